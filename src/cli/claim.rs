@@ -1,0 +1,168 @@
+//! `claimfs claim NAME`
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::process::{CommandExt, parent_id};
+use std::path::Path;
+use std::process::{self, Command};
+
+use serde_json::{Value, json};
+
+use super::tool::{self, Mount};
+use super::{Exit, Failure};
+use crate::lease::Name;
+
+/// How often a name that is free whenever it is looked at, and taken whenever it is claimed, is tried again.
+const ATTEMPTS: usize = 100;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The name to take
+    name: String,
+    /// The session to take it for [default: the one that 'claimfs whoami' prints]
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// Print the lease's record as JSON, whoever holds it
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let name = tool::claim_name(&self.name)?;
+        if let Some(id) = &self.session {
+            return Err(self.speak_for(&tool::session_id(id)?.as_str().into(), mount));
+        }
+        let mount = Mount::find(mount)?;
+        let me = own_session(&mount)?;
+        let path = mount.path(&["claims", name.as_str()]);
+        for _ in 0..ATTEMPTS {
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(_) => {
+                    let record = mount.lease(&name)?;
+                    return Ok(self.taken(&name, record.as_ref(), "taken"));
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(refused(&name, &error)),
+            }
+            // Free again since: another try.
+            let Some(record) = mount.lease(&name)? else {
+                continue;
+            };
+            if record["session"] != me["session"] {
+                return Ok(self.held(&record, &tool::held_by(&name, &record)));
+            }
+            if me["rule"] == "posix" {
+                let text = format!(
+                    "claims/{name}: held by your own terminal session (pid {}, {}), whose scripts all share it; \
+                     give them sessions of their own with 'claimfs session run' or $CLAIMFS_SESSION",
+                    tool::field(&record, "pid"),
+                    tool::field(&record, "command"),
+                );
+                return Ok(self.held(&record, &text));
+            }
+            return Ok(self.taken(&name, Some(&record), "held already"));
+        }
+        Err(Failure::held(format!(
+            "claims/{name}: taken and freed by others all the time; try again"
+        )))
+    }
+
+    /// Starts this command again as if the variable had been set for it: its environment is what the mount reads.
+    fn speak_for(&self, id: &OsString, mount: Option<&Path>) -> Failure {
+        let mut again = match super::program() {
+            Ok(program) => Command::new(program),
+            Err(failure) => return failure,
+        };
+        again.env("CLAIMFS_SESSION", id);
+        if let Some(mount) = mount {
+            again.arg("--mount").arg(mount);
+        }
+        again.arg("claim");
+        if self.json {
+            again.arg("--json");
+        }
+        let error = again.arg("--").arg(&self.name).exec();
+        Failure::unavailable(format!(
+            "cannot start again for session {}: {error}",
+            id.display()
+        ))
+    }
+
+    fn taken(&self, name: &Name, record: Option<&Value>, how: &str) -> Exit {
+        match record {
+            Some(record) if self.json => tool::say(&record.to_string()),
+            Some(record) => {
+                let (session, token) =
+                    (tool::field(record, "session"), tool::field(record, "token"));
+                tool::say(&format!(
+                    "claims/{name}: {how} by session {session}, token {token}"
+                ));
+            }
+            None => tool::say(&json!({ "name": name.as_str() }).to_string()),
+        }
+        Exit::Done
+    }
+
+    fn held(&self, record: &Value, text: &str) -> Exit {
+        if self.json {
+            tool::say(&record.to_string());
+        }
+        tool::complain(text);
+        Exit::Held
+    }
+}
+
+/// What `self` says, after it was made sure that the session does not end with this command: if this process would be
+/// its only root, its parent is registered as one first.
+fn own_session(mount: &Mount) -> Result<Value, Failure> {
+    let me = mount.whoami()?;
+    let Some(id) = me["session"].as_str() else {
+        return Err(Failure::usage(format!(
+            "no session: {}",
+            tool::field(&me, "why")
+        )));
+    };
+    let pid = u64::from(process::id());
+    let alone = me["roots"]
+        .as_array()
+        .is_some_and(|roots| roots.iter().all(|root| root["pid"] == me["pid"]));
+    if !alone {
+        return Ok(me);
+    }
+    let id = if me["rule"] == "posix" {
+        me["parent_session"].as_str().unwrap_or(id)
+    } else {
+        id
+    };
+    let path = mount.path(&["sessions", id]);
+    let parent = parent_id();
+    let register = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)?;
+        write!(file, "{parent}")
+    };
+    register().map_err(|error| {
+        Failure::unavailable(format!(
+            "session {id} would end with this command (pid {pid}), and its parent (pid {parent}) cannot be registered: \
+             {error}; run it from a shell that lives on"
+        ))
+    })?;
+    mount.whoami()
+}
+
+fn refused(name: &Name, error: &io::Error) -> Failure {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => Failure::held(format!(
+            "claims/{name}: your session id belongs to another user, or to another sandbox; see 'claimfs whoami'"
+        )),
+        Some(libc::ENOSPC) => Failure::unavailable(format!(
+            "claims/{name}: no room for another lease; release some, or mount with a larger --max-leases"
+        )),
+        _ => Failure::unavailable(format!("claims/{name}: {error}")),
+    }
+}

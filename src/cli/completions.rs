@@ -1,0 +1,20 @@
+//! `claimfs completions SHELL`
+
+use std::io::{self, Write};
+
+use super::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The shell to print the script for
+    shell: clap_complete::Shell,
+}
+
+impl Arguments {
+    pub fn run(&self) -> Result<Exit, Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::command(), "claimfs", &mut script);
+        _ = io::stdout().lock().write_all(&script);
+        Ok(Exit::Done)
+    }
+}

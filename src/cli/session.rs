@@ -1,0 +1,242 @@
+//! `claimfs session run|ls|end`
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{self, Child, Command, ExitStatus};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::tool::{self, Mount};
+use super::{Exit, Failure};
+use crate::process::{Signals, signal};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Run a command as a session of its own, and pass its exit code through
+    Run(Run),
+    /// List the live sessions
+    Ls(Ls),
+    /// End a session and release all that it holds
+    End(End),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// The session's id [default: one that no live session has]
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Ls {
+    /// Print the sessions as JSON, a line each
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct End {
+    /// The session's id
+    id: String,
+}
+
+impl Verb {
+    pub fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        match self {
+            Self::Run(run) => run.run(mount),
+            Self::Ls(ls) => ls.run(mount),
+            Self::End(end) => end.run(mount),
+        }
+    }
+}
+
+/// The signals that are passed on to the child. A terminal sends its own to both.
+const PASSED_ON: [i32; 6] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
+
+impl Run {
+    fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let mount = Mount::find(mount)?;
+        let id = match &self.id {
+            Some(id) => {
+                let id = tool::session_id(id)?.as_str().to_owned();
+                register(&mount, &id, false).map_err(|error| self.unregistered(&id, &error))?;
+                id
+            }
+            None => self.register_anew(&mount)?,
+        };
+        let [program, arguments @ ..] = self.command.as_slice() else {
+            return Err(Failure::usage("no command to run"));
+        };
+        let mut kept = PASSED_ON.to_vec();
+        kept.push(libc::SIGCHLD);
+        let signals = Signals::keep(&kept);
+        let child = Command::new(program)
+            .args(arguments)
+            .env("CLAIMFS_SESSION", &id)
+            .spawn();
+        let mut child = child.map_err(|error| {
+            let code = if error.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            };
+            Failure {
+                exit: Exit::Child(code),
+                text: format!("{}: {error}", program.display()),
+            }
+        })?;
+        let status = supervise(&mut child, &signals)
+            .map_err(|error| Failure::unavailable(error.to_string()))?;
+        Ok(Exit::Child(code(status)))
+    }
+
+    fn register_anew(&self, mount: &Mount) -> Result<String, Failure> {
+        let pid = process::id();
+        for count in 0_u32.. {
+            let id = if count == 0 {
+                format!("run-{pid}")
+            } else {
+                format!("run-{pid}-{count}")
+            };
+            match register(mount, &id, true) {
+                Ok(()) => return Ok(id),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(self.unregistered(&id, &error)),
+            }
+        }
+        Err(Failure::unavailable(
+            "no session id is free; give one with --id",
+        ))
+    }
+
+    fn unregistered(&self, id: &str, error: &io::Error) -> Failure {
+        let exit = super::Exit::Held;
+        let text = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "sessions/{id}: the id belongs to a live session of another user or sandbox; choose another with --id"
+            ),
+            _ => format!("sessions/{id}: {error}"),
+        };
+        Failure { exit, text }
+    }
+}
+
+/// Registers this process as a root of a session.
+fn register(mount: &Mount, id: &str, new: bool) -> io::Result<()> {
+    let path = mount.path(&["sessions", id]);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .create_new(new)
+        .open(path)?;
+    write!(file, "{}", process::id())
+}
+
+/// Waits for the child, and passes signals on to it until then.
+fn supervise(child: &mut Child, signals: &Signals) -> io::Result<ExitStatus> {
+    loop {
+        match signals.wait() {
+            libc::SIGCHLD => {
+                if let Some(status) = child.try_wait()? {
+                    return Ok(status);
+                }
+            }
+            // Not waited for yet, so its pid is still its own.
+            other => _ = signal(child.id(), other),
+        }
+    }
+}
+
+/// A child's end as a shell tells it: its exit code, or 128 and the signal.
+fn code(status: ExitStatus) -> u8 {
+    let signal = status.signal().map(|signal| 128 + signal);
+    status
+        .code()
+        .or(signal)
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(255)
+}
+
+impl Ls {
+    fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let mount = Mount::find(mount)?;
+        let mut rows = Vec::new();
+        let now = SystemTime::now();
+        for session in sessions(&mount)? {
+            if self.json {
+                tool::say(&session.to_string());
+                continue;
+            }
+            let roots = session["roots"].as_array().map_or(&[][..], Vec::as_slice);
+            let first = roots.first().unwrap_or(&Value::Null);
+            let more = roots.len().saturating_sub(1);
+            let more = if more == 0 {
+                String::new()
+            } else {
+                format!(" +{more}")
+            };
+            let leases = session["leases"].as_array().map_or(0, Vec::len);
+            rows.push(vec![
+                tool::field(&session, "id"),
+                tool::field(&session, "rule"),
+                format!(
+                    "{} {}{more}",
+                    tool::field(first, "pid"),
+                    tool::field(first, "command")
+                ),
+                leases.to_string(),
+                tool::ago(&session, "since", now),
+            ]);
+        }
+        if !self.json {
+            tool::table(&["SESSION", "RULE", "ROOTS", "LEASES", "AGE"], &rows);
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn sessions(mount: &Mount) -> Result<Vec<Value>, Failure> {
+    let dir = mount.path(&["sessions"]);
+    let failed = |error: io::Error| Failure::unavailable(format!("{}: {error}", dir.display()));
+    let mut sessions = Vec::new();
+    for entry in fs::read_dir(&dir).map_err(failed)? {
+        // One that ends between the listing and the look at it is not there.
+        let text = fs::read_to_string(entry.map_err(failed)?.path()).unwrap_or_default();
+        sessions.extend(serde_json::from_str::<Value>(&text));
+    }
+    Ok(sessions)
+}
+
+impl End {
+    fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let id = tool::session_id(&self.id)?;
+        let mount = Mount::find(mount)?;
+        match fs::remove_file(mount.path(&["sessions", id.as_str()])) {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Exit::Done),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::held(
+                format!("sessions/{id}: another user's; only that user and root may end it"),
+            )),
+            Err(error) => Err(Failure::unavailable(format!("sessions/{id}: {error}"))),
+        }
+    }
+}

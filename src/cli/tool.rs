@@ -1,0 +1,199 @@
+//! What the verbs share: finding the mount, reading its files, printing.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use std::{env, fs};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Failure;
+use crate::lease::{Name, Refusal, SessionId, printable};
+use crate::mounts;
+
+/// Prints a line on standard output. A reader that has gone away is not an error.
+pub fn say(text: &str) {
+    _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Prints a line on standard error.
+pub fn complain(text: &str) {
+    _ = writeln!(io::stderr().lock(), "claimfs: {text}");
+}
+
+/// The root of a mount.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// `--mount DIR`, else `$CLAIMFS_MOUNT`, else the only claimfs mount of this mount namespace.
+    pub fn find(named: Option<&Path>) -> Result<Self, Failure> {
+        let named = named.map(Path::to_path_buf);
+        let named = named.or_else(|| {
+            env::var_os("CLAIMFS_MOUNT")
+                .filter(|dir| !dir.is_empty())
+                .map(PathBuf::from)
+        });
+        if let Some(dir) = named {
+            return Self::at(dir);
+        }
+        let mounts = mounts::ours()
+            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
+        match mounts.as_slice() {
+            [] => Err(Failure::unavailable(
+                "no claimfs is mounted here; mount one with 'claimfs mount DIR', or name one with --mount DIR",
+            )),
+            [mount] => Self::at(mount.dir.clone()),
+            several => {
+                let list: Vec<String> = several
+                    .iter()
+                    .map(|mount| format!("  {}", mount.dir.display()))
+                    .collect();
+                Err(Failure::unavailable(format!(
+                    "several claimfs are mounted here; name one with --mount DIR or $CLAIMFS_MOUNT:\n{}",
+                    list.join("\n")
+                )))
+            }
+        }
+    }
+
+    fn at(dir: PathBuf) -> Result<Self, Failure> {
+        if dir.join("claims").is_dir() && dir.join("leases").exists() {
+            return Ok(Self(dir));
+        }
+        let shown = dir.display();
+        Err(Failure::unavailable(match fs::metadata(&dir) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+                format!(
+                    "{shown}: the server of this mount is gone; mount it again with 'claimfs mount {shown}'"
+                )
+            }
+            Err(error) => format!("{shown}: {error}; mount one with 'claimfs mount {shown}'"),
+            Ok(_) => {
+                format!("{shown}: not a claimfs mount; mount one with 'claimfs mount {shown}'")
+            }
+        }))
+    }
+
+    /// A file of the mount.
+    pub fn path(&self, parts: &[&str]) -> PathBuf {
+        parts
+            .iter()
+            .fold(self.0.clone(), |path, part| path.join(part))
+    }
+
+    /// The text of a file of the mount.
+    pub fn read(&self, parts: &[&str]) -> Result<String, Failure> {
+        let path = self.path(parts);
+        fs::read_to_string(&path)
+            .map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))
+    }
+
+    /// The reader's own session, as `self` says.
+    pub fn whoami(&self) -> Result<Value, Failure> {
+        let text = self.read(&["self"])?;
+        serde_json::from_str(&text).map_err(|error| Failure::unavailable(format!("self: {error}")))
+    }
+
+    /// The records of all leases, oldest first.
+    pub fn leases(&self) -> Result<Vec<Value>, Failure> {
+        let text = self.read(&["leases"])?;
+        let records = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(records
+            .filter(|record| record.get("name").is_some())
+            .collect())
+    }
+
+    /// The record of one lease.
+    pub fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
+        Ok(self
+            .leases()?
+            .into_iter()
+            .find(|record| record["name"] == name.as_str()))
+    }
+}
+
+/// A claim's name, or a sentence that says what is wrong with it.
+pub fn claim_name(text: &str) -> Result<Name, Failure> {
+    Name::new(text.as_bytes()).map_err(|refusal| bad_name("name", text, refusal))
+}
+
+/// A session's id, or a sentence that says what is wrong with it.
+pub fn session_id(text: &str) -> Result<SessionId, Failure> {
+    SessionId::new(text.as_bytes()).map_err(|refusal| bad_name("session id", text, refusal))
+}
+
+fn bad_name(what: &str, text: &str, refusal: Refusal) -> Failure {
+    let shown = printable(text);
+    Failure::usage(match refusal {
+        Refusal::LongName => {
+            format!("'{shown}': a {what} has at most 255 bytes; choose a shorter one")
+        }
+        _ => format!(
+            "'{shown}': no {what}; it may not be empty, start with '.', or contain '/' or '\\'"
+        ),
+    })
+}
+
+/// A field of a record as text for a terminal.
+pub fn field(record: &Value, key: &str) -> String {
+    match &record[key] {
+        Value::String(text) => printable(text),
+        Value::Null => String::from("?"),
+        other => other.to_string(),
+    }
+}
+
+/// How long ago a moment of a record was: `12 s`, `5 min`, `3 h 20 min`, `4 d 2 h`.
+pub fn ago(record: &Value, key: &str, now: SystemTime) -> String {
+    let since = record[key]
+        .as_str()
+        .and_then(|text| text.parse::<Timestamp>().ok());
+    let Some(since) = since.map(SystemTime::from) else {
+        return String::from("?");
+    };
+    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min"),
+        3600..86400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// The sentence for a name that another holds.
+pub fn held_by(name: &Name, record: &Value) -> String {
+    format!(
+        "claims/{name}: held by session {} (pid {}, {}) for {}; see 'claimfs show {name}'",
+        field(record, "session"),
+        field(record, "pid"),
+        field(record, "command"),
+        ago(record, "acquired_at", SystemTime::now()),
+    )
+}
+
+/// Rows under a heading, each column as wide as its widest cell; no heading for programs.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) {
+    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    let shown = io::stdout().is_terminal() || !rows.is_empty();
+    let lines: Vec<&Vec<String>> = shown.then_some(&heading).into_iter().chain(rows).collect();
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    for line in lines {
+        let mut text = String::new();
+        for (cell, width) in line.iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+        }
+        say(text.trim_end());
+    }
+}

@@ -1,0 +1,162 @@
+//! What a claim contains: bytes, permission bits, times and tags, kept exactly as the holder set them.
+//!
+//! Promises: bytes come back as they were written, times as they were set to the nanosecond, and nothing grows past
+//! its limit. Deliberately ignorant of: who holds the claim, and whether anybody does.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::lease::{Attributes, Change, Creation, Refusal};
+
+/// The largest body of a claim, in bytes (EFBIG past it).
+pub const BODY_MAX: usize = 64 * 1024;
+
+/// The largest sum of names and values of a claim's extended attributes, in bytes (ENOSPC past it).
+pub const TAGS_MAX: usize = 4 * 1024;
+
+/// What the names of the record's own extended attributes begin with; nobody sets those.
+pub const RECORD_TAGS: &str = "user.claimfs.";
+
+/// The inode behind a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    body: Vec<u8>,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of last access: moved by utimes alone.
+    pub atime: SystemTime,
+    /// Time of last modification: moved by writes and utimes.
+    pub mtime: SystemTime,
+    /// Time of last change: moved by any change, names included.
+    pub ctime: SystemTime,
+    tags: BTreeMap<String, Vec<u8>>,
+}
+
+impl Content {
+    /// An empty file.
+    pub fn new(creation: Creation, at: SystemTime) -> Self {
+        Self {
+            body: Vec::new(),
+            mode: creation.mode,
+            uid: creation.uid,
+            gid: creation.gid,
+            atime: at,
+            mtime: at,
+            ctime: at,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    /// The bytes as written.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    /// Nothing in it but white space: such a claim reads as its record.
+    pub fn is_blank(&self) -> bool {
+        self.body.iter().all(u8::is_ascii_whitespace)
+    }
+
+    /// The holder's extended attributes.
+    pub fn tags(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.tags
+    }
+
+    /// Whether a change would pass a limit: [`Refusal::TooLarge`] (EFBIG) for the body, [`Refusal::Full`] (ENOSPC)
+    /// for the attributes, [`Refusal::NoAttribute`] (ENODATA) for removing one that is not there,
+    /// [`Refusal::NotPermitted`] (EPERM) for one that is the record's.
+    pub fn check(&self, change: &Change) -> Result<(), Refusal> {
+        let end = match change {
+            Change::Write { offset, data } => offset.checked_add(data.len() as u64),
+            Change::Append { data } => Some(self.size() + data.len() as u64),
+            Change::Resize { size } => Some(*size),
+            Change::Attributes(_) => return Ok(()),
+            Change::Tag { name, value } => return self.check_tag(name, value.as_deref()),
+        };
+        match end {
+            Some(end) if end <= BODY_MAX as u64 => Ok(()),
+            _ => Err(Refusal::TooLarge),
+        }
+    }
+
+    fn check_tag(&self, name: &str, value: Option<&[u8]>) -> Result<(), Refusal> {
+        if name.starts_with(RECORD_TAGS) {
+            return Err(Refusal::NotPermitted);
+        }
+        let Some(value) = value else {
+            return self.tags.get(name).map(|_| ()).ok_or(Refusal::NoAttribute);
+        };
+        let others: usize = self
+            .tags
+            .iter()
+            .filter(|(n, _)| *n != name)
+            .map(|(n, v)| n.len() + v.len())
+            .sum();
+        if others + name.len() + value.len() > TAGS_MAX {
+            Err(Refusal::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes a change that [`Content::check`] has admitted; what would pass a limit all the same is left undone.
+    pub fn apply(&mut self, change: &Change, at: SystemTime) {
+        if self.check(change).is_err() {
+            return;
+        }
+        self.ctime = at;
+        match change {
+            Change::Write { offset, data } => {
+                self.write(usize::try_from(*offset).unwrap_or(usize::MAX), data, at)
+            }
+            Change::Append { data } => self.write(self.body.len(), data, at),
+            Change::Resize { size } => {
+                self.body
+                    .resize(usize::try_from(*size).unwrap_or(BODY_MAX), 0);
+                self.mtime = at;
+            }
+            Change::Attributes(Attributes { mode, atime, mtime }) => {
+                self.mode = mode.unwrap_or(self.mode);
+                self.atime = atime.unwrap_or(self.atime);
+                self.mtime = mtime.unwrap_or(self.mtime);
+            }
+            Change::Tag {
+                name,
+                value: Some(value),
+            } => {
+                self.tags.insert(name.clone(), value.clone());
+            }
+            Change::Tag { name, value: None } => {
+                self.tags.remove(name);
+            }
+        }
+    }
+
+    fn write(&mut self, offset: usize, data: &[u8], at: SystemTime) {
+        // A write of nothing neither moves times nor fills the gap before it: write(2).
+        if data.is_empty() {
+            return;
+        }
+        let end = offset + data.len();
+        if self.body.len() < end {
+            self.body.resize(end, 0);
+        }
+        self.body[offset..end].copy_from_slice(data);
+        self.mtime = at;
+    }
+}
+
+/// At most `size` bytes of `bytes` from `offset` on; none past the end.
+pub fn slice(bytes: &[u8], offset: u64, size: usize) -> &[u8] {
+    let start = usize::try_from(offset).map_or(bytes.len(), |o| o.min(bytes.len()));
+    &bytes[start..bytes.len().min(start.saturating_add(size))]
+}

@@ -1,0 +1,695 @@
+//! The FUSE side: decode a request, call the tree, reply.
+//!
+//! Promises: every request is answered, with EIO if its handler panics; one match turns refusals into errnos; and the
+//! uid rules are enforced here, since the mount has no `default_permissions` (it would ask for the attributes of the
+//! directory again after each create).
+//!
+//! Deliberately ignorant of: who is alive, who holds what, `/proc`, journals.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
+};
+
+use crate::lease::{Attributes, NAME_MAX, Refusal};
+use crate::store::Caller;
+use crate::tree::{Attr, Handle, Kind, Tree};
+
+/// How long the kernel may remember a fixed file.
+const FIXED_TTL: Duration = Duration::from_secs(3600);
+/// How long it may remember a lease: not at all, or `set -C` would refuse a dead name until it had run out.
+const LEASE_TTL: Duration = Duration::ZERO;
+/// How long it may remember what it read in a listing with attributes. Without it `ls -l` asks for each name again.
+const LISTING_TTL: Duration = Duration::from_millis(20);
+
+const READ: u8 = 4;
+const WRITE: u8 = 2;
+const EXECUTE: u8 = 1;
+
+/// The filesystem that fuser drives.
+pub struct ClaimFs {
+    tree: Tree,
+}
+
+impl ClaimFs {
+    /// Serves a tree.
+    pub fn new(tree: Tree) -> Self {
+        Self { tree }
+    }
+
+    /// Runs a handler: counts it, turns its refusal into an errno, and a panic into EIO.
+    fn run<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
+        self.look(handler)
+            .inspect_err(|errno| self.tree.metrics().refused(errno_name(*errno)))
+    }
+
+    /// Runs a handler that only looks: that there is nothing to see is no refusal.
+    fn look<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
+        let start = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
+            log::error!("a handler panicked; its caller is told EIO");
+            Err(Refusal::Failed)
+        });
+        self.tree.metrics().served(start.elapsed());
+        result.map_err(errno)
+    }
+
+    /// The node, if its mode lets the caller do what `wants` says: EACCES otherwise.
+    fn permit(&self, caller: Caller, ino: INodeNo, wants: u8) -> Result<Attr, Refusal> {
+        let attr = self.tree.attr(ino.0)?;
+        if permits(&attr, caller, wants) {
+            Ok(attr)
+        } else {
+            Err(Refusal::Denied)
+        }
+    }
+}
+
+/// Which errno a refusal is. EBUSY means one thing only: another live session holds this.
+fn errno(refusal: Refusal) -> Errno {
+    match refusal {
+        Refusal::Exists => Errno::EEXIST,
+        Refusal::Busy => Errno::EBUSY,
+        Refusal::NotFound => Errno::ENOENT,
+        // The kernel looks the name up again when OPEN answers this, and then creates it.
+        Refusal::Lost => Errno::ESTALE,
+        Refusal::BadName | Refusal::Invalid => Errno::EINVAL,
+        Refusal::LongName => Errno::ENAMETOOLONG,
+        Refusal::NotPermitted => Errno::EPERM,
+        Refusal::Denied => Errno::EACCES,
+        Refusal::Full => Errno::ENOSPC,
+        Refusal::TooLarge => Errno::EFBIG,
+        Refusal::NoAttribute => Errno::ENODATA,
+        Refusal::Unsupported => Errno::EOPNOTSUPP,
+        Refusal::IsDirectory => Errno::EISDIR,
+        Refusal::NotDirectory => Errno::ENOTDIR,
+        Refusal::Unsettled => Errno::EAGAIN,
+        Refusal::Failed => Errno::EIO,
+    }
+}
+
+fn errno_name(errno: Errno) -> &'static str {
+    match errno.code() {
+        libc::EEXIST => "EEXIST",
+        libc::EBUSY => "EBUSY",
+        libc::ENOENT => "ENOENT",
+        libc::ESTALE => "ESTALE",
+        libc::EINVAL => "EINVAL",
+        libc::ENAMETOOLONG => "ENAMETOOLONG",
+        libc::EPERM => "EPERM",
+        libc::EACCES => "EACCES",
+        libc::ENOSPC => "ENOSPC",
+        libc::EFBIG => "EFBIG",
+        libc::ENODATA => "ENODATA",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::EISDIR => "EISDIR",
+        libc::ENOTDIR => "ENOTDIR",
+        libc::EAGAIN => "EAGAIN",
+        _ => "EIO",
+    }
+}
+
+/// The mode bits, as any filesystem reads them: root may all, but execute what nobody may.
+fn permits(attr: &Attr, caller: Caller, wants: u8) -> bool {
+    let bits = |shift: u16| u8::try_from(attr.mode >> shift & 7).unwrap_or(0);
+    if caller.uid == 0 {
+        let executable = attr.kind == Kind::Directory || attr.mode & 0o111 != 0;
+        return wants & EXECUTE == 0 || executable;
+    }
+    let granted = match caller {
+        Caller { uid, .. } if uid == attr.uid => bits(6),
+        Caller { gid, .. } if gid == attr.gid => bits(3),
+        _ => bits(0),
+    };
+    wants & !granted == 0
+}
+
+/// Only the owner and root may set what a node is, not what is in it: EPERM.
+fn owns(attr: &Attr, caller: Caller) -> Result<(), Refusal> {
+    if caller.uid == attr.uid || caller.uid == 0 {
+        Ok(())
+    } else {
+        Err(Refusal::NotPermitted)
+    }
+}
+
+fn wants(flags: OpenFlags) -> u8 {
+    let mode = match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => READ,
+        OpenAccMode::O_WRONLY => WRITE,
+        OpenAccMode::O_RDWR => READ | WRITE,
+    };
+    if flags.0 & libc::O_TRUNC == 0 {
+        mode
+    } else {
+        mode | WRITE
+    }
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller {
+        task: request.pid(),
+        uid: request.uid(),
+        gid: request.gid(),
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: attr.atime,
+        mtime: attr.mtime,
+        ctime: attr.ctime,
+        crtime: attr.ctime,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn ttl(attr: &Attr) -> &'static Duration {
+    if attr.is_fixed() {
+        &FIXED_TTL
+    } else {
+        &LEASE_TTL
+    }
+}
+
+/// Direct I/O, since what a file reads as may be longer than its size. A claim needs no FLUSH.
+fn open_flags(handle: Handle) -> FopenFlags {
+    let more = if handle.stream {
+        FopenFlags::empty()
+    } else {
+        FopenFlags::FOPEN_NOFLUSH
+    };
+    FopenFlags::FOPEN_DIRECT_IO | more
+}
+
+fn moment(time: TimeOrNow) -> SystemTime {
+    match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    }
+}
+
+fn permission_bits(mode: u32) -> u16 {
+    u16::try_from(mode & 0o7777).unwrap_or(0)
+}
+
+/// Text of an extended attribute's name; what is no UTF-8 is no name of ours.
+fn tag_name(name: &OsStr) -> Result<&str, Refusal> {
+    name.to_str().ok_or(Refusal::Unsupported)
+}
+
+impl Filesystem for ClaimFs {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Each is a gain where the kernel has it; nothing depends on any but the truncation, which OPEN decides on.
+        for wish in [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            // Asked for so that they can be refused: the kernel would otherwise grant them on its own.
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
+        ] {
+            if let Err(missing) = config.add_capabilities(wish) {
+                log::debug!("the kernel lacks {missing:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.look(|| self.tree.lookup(parent.0, name.as_bytes())) {
+            Ok(attr) => reply.entry(ttl(&attr), &file_attr(&attr), Generation(0)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.look(|| self.tree.attr(ino.0)) {
+            Ok(attr) => reply.attr(ttl(&attr), &file_attr(&attr)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            let attr = self.tree.attr(ino.0)?;
+            // To the present, utimensat(2) lets whoever may write; to any other time, and chmod, only the owner.
+            let present = matches!(
+                (atime, mtime),
+                (None | Some(TimeOrNow::Now), None | Some(TimeOrNow::Now))
+            );
+            if mode.is_some() || !present {
+                owns(&attr, caller)?;
+            }
+            let touches = atime.is_some() || mtime.is_some();
+            if size.is_some() && handle.is_none() || present && touches && caller.uid != attr.uid {
+                self.permit(caller, ino, WRITE)?;
+            }
+            // A claim's owner is its holder's; it does not change hands by chown.
+            if uid.is_some_and(|uid| uid != attr.uid) || gid.is_some_and(|gid| gid != attr.gid) {
+                return Err(Refusal::NotPermitted);
+            }
+            let mode = mode.map(permission_bits);
+            let attributes = Attributes {
+                mode,
+                atime: atime.map(moment),
+                mtime: mtime.map(moment),
+            };
+            self.tree.set_attr(caller, ino.0, size, attributes)
+        });
+        match result {
+            Ok(attr) => reply.attr(ttl(&attr), &file_attr(&attr)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            self.permit(caller, parent, WRITE | EXECUTE)?;
+            // The directories are sticky, which the kernel checks before it asks: only its owner removes a file.
+            self.tree.remove(caller, parent.0, name.as_bytes())
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            self.permit(caller, parent, WRITE | EXECUTE)?;
+            self.permit(caller, new_parent, WRITE | EXECUTE)?;
+            let noreplace = flags == RenameFlags::RENAME_NOREPLACE;
+            if !noreplace && !flags.is_empty() {
+                return Err(Refusal::Invalid);
+            }
+            let (from, to) = (
+                (parent.0, name.as_bytes()),
+                (new_parent.0, new_name.as_bytes()),
+            );
+            self.tree.rename(caller, from, to, noreplace)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            self.permit(caller, parent, WRITE | EXECUTE)?;
+            let (mode, exclusive) = (permission_bits(mode & !umask), flags & libc::O_EXCL != 0);
+            self.tree
+                .create(caller, parent.0, name.as_bytes(), mode, exclusive)
+        });
+        match result {
+            Ok((attr, handle)) => {
+                let fh = FileHandle(handle.fh);
+                reply.created(
+                    ttl(&attr),
+                    &file_attr(&attr),
+                    Generation(0),
+                    fh,
+                    open_flags(handle),
+                );
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            let wants = wants(flags);
+            self.permit(caller, ino, wants)?;
+            self.tree.open(
+                caller,
+                ino.0,
+                wants & WRITE != 0,
+                flags.0 & libc::O_TRUNC != 0,
+            )
+        });
+        match result {
+            Ok(handle) => reply.opened(FileHandle(handle.fh), open_flags(handle)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let read = || {
+            self.tree.read(
+                caller(request),
+                ino.0,
+                handle.0,
+                offset,
+                size,
+                <[u8]>::to_vec,
+            )
+        };
+        match self.run(read) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let append = flags.0 & libc::O_APPEND != 0;
+        match self.run(|| {
+            self.tree
+                .write(caller(request), ino.0, handle.0, offset, data, append)
+        }) {
+            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.look(|| Ok(self.tree.release(ino.0, handle.0))) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        match self.run(|| self.tree.attr(ino.0)) {
+            Ok(_) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let list = || {
+            self.tree.list(ino.0, offset, |entry| {
+                !reply.add(
+                    INodeNo(entry.attr.ino),
+                    entry.offset,
+                    file_type(entry.attr.kind),
+                    entry.name,
+                )
+            })
+        };
+        match self.run(list) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let list = || {
+            self.tree.list(ino.0, offset, |entry| {
+                let attr = file_attr(&entry.attr);
+                let ttl = if entry.attr.is_fixed() {
+                    &FIXED_TTL
+                } else {
+                    &LISTING_TTL
+                };
+                !reply.add(
+                    attr.ino,
+                    entry.offset,
+                    entry.name,
+                    ttl,
+                    &attr,
+                    Generation(0),
+                )
+            })
+        };
+        match self.run(list) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let (used, max) = self.tree.usage();
+        let (files, free) = (max as u64, max.saturating_sub(used) as u64);
+        let longest = u32::try_from(NAME_MAX).unwrap_or(u32::MAX);
+        // A claim's body counts as one block, so that neither blocks nor inodes look full before names run out.
+        reply.statfs(files, free, free, files, free, 4096, longest, 4096);
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            let name = tag_name(name)?;
+            self.permit(caller, ino, WRITE)?;
+            let there = self
+                .tree
+                .tags(ino.0)?
+                .iter()
+                .any(|(known, _)| known == name);
+            match flags {
+                libc::XATTR_CREATE if there => Err(Refusal::Exists),
+                libc::XATTR_REPLACE if !there => Err(Refusal::NoAttribute),
+                _ => self.tree.set_tag(caller, ino.0, name, Some(value)),
+            }
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let result = self.look(|| {
+            let name = tag_name(name)
+                .ok()
+                .filter(|name| name.starts_with("user."))
+                .ok_or(Refusal::Unsupported)?;
+            let found = self
+                .tree
+                .tags(ino.0)?
+                .into_iter()
+                .find(|(known, _)| known == name);
+            found.map(|(_, value)| value).ok_or(Refusal::NoAttribute)
+        });
+        answer_xattr(result, size, reply);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let result = self.look(|| {
+            let tags = self.tree.tags(ino.0)?;
+            Ok(tags
+                .into_iter()
+                .flat_map(|(name, _)| [name.into_bytes(), vec![0]].concat())
+                .collect())
+        });
+        answer_xattr(result, size, reply);
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            self.permit(caller, ino, WRITE)?;
+            self.tree.set_tag(caller, ino.0, tag_name(name)?, None)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let wants = u8::try_from(mask.bits() & 7).unwrap_or(7);
+        match self.look(|| self.permit(caller(request), ino, wants)) {
+            Ok(_) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _: u64,
+        _: u64,
+        _: i32,
+        _: u32,
+        reply: ReplyLock,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn setlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _: u64,
+        _: u64,
+        typ: i32,
+        _: u32,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        // The kernel unlocks whatever it closes; only taking a lock is refused.
+        if typ == i32::from(libc::F_UNLCK as i16) {
+            reply.ok();
+        } else {
+            reply.error(Errno::EOPNOTSUPP);
+        }
+    }
+}
+
+/// getxattr(2) and listxattr(2): the size alone if no room is given, ERANGE if too little is.
+fn answer_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(length) if size == 0 => reply.size(length),
+            Ok(length) if length <= size => reply.data(&value),
+            _ => reply.error(Errno::ERANGE),
+        },
+        Err(errno) => reply.error(errno),
+    }
+}

@@ -1,0 +1,293 @@
+//! Whose lease is it? From a caller to its session, as a function over a view of processes.
+//!
+//! Promises: the same view gives the same answer; a tree that changes while it is read is read again; a process of
+//! another uid, pid 1 and subreapers never become roots of a session; and looking at it changes nothing.
+//!
+//! The rules, of which the first that answers decides (of 1 and 2, the one whose root is nearer to the caller):
+//! 1. a registered root above the caller, or the caller itself;
+//! 2. a session variable in the caller's environment;
+//! 3. *(a known agent above the caller: comes later)*;
+//! 4. *(a pid namespace below the mount's: comes later)*;
+//! 5. the POSIX session.
+//!
+//! Deliberately ignorant of: where facts come from (`process.rs` reads them) and what a session holds.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::lease::{Member, Process, Refusal, Root, Rule, SessionId};
+
+/// The session variables, in the order in which they are asked for. Sources: claimfs itself; looop 0.29 (worker
+/// sessions); babysit; Gas Town.
+pub const SESSION_VARIABLES: [&str; 4] = [
+    "CLAIMFS_SESSION",
+    "LOOOP_SESSION_ID",
+    "BABYSIT_SESSION_ID",
+    "GT_SESSION",
+];
+
+/// Programs that adopt the orphans of others: init systems, and the inits and monitors of containers. The kernel does
+/// not show which process is a subreaper (`PR_SET_CHILD_SUBREAPER`, prctl(2)), so these are known by name; any other is
+/// found out when a process turns up with another parent than it had ([`Facts::adopted`]).
+const ADOPTERS: [&str; 9] = [
+    "systemd",
+    "init",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "docker-init",
+    "conmon",
+    "containerd-shim",
+    "s6-svscan",
+];
+
+/// How often a tree that changes under the eye is read again before the answer is EAGAIN.
+const ATTEMPTS: usize = 1000;
+
+/// What there is to know of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Which process.
+    pub process: Process,
+    /// Its parent's pid; 0 if it has none that the mount can see.
+    pub parent: u32,
+    /// Its POSIX session.
+    pub sid: u32,
+    /// Its effective uid.
+    pub uid: u32,
+    /// Its pid namespace, by inode number.
+    pub pidns: u64,
+    /// Its pid as its own namespace numbers it.
+    pub local_pid: u32,
+    /// Its command name.
+    pub command: Arc<str>,
+    /// When it started.
+    pub started: SystemTime,
+    /// Its parent is not the one it was first seen with: whoever is its parent now adopts orphans.
+    pub adopted: bool,
+}
+
+/// What the environment of a process says about its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// No session variable.
+    Unset,
+    /// The first session variable that is set, and its value.
+    Set {
+        /// Its name.
+        name: Arc<str>,
+        /// Its value, as it stands there.
+        value: Vec<u8>,
+    },
+    /// The environment cannot be read: the parent's answer counts.
+    Unreadable,
+}
+
+/// Processes, as they are seen.
+pub trait View {
+    /// What there is to know of a process; `None` if it is gone.
+    fn facts(&self, pid: u32) -> Option<Facts>;
+    /// What its environment says, as of its last exec. `task` is any of its threads.
+    fn variable(&self, task: u32) -> Variable;
+}
+
+/// The caller and the processes above it, read once.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    uid: u32,
+    /// The caller first, then its parent, as far as uids are the caller's.
+    chain: Vec<Facts>,
+    /// The variable that the caller carries, and how far up the chain the same value reaches.
+    variable: Option<Carried>,
+}
+
+#[derive(Clone, Debug)]
+struct Carried {
+    name: Arc<str>,
+    value: Vec<u8>,
+    top: usize,
+}
+
+/// Reads the caller (a task of the process `pid`, acting as `uid`) and its ancestors. EAGAIN if they change faster than
+/// they can be read.
+pub fn walk(view: &impl View, task: u32, pid: u32, uid: u32) -> Result<Walk, Refusal> {
+    for _ in 0..ATTEMPTS {
+        if let Some(chain) = ancestors(view, pid, uid) {
+            let variable = carried(view, task, &chain);
+            return Ok(Walk {
+                uid,
+                chain,
+                variable,
+            });
+        }
+    }
+    Err(Refusal::Unsettled)
+}
+
+/// The chain up to where the uid changes. `None` if one of them vanished meanwhile, or is younger than its child and
+/// so is not its parent but another process with the pid.
+fn ancestors(view: &impl View, pid: u32, uid: u32) -> Option<Vec<Facts>> {
+    let mut chain = vec![view.facts(pid)?];
+    loop {
+        let child = &chain[chain.len() - 1];
+        if child.parent == 0 {
+            return Some(chain);
+        }
+        let parent = view.facts(child.parent)?;
+        if parent.process.start > child.process.start {
+            return None;
+        }
+        if parent.uid != uid {
+            return Some(chain);
+        }
+        chain.push(parent);
+    }
+}
+
+fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Option<Carried> {
+    let mut found: Option<Carried> = None;
+    for (index, facts) in chain.iter().enumerate() {
+        let task = if index == 0 { task } else { facts.process.pid };
+        match (view.variable(task), &mut found) {
+            (Variable::Unreadable, _) => {}
+            (Variable::Set { name, value }, None) => {
+                found = Some(Carried {
+                    name,
+                    value,
+                    top: index,
+                })
+            }
+            (Variable::Set { value, .. }, Some(carried)) if carried.value == value => {
+                carried.top = index
+            }
+            _ => break,
+        }
+    }
+    // An unreadable process below the first readable one has its answer too, so the chain starts at the caller.
+    found
+}
+
+impl Walk {
+    /// The caller itself.
+    pub fn caller(&self) -> &Facts {
+        &self.chain[0]
+    }
+
+    /// The uid that the caller acts as.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The session variable that the caller carries: its name and its value.
+    pub fn variable(&self) -> Option<(&str, &[u8])> {
+        self.variable
+            .as_ref()
+            .map(|carried| (&*carried.name, &*carried.value))
+    }
+
+    /// The caller's session. `registered` says of a process whether it is a root of a registered session, and
+    /// whether it was registered itself. A variable whose value is no valid id is EINVAL.
+    pub fn member<'a>(
+        &self,
+        registered: impl Fn(&Process) -> Option<(&'a SessionId, bool)>,
+    ) -> Result<Member, Refusal> {
+        let by_registration = self.chain.iter().enumerate().find_map(|(index, facts)| {
+            registered(&facts.process).map(|(id, itself)| (index, id, itself))
+        });
+        match (by_registration, &self.variable) {
+            // On a tie, what was said of the process itself outweighs what it inherited, and what it was exec'd with
+            // outweighs that it once claimed for the session above it.
+            (Some((index, id, itself)), Some(carried))
+                if index < carried.top || (index == carried.top && itself) =>
+            {
+                Ok(self.speak_for(id.clone(), Rule::Registered, index))
+            }
+            (Some((index, id, _)), None) => Ok(self.speak_for(id.clone(), Rule::Registered, index)),
+            (_, Some(carried)) => {
+                let id = SessionId::new(&carried.value).map_err(|_| Refusal::Invalid)?;
+                Ok(self.speak_for(id, Rule::Variable, carried.top))
+            }
+            // Rules 3 (known agents) and 4 (sandboxes) answer here.
+            (None, None) => {
+                let sid = self.caller().sid;
+                let same = |facts: &&Facts| facts.sid == sid;
+                let top = self.chain.iter().take_while(same).count() - 1;
+                Ok(self.speak_for(SessionId::posix(sid, self.uid), Rule::Posix, top))
+            }
+        }
+    }
+
+    /// The caller as a member of a session that it registers: its root is the process that `body` names, by the pid
+    /// that the caller's own namespace gives it, or, if the body is blank, the leader of the caller's POSIX session.
+    /// EINVAL for what is no pid, EPERM for a process that is neither the caller nor above it.
+    pub fn register(&self, id: SessionId, body: &[u8]) -> Result<Member, Refusal> {
+        let text = std::str::from_utf8(body)
+            .map_err(|_| Refusal::Invalid)?
+            .trim();
+        let caller = self.caller();
+        let at = if text.is_empty() {
+            self.chain
+                .iter()
+                .position(|facts| facts.process.pid == caller.sid)
+        } else {
+            let pid: u32 = text.parse().map_err(|_| Refusal::Invalid)?;
+            let named = |facts: &Facts| facts.local_pid == pid && facts.pidns == caller.pidns;
+            self.chain.iter().position(named)
+        };
+        let at = at.ok_or(Refusal::NotPermitted)?;
+        let root = &self.chain[at];
+        if at > 0 && is_adopter(root) {
+            return Err(Refusal::NotPermitted);
+        }
+        Ok(Member {
+            id,
+            rule: Rule::Registered,
+            uid: self.uid,
+            pidns: root.pidns,
+            roots: vec![Root {
+                registered: true,
+                ..as_root(root)
+            }],
+            pid: caller.process.pid,
+            command: Arc::clone(&caller.command),
+        })
+    }
+
+    /// The caller as a member: the roots are the processes from `top` down to itself. The chain is broken at one that
+    /// adopts orphans, since what is below it may not descend from what is above it.
+    fn speak_for(&self, id: SessionId, rule: Rule, top: usize) -> Member {
+        let caller = self.caller();
+        let mut chain = vec![caller];
+        for facts in &self.chain[1..=top] {
+            if is_adopter(facts) || chain.last().is_some_and(|child| child.adopted) {
+                break;
+            }
+            chain.push(facts);
+        }
+        let pidns = chain.last().map_or(caller.pidns, |facts| facts.pidns);
+        let roots = chain.into_iter().rev().map(as_root).collect();
+        let (pid, command) = (caller.process.pid, Arc::clone(&caller.command));
+        Member {
+            id,
+            rule,
+            uid: self.uid,
+            pidns,
+            roots,
+            pid,
+            command,
+        }
+    }
+}
+
+fn is_adopter(facts: &Facts) -> bool {
+    facts.process.pid == 1 || ADOPTERS.contains(&&*facts.command)
+}
+
+fn as_root(facts: &Facts) -> Root {
+    Root {
+        process: facts.process,
+        command: Arc::clone(&facts.command),
+        started: facts.started,
+        registered: false,
+    }
+}

@@ -1,0 +1,72 @@
+//! claimfs exposes leases as files: creating an entry in `claims/` exclusively is an atomic, liveness-aware
+//! test-and-set. This page is the map of the crate; the manual for users is README.md, or `cat MOUNT/README`.
+//!
+//! # One idea
+//!
+//! There is one [`lease::Event`] type. [`table::Table::decide`] holds every rule and changes nothing; it turns a
+//! [`lease::Command`] into events or a [`lease::Refusal`]. [`table::Table::apply`] makes an event part of the state and
+//! decides nothing. An event is what a journal records, what watchers read and what tests step through. The write path,
+//! under one mutex: **decide, append, apply, publish, reply**.
+//!
+//! # The parts
+//!
+//! ```text
+//!  argv ─ main ─ cli ── files of a mount            (the command uses nothing that a shell could not)
+//!                 └── mount ─ keeper, mounts         (a mount's life)
+//!
+//!  kernel ─ fs ─ tree ─ store ─ table ─ lease        (a request's way down)
+//!                         │       └──── content
+//!                         ├── identity               (whose lease is it?)
+//!                         ├── process ─ /proc, pidfds
+//!                         └── Journal                (appended to before anything is applied)
+//!  reaper ─────────────── ┘                          (deaths)
+//! ```
+//!
+//! | file | knows | *deliberately absent* |
+//! |---|---|---|
+//! | `lease.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
+//! | `table.rs` | the rules: grant, refuse, release, reap | I/O, clocks, threads, fuser |
+//! | `content.rs` | what a claim contains, and its limits | who holds it |
+//! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
+//! | `record.rs` | leases and sessions as JSON | rules |
+//! | `process.rs` | pidfds, `/proc`, signals; `unsafe` | rules |
+//! | `store.rs` | the mutex: table, journal, publishing | fuser |
+//! | `reaper.rs` | waits on pidfds, tells the store | rules, fuser |
+//! | `tree.rs` | the mount as files: nodes, modes, rendering | fuser, the inside of the store |
+//! | `fs.rs` | decode, call, reply; the errno table; the uid rules | `/proc`, journals |
+//! | `keeper.rs` | the `/dev/fuse` descriptor; `unsafe` | what is served on it |
+//! | `mounts.rs` | `/proc/self/mountinfo` | how mounts come and go |
+//! | `mount.rs` | mounting, signals, wiring | rules |
+//! | `metrics.rs` | counters | what they mean |
+//! | `cli.rs`, `cli/*.rs` | clap, exit codes, plain file calls | the store |
+//!
+//! # Invariants
+//!
+//! 1. A name has at most one lease, and a lease one holder: the table's maps cannot say otherwise.
+//! 2. A holder is dead only on proof; an error, a stopped process or a zombie leader with living threads is none.
+//! 3. Whoever asks about a name is answered after its holder was looked at: no timeout stands between a death that
+//!    its parent has seen and the next grant.
+//! 4. Tokens, inode numbers and session keys only rise, so neither a lock client that compares inodes nor a restarted
+//!    session id is ever taken for its predecessor.
+//! 5. Nothing is granted before it was appended, and every root of a live session is watched before it counts.
+//!
+//! # Locks
+//!
+//! The store's mutex, then the one inside [`process::Processes`]. The tree's two maps of open files are leaves: nothing
+//! is called while one of them is locked.
+
+pub mod cli;
+pub mod content;
+pub mod fs;
+pub mod identity;
+pub mod keeper;
+pub mod lease;
+pub mod metrics;
+pub mod mount;
+pub mod mounts;
+pub mod process;
+pub mod reaper;
+pub mod record;
+pub mod store;
+pub mod table;
+pub mod tree;

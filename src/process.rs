@@ -1,0 +1,527 @@
+//! Processes as the kernel shows them: pidfds, `/proc`, signals.
+//!
+//! Promises: a process is called dead only on proof (its pidfd says that its whole thread group has exited, or no
+//! process with its pid is the one that was meant), and whatever cannot be found out counts as alive. With `keeper.rs`
+//! the only file with `unsafe` in it: each block is one system call on values that live across it.
+//!
+//! Deliberately ignorant of: rules. It neither knows what a session is nor what becomes of the dead.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::identity::{Facts, Variable, View};
+use crate::lease::Process;
+
+/// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
+const PIDFS_MAGIC: i64 = 0x5049_4446;
+
+/// The most of an environment that is looked at, in bytes: twice what `ARG_MAX` is with the usual stack limit.
+const ENVIRON_MAX: u64 = 4 << 20;
+
+/// How many deaths one call of [`Processes::wait`] returns at most.
+const WAIT_BATCH: usize = 64;
+const WAIT_BATCH_COUNT: i32 = 64;
+
+/// What came of a wish to watch a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// It is alive, and its death will be told.
+    Watched,
+    /// It is dead already.
+    Dead,
+}
+
+/// The processes of this machine, and the ones among them whose death matters.
+#[derive(Debug)]
+pub struct Processes {
+    variables: Vec<Arc<str>>,
+    booted: SystemTime,
+    ticks: u64,
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    watched: Mutex<Watched>,
+}
+
+/// What the epoll event of [`Processes::wake`] carries instead of the id of a process.
+const WAKE: u64 = u64::MAX;
+
+#[derive(Debug, Default)]
+struct Watched {
+    by_process: HashMap<Process, Entry>,
+    by_id: HashMap<u64, Process>,
+    next_id: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    pidfd: OwnedFd,
+    /// The parent that it was first seen with.
+    parent: u32,
+}
+
+impl Processes {
+    /// Looks for the session variables `variables`, in this order.
+    pub fn new(variables: Vec<Arc<str>>) -> io::Result<Self> {
+        // SAFETY: epoll_create1 takes no pointer.
+        let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: sysconf takes no pointer.
+        let ticks = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) })
+            .unwrap_or(100)
+            .max(1);
+        let booted = SystemTime::now() - uptime()?;
+        // SAFETY: eventfd takes no pointer.
+        let wake = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        epoll_add(&epoll, &wake, libc::EPOLLIN | libc::EPOLLET, WAKE)?;
+        Ok(Self {
+            variables,
+            booted,
+            ticks,
+            epoll,
+            wake,
+            watched: Mutex::default(),
+        })
+    }
+
+    /// Lets [`Processes::wait`] return although nobody has died.
+    pub fn wake(&self) {
+        // SAFETY: eventfd_write takes no pointer. It fails only if the counter is full: then a wake-up is due anyway.
+        unsafe { libc::eventfd_write(self.wake.as_raw_fd(), 1) };
+    }
+
+    /// The process that a task belongs to; `None` if it is gone, or no process of a user (a kernel thread).
+    pub fn of_task(&self, task: u32) -> Option<u32> {
+        Status::read(task)?.tgid
+    }
+
+    /// Makes sure that a process is watched, or finds it dead. An error leaves it unknown: nothing may be granted that
+    /// depends on it.
+    pub fn watch(&self, process: &Process) -> io::Result<Watch> {
+        let mut watched = self.lock();
+        if let Some(entry) = watched.by_process.get(process) {
+            return Ok(if exited(&entry.pidfd) {
+                Watch::Dead
+            } else {
+                Watch::Watched
+            });
+        }
+        let pidfd = match pidfd_open(process.pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Watch::Dead),
+            Err(error) => return Err(error),
+        };
+        let Some(stat) = Stat::read(process.pid) else {
+            return Ok(Watch::Dead);
+        };
+        // Not yet exited after its stat was read: so that stat was its own.
+        if stat.start != process.start || pidfs_inode(&pidfd) != process.pidfs || exited(&pidfd) {
+            return Ok(Watch::Dead);
+        }
+        let id = watched.next_id;
+        epoll_add(&self.epoll, &pidfd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
+        watched.next_id += 1;
+        watched.by_id.insert(id, *process);
+        watched.by_process.insert(
+            *process,
+            Entry {
+                id,
+                pidfd,
+                parent: stat.parent,
+            },
+        );
+        Ok(Watch::Watched)
+    }
+
+    /// Stops watching a process.
+    pub fn forget(&self, process: &Process) {
+        let mut watched = self.lock();
+        if let Some(entry) = watched.by_process.remove(process) {
+            watched.by_id.remove(&entry.id);
+        }
+    }
+
+    /// Whether a watched process is proven dead. One that is not watched is not.
+    pub fn is_dead(&self, process: &Process) -> bool {
+        self.lock()
+            .by_process
+            .get(process)
+            .is_some_and(|entry| exited(&entry.pidfd))
+    }
+
+    /// Sleeps until watched processes have died, and says which, or until [`Processes::wake`]. Each death is told once.
+    pub fn wait(&self) -> io::Result<Vec<Process>> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; WAIT_BATCH];
+        // SAFETY: `events` has room for the WAIT_BATCH events that the call may write.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                events.as_mut_ptr(),
+                WAIT_BATCH_COUNT,
+                -1,
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::Interrupted {
+                Ok(Vec::new())
+            } else {
+                Err(error)
+            };
+        };
+        let watched = self.lock();
+        Ok(events[..count]
+            .iter()
+            .filter_map(|event| watched.by_id.get(&{ event.u64 }).copied())
+            .collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl View for Processes {
+    fn facts(&self, pid: u32) -> Option<Facts> {
+        let pidfd = pidfd_open(pid).ok()?;
+        let stat = Stat::read(pid)?;
+        let status = Status::read(pid)?;
+        let pidns = if status.local_pids.len() < 2 {
+            0
+        } else {
+            pid_namespace(pid)
+        };
+        // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
+        if exited(&pidfd) {
+            return None;
+        }
+        let process = Process {
+            pid,
+            start: stat.start,
+            pidfs: pidfs_inode(&pidfd),
+        };
+        let first_parent = self
+            .lock()
+            .by_process
+            .get(&process)
+            .map(|entry| entry.parent);
+        Some(Facts {
+            process,
+            parent: stat.parent,
+            sid: stat.sid,
+            uid: status.uid,
+            pidns,
+            local_pid: status.local_pids.last().copied().unwrap_or(pid),
+            command: Arc::from(stat.command),
+            started: self.booted
+                + Duration::from_millis(stat.start.saturating_mul(1000) / self.ticks),
+            adopted: first_parent.is_some_and(|parent| parent != stat.parent),
+        })
+    }
+
+    fn variable(&self, task: u32) -> Variable {
+        let Ok(environ) = environ(task) else {
+            return Variable::Unreadable;
+        };
+        let set = |name: &Arc<str>| {
+            let value = environ.split(|byte| *byte == 0).find_map(|entry| {
+                entry
+                    .strip_prefix(name.as_bytes())?
+                    .strip_prefix(b"=")
+                    .map(<[u8]>::to_vec)
+            })?;
+            Some(Variable::Set {
+                name: Arc::clone(name),
+                value,
+            })
+        };
+        self.variables
+            .iter()
+            .find_map(set)
+            .unwrap_or(Variable::Unset)
+    }
+}
+
+/// The environment of a task as of its last exec. That of a process whose leader has exited reads as empty there, so
+/// its other threads are asked.
+fn environ(task: u32) -> io::Result<Vec<u8>> {
+    let read = |path: String| -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(4096);
+        fs::File::open(path)?
+            .take(ENVIRON_MAX)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let own = read(format!("/proc/{task}/environ"))?;
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    for entry in fs::read_dir(format!("/proc/{task}/task"))?.flatten() {
+        let other = read(format!(
+            "/proc/{task}/task/{}/environ",
+            entry.file_name().to_string_lossy()
+        ));
+        if let Ok(other) = other
+            && !other.is_empty()
+        {
+            return Ok(other);
+        }
+    }
+    Ok(own)
+}
+
+/// What `/proc/PID/stat` says (proc(5)).
+struct Stat {
+    command: String,
+    parent: u32,
+    sid: u32,
+    start: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The command stands in parentheses and may contain any of them, so the last one ends it.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let command = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+        let rest = std::str::from_utf8(&text[close + 1..]).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // Field 3 of the file, the state, is the first after the command.
+        let field = |number: usize| fields.get(number - 3).copied();
+        Some(Self {
+            command,
+            parent: field(4)?.parse().ok()?,
+            sid: field(6)?.parse().unwrap_or(0),
+            start: field(22)?.parse().ok()?,
+        })
+    }
+}
+
+/// What `/proc/PID/status` says (proc(5)).
+#[derive(Default)]
+struct Status {
+    tgid: Option<u32>,
+    uid: u32,
+    local_pids: Vec<u32>,
+}
+
+impl Status {
+    fn read(task: u32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{task}/status")).ok()?;
+        let mut status = Self::default();
+        let mut kernel = false;
+        for line in String::from_utf8_lossy(&text).lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let mut numbers = value.split_ascii_whitespace().map(str::parse::<u32>);
+            match key {
+                "Tgid" => status.tgid = numbers.next()?.ok(),
+                // Real, effective, saved, file system.
+                "Uid" => status.uid = numbers.nth(1)?.ok()?,
+                "NSpid" => status.local_pids = numbers.filter_map(Result::ok).collect(),
+                "Kthread" => kernel = value.trim() == "1",
+                _ => {}
+            }
+        }
+        if kernel { None } else { Some(status) }
+    }
+}
+
+/// The inode number of a process's pid namespace; one that cannot be read is nobody else's either.
+fn pid_namespace(pid: u32) -> u64 {
+    fs::metadata(format!("/proc/{pid}/ns/pid"))
+        .map_or(u64::MAX - u64::from(pid), |namespace| namespace.ino())
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the system call has just returned this descriptor, and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn epoll_add(epoll: &OwnedFd, fd: &OwnedFd, events: i32, id: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: events.cast_unsigned(),
+        u64: id,
+    };
+    // SAFETY: both descriptors are open and `event` outlives the call, which copies it.
+    let added = unsafe {
+        libc::epoll_ctl(
+            epoll.as_raw_fd(),
+            libc::EPOLL_CTL_ADD,
+            fd.as_raw_fd(),
+            &raw mut event,
+        )
+    };
+    if added == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes no pointer.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(RawFd::try_from(fd).unwrap_or(-1))
+}
+
+/// Whether the whole thread group behind a pidfd has exited. An error is no proof.
+fn exited(pidfd: &OwnedFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, which outlives the call.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLIN != 0
+}
+
+/// The inode of a pidfd, unique for the boot; 0 where the kernel has no pidfs.
+fn pidfs_inode(pidfd: &OwnedFd) -> u64 {
+    let mut fs = MaybeUninit::<libc::statfs>::zeroed();
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the descriptor is open, and each buffer is of the type that the call fills; zeroed is valid for both.
+    unsafe {
+        let known = libc::fstatfs(pidfd.as_raw_fd(), fs.as_mut_ptr()) == 0
+            && fs.assume_init().f_type == PIDFS_MAGIC
+            && libc::fstat(pidfd.as_raw_fd(), stat.as_mut_ptr()) == 0;
+        if known { stat.assume_init().st_ino } else { 0 }
+    }
+}
+
+/// How long ago this machine booted, suspension included.
+fn uptime() -> io::Result<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` outlives the call.
+    if unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    ))
+}
+
+/// This process's uid, as files that it creates get it.
+pub fn effective_uid() -> u32 {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// This process's real uid and gid: whom its mounts belong to.
+pub fn real_ids() -> (u32, u32) {
+    // SAFETY: neither takes anything, neither can fail.
+    unsafe { (libc::getuid(), libc::getgid()) }
+}
+
+/// Lets this process have as many descriptors open as it may at all: each root of a session is one.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` outlives both calls.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Leaves the terminal: a session and a process group of its own.
+pub fn leave_terminal() -> io::Result<()> {
+    // SAFETY: setsid takes nothing.
+    if unsafe { libc::setsid() } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Signals that are kept until [`Signals::wait`] takes them, in this thread and those that it starts from now on.
+#[derive(Debug)]
+pub struct Signals(libc::sigset_t);
+
+impl Signals {
+    /// Keeps these signals.
+    pub fn keep(signals: &[i32]) -> Self {
+        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: sigemptyset initialises the set that the other calls use; all of them outlive nothing but the call.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in signals {
+                libc::sigaddset(set.as_mut_ptr(), *signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+            Self(set.assume_init())
+        }
+    }
+
+    /// Sleeps until one of them arrives, and says which.
+    pub fn wait(&self) -> i32 {
+        let mut signal = 0;
+        loop {
+            // SAFETY: the set is initialised and `signal` outlives the call.
+            if unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } == 0 {
+                return signal;
+            }
+        }
+    }
+}
+
+/// Sends a signal to a process: one of our own children that has not been waited for yet.
+pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: kill takes no pointer.
+    if unsafe { libc::kill(pid, signal) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stat;
+
+    #[test]
+    fn a_command_may_contain_parentheses_and_spaces() {
+        let line = b"42 (a) (b c)) S 7 42 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!(
+            (stat.command.as_str(), stat.parent, stat.sid, stat.start),
+            ("a) (b c)", 7, 41, 987_654)
+        );
+    }
+
+    #[test]
+    fn what_is_no_stat_line_is_nothing() {
+        for line in [&b""[..], b"1", b"1 (x", b")(", b"1 (x) S", b"1 (x) S a b c"] {
+            assert!(Stat::parse(line).is_none(), "{line:?}");
+        }
+    }
+}

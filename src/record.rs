@@ -1,0 +1,162 @@
+//! Leases and sessions as JSON: one flat object a lease, the same wherever it is shown.
+//!
+//! Deliberately ignorant of: where it is shown, and of every rule.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::content::RECORD_TAGS;
+use crate::identity::Walk;
+use crate::lease::{Member, Name, Refusal, Root, Rule, printable};
+use crate::table::{Inode, Lease, Session, Table};
+
+/// A moment as RFC 3339 in UTC, to the millisecond.
+pub fn moment(at: SystemTime) -> String {
+    Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
+}
+
+/// The record of a lease: who holds it, since when, with which token.
+pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session) -> Value {
+    json!({
+        "name": name.as_str(),
+        "session": session.id.as_str(),
+        "token": lease.token.0,
+        "pid": lease.pid,
+        "command": &*lease.command,
+        "uid": inode.content.uid,
+        "acquired_at": moment(lease.since),
+    })
+}
+
+/// The record of a lease as its one line, which is how a blank claim reads.
+pub fn lease_line(table: &Table, name: &Name) -> String {
+    table
+        .last(name)
+        .map_or_else(String::new, |(found, inode, session)| {
+            format!("{}\n", lease(name, found, inode, session))
+        })
+}
+
+/// A session: its roots, what it holds, since when.
+pub fn session(table: &Table, session: &Session) -> Value {
+    let roots: Vec<Value> = session.roots.iter().map(root).collect();
+    let leases: Vec<&str> = session
+        .leases
+        .iter()
+        .filter_map(|token| table.name(*token))
+        .map(Name::as_str)
+        .collect();
+    json!({
+        "id": session.id.as_str(),
+        "uid": session.uid,
+        "rule": session.rule.as_str(),
+        "since": moment(session.since),
+        "roots": roots,
+        "leases": leases,
+    })
+}
+
+fn root(root: &Root) -> Value {
+    json!({
+        "pid": root.process.pid,
+        "command": &*root.command,
+        "started_at": moment(root.started),
+        "registered": root.registered,
+    })
+}
+
+/// The record of a lease as extended attributes.
+pub fn tags(table: &Table, name: &Name) -> Vec<(String, Vec<u8>)> {
+    let Some((found, inode, session)) = table.last(name) else {
+        return Vec::new();
+    };
+    let Value::Object(fields) = lease(name, found, inode, session) else {
+        return Vec::new();
+    };
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    fields
+        .into_iter()
+        .map(|(key, value)| (format!("{RECORD_TAGS}{key}"), text(value).into_bytes()))
+        .collect()
+}
+
+/// What `self` says: the caller's session, the rule that decided it, and the processes it lives and dies with.
+/// `live` are the roots of that session if it exists already.
+pub fn identity(
+    walk: &Walk,
+    member: Option<&Member>,
+    parent: Option<&Member>,
+    live: Option<&[Root]>,
+) -> String {
+    let caller = walk.caller();
+    let mut roots: Vec<&Root> = live.into_iter().flatten().collect();
+    for own in member.into_iter().flat_map(|member| &member.roots) {
+        if roots.iter().all(|there| there.process != own.process) {
+            roots.push(own);
+        }
+    }
+    let variable = walk
+        .variable()
+        .map(|(name, value)| (name, String::from_utf8_lossy(value).into_owned()));
+    let why = match (member.map(|member| member.rule), &variable) {
+        (Some(Rule::Registered), _) => {
+            String::from("a process above you, or yours, is registered in sessions/")
+        }
+        (Some(Rule::Variable), Some((name, value))) => {
+            format!("your environment has {name}={value}")
+        }
+        (Some(_), _) => {
+            String::from("you have no session of your own, so it is your POSIX session's")
+        }
+        (None, Some((name, value))) => {
+            format!(
+                "{name}={value} is no valid session id, so claiming answers EINVAL: no '/', no '\\', no leading '.'"
+            )
+        }
+        (None, None) => String::from("it cannot be told now"),
+    };
+    let text = json!({
+        "session": member.map(|member| member.id.as_str()),
+        "rule": member.map(|member| member.rule.as_str()),
+        "why": why,
+        "live": live.is_some(),
+        "uid": walk.uid(),
+        "pid": caller.process.pid,
+        "command": &*caller.command,
+        "roots": roots.into_iter().map(root).collect::<Vec<_>>(),
+        "parent_session": parent.map(|member| member.id.as_str()),
+    });
+    format!("{text}\n")
+}
+
+/// What `self` says to a caller that cannot be walked.
+pub fn stranger(uid: u32, refusal: Refusal) -> String {
+    let why = match refusal {
+        Refusal::NotPermitted => {
+            "the mount cannot see your process, so it cannot tell whether you live: you may look, not claim"
+        }
+        _ => "the processes above you changed faster than they could be read: try again",
+    };
+    format!(
+        "{}\n",
+        json!({ "session": null, "rule": null, "why": why, "live": false, "uid": uid })
+    )
+}
+
+/// The sentence that the log gets when a lease is taken from a dead holder.
+pub fn obituary(name: &Name, lease: &Lease, session: &Session, now: SystemTime) -> String {
+    let held = now.duration_since(lease.since).unwrap_or_default();
+    format!(
+        "reaped claims/{name}: session {} (pid {}, {}) is dead; it held the claim for {:.3} s, token {}",
+        session.id,
+        lease.pid,
+        printable(&lease.command),
+        held.as_secs_f64(),
+        lease.token.0,
+    )
+}

@@ -1,0 +1,534 @@
+//! The one place where the table changes: under one mutex, decide, append, apply, publish, reply.
+//!
+//! Promises: what a caller is told has been written down and applied before; whatever a caller asks about a session
+//! is answered after its roots were looked at, so that a holder that is proven dead holds nothing; and every root of a
+//! live session is watched.
+//!
+//! Lock order: the store's mutex, then that of [`Processes`]. Callers are walked before either is taken.
+//!
+//! Deliberately ignorant of: fuser, files, how things are shown.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use crate::identity::{self, Walk};
+use crate::lease::{
+    Change, Command, Creation, Event, Ino, Member, Name, Process, Refusal, SessionId, SessionKey,
+    Token, What,
+};
+use crate::metrics::Metrics;
+use crate::process::{Processes, Watch};
+use crate::record;
+use crate::table::{Inode, Lease, Session, Table};
+
+/// Where events are written down before they are applied.
+pub trait Journal: Send {
+    /// Appends the events of one decision, all or none. An error refuses the decision.
+    fn append(&mut self, events: &[Event]) -> io::Result<()>;
+}
+
+/// The journal of a mount that forgets everything with its server.
+#[derive(Debug)]
+pub struct Volatile;
+
+impl Journal for Volatile {
+    fn append(&mut self, _: &[Event]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Who makes a request, as the kernel says it.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The thread; 0 if it lives where the mount cannot see it.
+    pub task: u32,
+    /// Its uid for files.
+    pub uid: u32,
+    /// Its gid for files.
+    pub gid: u32,
+}
+
+/// The leases of one mount.
+pub struct Store {
+    inner: Mutex<Inner>,
+    processes: Arc<Processes>,
+}
+
+struct Inner {
+    table: Table,
+    journal: Box<dyn Journal>,
+    /// How many descriptors are open on an inode: a nameless one lives as long as they do.
+    opens: HashMap<Ino, u32>,
+    processes: Arc<Processes>,
+    metrics: Arc<Metrics>,
+}
+
+impl Store {
+    /// A store for an empty table.
+    pub fn new(
+        table: Table,
+        journal: Box<dyn Journal>,
+        processes: Arc<Processes>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let inner = Inner {
+            table,
+            journal,
+            opens: HashMap::new(),
+            processes: Arc::clone(&processes),
+            metrics,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            processes,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under the lock has answered EIO; what it left undone was not applied.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller and the processes above it. EPERM for one that the mount cannot see.
+    pub fn walk(&self, caller: Caller) -> Result<Walk, Refusal> {
+        let pid = Some(caller.task)
+            .filter(|task| *task != 0)
+            .and_then(|task| self.processes.of_task(task));
+        identity::walk(
+            &*self.processes,
+            caller.task,
+            pid.ok_or(Refusal::NotPermitted)?,
+            caller.uid,
+        )
+    }
+
+    /// The parent of a caller, as if it had made the request. EPERM if it has none that the mount can see.
+    pub fn walk_parent(&self, walk: &Walk) -> Result<Walk, Refusal> {
+        let parent = Some(walk.caller().parent)
+            .filter(|parent| *parent != 0)
+            .ok_or(Refusal::NotPermitted)?;
+        identity::walk(&*self.processes, parent, parent, walk.uid())
+    }
+
+    // Looking. Nobody's identity matters here.
+
+    /// Shows the lease of a name, if its holder is alive.
+    pub fn look<R>(&self, name: &Name, show: impl FnOnce(&Lease, &Inode) -> R) -> Option<R> {
+        let mut inner = self.lock();
+        inner.judge_name(name);
+        let lease = inner.table.lease(name)?;
+        inner.table.inode(lease.ino).map(|inode| show(lease, inode))
+    }
+
+    /// Shows an inode, if its holder is alive or it is still open without a name.
+    pub fn look_at<R>(&self, ino: Ino, show: impl FnOnce(&Table, &Inode) -> R) -> Option<R> {
+        let mut inner = self.lock();
+        inner.judge_inode(ino);
+        inner
+            .table
+            .inode(ino)
+            .map(|inode| show(&inner.table, inode))
+    }
+
+    /// Shows the live leases after a token in the order of their tokens, until `show` says that it has enough.
+    pub fn leases(
+        &self,
+        after: Token,
+        mut show: impl FnMut(&Table, &Name, &Lease, &Inode) -> bool,
+    ) {
+        let mut inner = self.lock();
+        let mut alive: HashMap<SessionKey, bool> = HashMap::new();
+        let mut last = after;
+        loop {
+            // Judging may change the table, so the walk over it is taken up again from the token that it had reached.
+            let Some((token, holder)) = inner.next_lease(last) else {
+                return;
+            };
+            let is_alive = *alive.entry(holder).or_insert_with(|| inner.judge(holder));
+            last = token;
+            if let Some(name) = inner.table.name(token).filter(|_| is_alive)
+                && let Some(lease) = inner.table.lease(name)
+                && let Some(inode) = inner.table.inode(lease.ino)
+                && !show(&inner.table, name, lease, inode)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Shows a session, if it is alive.
+    pub fn session<R>(
+        &self,
+        id: &SessionId,
+        show: impl FnOnce(&Table, &Session) -> R,
+    ) -> Option<R> {
+        let mut inner = self.lock();
+        inner.judge_id(id);
+        inner
+            .table
+            .session(id)
+            .map(|session| show(&inner.table, session))
+    }
+
+    /// Shows the live sessions after a key, until `show` says that it has enough.
+    pub fn sessions(&self, after: SessionKey, mut show: impl FnMut(&Table, &Session) -> bool) {
+        let mut inner = self.lock();
+        let mut last = after;
+        loop {
+            let next = inner.table.sessions(last).next().map(|session| session.key);
+            let Some(key) = next else { return };
+            last = key;
+            if inner.judge(key)
+                && let Some(session) = inner.table.session_by_key(key)
+                && !show(&inner.table, session)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Shows the table as it stands, without looking at any process.
+    pub fn glance<R>(&self, show: impl FnOnce(&Table) -> R) -> R {
+        show(&self.lock().table)
+    }
+
+    /// The session that a caller belongs to, by whichever rule says so.
+    pub fn member(&self, walk: &Walk) -> Result<Member, Refusal> {
+        self.lock().member(walk)
+    }
+
+    // Claiming. The caller is walked first, and judged with the rest under the lock.
+
+    /// Creates a claim, or opens one's own if `exclusive` is not set; the inode counts as opened.
+    pub fn claim(
+        &self,
+        caller: Caller,
+        name: &Name,
+        creation: Creation,
+        exclusive: bool,
+    ) -> Result<Ino, Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        let by = &inner.member(&walk)?;
+        inner.judge_name(name);
+        inner.transact(&Command::Claim {
+            name: name.clone(),
+            by,
+            creation,
+            exclusive,
+        })?;
+        let ino = inner.table.lease(name).ok_or(Refusal::Lost)?.ino;
+        inner.opened(ino);
+        Ok(ino)
+    }
+
+    /// Opens a claim: for its holder alone if it is to be written.
+    pub fn open(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        write: bool,
+        truncate: bool,
+    ) -> Result<(), Refusal> {
+        let walk = if write || truncate {
+            Some(self.walk(caller)?)
+        } else {
+            None
+        };
+        let mut inner = self.lock();
+        inner.judge_inode(ino);
+        if let Some(walk) = walk {
+            let by = &inner.member(&walk)?;
+            inner.transact(&Command::Reclaim { ino, by, truncate })?;
+        }
+        inner.table.inode(ino).ok_or(Refusal::Lost)?;
+        inner.opened(ino);
+        Ok(())
+    }
+
+    /// A descriptor is closed.
+    pub fn close(&self, ino: Ino) {
+        let mut inner = self.lock();
+        if let Some(count) = inner.opens.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                inner.opens.remove(&ino);
+                inner.forget(ino);
+            }
+        }
+    }
+
+    /// Changes what a claim contains.
+    pub fn alter(&self, caller: Caller, ino: Ino, change: Change) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_inode(ino);
+        let by = &inner.member(&walk)?;
+        inner.transact(&Command::Alter { ino, by, change })
+    }
+
+    /// Removes a claim.
+    pub fn release(&self, caller: Caller, name: &Name) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_name(name);
+        let by = &inner.member(&walk)?;
+        inner.transact(&Command::Release {
+            name: name.clone(),
+            by,
+        })
+    }
+
+    /// Renames a claim.
+    pub fn rename(
+        &self,
+        caller: Caller,
+        from: &Name,
+        to: &Name,
+        noreplace: bool,
+    ) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_name(from);
+        inner.judge_name(to);
+        let by = &inner.member(&walk)?;
+        inner.transact(&Command::Rename {
+            from: from.clone(),
+            to: to.clone(),
+            noreplace,
+            by,
+        })
+    }
+
+    /// Registers a session for a caller who was walked before, or a further root of one: see [`Walk::register`] for
+    /// `body`.
+    pub fn register(&self, walk: &Walk, id: &SessionId, body: &[u8]) -> Result<(), Refusal> {
+        let by = &walk.register(id.clone(), body)?;
+        let mut inner = self.lock();
+        inner.judge_id(id);
+        inner.transact(&Command::Join { by })
+    }
+
+    /// Ends a session: for its uid and root.
+    pub fn end(&self, caller: Caller, id: &SessionId) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        inner.judge_id(id);
+        inner.transact(&Command::End {
+            id: id.clone(),
+            uid: caller.uid,
+        })
+    }
+
+    // Reaping.
+
+    /// A process is proven dead.
+    pub fn died(&self, process: Process) {
+        self.lock().died(process);
+    }
+
+    /// Records some of the leases that sessions left behind. Whether there are more.
+    pub fn sweep(&self, limit: usize) -> bool {
+        let mut inner = self.lock();
+        inner.settle(&Command::Sweep { limit });
+        inner.table.wants_sweep()
+    }
+}
+
+impl Inner {
+    fn next_lease(&self, after: Token) -> Option<(Token, SessionKey)> {
+        let (_, lease) = self.table.leases(after).next()?;
+        Some((lease.token, self.table.inode(lease.ino)?.holder))
+    }
+
+    /// Looks whether a session is alive, and ends it if every one of its roots is proven dead.
+    fn judge(&mut self, key: SessionKey) -> bool {
+        let Some(session) = self.table.session_by_key(key) else {
+            return false;
+        };
+        if session
+            .roots
+            .iter()
+            .any(|root| !self.processes.is_dead(&root.process))
+        {
+            return true;
+        }
+        let dead: Vec<Process> = session.roots.iter().map(|root| root.process).collect();
+        for process in dead {
+            self.died(process);
+        }
+        // What it held is free from now on; that each lease is gone is written down by the reaper.
+        self.processes.wake();
+        false
+    }
+
+    fn judge_name(&mut self, name: &Name) {
+        if let Some((_, inode, _)) = self.table.last(name) {
+            self.judge(inode.holder);
+        }
+    }
+
+    fn judge_inode(&mut self, ino: Ino) {
+        if let Some(holder) = self
+            .table
+            .inode(ino)
+            .filter(|inode| !inode.names.is_empty())
+            .map(|inode| inode.holder)
+        {
+            self.judge(holder);
+        }
+    }
+
+    fn judge_id(&mut self, id: &SessionId) {
+        if let Some(key) = self.table.session(id).map(|session| session.key) {
+            self.judge(key);
+        }
+    }
+
+    /// The caller as a member; the session that it would join is alive, or does not exist.
+    fn member(&mut self, walk: &Walk) -> Result<Member, Refusal> {
+        let member = walk.member(|process| self.table.registered(process))?;
+        self.judge_id(&member.id);
+        Ok(member)
+    }
+
+    fn died(&mut self, process: Process) {
+        self.settle(&Command::Died { process });
+    }
+
+    fn opened(&mut self, ino: Ino) {
+        *self.opens.entry(ino).or_default() += 1;
+    }
+
+    fn forget(&mut self, ino: Ino) {
+        if self
+            .table
+            .inode(ino)
+            .is_some_and(|inode| inode.names.is_empty())
+        {
+            self.settle(&Command::Forget { ino });
+        }
+    }
+
+    /// Carries out a command that no rule refuses. If it cannot be written down the state stays: held.
+    fn settle(&mut self, command: &Command) {
+        if let Err(refusal) = self.transact(command) {
+            log::error!(
+                "{command:?} could not be recorded ({refusal:?}); what it concerns stays held"
+            );
+        }
+    }
+
+    /// The write path.
+    fn transact(&mut self, command: &Command) -> Result<(), Refusal> {
+        let events = self.table.decide(command, SystemTime::now())?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        let dead = self.watch(&events)?;
+        if let Err(error) = self.journal.append(&events) {
+            log::error!("the journal refuses {} events: {error}", events.len());
+            self.unwatch(&events);
+            return Err(if error.kind() == io::ErrorKind::StorageFull {
+                Refusal::Full
+            } else {
+                Refusal::Failed
+            });
+        }
+        let mut nameless = Vec::new();
+        for event in &events {
+            nameless.extend(self.loses_name(&event.what));
+            let roots = self.frees_roots(&event.what);
+            self.publish(event);
+            self.table.apply(event);
+            for root in roots.iter().filter(|root| !self.table.is_root(root)) {
+                self.processes.forget(root);
+            }
+        }
+        for ino in nameless {
+            if !self.opens.contains_key(&ino) {
+                self.forget(ino);
+            }
+        }
+        for process in dead {
+            self.died(process);
+        }
+        if self.table.wants_sweep() {
+            self.processes.wake();
+        }
+        Ok(())
+    }
+
+    /// Watches the processes that become roots, before anything is granted that depends on them. Those that are dead
+    /// by now are returned: they are reported once they are roots.
+    fn watch(&self, events: &[Event]) -> Result<Vec<Process>, Refusal> {
+        let mut dead = Vec::new();
+        for process in joining(events) {
+            match self.processes.watch(process) {
+                Ok(Watch::Watched) => {}
+                Ok(Watch::Dead) => dead.push(*process),
+                Err(error) => {
+                    log::error!(
+                        "pid {} cannot be watched, so nothing is granted to it: {error}",
+                        process.pid
+                    );
+                    self.unwatch(events);
+                    return Err(Refusal::Failed);
+                }
+            }
+        }
+        Ok(dead)
+    }
+
+    fn unwatch(&self, events: &[Event]) {
+        for process in joining(events).filter(|process| !self.table.is_root(process)) {
+            self.processes.forget(process);
+        }
+    }
+
+    fn loses_name(&self, what: &What) -> Option<Ino> {
+        match what {
+            What::Released { name, .. } => self.table.last(name).map(|(lease, ..)| lease.ino),
+            _ => None,
+        }
+    }
+
+    fn frees_roots(&self, what: &What) -> Vec<Process> {
+        match what {
+            What::Left { process, .. } => vec![*process],
+            What::SessionEnded { key, .. } => {
+                let session = self.table.session_by_key(*key);
+                session
+                    .into_iter()
+                    .flat_map(|session| &session.roots)
+                    .map(|root| root.process)
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Tells the world: the log and the counters, before the state is what the event makes of it.
+    fn publish(&self, event: &Event) {
+        match &event.what {
+            What::Claimed { .. } => _ = self.metrics.grants.fetch_add(1, Relaxed),
+            What::Released { .. } => _ = self.metrics.releases.fetch_add(1, Relaxed),
+            What::Reaped { name, .. } => {
+                self.metrics.reaps.fetch_add(1, Relaxed);
+                if let Some((lease, _, session)) = self.table.last(name) {
+                    log::info!("{}", record::obituary(name, lease, session, event.at));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn joining(events: &[Event]) -> impl Iterator<Item = &Process> {
+    events.iter().filter_map(|event| match &event.what {
+        What::Joined { root, .. } => Some(&root.process),
+        _ => None,
+    })
+}

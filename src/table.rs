@@ -1,0 +1,771 @@
+//! The rules: who is granted what, who is refused, and when a name is free.
+//!
+//! [`Table::decide`] holds every rule and changes nothing; [`Table::apply`] changes the state and decides nothing.
+//! Between the two an event is written down, so that replaying the events gives the same table again.
+//!
+//! Invariants, after each event:
+//! - a name has at most one lease, and every lease one holder: the session of its inode;
+//! - tokens, inode numbers and session keys only rise;
+//! - a session that is over holds nothing that anybody sees, though its leases are swept one event at a time;
+//! - a session that is not over has at least one root.
+//!
+//! Deliberately ignorant of: clocks, threads, files, `/proc`, fuser. That a process is dead reaches the table as a
+//! command, and so does the time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::content::Content;
+use crate::lease::{
+    Change, Command, Creation, End, Event, Ino, Member, Name, Process, Refusal, Root, Rule,
+    SessionId, SessionKey, Token, What,
+};
+
+/// The first inode number for claims: the ones below belong to the fixed files of the mount.
+pub const FIRST_INO: u64 = 1024;
+
+/// A name that is granted.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Its fencing token.
+    pub token: Token,
+    /// The inode behind it, which knows the holder.
+    pub ino: Ino,
+    /// When it was granted.
+    pub since: SystemTime,
+    /// The process that claimed it.
+    pub pid: u32,
+    /// That process's command name.
+    pub command: Arc<str>,
+}
+
+/// What stands behind one name, or several, or, while it is still open, none.
+#[derive(Clone, Debug)]
+pub struct Inode {
+    /// The session that holds all of its names.
+    pub holder: SessionKey,
+    /// Its names, by their tokens, oldest first.
+    pub names: Vec<Token>,
+    /// What it contains.
+    pub content: Content,
+}
+
+/// A session: alive while one of its roots is.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Which of all sessions.
+    pub key: SessionKey,
+    /// Its id.
+    pub id: SessionId,
+    /// Its uid.
+    pub uid: u32,
+    /// Its pid namespace.
+    pub pidns: u64,
+    /// The rule that made it.
+    pub rule: Rule,
+    /// When it began.
+    pub since: SystemTime,
+    /// The processes that keep it alive.
+    pub roots: Vec<Root>,
+    /// What it holds, oldest first.
+    pub leases: BTreeSet<Token>,
+    over: Option<End>,
+}
+
+/// The state, and the rules for what may happen to it.
+#[derive(Debug)]
+pub struct Table {
+    max_leases: usize,
+    seq: u64,
+    next_token: u64,
+    next_ino: u64,
+    next_key: u64,
+    leases: HashMap<Name, Lease>,
+    names: BTreeMap<Token, Name>,
+    inodes: HashMap<Ino, Inode>,
+    sessions: BTreeMap<SessionKey, Session>,
+    ids: HashMap<SessionId, SessionKey>,
+    roots: HashMap<Process, Vec<SessionKey>>,
+    over: BTreeSet<SessionKey>,
+    unswept: usize,
+}
+
+impl Table {
+    /// An empty table that holds at most `max_leases` leases (ENOSPC past it).
+    pub fn new(max_leases: usize) -> Self {
+        Self {
+            max_leases,
+            seq: 0,
+            next_token: 1,
+            next_ino: FIRST_INO,
+            next_key: 1,
+            leases: HashMap::new(),
+            names: BTreeMap::new(),
+            inodes: HashMap::new(),
+            sessions: BTreeMap::new(),
+            ids: HashMap::new(),
+            roots: HashMap::new(),
+            over: BTreeSet::new(),
+            unswept: 0,
+        }
+    }
+
+    // What there is to see. Nothing here shows a lease of a session that is over.
+
+    /// The number of the newest event.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// How many leases there may be.
+    pub fn max_leases(&self) -> usize {
+        self.max_leases
+    }
+
+    /// How many leases there are.
+    pub fn lease_count(&self) -> usize {
+        self.leases.len() - self.unswept
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The lease of a name.
+    pub fn lease(&self, name: &Name) -> Option<&Lease> {
+        self.leases.get(name).filter(|lease| self.is_held(lease))
+    }
+
+    /// The leases from a token on, in the order they were granted: `after` excluded.
+    pub fn leases(&self, after: Token) -> impl Iterator<Item = (&Name, &Lease)> {
+        let rest = self
+            .names
+            .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
+        rest.filter_map(|(_, name)| Some((name, self.lease(name)?)))
+    }
+
+    /// An inode that has a name, or is still open without one.
+    pub fn inode(&self, ino: Ino) -> Option<&Inode> {
+        self.inodes
+            .get(&ino)
+            .filter(|inode| inode.names.is_empty() || self.is_alive(inode.holder))
+    }
+
+    /// The name that a token was granted for.
+    pub fn name(&self, token: Token) -> Option<&Name> {
+        self.names.get(&token)
+    }
+
+    /// The lease of a name with its inode and its session, also while the session is over and the lease not swept yet.
+    pub fn last(&self, name: &Name) -> Option<(&Lease, &Inode, &Session)> {
+        let lease = self.leases.get(name)?;
+        let inode = self.inodes.get(&lease.ino)?;
+        Some((lease, inode, self.sessions.get(&inode.holder)?))
+    }
+
+    /// A session that is not over, by its id.
+    pub fn session(&self, id: &SessionId) -> Option<&Session> {
+        self.sessions.get(self.ids.get(id)?)
+    }
+
+    /// A session, over or not, by its key.
+    pub fn session_by_key(&self, key: SessionKey) -> Option<&Session> {
+        self.sessions.get(&key)
+    }
+
+    /// The sessions that are not over, from a key on: `after` excluded.
+    pub fn sessions(&self, after: SessionKey) -> impl Iterator<Item = &Session> {
+        let rest = self
+            .sessions
+            .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
+        rest.map(|(_, session)| session)
+            .filter(|session| session.over.is_none())
+    }
+
+    /// The session that rule 1 gives the descendants of a process, and whether the process itself was registered in
+    /// it, or is a root of it only as a claimant below one that was.
+    pub fn registered(&self, process: &Process) -> Option<(&SessionId, bool)> {
+        let sessions = self
+            .roots
+            .get(process)?
+            .iter()
+            .filter_map(|key| self.sessions.get(key));
+        let mut found = None;
+        for session in sessions.filter(|session| session.rule == Rule::Registered) {
+            let registered = session
+                .roots
+                .iter()
+                .any(|root| root.process == *process && root.registered);
+            if registered || found.is_none() {
+                found = Some((&session.id, registered));
+            }
+        }
+        found
+    }
+
+    /// Whether leases of sessions that are over wait for [`Command::Sweep`].
+    pub fn wants_sweep(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    /// Whether any session depends on a process.
+    pub fn is_root(&self, process: &Process) -> bool {
+        self.roots.contains_key(process)
+    }
+
+    /// Whether the member's own session holds this inode.
+    pub fn holds(&self, by: &Member, inode: &Inode) -> bool {
+        self.joinable(by).ok().flatten() == Some(inode.holder)
+    }
+
+    fn is_alive(&self, key: SessionKey) -> bool {
+        self.sessions
+            .get(&key)
+            .is_some_and(|session| session.over.is_none())
+    }
+
+    fn is_held(&self, lease: &Lease) -> bool {
+        self.inodes
+            .get(&lease.ino)
+            .is_some_and(|inode| self.is_alive(inode.holder))
+    }
+
+    // The rules.
+
+    /// What a command makes happen, or why not. Changes nothing.
+    pub fn decide(&self, command: &Command, now: SystemTime) -> Result<Vec<Event>, Refusal> {
+        let mut draft = Draft::new(self, now);
+        match command {
+            Command::Claim {
+                name,
+                by,
+                creation,
+                exclusive,
+            } => {
+                self.decide_claim(&mut draft, name, by, *creation, *exclusive)?;
+            }
+            Command::Reclaim { ino, by, truncate } => {
+                self.decide_reclaim(&mut draft, *ino, by, *truncate)?
+            }
+            Command::Alter { ino, by, change } => {
+                self.decide_alter(&mut draft, *ino, by, change)?
+            }
+            Command::Release { name, by } => self.decide_release(&mut draft, name, by)?,
+            Command::Rename {
+                from,
+                to,
+                noreplace,
+                by,
+            } => self.decide_rename(&mut draft, from, to, *noreplace, by)?,
+            Command::Join { by } => self.decide_join(&mut draft, by)?,
+            Command::End { id, uid } => self.decide_end(&mut draft, id, *uid)?,
+            Command::Died { process } => self.decide_died(&mut draft, process),
+            Command::Sweep { limit } => self.decide_sweep(&mut draft, *limit),
+            Command::Forget { ino } => {
+                if self
+                    .inodes
+                    .get(ino)
+                    .is_some_and(|inode| inode.names.is_empty())
+                {
+                    draft.push(What::Forgotten { ino: *ino });
+                }
+            }
+        }
+        Ok(draft.events)
+    }
+
+    fn decide_claim(
+        &self,
+        draft: &mut Draft,
+        name: &Name,
+        by: &Member,
+        creation: Creation,
+        exclusive: bool,
+    ) -> Result<(), Refusal> {
+        if let Some(lease) = self.lease(name) {
+            if exclusive {
+                return Err(Refusal::Exists);
+            }
+            return self.decide_reclaim(draft, lease.ino, by, false);
+        }
+        if self.lease_count() >= self.max_leases {
+            return Err(Refusal::Full);
+        }
+        let key = self.enter(draft, by)?;
+        self.bury(draft, name);
+        let ino = draft.ino();
+        draft.grant(name, key, ino, Some(creation), by);
+        Ok(())
+    }
+
+    fn decide_reclaim(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        by: &Member,
+        truncate: bool,
+    ) -> Result<(), Refusal> {
+        let inode = self.own(ino, by)?;
+        if !inode.names.is_empty() {
+            self.enter(draft, by)?;
+        }
+        if truncate && inode.content.size() > 0 {
+            draft.push(What::Altered {
+                ino,
+                change: Change::Resize { size: 0 },
+            });
+        }
+        Ok(())
+    }
+
+    fn decide_alter(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        by: &Member,
+        change: &Change,
+    ) -> Result<(), Refusal> {
+        self.own(ino, by)?.content.check(change)?;
+        draft.push(What::Altered {
+            ino,
+            change: change.clone(),
+        });
+        Ok(())
+    }
+
+    fn decide_release(&self, draft: &mut Draft, name: &Name, by: &Member) -> Result<(), Refusal> {
+        let lease = self.lease(name).ok_or(Refusal::NotFound)?;
+        self.own(lease.ino, by)?;
+        draft.push(What::Released {
+            name: name.clone(),
+            token: lease.token,
+        });
+        Ok(())
+    }
+
+    fn decide_rename(
+        &self,
+        draft: &mut Draft,
+        from: &Name,
+        to: &Name,
+        noreplace: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let source = self.lease(from).ok_or(Refusal::NotFound)?;
+        let target = self.lease(to);
+        if noreplace && target.is_some() {
+            return Err(Refusal::Exists);
+        }
+        self.own(source.ino, by)?;
+        if let Some(target) = target {
+            self.own(target.ino, by)?;
+            // Two names of one file: rename(2) leaves both.
+            if target.ino == source.ino {
+                return Ok(());
+            }
+            draft.push(What::Released {
+                name: to.clone(),
+                token: target.token,
+            });
+        }
+        let key = self.enter(draft, by)?;
+        self.bury(draft, to);
+        draft.grant(to, key, source.ino, None, by);
+        draft.push(What::Released {
+            name: from.clone(),
+            token: source.token,
+        });
+        Ok(())
+    }
+
+    fn decide_join(&self, draft: &mut Draft, by: &Member) -> Result<(), Refusal> {
+        let key = self.enter(draft, by)?;
+        // A process is registered in one session at a time: the newest registration counts.
+        for root in by.roots.iter().filter(|root| root.registered) {
+            let others = self
+                .roots
+                .get(&root.process)
+                .into_iter()
+                .flatten()
+                .filter(|other| **other != key);
+            for other in others.filter(|other| self.has_registered(**other, &root.process)) {
+                draft.push(What::Joined {
+                    key: *other,
+                    root: Root {
+                        registered: false,
+                        ..root.clone()
+                    },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn has_registered(&self, key: SessionKey, process: &Process) -> bool {
+        let session = self.sessions.get(&key);
+        session.is_some_and(|session| {
+            session
+                .roots
+                .iter()
+                .any(|root| root.registered && root.process == *process)
+        })
+    }
+
+    fn decide_end(&self, draft: &mut Draft, id: &SessionId, uid: u32) -> Result<(), Refusal> {
+        let session = self.session(id).ok_or(Refusal::NotFound)?;
+        if uid != session.uid && uid != 0 {
+            return Err(Refusal::NotPermitted);
+        }
+        draft.push(What::SessionEnded {
+            key: session.key,
+            why: End::Ended,
+        });
+        Ok(())
+    }
+
+    fn decide_died(&self, draft: &mut Draft, process: &Process) {
+        for key in self.roots.get(process).into_iter().flatten() {
+            draft.push(What::Left {
+                key: *key,
+                process: *process,
+            });
+            let session = self.sessions.get(key);
+            if session
+                .is_some_and(|session| session.roots.iter().all(|root| root.process == *process))
+            {
+                draft.push(What::SessionEnded {
+                    key: *key,
+                    why: End::Died,
+                });
+            }
+        }
+    }
+
+    fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
+        let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
+        let names = sessions
+            .flat_map(|session| &session.leases)
+            .filter_map(|token| self.names.get(token));
+        for name in names.take(limit) {
+            self.bury(draft, name);
+        }
+    }
+
+    /// The inode, if the caller may change it: its session holds it, or it has no name left and is only a descriptor.
+    fn own(&self, ino: Ino, by: &Member) -> Result<&Inode, Refusal> {
+        let inode = self.inode(ino).ok_or(Refusal::Lost)?;
+        if inode.names.is_empty() || self.holds(by, inode) {
+            Ok(inode)
+        } else {
+            Err(Refusal::Busy)
+        }
+    }
+
+    /// The live session that the member would join, `None` if it would start a new one, EPERM if its id is that of
+    /// another uid's session, or of another namespace's that no process above the member is a root of.
+    fn joinable(&self, by: &Member) -> Result<Option<SessionKey>, Refusal> {
+        let Some(session) = self.session(&by.id) else {
+            return Ok(None);
+        };
+        let related = || {
+            by.roots.iter().any(|root| {
+                session
+                    .roots
+                    .iter()
+                    .any(|other| other.process == root.process)
+            })
+        };
+        if session.uid == by.uid && (session.pidns == by.pidns || related()) {
+            Ok(Some(session.key))
+        } else {
+            Err(Refusal::NotPermitted)
+        }
+    }
+
+    /// Makes the member's roots roots of its session, which starts if it is not there.
+    fn enter(&self, draft: &mut Draft, by: &Member) -> Result<SessionKey, Refusal> {
+        let known = self.joinable(by)?;
+        let key = known.unwrap_or_else(|| draft.start(by));
+        let roots = known
+            .and_then(|key| self.sessions.get(&key))
+            .map_or(&[][..], |session| &session.roots);
+        for root in &by.roots {
+            let there = roots.iter().find(|there| there.process == root.process);
+            if there.is_none_or(|there| root.registered && !there.registered) {
+                draft.push(What::Joined {
+                    key,
+                    root: root.clone(),
+                });
+            }
+        }
+        Ok(key)
+    }
+
+    /// Writes down that a name of a session that is over is gone, if it has one such.
+    fn bury(&self, draft: &mut Draft, name: &Name) {
+        let Some(lease) = self.leases.get(name) else {
+            return;
+        };
+        let holder = self
+            .inodes
+            .get(&lease.ino)
+            .and_then(|inode| self.sessions.get(&inode.holder));
+        let (name, token) = (name.clone(), lease.token);
+        match holder.and_then(|session| session.over) {
+            Some(End::Died) => draft.push(What::Reaped { name, token }),
+            Some(End::Ended) => draft.push(What::Released { name, token }),
+            None => {}
+        }
+    }
+
+    // The state.
+
+    /// Makes an event part of the state. Decides nothing.
+    pub fn apply(&mut self, event: &Event) {
+        self.seq = event.seq;
+        match &event.what {
+            What::SessionStarted {
+                key,
+                id,
+                uid,
+                pidns,
+                rule,
+            } => {
+                self.next_key = self.next_key.max(key.0 + 1);
+                self.ids.insert(id.clone(), *key);
+                let session = Session {
+                    key: *key,
+                    id: id.clone(),
+                    uid: *uid,
+                    pidns: *pidns,
+                    rule: *rule,
+                    since: event.at,
+                    roots: Vec::new(),
+                    leases: BTreeSet::new(),
+                    over: None,
+                };
+                self.sessions.insert(*key, session);
+            }
+            What::Joined { key, root } => self.apply_joined(*key, root),
+            What::Left { key, process } => self.apply_left(*key, process),
+            What::SessionEnded { key, why } => self.apply_ended(*key, *why),
+            What::Claimed {
+                name,
+                token,
+                key,
+                ino,
+                created,
+                pid,
+                command,
+            } => {
+                self.next_token = self.next_token.max(token.0 + 1);
+                let lease = Lease {
+                    token: *token,
+                    ino: *ino,
+                    since: event.at,
+                    pid: *pid,
+                    command: Arc::clone(command),
+                };
+                self.apply_claimed(name, lease, *key, *created);
+            }
+            What::Released { name, .. } => self.apply_gone(name, false, event.at),
+            What::Reaped { name, .. } => self.apply_gone(name, true, event.at),
+            What::Altered { ino, change } => {
+                if let Some(inode) = self.inodes.get_mut(ino) {
+                    inode.content.apply(change, event.at);
+                }
+            }
+            What::Forgotten { ino } => {
+                self.inodes.remove(ino);
+            }
+        }
+    }
+
+    fn apply_joined(&mut self, key: SessionKey, root: &Root) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        if root.registered {
+            // Whatever made it, a session with a registered root is one that rule 1 finds.
+            session.rule = Rule::Registered;
+        }
+        if let Some(there) = session
+            .roots
+            .iter_mut()
+            .find(|there| there.process == root.process)
+        {
+            there.registered = root.registered;
+        } else {
+            session.roots.push(root.clone());
+            self.roots.entry(root.process).or_default().push(key);
+        }
+    }
+
+    fn apply_left(&mut self, key: SessionKey, process: &Process) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.roots.retain(|root| root.process != *process);
+        }
+        self.unroot(key, process);
+    }
+
+    fn unroot(&mut self, key: SessionKey, process: &Process) {
+        if let Some(keys) = self.roots.get_mut(process) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.roots.remove(process);
+            }
+        }
+    }
+
+    fn apply_ended(&mut self, key: SessionKey, why: End) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let roots = std::mem::take(&mut session.roots);
+        session.over = Some(why);
+        self.ids.remove(&session.id);
+        self.unswept += session.leases.len();
+        if session.leases.is_empty() {
+            self.sessions.remove(&key);
+        } else {
+            self.over.insert(key);
+        }
+        for root in roots {
+            self.unroot(key, &root.process);
+        }
+    }
+
+    fn apply_claimed(
+        &mut self,
+        name: &Name,
+        lease: Lease,
+        key: SessionKey,
+        created: Option<Creation>,
+    ) {
+        self.next_ino = self.next_ino.max(lease.ino.0 + 1);
+        if let Some(creation) = created {
+            let content = Content::new(creation, lease.since);
+            self.inodes.insert(
+                lease.ino,
+                Inode {
+                    holder: key,
+                    names: Vec::with_capacity(1),
+                    content,
+                },
+            );
+        }
+        if let Some(inode) = self.inodes.get_mut(&lease.ino) {
+            inode.names.push(lease.token);
+            inode.content.ctime = lease.since;
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.insert(lease.token);
+        }
+        self.names.insert(lease.token, name.clone());
+        self.leases.insert(name.clone(), lease);
+    }
+
+    /// A name goes. The inode of a lost lease goes with it, so that descriptors answer ESTALE; that of a released one
+    /// stays until it is forgotten, as an open file does on any filesystem.
+    fn apply_gone(&mut self, name: &Name, lost: bool, at: SystemTime) {
+        let Some(lease) = self.leases.remove(name) else {
+            return;
+        };
+        self.names.remove(&lease.token);
+        let Some(inode) = self.inodes.get_mut(&lease.ino) else {
+            return;
+        };
+        inode.names.retain(|token| *token != lease.token);
+        inode.content.ctime = at;
+        let (key, nameless) = (inode.holder, inode.names.is_empty());
+        let over = !self.is_alive(key);
+        if nameless && (lost || over) {
+            self.inodes.remove(&lease.ino);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.remove(&lease.token);
+            if over {
+                self.unswept -= 1;
+                if session.leases.is_empty() {
+                    self.sessions.remove(&key);
+                    self.over.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// The events of one decision, numbered on from the table's.
+struct Draft {
+    events: Vec<Event>,
+    at: SystemTime,
+    next_seq: u64,
+    next_token: u64,
+    next_ino: u64,
+    next_key: u64,
+}
+
+impl Draft {
+    fn new(table: &Table, at: SystemTime) -> Self {
+        Self {
+            events: Vec::new(),
+            at,
+            next_seq: table.seq + 1,
+            next_token: table.next_token,
+            next_ino: table.next_ino,
+            next_key: table.next_key,
+        }
+    }
+
+    fn push(&mut self, what: What) {
+        self.events.push(Event {
+            seq: self.next_seq,
+            at: self.at,
+            what,
+        });
+        self.next_seq += 1;
+    }
+
+    fn ino(&mut self) -> Ino {
+        self.next_ino += 1;
+        Ino(self.next_ino - 1)
+    }
+
+    fn start(&mut self, by: &Member) -> SessionKey {
+        let key = SessionKey(self.next_key);
+        self.next_key += 1;
+        let (id, uid, pidns, rule) = (by.id.clone(), by.uid, by.pidns, by.rule);
+        self.push(What::SessionStarted {
+            key,
+            id,
+            uid,
+            pidns,
+            rule,
+        });
+        key
+    }
+
+    fn grant(
+        &mut self,
+        name: &Name,
+        key: SessionKey,
+        ino: Ino,
+        created: Option<Creation>,
+        by: &Member,
+    ) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let (name, command) = (name.clone(), Arc::clone(&by.command));
+        self.push(What::Claimed {
+            name,
+            token,
+            key,
+            ino,
+            created,
+            pid: by.pid,
+            command,
+        });
+    }
+}

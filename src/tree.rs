@@ -1,0 +1,719 @@
+//! The mount, as files.
+//!
+//! ```text
+//! MOUNT/                0555
+//! ├── README            0444  the manual
+//! ├── claims/           1777  the leases: create = acquire, remove = release
+//! │   └── NAME                exists exactly while a live session holds it
+//! ├── sessions/         1777  the live sessions: create = register, remove = end
+//! │   └── ID            0644
+//! ├── self              0444  the session of whoever reads it
+//! ├── leases            0444  every live lease, a line each
+//! ├── control           0222  commands, a line each
+//! └── metrics           0444  counters
+//! ```
+//!
+//! Promises: a fixed file has size 0 and reads in full; what is read from one descriptor from its start on is one
+//! picture of one moment. A handle of a claim is its inode number.
+//!
+//! Deliberately ignorant of: fuser, and of how the store comes by its answers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use crate::content;
+use crate::identity::Walk;
+use crate::lease::{
+    Attributes, Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Token,
+};
+use crate::metrics::Metrics;
+use crate::record;
+use crate::store::{Caller, Store};
+use crate::table::{FIRST_INO, Inode, Session};
+
+/// The mount itself.
+pub const ROOT: u64 = 1;
+const README: u64 = 2;
+/// The directory of the leases.
+pub const CLAIMS: u64 = 3;
+/// The directory of the sessions.
+pub const SESSIONS: u64 = 4;
+const SELF: u64 = 5;
+const LEASES: u64 = 6;
+const CONTROL: u64 = 7;
+const METRICS: u64 = 8;
+
+/// The fixed files: inode, name, directory or not, mode.
+const FIXED: [(u64, &str, Kind, u16); 8] = [
+    (ROOT, "", Kind::Directory, 0o555),
+    (README, "README", Kind::File, 0o444),
+    (CLAIMS, "claims", Kind::Directory, 0o1777),
+    (SESSIONS, "sessions", Kind::Directory, 0o1777),
+    (SELF, "self", Kind::File, 0o444),
+    (LEASES, "leases", Kind::File, 0o444),
+    (CONTROL, "control", Kind::File, 0o222),
+    (METRICS, "metrics", Kind::File, 0o444),
+];
+
+/// Inode numbers of session files: this plus the session's key, so that they too are never used twice.
+const SESSION_INO: u64 = 1 << 40;
+/// Inode numbers of files in `sessions/` that are open but have registered nothing yet, and handles of all of them.
+const REGISTRATION: u64 = 1 << 41;
+/// Handles of fixed files and session files that are read.
+const SNAPSHOT: u64 = 1 << 42;
+
+/// The longest text that registers a session, in bytes: a pid and white space.
+const REGISTRATION_MAX: usize = 64;
+
+/// The manual, as the mount itself shows it.
+pub const MANUAL: &str = include_str!("manual.txt");
+
+/// What kind of node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+}
+
+/// What stat(2) shows of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: u64,
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u16,
+    /// Names.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Time of last access.
+    pub atime: SystemTime,
+    /// Time of last modification.
+    pub mtime: SystemTime,
+    /// Time of last change.
+    pub ctime: SystemTime,
+}
+
+impl Attr {
+    /// It is there as long as the mount is.
+    pub fn is_fixed(&self) -> bool {
+        self.ino < FIRST_INO
+    }
+}
+
+/// An entry of a directory.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Where a listing goes on after it.
+    pub offset: u64,
+    /// What it is.
+    pub attr: Attr,
+}
+
+/// A descriptor as the kernel is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    /// Its number.
+    pub fh: u64,
+    /// Whether its closes must be told, and its position means nothing.
+    pub stream: bool,
+}
+
+/// A file in `sessions/` that is open for writing.
+struct Registration {
+    id: SessionId,
+    walk: Arc<Walk>,
+    registered: bool,
+}
+
+/// The files of one mount.
+pub struct Tree {
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    uid: u32,
+    gid: u32,
+    born: SystemTime,
+    next_handle: AtomicU64,
+    snapshots: Mutex<HashMap<u64, Arc<str>>>,
+    registrations: Mutex<HashMap<u64, Registration>>,
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tree {
+    /// The files of a mount whose fixed ones belong to `uid` and `gid`.
+    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>, uid: u32, gid: u32) -> Self {
+        Self {
+            store,
+            metrics,
+            uid,
+            gid,
+            born: SystemTime::now(),
+            next_handle: AtomicU64::new(1),
+            snapshots: Mutex::default(),
+            registrations: Mutex::default(),
+        }
+    }
+
+    /// The counters of this mount.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How many leases there are, and how many there may be.
+    pub fn usage(&self) -> (usize, usize) {
+        self.store
+            .glance(|table| (table.lease_count(), table.max_leases()))
+    }
+
+    // Looking.
+
+    /// The node of a name in a directory. ENOENT also for a name that could not be created.
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+        match parent {
+            ROOT => {
+                let found = FIXED
+                    .iter()
+                    .find(|(ino, text, ..)| *ino != ROOT && text.as_bytes() == name);
+                found
+                    .and_then(|(ino, ..)| self.fixed(*ino))
+                    .ok_or(Refusal::NotFound)
+            }
+            CLAIMS => {
+                let name = Name::new(name).map_err(hide)?;
+                self.store
+                    .look(&name, |lease, inode| claim_attr(lease.ino, inode))
+                    .ok_or(Refusal::NotFound)
+            }
+            SESSIONS => {
+                let id = SessionId::new(name).map_err(hide)?;
+                let attr = |session: &Session| self.session_attr(session);
+                self.store
+                    .session(&id, |_, session| attr(session))
+                    .ok_or(Refusal::NotFound)
+            }
+            _ => Err(Refusal::NotDirectory),
+        }
+    }
+
+    /// The attributes of a node; ESTALE for one that was lost.
+    pub fn attr(&self, ino: u64) -> Result<Attr, Refusal> {
+        match ino {
+            ..FIRST_INO => self.fixed(ino).ok_or(Refusal::Lost),
+            FIRST_INO..SESSION_INO => self
+                .store
+                .look_at(Ino(ino), |_, inode| claim_attr(Ino(ino), inode))
+                .ok_or(Refusal::Lost),
+            SESSION_INO..REGISTRATION => self
+                .session(ino, |session| self.session_attr(session))
+                .ok_or(Refusal::Lost),
+            _ => {
+                let walk = guard(&self.registrations)
+                    .get(&ino)
+                    .map(|open| Arc::clone(&open.walk));
+                let walk = walk.ok_or(Refusal::Lost)?;
+                Ok(Attr {
+                    uid: walk.uid(),
+                    ..self.virtual_file(ino, 0o644)
+                })
+            }
+        }
+    }
+
+    fn virtual_file(&self, ino: u64, mode: u16) -> Attr {
+        let (uid, gid, born) = (self.uid, self.gid, self.born);
+        let (kind, nlink, size) = (Kind::File, 1, 0);
+        Attr {
+            ino,
+            kind,
+            mode,
+            nlink,
+            uid,
+            gid,
+            size,
+            atime: born,
+            mtime: born,
+            ctime: born,
+        }
+    }
+
+    fn fixed(&self, ino: u64) -> Option<Attr> {
+        let (_, _, kind, mode) = FIXED.iter().find(|(fixed, ..)| *fixed == ino)?;
+        let nlink = if *kind == Kind::Directory { 2 } else { 1 };
+        Some(Attr {
+            kind: *kind,
+            nlink,
+            ..self.virtual_file(ino, *mode)
+        })
+    }
+
+    fn session_attr(&self, session: &Session) -> Attr {
+        let since = session.since;
+        let file = self.virtual_file(SESSION_INO + session.key.0, 0o644);
+        Attr {
+            uid: session.uid,
+            atime: since,
+            mtime: since,
+            ctime: since,
+            ..file
+        }
+    }
+
+    fn session<R>(&self, ino: u64, show: impl FnOnce(&Session) -> R) -> Option<R> {
+        let key = SessionKey(ino - SESSION_INO);
+        let id = self
+            .store
+            .glance(|table| table.session_by_key(key).map(|session| session.id.clone()))?;
+        let mine = |session: &Session| (session.key == key).then(|| show(session));
+        self.store
+            .session(&id, |_, session| mine(session))
+            .flatten()
+    }
+
+    /// Lists a directory from an offset on, until `emit` says that it has enough.
+    pub fn list(
+        &self,
+        ino: u64,
+        offset: u64,
+        mut emit: impl FnMut(Entry) -> bool,
+    ) -> Result<(), Refusal> {
+        let dir = self.attr(ino)?;
+        let up = if ino == ROOT { dir } else { self.attr(ROOT)? };
+        for (at, name, attr) in [(1, ".", dir), (2, "..", up)] {
+            if offset < at
+                && !emit(Entry {
+                    name,
+                    offset: at,
+                    attr,
+                })
+            {
+                return Ok(());
+            }
+        }
+        let after = offset.saturating_sub(2);
+        match ino {
+            ROOT => {
+                for (ino, name, ..) in FIXED.iter().filter(|(ino, ..)| *ino > after.max(ROOT)) {
+                    let Some(attr) = self.fixed(*ino) else {
+                        continue;
+                    };
+                    if !emit(Entry {
+                        name,
+                        offset: *ino + 2,
+                        attr,
+                    }) {
+                        break;
+                    }
+                }
+            }
+            CLAIMS => self.store.leases(Token(after), |_, name, lease, inode| {
+                let attr = claim_attr(lease.ino, inode);
+                emit(Entry {
+                    name: name.as_str(),
+                    offset: lease.token.0 + 2,
+                    attr,
+                })
+            }),
+            SESSIONS => self.store.sessions(SessionKey(after), |_, session| {
+                let attr = self.session_attr(session);
+                emit(Entry {
+                    name: session.id.as_str(),
+                    offset: session.key.0 + 2,
+                    attr,
+                })
+            }),
+            _ => return Err(Refusal::NotDirectory),
+        }
+        Ok(())
+    }
+
+    // Descriptors.
+
+    /// Creates a file: a claim, or a registration in `sessions/`.
+    pub fn create(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u16,
+        exclusive: bool,
+    ) -> Result<(Attr, Handle), Refusal> {
+        match parent {
+            CLAIMS => {
+                let creation = Creation {
+                    mode,
+                    uid: caller.uid,
+                    gid: caller.gid,
+                };
+                let ino = self
+                    .store
+                    .claim(caller, &Name::new(name)?, creation, exclusive)?;
+                Ok((
+                    self.attr(ino.0)?,
+                    Handle {
+                        fh: ino.0,
+                        stream: false,
+                    },
+                ))
+            }
+            SESSIONS => {
+                let id = SessionId::new(name)?;
+                if exclusive && self.store.session(&id, |_, _| ()).is_some() {
+                    return Err(Refusal::Exists);
+                }
+                let handle = self.registration(caller, id)?;
+                Ok((self.attr(handle.fh)?, handle))
+            }
+            _ => Err(Refusal::NotPermitted),
+        }
+    }
+
+    /// Opens a file; that its mode admits the caller was checked.
+    pub fn open(
+        &self,
+        caller: Caller,
+        ino: u64,
+        write: bool,
+        truncate: bool,
+    ) -> Result<Handle, Refusal> {
+        match ino {
+            ROOT | CLAIMS | SESSIONS => Err(Refusal::IsDirectory),
+            ..FIRST_INO => Ok(self.snapshot()),
+            FIRST_INO..SESSION_INO => {
+                self.store.open(caller, Ino(ino), write, truncate)?;
+                Ok(Handle {
+                    fh: ino,
+                    stream: false,
+                })
+            }
+            SESSION_INO..REGISTRATION if write || truncate => {
+                let id = self
+                    .session(ino, |session| session.id.clone())
+                    .ok_or(Refusal::Lost)?;
+                self.registration(caller, id)
+            }
+            _ => Ok(self.snapshot()),
+        }
+    }
+
+    fn snapshot(&self) -> Handle {
+        Handle {
+            fh: SNAPSHOT + self.next_handle.fetch_add(1, Relaxed),
+            stream: true,
+        }
+    }
+
+    fn registration(&self, caller: Caller, id: SessionId) -> Result<Handle, Refusal> {
+        let walk = Arc::new(self.store.walk(caller)?);
+        let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
+        guard(&self.registrations).insert(
+            fh,
+            Registration {
+                id,
+                walk,
+                registered: false,
+            },
+        );
+        Ok(Handle { fh, stream: true })
+    }
+
+    /// Bytes of a file, handed to `show`.
+    pub fn read<R>(
+        &self,
+        caller: Caller,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        size: usize,
+        show: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Refusal> {
+        if (FIRST_INO..SESSION_INO).contains(&ino) {
+            let shown = self.store.look_at(Ino(ino), |table, inode| {
+                let name = inode.names.first().and_then(|token| table.name(*token));
+                match name.filter(|_| inode.content.is_blank()) {
+                    Some(name) => show(content::slice(
+                        record::lease_line(table, name).as_bytes(),
+                        offset,
+                        size,
+                    )),
+                    None => show(content::slice(inode.content.body(), offset, size)),
+                }
+            });
+            return shown.ok_or(Refusal::Lost);
+        }
+        let kept = guard(&self.snapshots)
+            .get(&fh)
+            .filter(|_| offset > 0)
+            .cloned();
+        let text = match kept {
+            Some(text) => text,
+            None => {
+                let text: Arc<str> = Arc::from(self.render(caller, ino)?);
+                guard(&self.snapshots).insert(fh, Arc::clone(&text));
+                text
+            }
+        };
+        Ok(show(content::slice(text.as_bytes(), offset, size)))
+    }
+
+    fn render(&self, caller: Caller, ino: u64) -> Result<String, Refusal> {
+        match ino {
+            README => Ok(String::from(MANUAL)),
+            SELF => Ok(self.render_self(caller)),
+            LEASES => Ok(self.render_leases()),
+            METRICS => {
+                let (leases, sessions) = self
+                    .store
+                    .glance(|table| (table.lease_count(), table.session_count()));
+                Ok(self.metrics.render(leases, sessions))
+            }
+            SESSION_INO..REGISTRATION => {
+                let key = SessionKey(ino - SESSION_INO);
+                let id = self
+                    .session(ino, |session| session.id.clone())
+                    .ok_or(Refusal::Lost)?;
+                let text = self.store.session(&id, |table, session| {
+                    (session.key == key).then(|| format!("{}\n", record::session(table, session)))
+                });
+                text.flatten().ok_or(Refusal::Lost)
+            }
+            _ => Ok(String::new()),
+        }
+    }
+
+    /// The first line names the event sequence that the other lines, a lease each, reflect.
+    fn render_leases(&self) -> String {
+        let mut lines = String::new();
+        let mut count = 0_usize;
+        self.store.leases(Token(0), |table, name, _, _| {
+            lines.push_str(&record::lease_line(table, name));
+            count += 1;
+            true
+        });
+        let seq = self.store.glance(|table| table.seq());
+        format!("{{\"seq\":{seq},\"leases\":{count}}}\n{lines}")
+    }
+
+    fn render_self(&self, caller: Caller) -> String {
+        let walk = match self.store.walk(caller) {
+            Ok(walk) => walk,
+            Err(refusal) => return record::stranger(caller.uid, refusal),
+        };
+        let member = self.store.member(&walk);
+        let parent = self
+            .store
+            .walk_parent(&walk)
+            .and_then(|walk| self.store.member(&walk));
+        let id = member.as_ref().map(|member| member.id.clone()).ok();
+        let roots = id.and_then(|id| self.store.session(&id, |_, session| session.roots.clone()));
+        record::identity(
+            &walk,
+            member.as_ref().ok(),
+            parent.as_ref().ok(),
+            roots.as_deref(),
+        )
+    }
+
+    /// Writes to a file that was opened for it.
+    pub fn write(
+        &self,
+        caller: Caller,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+    ) -> Result<(), Refusal> {
+        match ino {
+            CONTROL => Err(
+                if serde_json::from_slice::<serde_json::Value>(data).is_ok() {
+                    Refusal::Unsupported
+                } else {
+                    Refusal::Invalid
+                },
+            ),
+            FIRST_INO..SESSION_INO => {
+                let data = data.to_vec();
+                let change = if append {
+                    Change::Append { data }
+                } else {
+                    Change::Write { offset, data }
+                };
+                self.store.alter(caller, Ino(ino), change)
+            }
+            _ if data.len() > REGISTRATION_MAX => Err(Refusal::TooLarge),
+            _ => self.register(fh, data),
+        }
+    }
+
+    fn register(&self, fh: u64, body: &[u8]) -> Result<(), Refusal> {
+        let open = guard(&self.registrations);
+        let Registration { id, walk, .. } = open.get(&fh).ok_or(Refusal::Lost)?;
+        let (id, walk) = (id.clone(), Arc::clone(walk));
+        drop(open);
+        self.store.register(&walk, &id, body)?;
+        if let Some(open) = guard(&self.registrations).get_mut(&fh) {
+            open.registered = true;
+        }
+        Ok(())
+    }
+
+    /// A descriptor is closed for good. A file in `sessions/` that was created and left empty registers here, since
+    /// only now it is certain that no pid follows (a shell closes a copy of the descriptor before it writes).
+    pub fn release(&self, ino: u64, fh: u64) {
+        if (FIRST_INO..SESSION_INO).contains(&ino) {
+            self.store.close(Ino(ino));
+            return;
+        }
+        guard(&self.snapshots).remove(&fh);
+        let open = guard(&self.registrations).remove(&fh);
+        if let Some(Registration {
+            id,
+            walk,
+            registered: false,
+        }) = open
+            && let Err(refusal) = self.store.register(&walk, &id, b"")
+        {
+            log::warn!(
+                "sessions/{id}: not registered, since the file was left empty and {refusal:?}"
+            );
+        }
+    }
+
+    // Changes.
+
+    /// Sets size, mode and times, each if given; that the caller may was checked.
+    pub fn set_attr(
+        &self,
+        caller: Caller,
+        ino: u64,
+        size: Option<u64>,
+        attributes: Attributes,
+    ) -> Result<Attr, Refusal> {
+        match ino {
+            FIRST_INO..SESSION_INO => {
+                if let Some(size) = size {
+                    self.store
+                        .alter(caller, Ino(ino), Change::Resize { size })?;
+                }
+                if attributes != Attributes::default() {
+                    self.store
+                        .alter(caller, Ino(ino), Change::Attributes(attributes))?;
+                }
+            }
+            // `touch sessions/w1` registers, and is told if it cannot.
+            REGISTRATION.. if attributes.mtime.is_some() => self.register(ino, b"")?,
+            // `> sessions/w1` and `> control` truncate what has no size.
+            _ if attributes.mode.is_none() => {}
+            _ => return Err(Refusal::NotPermitted),
+        }
+        self.attr(ino)
+    }
+
+    /// Removes a file: releases a claim, ends a session.
+    pub fn remove(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), Refusal> {
+        match parent {
+            CLAIMS => self.store.release(caller, &Name::new(name).map_err(hide)?),
+            SESSIONS => self.store.end(caller, &SessionId::new(name).map_err(hide)?),
+            _ => Err(Refusal::NotPermitted),
+        }
+    }
+
+    /// Renames a claim.
+    pub fn rename(
+        &self,
+        caller: Caller,
+        (from_parent, from): (u64, &[u8]),
+        (to_parent, to): (u64, &[u8]),
+        noreplace: bool,
+    ) -> Result<(), Refusal> {
+        if (from_parent, to_parent) != (CLAIMS, CLAIMS) {
+            return Err(Refusal::NotPermitted);
+        }
+        self.store.rename(
+            caller,
+            &Name::new(from).map_err(hide)?,
+            &Name::new(to)?,
+            noreplace,
+        )
+    }
+
+    // Extended attributes.
+
+    /// All extended attributes of a node: the record's, then the holder's own.
+    pub fn tags(&self, ino: u64) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
+        if !(FIRST_INO..SESSION_INO).contains(&ino) {
+            return Ok(Vec::new());
+        }
+        let tags = self.store.look_at(Ino(ino), |table, inode| {
+            let name = inode.names.first().and_then(|token| table.name(*token));
+            let mut tags = name.map_or_else(Vec::new, |name| record::tags(table, name));
+            tags.extend(
+                inode
+                    .content
+                    .tags()
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            );
+            tags
+        });
+        tags.ok_or(Refusal::Lost)
+    }
+
+    /// Sets an extended attribute of the holder's own, or removes it. EOPNOTSUPP outside `user.`.
+    pub fn set_tag(
+        &self,
+        caller: Caller,
+        ino: u64,
+        name: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), Refusal> {
+        if !name.starts_with("user.") || !(FIRST_INO..SESSION_INO).contains(&ino) {
+            return Err(Refusal::Unsupported);
+        }
+        let change = Change::Tag {
+            name: String::from(name),
+            value: value.map(<[u8]>::to_vec),
+        };
+        self.store.alter(caller, Ino(ino), change)
+    }
+}
+
+/// For looking, a name that cannot exist does not exist; one that is too long is refused on any filesystem.
+fn hide(refusal: Refusal) -> Refusal {
+    if refusal == Refusal::BadName {
+        Refusal::NotFound
+    } else {
+        refusal
+    }
+}
+
+fn claim_attr(ino: Ino, inode: &Inode) -> Attr {
+    let content = &inode.content;
+    Attr {
+        ino: ino.0,
+        kind: Kind::File,
+        mode: content.mode,
+        nlink: u32::try_from(inode.names.len()).unwrap_or(u32::MAX),
+        uid: content.uid,
+        gid: content.gid,
+        size: content.size(),
+        atime: content.atime,
+        mtime: content.mtime,
+        ctime: content.ctime,
+    }
+}
