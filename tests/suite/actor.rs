@@ -1,0 +1,181 @@
+//! The other side of `support::Actor`: this very binary, started again as a process of a session of its own. It makes
+//! the system calls that it is asked for on its standard input, a JSON object a line, and answers there what they
+//! return. Raw calls, so that no library hides an errno.
+
+use std::ffi::CString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::{env, fs, thread};
+
+use serde_json::{Value, json};
+
+/// What the environment of a new image says, so that it is the one that answers the call that made it.
+const AGAIN: &str = "again";
+
+/// Not a test of its own: it serves a test that started it, and passes at once otherwise.
+#[test]
+fn serve() {
+    let Some(mode) = env::var_os("CLAIMFS_TEST_ACTOR") else { return };
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
+    if mode == AGAIN {
+        writeln!(&stream, "{{}}").unwrap();
+    }
+    let mut requests = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    while requests.read_line(&mut line).unwrap() > 0 {
+        let request: Value = serde_json::from_str(&line).unwrap();
+        let answer = match perform(&request) {
+            Ok(value) => json!({ "ok": value }),
+            Err(error) => json!({ "errno": error.raw_os_error().unwrap_or(-1) }),
+        };
+        writeln!(&stream, "{answer}").unwrap();
+        line.clear();
+    }
+    std::process::exit(0);
+}
+
+fn path(request: &Value, key: &str) -> CString {
+    CString::new(request[key].as_str().unwrap()).unwrap()
+}
+
+fn int(request: &Value, key: &str) -> i64 {
+    request[key].as_i64().unwrap()
+}
+
+fn result(value: i64) -> io::Result<Value> {
+    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(json!(value)) }
+}
+
+fn perform(request: &Value) -> io::Result<Value> {
+    let fd = request["fd"].as_i64().unwrap_or(-1) as i32;
+    let call = request["call"].as_str().unwrap();
+    unsafe {
+        match call {
+            "open" => {
+                let (flags, mode) = (int(request, "flags") as i32, int(request, "mode") as libc::mode_t);
+                result(i64::from(libc::open(path(request, "path").as_ptr(), flags, mode)))
+            }
+            "mknod" => {
+                let mode = int(request, "mode") as libc::mode_t;
+                result(i64::from(libc::mknod(path(request, "path").as_ptr(), mode, 0)))
+            }
+            "close" => result(i64::from(libc::close(fd))),
+            "write" | "pwrite" => {
+                let text = request["text"].as_str().unwrap();
+                let (at, length) = (text.as_ptr().cast(), text.len());
+                result(match request["offset"].as_i64() {
+                    Some(offset) => libc::pwrite(fd, at, length, offset) as i64,
+                    None => libc::write(fd, at, length) as i64,
+                })
+            }
+            "pread" => {
+                let mut buffer = vec![0_u8; int(request, "size") as usize];
+                let count =
+                    libc::pread(fd, buffer.as_mut_ptr().cast(), buffer.len(), int(request, "offset")) as i64;
+                result(count)?;
+                buffer.truncate(count as usize);
+                Ok(json!(String::from_utf8_lossy(&buffer)))
+            }
+            "stat" | "fstat" => {
+                let mut stat: libc::stat = std::mem::zeroed();
+                result(i64::from(match call {
+                    "stat" => libc::lstat(path(request, "path").as_ptr(), &raw mut stat),
+                    _ => libc::fstat(fd, &raw mut stat),
+                }))?;
+                let nanos = |seconds: i64, nanos: i64| seconds * 1_000_000_000 + nanos;
+                Ok(json!({
+                    "ino": stat.st_ino, "size": stat.st_size, "mode": stat.st_mode, "nlink": stat.st_nlink,
+                    "uid": stat.st_uid, "gid": stat.st_gid,
+                    "atime": nanos(stat.st_atime, stat.st_atime_nsec),
+                    "mtime": nanos(stat.st_mtime, stat.st_mtime_nsec),
+                }))
+            }
+            "truncate" => result(i64::from(libc::truncate(path(request, "path").as_ptr(), int(request, "size")))),
+            "ftruncate" => result(i64::from(libc::ftruncate(fd, int(request, "size")))),
+            "chmod" => {
+                result(i64::from(libc::chmod(path(request, "path").as_ptr(), int(request, "mode") as libc::mode_t)))
+            }
+            "chown" => {
+                let (uid, gid) = (int(request, "uid") as u32, int(request, "gid") as u32);
+                result(i64::from(libc::chown(path(request, "path").as_ptr(), uid, gid)))
+            }
+            "utimes" => {
+                let time = |key| {
+                    let nanos = int(request, key);
+                    libc::timespec { tv_sec: nanos.div_euclid(1_000_000_000), tv_nsec: nanos.rem_euclid(1_000_000_000) }
+                };
+                let times = [time("atime"), time("mtime")];
+                result(i64::from(libc::utimensat(libc::AT_FDCWD, path(request, "path").as_ptr(), times.as_ptr(), 0)))
+            }
+            "fsync" => result(i64::from(libc::fsync(fd))),
+            "unlink" => result(i64::from(libc::unlink(path(request, "path").as_ptr()))),
+            "rename" => {
+                let (from, to) = (path(request, "from"), path(request, "to"));
+                let flags = int(request, "flags") as u32;
+                result(i64::from(libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)))
+            }
+            "getxattr" | "listxattr" => {
+                let mut buffer = [0_u8; 4096];
+                let (file, at) = (path(request, "path"), buffer.as_mut_ptr());
+                let count = if call == "getxattr" {
+                    libc::getxattr(file.as_ptr(), path(request, "name").as_ptr(), at.cast(), buffer.len())
+                } else {
+                    libc::listxattr(file.as_ptr(), at.cast(), buffer.len())
+                };
+                result(count as i64)?;
+                Ok(json!(String::from_utf8_lossy(&buffer[..count as usize])))
+            }
+            "setxattr" => {
+                let value = request["value"].as_str().unwrap();
+                let (file, name) = (path(request, "path"), path(request, "name"));
+                let flags = int(request, "flags") as i32;
+                result(i64::from(libc::setxattr(
+                    file.as_ptr(),
+                    name.as_ptr(),
+                    value.as_ptr().cast(),
+                    value.len(),
+                    flags,
+                )))
+            }
+            "removexattr" => {
+                let (file, name) = (path(request, "path"), path(request, "name"));
+                result(i64::from(libc::removexattr(file.as_ptr(), name.as_ptr())))
+            }
+            "flock" => result(i64::from(libc::flock(fd, int(request, "operation") as i32))),
+            "isatty" => result(i64::from(libc::isatty(fd)) - 1),
+            _ => process(call, request),
+        }
+    }
+}
+
+/// What concerns the process itself.
+fn process(call: &str, request: &Value) -> io::Result<Value> {
+    match call {
+        "cat" => Ok(json!(fs::read_to_string(request["path"].as_str().unwrap())?)),
+        // Becomes another program image, with another value of the variable, and goes on serving.
+        "exec" => {
+            let mut command = Command::new(env::current_exe()?);
+            command.args(env::args_os().skip(1)).env("CLAIMFS_SESSION", request["session"].as_str().unwrap());
+            command.env("CLAIMFS_TEST_ACTOR", AGAIN);
+            Err(command.exec())
+        }
+        // The first thread of the process exits, this one lives on: what pthread_exit(3) in main does.
+        "leader_exit" => unsafe {
+            extern "C" fn exit_thread(_: i32) {
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            }
+            let handler: extern "C" fn(i32) = exit_thread;
+            libc::signal(libc::SIGUSR1, handler as libc::sighandler_t);
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), libc::SIGUSR1);
+            let stat = format!("/proc/{}/stat", std::process::id());
+            while !fs::read_to_string(&stat)?.contains(") Z ") {
+                thread::yield_now();
+            }
+            Ok(Value::Null)
+        },
+        _ => panic!("no such call: {call}"),
+    }
+}

@@ -1,0 +1,28 @@
+//! The tests, in one binary, a module for each thing that they are about. How they work, and how to run one of them,
+//! stands in `support.rs`.
+#![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
+#![allow(missing_docs)]
+
+// A process that makes the system calls that a test asks it for.
+mod actor;
+// The command line.
+mod cli;
+// Every command and every promise that the documentation prints.
+mod docs;
+// Whose lease is it, in the pure core: a made-up tree of processes.
+mod identity;
+// The mount's life: what it refuses, how it ends, what it leaves.
+mod life;
+// Random commands against a naive map, in the pure core.
+mod model;
+// Each row of the tables, with raw system calls.
+mod mount;
+// Second users: the uid rules.
+mod permission;
+// Processes that die, stop, and come back with the same pid.
+mod race;
+// Whose lease is it, with real processes.
+mod session;
+// Mounts and actors that clean up after themselves.
+mod support;

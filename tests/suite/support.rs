@@ -1,0 +1,430 @@
+//! Mounts and processes that clean up after themselves, also when a test panics.
+//!
+//! Each test has a mount of its own, so they run side by side. Run one with `cargo test NAME`. A test that cannot run
+//! here says SKIP and why on standard error; with `CI=true` that is a failure.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use serde_json::{Value, json};
+
+pub const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
+
+/// How long a condition that must come true may take on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const SESSION_VARIABLES: [&str; 4] = ["CLAIMFS_SESSION", "LOOOP_SESSION_ID", "BABYSIT_SESSION_ID", "GT_SESSION"];
+
+/// Says that a test does not run, past the harness, which keeps what passing tests print. Fails it in CI.
+pub fn skip(reason: &str) {
+    assert_ne!(env::var("CI").as_deref(), Ok("true"), "SKIP is a failure in CI: {reason}");
+    _ = writeln!(io::stderr(), "SKIP: {reason}");
+}
+
+pub fn is_root() -> bool {
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Whether a test that needs root may run.
+pub fn root_or_skip(why: &str) -> bool {
+    if !is_root() {
+        skip(&format!("only root can {why}"));
+    }
+    is_root()
+}
+
+/// Waits for a condition, and fails if it does not come true.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A directory of a test's own.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = env::temp_dir().join(format!("claimfs-test-{}-{count}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A mount with its server in a child process.
+pub struct Mount {
+    pub dir: PathBuf,
+    pub state: PathBuf,
+    server: Option<Child>,
+    log: PathBuf,
+    _temp: TempDir,
+}
+
+impl Mount {
+    /// Mounts, or says why that cannot be done here.
+    pub fn new() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    pub fn with(options: &[&str]) -> Option<Self> {
+        if !can_mount() {
+            return None;
+        }
+        let temp = TempDir::new();
+        let (dir, state) = (temp.path().join("mount"), temp.path().join("state"));
+        let mut mount = Self { dir, state, server: None, log: temp.path().join("log"), _temp: temp };
+        mount.start(options);
+        Some(mount)
+    }
+
+    /// Starts a server, again if need be.
+    pub fn start(&mut self, options: &[&str]) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(CLAIMFS);
+        command.args(["mount", "--foreground", "--announce", "--state-dir"]).arg(&self.state).args(options);
+        command.arg(&self.dir).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut server = command.spawn().unwrap();
+        let mut word = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut word).unwrap();
+        self.server = Some(server);
+        assert_eq!(word, "ready\n", "{}", self.log());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().unwrap().id()
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The names under `claims/`.
+    pub fn claims(&self) -> Vec<String> {
+        names(&self.path("claims"))
+    }
+
+    /// The record of a claim, from `leases`.
+    pub fn record(&self, name: &str) -> Option<Value> {
+        let text = self.read("leases");
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).find(|record: &Value| record["name"] == name)
+    }
+
+    /// A process in a POSIX session of its own, with a session variable if one is given.
+    pub fn actor(&self, session: Option<&str>) -> Actor {
+        Actor::start(self, session, |_| {})
+    }
+
+    /// A shell script in the mount, in a POSIX session of its own and with no session variable.
+    pub fn sh(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).current_dir(&self.dir);
+        plain(&mut command);
+        command
+    }
+
+    /// The standard output of such a script, which must succeed.
+    pub fn run(&self, script: &str) -> String {
+        let output = self.sh(script).output().unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn claimfs(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(CLAIMFS);
+        command.args(arguments).current_dir(&self.dir).env("CLAIMFS_MOUNT", &self.dir);
+        plain(&mut command);
+        command
+    }
+
+    /// Ends the server as SIGTERM does, and waits for it.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut server = self.server.take()?;
+        unsafe { libc::kill(server.id() as i32, libc::SIGTERM) };
+        server.wait().unwrap().code()
+    }
+
+    /// Kills the server and waits for it: the mount is dead then.
+    pub fn kill(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            unsafe { libc::kill(server.id() as i32, libc::SIGTERM) };
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while Instant::now() < deadline && matches!(server.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            _ = server.kill();
+            _ = server.wait();
+        }
+        unmount(&self.dir);
+        if std::thread::panicking() {
+            _ = writeln!(io::stderr(), "--- log of the server:\n{}---", self.log());
+        }
+    }
+}
+
+/// Unmounts what may still be mounted there.
+pub fn unmount(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if mounts.lines().any(|line| line.split(' ').nth(4) == dir.to_str()) {
+        let tool = if is_root() { ["umount", "-l"] } else { ["fusermount3", "-uz"] };
+        _ = Command::new(tool[0]).arg(tool[1]).arg(dir).stderr(Stdio::null()).status();
+    }
+}
+
+pub fn can_mount() -> bool {
+    let able = Path::new("/dev/fuse").exists();
+    if !able {
+        skip("there is no /dev/fuse");
+    }
+    let helper = is_root() || Command::new("fusermount3").arg("-V").output().is_ok();
+    if able && !helper {
+        skip("this is not root, and fusermount3 is not installed");
+    }
+    able && helper
+}
+
+/// A POSIX session of its own and no session variable, whatever the tests were started from.
+pub fn plain(command: &mut Command) {
+    for name in SESSION_VARIABLES {
+        command.env_remove(name);
+    }
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            Ok(())
+        });
+    }
+}
+
+pub fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+pub fn text(output: &Output) -> (i32, String, String) {
+    let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap_or(-1), utf8(&output.stdout), utf8(&output.stderr))
+}
+
+/// A process that makes the system calls that a test asks it for: see `actor.rs`. It is killed when it is dropped.
+pub struct Actor {
+    child: Child,
+    stream: BufReader<UnixStream>,
+}
+
+/// What a system call returned, or its errno.
+pub type Answer<T> = Result<T, i32>;
+
+impl Actor {
+    pub fn start(mount: &Mount, session: Option<&str>, prepare: impl FnOnce(&mut Command)) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["actor::serve", "--exact", "--nocapture", "--test-threads=1"]);
+        plain(&mut command);
+        command.env("CLAIMFS_TEST_ACTOR", "1").current_dir(&mount.dir);
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        if let Some(session) = session {
+            command.env("CLAIMFS_SESSION", session);
+        }
+        prepare(&mut command);
+        Self { child: command.spawn().unwrap(), stream: BufReader::new(ours) }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks for a call and does not wait for what it returns.
+    pub fn send(&mut self, call: &str, arguments: Value) {
+        let mut request = arguments;
+        request["call"] = json!(call);
+        writeln!(self.stream.get_mut(), "{request}").unwrap();
+    }
+
+    pub fn receive(&mut self) -> Answer<Value> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        let answer: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the actor said {line:?}"));
+        match answer["errno"].as_i64() {
+            Some(errno) => Err(errno as i32),
+            None => Ok(answer["ok"].clone()),
+        }
+    }
+
+    pub fn call(&mut self, call: &str, arguments: Value) -> Answer<Value> {
+        self.send(call, arguments);
+        self.receive()
+    }
+
+    fn unit(&mut self, call: &str, arguments: Value) -> Answer<()> {
+        self.call(call, arguments).map(|_| ())
+    }
+
+    /// open(2) with mode 0644: the descriptor.
+    pub fn open(&mut self, path: &str, flags: i32) -> Answer<i64> {
+        self.open_mode(path, flags, 0o644)
+    }
+
+    pub fn open_mode(&mut self, path: &str, flags: i32, mode: u32) -> Answer<i64> {
+        let fd = self.call("open", json!({ "path": path, "flags": flags, "mode": mode }))?;
+        Ok(fd.as_i64().unwrap())
+    }
+
+    pub fn close(&mut self, fd: i64) -> Answer<()> {
+        self.unit("close", json!({ "fd": fd }))
+    }
+
+    /// `set -C; : > claims/NAME`: creates exclusively, and closes.
+    pub fn claim(&mut self, name: &str) -> Answer<()> {
+        let fd = self.open(&format!("claims/{name}"), libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL)?;
+        self.close(fd)
+    }
+
+    pub fn write(&mut self, fd: i64, text: &str) -> Answer<i64> {
+        self.call("write", json!({ "fd": fd, "text": text })).map(|count| count.as_i64().unwrap())
+    }
+
+    pub fn pwrite(&mut self, fd: i64, text: &str, offset: i64) -> Answer<i64> {
+        self.call("pwrite", json!({ "fd": fd, "text": text, "offset": offset })).map(|count| count.as_i64().unwrap())
+    }
+
+    /// Bytes from an offset on, as text.
+    pub fn pread(&mut self, fd: i64, size: usize, offset: i64) -> Answer<String> {
+        let text = self.call("pread", json!({ "fd": fd, "size": size, "offset": offset }))?;
+        Ok(text.as_str().unwrap().to_owned())
+    }
+
+    pub fn stat(&mut self, path: &str) -> Answer<Value> {
+        self.call("stat", json!({ "path": path }))
+    }
+
+    pub fn fstat(&mut self, fd: i64) -> Answer<Value> {
+        self.call("fstat", json!({ "fd": fd }))
+    }
+
+    pub fn truncate(&mut self, path: &str, size: i64) -> Answer<()> {
+        self.unit("truncate", json!({ "path": path, "size": size }))
+    }
+
+    pub fn ftruncate(&mut self, fd: i64, size: i64) -> Answer<()> {
+        self.unit("ftruncate", json!({ "fd": fd, "size": size }))
+    }
+
+    pub fn chmod(&mut self, path: &str, mode: u32) -> Answer<()> {
+        self.unit("chmod", json!({ "path": path, "mode": mode }))
+    }
+
+    /// utimensat(2): times of access and modification in nanoseconds.
+    pub fn utimes(&mut self, path: &str, atime: i64, mtime: i64) -> Answer<()> {
+        self.unit("utimes", json!({ "path": path, "atime": atime, "mtime": mtime }))
+    }
+
+    pub fn fsync(&mut self, fd: i64) -> Answer<()> {
+        self.unit("fsync", json!({ "fd": fd }))
+    }
+
+    pub fn unlink(&mut self, path: &str) -> Answer<()> {
+        self.unit("unlink", json!({ "path": path }))
+    }
+
+    pub fn rename(&mut self, from: &str, to: &str, flags: u32) -> Answer<()> {
+        self.unit("rename", json!({ "from": from, "to": to, "flags": flags }))
+    }
+
+    pub fn getxattr(&mut self, path: &str, name: &str) -> Answer<String> {
+        let value = self.call("getxattr", json!({ "path": path, "name": name }))?;
+        Ok(value.as_str().unwrap().to_owned())
+    }
+
+    pub fn setxattr(&mut self, path: &str, name: &str, value: &str, flags: i32) -> Answer<()> {
+        self.unit("setxattr", json!({ "path": path, "name": name, "value": value, "flags": flags }))
+    }
+
+    /// Kills the process and waits for it, as its parent.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: i32) {
+        assert_eq!(unsafe { libc::kill(self.pid() as i32, signal) }, 0);
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// A child that is killed when it is dropped.
+pub struct Guard(pub Child);
+
+impl Guard {
+    pub fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// A line of its standard output, which must be piped.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let stdout = self.0.stdout.as_mut().unwrap();
+        let mut byte = [0];
+        while stdout.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).unwrap()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
