@@ -27,8 +27,11 @@ use crate::tree::{Attr, Handle, Kind, Tree};
 const FIXED_TTL: Duration = Duration::from_secs(3600);
 /// How long it may remember a lease: not at all, or `set -C` would refuse a dead name until it had run out.
 const LEASE_TTL: Duration = Duration::ZERO;
-/// How long it may remember what it read in a listing with attributes. Without it `ls -l` asks for each name again.
+/// How long it may remember what it read in a long listing with attributes, since `ls -l` would ask for each of very
+/// many names again. Until then `set -C` refuses a name that was listed and whose holder has died since.
 const LISTING_TTL: Duration = Duration::from_millis(20);
+/// From how many leases on a listing is long.
+const LONG_LISTING: usize = 1024;
 
 const READ: u8 = 4;
 const WRITE: u8 = 2;
@@ -518,12 +521,13 @@ impl Filesystem for ClaimFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         let list = || {
+            let long = self.tree.usage().0 > LONG_LISTING;
             self.tree.list(ino.0, offset, |entry| {
                 let attr = file_attr(&entry.attr);
-                let ttl = if entry.attr.is_fixed() {
-                    &FIXED_TTL
-                } else {
+                let ttl = if long && !entry.attr.is_fixed() {
                     &LISTING_TTL
+                } else {
+                    ttl(&entry.attr)
                 };
                 !reply.add(
                     attr.ino,

@@ -18,7 +18,9 @@ const AGAIN: &str = "again";
 /// Not a test of its own: it serves a test that started it, and passes at once otherwise.
 #[test]
 fn serve() {
-    let Some(mode) = env::var_os("CLAIMFS_TEST_ACTOR") else { return };
+    let Some(mode) = env::var_os("CLAIMFS_TEST_ACTOR") else {
+        return;
+    };
     let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
     if mode == AGAIN {
         writeln!(&stream, "{{}}").unwrap();
@@ -46,7 +48,11 @@ fn int(request: &Value, key: &str) -> i64 {
 }
 
 fn result(value: i64) -> io::Result<Value> {
-    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(json!(value)) }
+    if value < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(json!(value))
+    }
 }
 
 fn perform(request: &Value) -> io::Result<Value> {
@@ -55,12 +61,23 @@ fn perform(request: &Value) -> io::Result<Value> {
     unsafe {
         match call {
             "open" => {
-                let (flags, mode) = (int(request, "flags") as i32, int(request, "mode") as libc::mode_t);
-                result(i64::from(libc::open(path(request, "path").as_ptr(), flags, mode)))
+                let (flags, mode) = (
+                    int(request, "flags") as i32,
+                    int(request, "mode") as libc::mode_t,
+                );
+                result(i64::from(libc::open(
+                    path(request, "path").as_ptr(),
+                    flags,
+                    mode,
+                )))
             }
             "mknod" => {
                 let mode = int(request, "mode") as libc::mode_t;
-                result(i64::from(libc::mknod(path(request, "path").as_ptr(), mode, 0)))
+                result(i64::from(libc::mknod(
+                    path(request, "path").as_ptr(),
+                    mode,
+                    0,
+                )))
             }
             "close" => result(i64::from(libc::close(fd))),
             "write" | "pwrite" => {
@@ -73,8 +90,12 @@ fn perform(request: &Value) -> io::Result<Value> {
             }
             "pread" => {
                 let mut buffer = vec![0_u8; int(request, "size") as usize];
-                let count =
-                    libc::pread(fd, buffer.as_mut_ptr().cast(), buffer.len(), int(request, "offset")) as i64;
+                let count = libc::pread(
+                    fd,
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    int(request, "offset"),
+                ) as i64;
                 result(count)?;
                 buffer.truncate(count as usize);
                 Ok(json!(String::from_utf8_lossy(&buffer)))
@@ -93,35 +114,62 @@ fn perform(request: &Value) -> io::Result<Value> {
                     "mtime": nanos(stat.st_mtime, stat.st_mtime_nsec),
                 }))
             }
-            "truncate" => result(i64::from(libc::truncate(path(request, "path").as_ptr(), int(request, "size")))),
+            "truncate" => result(i64::from(libc::truncate(
+                path(request, "path").as_ptr(),
+                int(request, "size"),
+            ))),
             "ftruncate" => result(i64::from(libc::ftruncate(fd, int(request, "size")))),
-            "chmod" => {
-                result(i64::from(libc::chmod(path(request, "path").as_ptr(), int(request, "mode") as libc::mode_t)))
-            }
+            "chmod" => result(i64::from(libc::chmod(
+                path(request, "path").as_ptr(),
+                int(request, "mode") as libc::mode_t,
+            ))),
             "chown" => {
                 let (uid, gid) = (int(request, "uid") as u32, int(request, "gid") as u32);
-                result(i64::from(libc::chown(path(request, "path").as_ptr(), uid, gid)))
+                result(i64::from(libc::chown(
+                    path(request, "path").as_ptr(),
+                    uid,
+                    gid,
+                )))
             }
             "utimes" => {
                 let time = |key| {
                     let nanos = int(request, key);
-                    libc::timespec { tv_sec: nanos.div_euclid(1_000_000_000), tv_nsec: nanos.rem_euclid(1_000_000_000) }
+                    libc::timespec {
+                        tv_sec: nanos.div_euclid(1_000_000_000),
+                        tv_nsec: nanos.rem_euclid(1_000_000_000),
+                    }
                 };
                 let times = [time("atime"), time("mtime")];
-                result(i64::from(libc::utimensat(libc::AT_FDCWD, path(request, "path").as_ptr(), times.as_ptr(), 0)))
+                result(i64::from(libc::utimensat(
+                    libc::AT_FDCWD,
+                    path(request, "path").as_ptr(),
+                    times.as_ptr(),
+                    0,
+                )))
             }
             "fsync" => result(i64::from(libc::fsync(fd))),
             "unlink" => result(i64::from(libc::unlink(path(request, "path").as_ptr()))),
             "rename" => {
                 let (from, to) = (path(request, "from"), path(request, "to"));
                 let flags = int(request, "flags") as u32;
-                result(i64::from(libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags)))
+                result(i64::from(libc::renameat2(
+                    libc::AT_FDCWD,
+                    from.as_ptr(),
+                    libc::AT_FDCWD,
+                    to.as_ptr(),
+                    flags,
+                )))
             }
             "getxattr" | "listxattr" => {
                 let mut buffer = [0_u8; 4096];
                 let (file, at) = (path(request, "path"), buffer.as_mut_ptr());
                 let count = if call == "getxattr" {
-                    libc::getxattr(file.as_ptr(), path(request, "name").as_ptr(), at.cast(), buffer.len())
+                    libc::getxattr(
+                        file.as_ptr(),
+                        path(request, "name").as_ptr(),
+                        at.cast(),
+                        buffer.len(),
+                    )
                 } else {
                     libc::listxattr(file.as_ptr(), at.cast(), buffer.len())
                 };
@@ -154,11 +202,15 @@ fn perform(request: &Value) -> io::Result<Value> {
 /// What concerns the process itself.
 fn process(call: &str, request: &Value) -> io::Result<Value> {
     match call {
-        "cat" => Ok(json!(fs::read_to_string(request["path"].as_str().unwrap())?)),
+        "cat" => Ok(json!(fs::read_to_string(
+            request["path"].as_str().unwrap()
+        )?)),
         // Becomes another program image, with another value of the variable, and goes on serving.
         "exec" => {
             let mut command = Command::new(env::current_exe()?);
-            command.args(env::args_os().skip(1)).env("CLAIMFS_SESSION", request["session"].as_str().unwrap());
+            command
+                .args(env::args_os().skip(1))
+                .env("CLAIMFS_SESSION", request["session"].as_str().unwrap());
             command.env("CLAIMFS_TEST_ACTOR", AGAIN);
             Err(command.exec())
         }
@@ -169,7 +221,12 @@ fn process(call: &str, request: &Value) -> io::Result<Value> {
             }
             let handler: extern "C" fn(i32) = exit_thread;
             libc::signal(libc::SIGUSR1, handler as libc::sighandler_t);
-            libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), libc::SIGUSR1);
+            libc::syscall(
+                libc::SYS_tgkill,
+                libc::getpid(),
+                libc::getpid(),
+                libc::SIGUSR1,
+            );
             let stat = format!("/proc/{}/stat", std::process::id());
             while !fs::read_to_string(&stat)?.contains(") Z ") {
                 thread::yield_now();

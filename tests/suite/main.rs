@@ -1,7 +1,11 @@
 //! The tests, in one binary, a module for each thing that they are about. How they work, and how to run one of them,
 //! stands in `support.rs`.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)]
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap
+)]
 #![allow(missing_docs)]
 
 // A process that makes the system calls that a test asks it for.

@@ -2,8 +2,9 @@
 //! changes nothing. `me` and `other` are two sessions.
 
 use libc::{
-    EBUSY, EEXIST, EFBIG, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTTY, EOPNOTSUPP, EPERM, ESTALE,
-    O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, RENAME_EXCHANGE, RENAME_NOREPLACE,
+    EBUSY, EEXIST, EFBIG, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTTY,
+    EOPNOTSUPP, EPERM, ESTALE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
+    RENAME_EXCHANGE, RENAME_NOREPLACE,
 };
 use serde_json::{Value, json};
 
@@ -20,9 +21,18 @@ fn two() -> Option<(Mount, Actor, Actor)> {
 
 #[test]
 fn exclusive_create_is_granted_once_and_refused_even_to_its_holder() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     for access in [O_RDONLY, O_WRONLY, O_RDWR] {
-        for more in [0, O_TRUNC, libc::O_NOFOLLOW, libc::O_NONBLOCK, libc::O_NOCTTY, libc::O_CLOEXEC] {
+        for more in [
+            0,
+            O_TRUNC,
+            libc::O_NOFOLLOW,
+            libc::O_NONBLOCK,
+            libc::O_NOCTTY,
+            libc::O_CLOEXEC,
+        ] {
             let flags = access | O_CREAT | O_EXCL | more;
             let fd = me.open("claims/x", flags).unwrap();
             assert_eq!(me.open("claims/x", flags), Err(EEXIST));
@@ -36,14 +46,25 @@ fn exclusive_create_is_granted_once_and_refused_even_to_its_holder() {
 
 #[test]
 fn create_without_excl_is_granted_when_free_and_reclaims_ones_own() {
-    let Some((mount, mut me, mut other)) = two() else { return };
-    for flags in [O_WRONLY | O_CREAT, O_RDWR | O_CREAT, O_WRONLY | O_CREAT | O_TRUNC, O_RDONLY | O_CREAT] {
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
+    for flags in [
+        O_WRONLY | O_CREAT,
+        O_RDWR | O_CREAT,
+        O_WRONLY | O_CREAT | O_TRUNC,
+        O_RDONLY | O_CREAT,
+    ] {
         let fd = me.open("claims/x", flags).unwrap();
         me.close(fd).unwrap();
         let token = mount.record("x").unwrap()["token"].clone();
         let fd = me.open("claims/x", flags).unwrap();
         me.close(fd).unwrap();
-        assert_eq!(mount.record("x").unwrap()["token"], token, "a re-claim is no new grant");
+        assert_eq!(
+            mount.record("x").unwrap()["token"],
+            token,
+            "a re-claim is no new grant"
+        );
         if flags == O_RDONLY | O_CREAT {
             // The kernel strips O_CREAT from a name that it has found, so this is a look.
             assert!(other.open("claims/x", flags).is_ok());
@@ -56,10 +77,18 @@ fn create_without_excl_is_granted_when_free_and_reclaims_ones_own() {
 
 #[test]
 fn truncating_open_of_anothers_claim_changes_nothing() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_WRONLY | O_CREAT | O_EXCL).unwrap();
     me.write(fd, "body").unwrap();
-    for flags in [O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC, O_RDONLY | O_TRUNC, O_WRONLY | O_APPEND] {
+    for flags in [
+        O_WRONLY,
+        O_RDWR,
+        O_WRONLY | O_TRUNC,
+        O_RDONLY | O_TRUNC,
+        O_WRONLY | O_APPEND,
+    ] {
         assert_eq!(other.open("claims/x", flags), Err(EBUSY), "{flags:o}");
     }
     assert_eq!(mount.read("claims/x"), "body");
@@ -69,7 +98,9 @@ fn truncating_open_of_anothers_claim_changes_nothing() {
 
 #[test]
 fn opening_what_is_not_there_is_enoent() {
-    let Some((_mount, mut me, _)) = two() else { return };
+    let Some((_mount, mut me, _)) = two() else {
+        return;
+    };
     for flags in [O_RDONLY, O_WRONLY, O_RDWR, O_WRONLY | O_TRUNC] {
         assert_eq!(me.open("claims/x", flags), Err(ENOENT));
     }
@@ -85,7 +116,9 @@ fn opening_what_is_not_there_is_enoent() {
 
 #[test]
 fn anybody_may_look() {
-    let Some((_mount, mut me, mut other)) = two() else { return };
+    let Some((_mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_WRONLY | O_CREAT | O_EXCL).unwrap();
     me.write(fd, "hello").unwrap();
     let fd = other.open("claims/x", O_RDONLY).unwrap();
@@ -93,13 +126,18 @@ fn anybody_may_look() {
     assert_eq!(other.pread(fd, 3, 1).unwrap(), "ell");
     assert_eq!(other.pread(fd, 100, 5).unwrap(), "");
     let stat = other.stat("claims/x").unwrap();
-    assert_eq!((stat["size"].clone(), stat["nlink"].clone()), (json!(5), json!(1)));
+    assert_eq!(
+        (stat["size"].clone(), stat["nlink"].clone()),
+        (json!(5), json!(1))
+    );
     assert_eq!(stat["mode"], json!(libc::S_IFREG | 0o644));
 }
 
 #[test]
 fn changes_are_the_holders_alone() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     me.write(fd, "body").unwrap();
     me.utimes("claims/x", 5, 7).unwrap();
@@ -108,11 +146,24 @@ fn changes_are_the_holders_alone() {
     assert_eq!(other.truncate("claims/x", 0), Err(EBUSY));
     assert_eq!(other.chmod("claims/x", 0o600), Err(EBUSY));
     assert_eq!(other.utimes("claims/x", 1, 1), Err(EBUSY));
-    assert_eq!(other.setxattr("claims/x", "user.note", "mine", 0), Err(EBUSY));
-    assert_eq!(other.call("removexattr", json!({ "path": "claims/x", "name": "user.note" })), Err(EBUSY));
+    assert_eq!(
+        other.setxattr("claims/x", "user.note", "mine", 0),
+        Err(EBUSY)
+    );
+    assert_eq!(
+        other.call(
+            "removexattr",
+            json!({ "path": "claims/x", "name": "user.note" })
+        ),
+        Err(EBUSY)
+    );
     assert_eq!(other.rename("claims/x", "claims/y", 0), Err(EBUSY));
     assert_eq!(other.unlink("claims/x"), Err(EBUSY));
-    assert_eq!(me.stat("claims/x").unwrap(), before, "a refusal changes nothing");
+    assert_eq!(
+        me.stat("claims/x").unwrap(),
+        before,
+        "a refusal changes nothing"
+    );
     assert_eq!(mount.claims(), ["x"]);
 
     me.ftruncate(fd, 2).unwrap();
@@ -120,17 +171,26 @@ fn changes_are_the_holders_alone() {
     me.truncate("claims/x", 4).unwrap();
     assert_eq!(me.pread(fd, 9, 0).unwrap(), "bo\0\0");
     me.chmod("claims/x", 0o600).unwrap();
-    assert_eq!(me.stat("claims/x").unwrap()["mode"], json!(libc::S_IFREG | 0o600));
+    assert_eq!(
+        me.stat("claims/x").unwrap()["mode"],
+        json!(libc::S_IFREG | 0o600)
+    );
     me.fsync(fd).unwrap();
     me.setxattr("claims/x", "user.note", "mine", 0).unwrap();
     assert_eq!(other.getxattr("claims/x", "user.note").unwrap(), "mine");
-    me.call("removexattr", json!({ "path": "claims/x", "name": "user.note" })).unwrap();
+    me.call(
+        "removexattr",
+        json!({ "path": "claims/x", "name": "user.note" }),
+    )
+    .unwrap();
     assert_eq!(other.getxattr("claims/x", "user.note"), Err(ENODATA));
 }
 
 #[test]
 fn a_write_through_a_descriptor_that_another_session_got_is_refused() {
-    let Some((mount, mut me, _)) = two() else { return };
+    let Some((mount, mut me, _)) = two() else {
+        return;
+    };
     // The descriptor is inherited over an exec into another session.
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     me.write(fd, "body").unwrap();
@@ -142,7 +202,9 @@ fn a_write_through_a_descriptor_that_another_session_got_is_refused() {
 
 #[test]
 fn times_are_kept_as_set_and_moved_by_nothing_but_writes() {
-    let Some((_mount, mut me, mut other)) = two() else { return };
+    let Some((_mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     let future = 4_102_444_800_123_456_789;
     me.utimes("claims/x", 1_000_000_001, future).unwrap();
@@ -150,7 +212,10 @@ fn times_are_kept_as_set_and_moved_by_nothing_but_writes() {
     other.pread(look, 10, 0).unwrap();
     me.chmod("claims/x", 0o640).unwrap();
     let stat = me.fstat(fd).unwrap();
-    assert_eq!((stat["atime"].clone(), stat["mtime"].clone()), (json!(1_000_000_001), json!(future)));
+    assert_eq!(
+        (stat["atime"].clone(), stat["mtime"].clone()),
+        (json!(1_000_000_001), json!(future))
+    );
     me.write(fd, "x").unwrap();
     let stat = me.fstat(fd).unwrap();
     assert_eq!(stat["atime"], 1_000_000_001);
@@ -159,7 +224,9 @@ fn times_are_kept_as_set_and_moved_by_nothing_but_writes() {
 
 #[test]
 fn writes_land_where_they_are_put() {
-    let Some((mount, mut me, _)) = two() else { return };
+    let Some((mount, mut me, _)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     assert_eq!(me.write(fd, "abc").unwrap(), 3);
     assert_eq!(me.write(fd, "def").unwrap(), 3);
@@ -175,7 +242,9 @@ fn writes_land_where_they_are_put() {
 
 #[test]
 fn a_body_has_at_most_64_kib() {
-    let Some((_mount, mut me, _)) = two() else { return };
+    let Some((_mount, mut me, _)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     let full = "x".repeat(BODY_MAX);
     assert_eq!(me.write(fd, &full).unwrap(), BODY_MAX as i64);
@@ -194,7 +263,9 @@ fn a_body_has_at_most_64_kib() {
 
 #[test]
 fn a_table_has_at_most_as_many_leases_as_it_was_told() {
-    let Some(mount) = Mount::with(&["--max-leases", "3"]) else { return };
+    let Some(mount) = Mount::with(&["--max-leases", "3"]) else {
+        return;
+    };
     let mut me = mount.actor(Some("me"));
     let mut other = mount.actor(Some("other"));
     for name in ["a", "b", "c"] {
@@ -203,7 +274,10 @@ fn a_table_has_at_most_as_many_leases_as_it_was_told() {
     assert_eq!(me.claim("d"), Err(ENOSPC));
     assert_eq!(other.claim("d"), Err(ENOSPC));
     assert_eq!(mount.claims(), ["a", "b", "c"]);
-    assert!(!mount.path("sessions/other").exists(), "a refused claim starts no session");
+    assert!(
+        !mount.path("sessions/other").exists(),
+        "a refused claim starts no session"
+    );
     me.rename("claims/a", "claims/d", 0).unwrap();
     me.unlink("claims/d").unwrap();
     other.claim("e").unwrap();
@@ -217,14 +291,19 @@ fn a_table_has_at_most_as_many_leases_as_it_was_told() {
 
 #[test]
 fn a_blank_body_reads_as_the_record_and_any_other_as_written() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     for blank in ["", "\n", " \t\r\n"] {
         me.ftruncate(fd, 0).unwrap();
         me.pwrite(fd, blank, 0).unwrap();
         let text = mount.read("claims/x");
         let record: Value = serde_json::from_str(&text).unwrap();
-        assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text:?}");
+        assert!(
+            text.ends_with("}\n") && text.lines().count() == 1,
+            "{text:?}"
+        );
         assert_eq!(record["name"], "x");
         assert_eq!(record["session"], "me");
         assert_eq!(record["pid"], me.pid());
@@ -232,10 +311,17 @@ fn a_blank_body_reads_as_the_record_and_any_other_as_written() {
         assert!(record["token"].as_u64().unwrap() > 0);
         assert!(record["acquired_at"].as_str().unwrap().ends_with('Z'));
         assert_eq!(mount.record("x").unwrap(), record, "the same in leases");
-        assert_eq!(me.fstat(fd).unwrap()["size"], blank.len(), "st_size is the written size");
+        assert_eq!(
+            me.fstat(fd).unwrap()["size"],
+            blank.len(),
+            "st_size is the written size"
+        );
         // In pieces, as a small buffer reads it.
         let look = other.open("claims/x", O_RDONLY).unwrap();
-        let (head, tail) = (other.pread(look, 10, 0).unwrap(), other.pread(look, 4096, 10).unwrap());
+        let (head, tail) = (
+            other.pread(look, 10, 0).unwrap(),
+            other.pread(look, 4096, 10).unwrap(),
+        );
         assert_eq!(format!("{head}{tail}"), text);
     }
     for body in ["0", " x ", "\0", "{}\n"] {
@@ -247,34 +333,82 @@ fn a_blank_body_reads_as_the_record_and_any_other_as_written() {
 
 #[test]
 fn the_record_is_also_extended_attributes() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     me.claim("x").unwrap();
     let record = mount.record("x").unwrap();
     for (key, value) in record.as_object().unwrap() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        assert_eq!(other.getxattr("claims/x", &format!("user.claimfs.{key}")).unwrap(), text);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        assert_eq!(
+            other
+                .getxattr("claims/x", &format!("user.claimfs.{key}"))
+                .unwrap(),
+            text
+        );
     }
-    let list = other.call("listxattr", json!({ "path": "claims/x" })).unwrap();
-    assert_eq!(list.as_str().unwrap().split_terminator('\0').count(), record.as_object().unwrap().len());
-    assert_eq!(other.getxattr("claims/x", "user.claimfs.nonsense"), Err(ENODATA));
-    assert_eq!(other.getxattr("claims/x", "security.selinux"), Err(EOPNOTSUPP));
-    assert_eq!(me.setxattr("claims/x", "trusted.a", "b", 0), Err(EOPNOTSUPP));
-    assert_eq!(me.setxattr("claims/x", "user.claimfs.session", "other", 0), Err(EPERM));
-    assert_eq!(other.setxattr("claims/x", "user.claimfs.session", "other", 0), Err(EBUSY));
-    me.setxattr("claims/x", "user.a", "b", libc::XATTR_CREATE).unwrap();
-    assert_eq!(me.setxattr("claims/x", "user.a", "c", libc::XATTR_CREATE), Err(EEXIST));
-    assert_eq!(me.setxattr("claims/x", "user.b", "c", libc::XATTR_REPLACE), Err(ENODATA));
+    let list = other
+        .call("listxattr", json!({ "path": "claims/x" }))
+        .unwrap();
+    assert_eq!(
+        list.as_str().unwrap().split_terminator('\0').count(),
+        record.as_object().unwrap().len()
+    );
+    assert_eq!(
+        other.getxattr("claims/x", "user.claimfs.nonsense"),
+        Err(ENODATA)
+    );
+    assert_eq!(
+        other.getxattr("claims/x", "security.selinux"),
+        Err(EOPNOTSUPP)
+    );
+    assert_eq!(
+        me.setxattr("claims/x", "trusted.a", "b", 0),
+        Err(EOPNOTSUPP)
+    );
+    assert_eq!(
+        me.setxattr("claims/x", "user.claimfs.session", "other", 0),
+        Err(EPERM)
+    );
+    assert_eq!(
+        other.setxattr("claims/x", "user.claimfs.session", "other", 0),
+        Err(EBUSY)
+    );
+    me.setxattr("claims/x", "user.a", "b", libc::XATTR_CREATE)
+        .unwrap();
+    assert_eq!(
+        me.setxattr("claims/x", "user.a", "c", libc::XATTR_CREATE),
+        Err(EEXIST)
+    );
+    assert_eq!(
+        me.setxattr("claims/x", "user.b", "c", libc::XATTR_REPLACE),
+        Err(ENODATA)
+    );
     // At the edge: names and values together have 4096 bytes.
-    me.setxattr("claims/x", "user.z", &"v".repeat(4096 - "user.ab".len() - "user.z".len()), 0).unwrap();
+    me.setxattr(
+        "claims/x",
+        "user.z",
+        &"v".repeat(4096 - "user.ab".len() - "user.z".len()),
+        0,
+    )
+    .unwrap();
     assert_eq!(me.setxattr("claims/x", "user.y", "", 0), Err(ENOSPC));
 }
 
 #[test]
 fn names_follow_the_rule() {
-    let Some((mount, mut me, _)) = two() else { return };
+    let Some((mount, mut me, _)) = two() else {
+        return;
+    };
     for name in [".hidden", "a\\b", "..x"] {
         assert_eq!(me.claim(name), Err(EINVAL), "{name:?}");
-        assert_eq!(me.stat(&format!("claims/{name}")), Err(ENOENT), "to look at it is no error");
+        assert_eq!(
+            me.stat(&format!("claims/{name}")),
+            Err(ENOENT),
+            "to look at it is no error"
+        );
     }
     assert_eq!(me.claim(&"n".repeat(256)), Err(ENAMETOOLONG));
     assert_eq!(me.rename("claims/x", "claims/.y", 0), Err(ENOENT));
@@ -282,21 +416,41 @@ fn names_follow_the_rule() {
     assert_eq!(me.claim(".."), Err(EEXIST), "that is the directory above");
     assert_eq!(mount.claims(), [""; 0]);
     let raw = std::ffi::CString::new(b"claims/\xff".to_vec()).unwrap();
-    let full = std::ffi::CString::new([mount.dir.to_str().unwrap().as_bytes(), b"/", raw.as_bytes()].concat()).unwrap();
+    let full = std::ffi::CString::new(
+        [mount.dir.to_str().unwrap().as_bytes(), b"/", raw.as_bytes()].concat(),
+    )
+    .unwrap();
     let fd = unsafe { libc::open(full.as_ptr(), O_CREAT | O_EXCL | O_WRONLY, 0o600) };
-    assert_eq!((fd, std::io::Error::last_os_error().raw_os_error()), (-1, Some(EINVAL)));
+    assert_eq!(
+        (fd, std::io::Error::last_os_error().raw_os_error()),
+        (-1, Some(EINVAL))
+    );
     let longest = "ñ".repeat(127) + "n";
-    for name in ["a b", "a,b|c:d@e", "…", "-", "x.lock", longest.as_str(), "new\nline", "\u{1b}[31m"] {
+    for name in [
+        "a b",
+        "a,b|c:d@e",
+        "…",
+        "-",
+        "x.lock",
+        longest.as_str(),
+        "new\nline",
+        "\u{1b}[31m",
+    ] {
         me.claim(name).unwrap();
         assert_eq!(mount.record(name).unwrap()["name"], name);
-        assert_eq!(me.rename(&format!("claims/{name}"), "claims/.y", 0), Err(EINVAL));
+        assert_eq!(
+            me.rename(&format!("claims/{name}"), "claims/.y", 0),
+            Err(EINVAL)
+        );
         me.unlink(&format!("claims/{name}")).unwrap();
     }
 }
 
 #[test]
 fn unlink_releases() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     me.claim("x").unwrap();
     me.unlink("claims/x").unwrap();
     assert_eq!(mount.claims(), [""; 0]);
@@ -307,7 +461,9 @@ fn unlink_releases() {
 
 #[test]
 fn tokens_rise_and_inode_numbers_are_never_used_again() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     let (mut token, mut inodes) = (0, Vec::new());
     for round in 0..50 {
         let actor = if round % 2 == 0 { &mut me } else { &mut other };
@@ -324,16 +480,28 @@ fn tokens_rise_and_inode_numbers_are_never_used_again() {
 
 #[test]
 fn rename_takes_a_free_name_and_gives_up_the_old_one() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     for flags in [0, RENAME_NOREPLACE] {
         let fd = me.open("claims/a", O_RDWR | O_CREAT | O_EXCL).unwrap();
         me.write(fd, "body").unwrap();
-        let before = (mount.record("a").unwrap(), me.stat("claims/a").unwrap()["ino"].clone());
+        let before = (
+            mount.record("a").unwrap(),
+            me.stat("claims/a").unwrap()["ino"].clone(),
+        );
         me.rename("claims/a", "claims/b", flags).unwrap();
         assert_eq!(mount.claims(), ["b"]);
         assert_eq!(mount.read("claims/b"), "body");
-        assert_eq!(me.stat("claims/b").unwrap()["ino"], before.1, "the inode goes along");
-        assert!(mount.record("b").unwrap()["token"].as_u64() > before.0["token"].as_u64(), "a grant has a new token");
+        assert_eq!(
+            me.stat("claims/b").unwrap()["ino"],
+            before.1,
+            "the inode goes along"
+        );
+        assert!(
+            mount.record("b").unwrap()["token"].as_u64() > before.0["token"].as_u64(),
+            "a grant has a new token"
+        );
         assert_eq!(me.pwrite(fd, "still", 0).unwrap(), 5);
         other.claim("a").unwrap();
         other.unlink("claims/a").unwrap();
@@ -343,12 +511,17 @@ fn rename_takes_a_free_name_and_gives_up_the_old_one() {
 
 #[test]
 fn rename_onto_ones_own_replaces_it() {
-    let Some((mount, mut me, _)) = two() else { return };
+    let Some((mount, mut me, _)) = two() else {
+        return;
+    };
     let old = me.open("claims/b", O_RDWR | O_CREAT | O_EXCL).unwrap();
     me.write(old, "old").unwrap();
     let fd = me.open("claims/a", O_RDWR | O_CREAT | O_EXCL).unwrap();
     me.write(fd, "new").unwrap();
-    assert_eq!(me.rename("claims/a", "claims/b", RENAME_NOREPLACE), Err(EEXIST));
+    assert_eq!(
+        me.rename("claims/a", "claims/b", RENAME_NOREPLACE),
+        Err(EEXIST)
+    );
     me.rename("claims/a", "claims/b", 0).unwrap();
     assert_eq!(mount.claims(), ["b"]);
     assert_eq!(mount.read("claims/b"), "new");
@@ -362,15 +535,23 @@ fn rename_onto_ones_own_replaces_it() {
 
 #[test]
 fn rename_touches_nothing_of_another_session() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     me.claim("mine").unwrap();
     other.claim("theirs").unwrap();
     let before = mount.read("leases");
     assert_eq!(me.rename("claims/mine", "claims/theirs", 0), Err(EBUSY));
-    assert_eq!(me.rename("claims/mine", "claims/theirs", RENAME_NOREPLACE), Err(EEXIST));
+    assert_eq!(
+        me.rename("claims/mine", "claims/theirs", RENAME_NOREPLACE),
+        Err(EEXIST)
+    );
     assert_eq!(me.rename("claims/theirs", "claims/free", 0), Err(EBUSY));
     assert_eq!(me.rename("claims/theirs", "claims/mine", 0), Err(EBUSY));
-    assert_eq!(me.rename("claims/mine", "claims/theirs", RENAME_EXCHANGE), Err(EINVAL));
+    assert_eq!(
+        me.rename("claims/mine", "claims/theirs", RENAME_EXCHANGE),
+        Err(EINVAL)
+    );
     assert_eq!(me.rename("claims/mine", "sessions/mine", 0), Err(EPERM));
     assert_eq!(me.rename("sessions/me", "claims/me", 0), Err(EPERM));
     assert_eq!(mount.read("leases"), before);
@@ -378,7 +559,9 @@ fn rename_touches_nothing_of_another_session() {
 
 #[test]
 fn after_its_own_unlink_a_descriptor_behaves_as_on_tmpfs() {
-    let Some((_mount, mut me, mut other)) = two() else { return };
+    let Some((_mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     me.write(fd, "body").unwrap();
     me.unlink("claims/x").unwrap();
@@ -388,7 +571,10 @@ fn after_its_own_unlink_a_descriptor_behaves_as_on_tmpfs() {
     me.ftruncate(fd, 2).unwrap();
     me.fsync(fd).unwrap();
     let stat = me.fstat(fd).unwrap();
-    assert_eq!((stat["nlink"].clone(), stat["size"].clone()), (json!(0), json!(2)));
+    assert_eq!(
+        (stat["nlink"].clone(), stat["size"].clone()),
+        (json!(0), json!(2))
+    );
     // A blank body without a name has no record to read as.
     me.ftruncate(fd, 0).unwrap();
     assert_eq!(me.pread(fd, 9, 0).unwrap(), "");
@@ -397,7 +583,9 @@ fn after_its_own_unlink_a_descriptor_behaves_as_on_tmpfs() {
 
 #[test]
 fn a_descriptor_of_a_lost_lease_answers_estale() {
-    let Some((mount, mut me, mut other)) = two() else { return };
+    let Some((mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = other.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     other.write(fd, "body").unwrap();
     let look = me.open("claims/x", O_RDONLY).unwrap();
@@ -411,12 +599,18 @@ fn a_descriptor_of_a_lost_lease_answers_estale() {
     assert_eq!(me.pread(look, 9, 0), Err(ESTALE));
     other.close(fd).unwrap();
     me.claim("x").unwrap();
-    assert_eq!(me.pread(look, 9, 0), Err(ESTALE), "also when the name is held again");
+    assert_eq!(
+        me.pread(look, 9, 0),
+        Err(ESTALE),
+        "also when the name is held again"
+    );
 }
 
 #[test]
 fn a_descriptor_of_a_dead_holder_answers_estale() {
-    let Some((_mount, mut me, mut other)) = two() else { return };
+    let Some((_mount, mut me, mut other)) = two() else {
+        return;
+    };
     let fd = other.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
     other.write(fd, "body").unwrap();
     let look = me.open("claims/x", O_RDONLY).unwrap();
@@ -426,17 +620,24 @@ fn a_descriptor_of_a_dead_holder_answers_estale() {
 
 #[test]
 fn the_fixed_files_are_what_they_are() {
-    let Some((mount, mut me, _)) = two() else { return };
+    let Some((mount, mut me, _)) = two() else {
+        return;
+    };
     assert_eq!(
         crate::support::names(&mount.dir),
-        ["README", "claims", "control", "leases", "metrics", "self", "sessions"]
+        [
+            "README", "claims", "control", "leases", "metrics", "self", "sessions"
+        ]
     );
     for name in ["README", "leases", "metrics", "self"] {
         assert_eq!(me.stat(name).unwrap()["size"], 0);
         assert!(!mount.read(name).is_empty());
         // Read in full in pieces of any size, as one picture.
         let fd = me.open(name, O_RDONLY).unwrap();
-        let (head, tail) = (me.pread(fd, 7, 0).unwrap(), me.pread(fd, 1 << 17, 7).unwrap());
+        let (head, tail) = (
+            me.pread(fd, 7, 0).unwrap(),
+            me.pread(fd, 1 << 17, 7).unwrap(),
+        );
         assert_eq!(head.len(), 7);
         assert!(tail.ends_with('\n'));
     }
@@ -450,14 +651,30 @@ fn the_fixed_files_are_what_they_are() {
 
 #[test]
 fn what_is_not_a_file_is_refused() {
-    let Some((mount, mut me, _)) = two() else { return };
+    let Some((mount, mut me, _)) = two() else {
+        return;
+    };
     for kind in [libc::S_IFIFO, libc::S_IFSOCK, libc::S_IFCHR] {
         let made = me.call("mknod", json!({ "path": "claims/x", "mode": kind | 0o600 }));
         assert_eq!(made.map(|_| ()), Err(EPERM));
     }
     let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
-    assert_eq!(me.call("isatty", json!({ "fd": fd })).map(|_| ()), Err(ENOTTY));
-    assert_eq!(me.call("flock", json!({ "fd": fd, "operation": libc::LOCK_EX })).map(|_| ()), Err(EOPNOTSUPP));
-    assert_eq!(me.call("chown", json!({ "path": "claims/x", "uid": 4242, "gid": 4242 })).map(|_| ()), Err(EPERM));
+    assert_eq!(
+        me.call("isatty", json!({ "fd": fd })).map(|_| ()),
+        Err(ENOTTY)
+    );
+    assert_eq!(
+        me.call("flock", json!({ "fd": fd, "operation": libc::LOCK_EX }))
+            .map(|_| ()),
+        Err(EOPNOTSUPP)
+    );
+    assert_eq!(
+        me.call(
+            "chown",
+            json!({ "path": "claims/x", "uid": 4242, "gid": 4242 })
+        )
+        .map(|_| ()),
+        Err(EPERM)
+    );
     assert_eq!(mount.claims(), ["x"]);
 }

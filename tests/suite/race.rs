@@ -1,1 +1,236 @@
-//! To be written.
+//! Processes that die, stop, and come back with the same pid: never two holders, never a stale lock.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use libc::{EBUSY, EEXIST, O_CREAT, O_WRONLY};
+
+use crate::support::{Actor, CLAIMFS, Mount, TempDir, plain, root_or_skip, unmount, wait_until};
+
+fn state(pid: u32) -> char {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().chars().next().unwrap()
+}
+
+#[test]
+fn once_its_parent_has_waited_for_it_a_dead_holders_name_is_free_1000_of_1000_times() {
+    let Some(mount) = Mount::new() else { return };
+    let mut me = mount.actor(Some("me"));
+    let mut free = 0;
+    for round in 0..1000 {
+        let mut holder = mount.sh("set -C; : > claims/x && kill -9 $$");
+        let status = holder
+            .env("CLAIMFS_SESSION", format!("holder-{round}"))
+            .status()
+            .unwrap();
+        assert_eq!(
+            status.code(),
+            None,
+            "the holder got the claim and was killed"
+        );
+        free += i32::from(me.claim("x") == Ok(()));
+        me.unlink("claims/x").unwrap();
+    }
+    assert_eq!(free, 1000);
+}
+
+#[test]
+fn all_that_a_dead_holder_held_is_free_at_once() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut holder, mut me) = (mount.actor(Some("holder")), mount.actor(Some("me")));
+    let names: Vec<String> = (0..2000).map(|index| format!("n{index}")).collect();
+    for name in &names {
+        holder.claim(name).unwrap();
+    }
+    holder.kill();
+    for name in names.iter().rev() {
+        me.claim(name).unwrap();
+    }
+    assert_eq!(mount.claims().len(), names.len());
+    let mut stale = 0;
+    wait_until("every lease is recorded as gone", || {
+        stale = mount.log().matches("reaped claims/").count();
+        stale == names.len()
+    });
+}
+
+#[test]
+fn the_dead_hold_nothing_that_anybody_sees() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holder = mount.actor(Some("holder"));
+    holder.claim("x").unwrap();
+    assert_eq!(mount.claims(), ["x"]);
+    holder.kill();
+    assert_eq!(mount.claims(), [""; 0]);
+    assert!(mount.record("x").is_none());
+    assert!(!mount.path("claims/x").exists());
+    assert!(!mount.path("sessions/holder").exists());
+    assert!(
+        fs::read_dir(mount.path("sessions"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_reap_is_logged_in_a_sentence() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim("repo").unwrap();
+    let pid = holder.pid();
+    holder.kill();
+    // Nobody asks: the log shows that the death was seen all the same.
+    wait_until("the reap is logged", || mount.log().contains("reaped"));
+    let log = mount.log();
+    let line = log.lines().find(|line| line.contains("reaped")).unwrap();
+    assert!(line.contains("INFO"), "{line}");
+    assert!(
+        line.contains(&format!("reaped claims/repo: session w1 (pid {pid}, ")),
+        "{line}"
+    );
+    assert!(
+        line.contains("it held the claim for 0.") || line.contains("it held the claim for 1."),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_zombie_is_dead_before_its_parent_waits_for_it() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut holder, mut me) = (mount.actor(Some("holder")), mount.actor(Some("me")));
+    holder.claim("x").unwrap();
+    assert_eq!(me.claim("x"), Err(EEXIST));
+    holder.signal(libc::SIGKILL);
+    wait_until("the holder is a zombie", || state(holder.pid()) == 'Z');
+    me.claim("x").unwrap();
+    assert_eq!(state(holder.pid()), 'Z');
+}
+
+#[test]
+fn a_process_whose_first_thread_has_exited_lives_while_another_does() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut holder, mut me) = (mount.actor(Some("holder")), mount.actor(Some("me")));
+    holder.claim("x").unwrap();
+    holder.call("leader_exit", serde_json::json!({})).unwrap();
+    assert_eq!(state(holder.pid()), 'Z');
+    assert_eq!(me.claim("x"), Err(EEXIST));
+    assert_eq!(me.open("claims/x", O_WRONLY | O_CREAT), Err(EBUSY));
+    // The thread that is left is the same process of the same session.
+    assert!(holder.open("claims/x", O_WRONLY | O_CREAT).is_ok());
+    holder.claim("y").unwrap();
+    assert_eq!(mount.record("y").unwrap()["session"], "holder");
+    holder.kill();
+    me.claim("x").unwrap();
+    me.claim("y").unwrap();
+}
+
+#[test]
+fn a_stopped_holder_is_alive() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut holder, mut me) = (mount.actor(Some("holder")), mount.actor(Some("me")));
+    holder.claim("x").unwrap();
+    holder.signal(libc::SIGSTOP);
+    wait_until("the holder is stopped", || state(holder.pid()) == 'T');
+    assert_eq!(me.claim("x"), Err(EEXIST));
+    assert_eq!(me.open("claims/x", O_WRONLY | O_CREAT), Err(EBUSY));
+    assert_eq!(me.unlink("claims/x"), Err(EBUSY));
+    holder.signal(libc::SIGCONT);
+    assert_eq!(holder.claim("x"), Err(EEXIST), "its own, still");
+    holder.signal(libc::SIGSTOP);
+    wait_until("the holder is stopped", || state(holder.pid()) == 'T');
+    holder.kill();
+    me.claim("x").unwrap();
+}
+
+#[test]
+fn of_eight_racers_exactly_one_wins() {
+    let Some(mount) = Mount::new() else { return };
+    let mut racers: Vec<Actor> = (0..8)
+        .map(|index| mount.actor(Some(&format!("r{index}"))))
+        .collect();
+    let arguments = serde_json::json!({ "path": "claims/x", "flags": O_WRONLY | O_CREAT | libc::O_EXCL, "mode": 0o644 });
+    for round in 0..100 {
+        // Every other round the name is a dead holder's.
+        if round % 2 == 1 {
+            let mut dead = mount.sh("set -C; : > claims/x && kill -9 $$");
+            dead.env("CLAIMFS_SESSION", "dead").status().unwrap();
+        }
+        racers
+            .iter_mut()
+            .for_each(|racer| racer.send("open", arguments.clone()));
+        let answers: Vec<_> = racers.iter_mut().map(Actor::receive).collect();
+        let winners: Vec<usize> = (0..8).filter(|index| answers[*index].is_ok()).collect();
+        assert_eq!(winners.len(), 1, "round {round}: {answers:?}");
+        assert!(
+            answers
+                .iter()
+                .filter_map(|answer| answer.as_ref().err())
+                .all(|errno| *errno == EEXIST)
+        );
+        assert_eq!(
+            mount.record("x").unwrap()["session"],
+            format!("r{}", winners[0])
+        );
+        let fd = answers[winners[0]].clone().unwrap().as_i64().unwrap();
+        racers[winners[0]].close(fd).unwrap();
+        racers[winners[0]].unlink("claims/x").unwrap();
+    }
+}
+
+/// In a pid namespace of its own the next pid can be chosen, so that a dead holder's is in use again at once.
+const RECYCLE: &str = r#"
+"$claimfs" mount --state-dir "$1/state" "$1/mount" > "$1/out" && cd "$1/mount" || exit 1
+server=$(cat "$1/state/lock")
+for stop in no yes; do
+    CLAIMFS_SESSION=w1 sh -c 'set -C; echo > claims/x; exec sleep 60' & pid=$!
+    until [ -e claims/x ]; do :; done
+    # Stopped, the server can have seen nothing of the death before the pid is in use again.
+    [ $stop = no ] || kill -STOP $server
+    kill -9 $pid; wait $pid 2> /dev/null
+    echo $((pid - 1)) > /proc/sys/kernel/ns_last_pid
+    CLAIMFS_SESSION=w1 sleep 60 & new=$!
+    [ $stop = no ] || kill -CONT $server
+    echo "recycled $((new == pid))"
+    CLAIMFS_SESSION=w2 sh -c 'set -C; echo > claims/x && echo granted'
+    kill $new; wait $new 2> /dev/null
+    [ ! -e claims/x ] && echo "free again"
+done
+cd / && "$claimfs" umount "$1/mount"
+"#;
+
+#[test]
+fn a_recycled_pid_is_not_the_dead_holder() {
+    if !root_or_skip("make a pid namespace and choose pids in it") || !crate::support::can_mount() {
+        return;
+    }
+    let temp = TempDir::new();
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            RECYCLE,
+            "sh",
+        ])
+        .arg(temp.path());
+    plain(&mut command);
+    let output = command
+        .env("claimfs", CLAIMFS)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    unmount(&temp.path().join("mount"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let expected = "recycled 1\ngranted\nfree again\n".repeat(2);
+    assert_eq!(
+        text,
+        expected,
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

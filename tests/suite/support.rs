@@ -20,11 +20,20 @@ pub const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
 /// How long a condition that must come true may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub const SESSION_VARIABLES: [&str; 4] = ["CLAIMFS_SESSION", "LOOOP_SESSION_ID", "BABYSIT_SESSION_ID", "GT_SESSION"];
+pub const SESSION_VARIABLES: [&str; 4] = [
+    "CLAIMFS_SESSION",
+    "LOOOP_SESSION_ID",
+    "BABYSIT_SESSION_ID",
+    "GT_SESSION",
+];
 
 /// Says that a test does not run, past the harness, which keeps what passing tests print. Fails it in CI.
 pub fn skip(reason: &str) {
-    assert_ne!(env::var("CI").as_deref(), Ok("true"), "SKIP is a failure in CI: {reason}");
+    assert_ne!(
+        env::var("CI").as_deref(),
+        Ok("true"),
+        "SKIP is a failure in CI: {reason}"
+    );
     _ = writeln!(io::stderr(), "SKIP: {reason}");
 }
 
@@ -93,20 +102,40 @@ impl Mount {
         }
         let temp = TempDir::new();
         let (dir, state) = (temp.path().join("mount"), temp.path().join("state"));
-        let mut mount = Self { dir, state, server: None, log: temp.path().join("log"), _temp: temp };
+        let mut mount = Self {
+            dir,
+            state,
+            server: None,
+            log: temp.path().join("log"),
+            _temp: temp,
+        };
         mount.start(options);
         Some(mount)
     }
 
     /// Starts a server, again if need be.
     pub fn start(&mut self, options: &[&str]) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .unwrap();
         let mut command = Command::new(CLAIMFS);
-        command.args(["mount", "--foreground", "--announce", "--state-dir"]).arg(&self.state).args(options);
-        command.arg(&self.dir).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command
+            .args(["mount", "--foreground", "--announce", "--state-dir"])
+            .arg(&self.state)
+            .args(options);
+        command
+            .arg(&self.dir)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
         let mut server = command.spawn().unwrap();
         let mut word = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut word).unwrap();
+        BufReader::new(server.stdout.take().unwrap())
+            .read_line(&mut word)
+            .unwrap();
         self.server = Some(server);
         assert_eq!(word, "ready\n", "{}", self.log());
     }
@@ -136,7 +165,9 @@ impl Mount {
     /// The record of a claim, from `leases`.
     pub fn record(&self, name: &str) -> Option<Value> {
         let text = self.read("leases");
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).find(|record: &Value| record["name"] == name)
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .find(|record: &Value| record["name"] == name)
     }
 
     /// A process in a POSIX session of its own, with a session variable if one is given.
@@ -161,7 +192,10 @@ impl Mount {
 
     pub fn claimfs(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(CLAIMFS);
-        command.args(arguments).current_dir(&self.dir).env("CLAIMFS_MOUNT", &self.dir);
+        command
+            .args(arguments)
+            .current_dir(&self.dir)
+            .env("CLAIMFS_MOUNT", &self.dir);
         plain(&mut command);
         command
     }
@@ -202,9 +236,20 @@ impl Drop for Mount {
 /// Unmounts what may still be mounted there.
 pub fn unmount(dir: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if mounts.lines().any(|line| line.split(' ').nth(4) == dir.to_str()) {
-        let tool = if is_root() { ["umount", "-l"] } else { ["fusermount3", "-uz"] };
-        _ = Command::new(tool[0]).arg(tool[1]).arg(dir).stderr(Stdio::null()).status();
+    if mounts
+        .lines()
+        .any(|line| line.split(' ').nth(4) == dir.to_str())
+    {
+        let tool = if is_root() {
+            ["umount", "-l"]
+        } else {
+            ["fusermount3", "-uz"]
+        };
+        _ = Command::new(tool[0])
+            .arg(tool[1])
+            .arg(dir)
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
@@ -234,15 +279,21 @@ pub fn plain(command: &mut Command) {
 }
 
 pub fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
 
 pub fn text(output: &Output) -> (i32, String, String) {
     let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (output.status.code().unwrap_or(-1), utf8(&output.stdout), utf8(&output.stderr))
+    (
+        output.status.code().unwrap_or(-1),
+        utf8(&output.stdout),
+        utf8(&output.stderr),
+    )
 }
 
 /// A process that makes the system calls that a test asks it for: see `actor.rs`. It is killed when it is dropped.
@@ -261,13 +312,20 @@ impl Actor {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["actor::serve", "--exact", "--nocapture", "--test-threads=1"]);
         plain(&mut command);
-        command.env("CLAIMFS_TEST_ACTOR", "1").current_dir(&mount.dir);
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        command
+            .env("CLAIMFS_TEST_ACTOR", "1")
+            .current_dir(&mount.dir);
+        command
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null());
         if let Some(session) = session {
             command.env("CLAIMFS_SESSION", session);
         }
         prepare(&mut command);
-        Self { child: command.spawn().unwrap(), stream: BufReader::new(ours) }
+        Self {
+            child: command.spawn().unwrap(),
+            stream: BufReader::new(ours),
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -284,7 +342,8 @@ impl Actor {
     pub fn receive(&mut self) -> Answer<Value> {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the actor said {line:?}"));
+        let answer: Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("the actor said {line:?}"));
         match answer["errno"].as_i64() {
             Some(errno) => Err(errno as i32),
             None => Ok(answer["ok"].clone()),
@@ -306,7 +365,10 @@ impl Actor {
     }
 
     pub fn open_mode(&mut self, path: &str, flags: i32, mode: u32) -> Answer<i64> {
-        let fd = self.call("open", json!({ "path": path, "flags": flags, "mode": mode }))?;
+        let fd = self.call(
+            "open",
+            json!({ "path": path, "flags": flags, "mode": mode }),
+        )?;
         Ok(fd.as_i64().unwrap())
     }
 
@@ -316,16 +378,24 @@ impl Actor {
 
     /// `set -C; : > claims/NAME`: creates exclusively, and closes.
     pub fn claim(&mut self, name: &str) -> Answer<()> {
-        let fd = self.open(&format!("claims/{name}"), libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL)?;
+        let fd = self.open(
+            &format!("claims/{name}"),
+            libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL,
+        )?;
         self.close(fd)
     }
 
     pub fn write(&mut self, fd: i64, text: &str) -> Answer<i64> {
-        self.call("write", json!({ "fd": fd, "text": text })).map(|count| count.as_i64().unwrap())
+        self.call("write", json!({ "fd": fd, "text": text }))
+            .map(|count| count.as_i64().unwrap())
     }
 
     pub fn pwrite(&mut self, fd: i64, text: &str, offset: i64) -> Answer<i64> {
-        self.call("pwrite", json!({ "fd": fd, "text": text, "offset": offset })).map(|count| count.as_i64().unwrap())
+        self.call(
+            "pwrite",
+            json!({ "fd": fd, "text": text, "offset": offset }),
+        )
+        .map(|count| count.as_i64().unwrap())
     }
 
     /// Bytes from an offset on, as text.
@@ -356,7 +426,10 @@ impl Actor {
 
     /// utimensat(2): times of access and modification in nanoseconds.
     pub fn utimes(&mut self, path: &str, atime: i64, mtime: i64) -> Answer<()> {
-        self.unit("utimes", json!({ "path": path, "atime": atime, "mtime": mtime }))
+        self.unit(
+            "utimes",
+            json!({ "path": path, "atime": atime, "mtime": mtime }),
+        )
     }
 
     pub fn fsync(&mut self, fd: i64) -> Answer<()> {
@@ -377,7 +450,10 @@ impl Actor {
     }
 
     pub fn setxattr(&mut self, path: &str, name: &str, value: &str, flags: i32) -> Answer<()> {
-        self.unit("setxattr", json!({ "path": path, "name": name, "value": value, "flags": flags }))
+        self.unit(
+            "setxattr",
+            json!({ "path": path, "name": name, "value": value, "flags": flags }),
+        )
     }
 
     /// Kills the process and waits for it, as its parent.
