@@ -78,9 +78,9 @@ impl Failure {
 
 /// Leases as files: a name in claims/ is yours exactly while you live.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 80, after_help = AFTER)]
+#[command(version, term_width = 80, after_help = AFTER)]
 struct Arguments {
-    /// The mount to use [default: $CLAIMFS_MOUNT, else the only one there is]
+    /// The mount to use [default: $`CLAIMFS_MOUNT`, else the only one there is]
     #[arg(long, global = true, value_name = "DIR")]
     mount: Option<PathBuf>,
     #[command(subcommand)]
@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
         Verb::Show(arguments) => arguments.run(mount),
         Verb::Whoami(arguments) => arguments.run(mount),
         Verb::Session(verb) => verb.run(mount),
-        Verb::Completions(arguments) => arguments.run(),
+        Verb::Completions(arguments) => Ok(arguments.run()),
     };
     result
         .unwrap_or_else(|failure| {

@@ -116,7 +116,7 @@ impl Content {
         self.ctime = at;
         match change {
             Change::Write { offset, data } => {
-                self.write(usize::try_from(*offset).unwrap_or(usize::MAX), data, at)
+                self.write(usize::try_from(*offset).unwrap_or(usize::MAX), data, at);
             }
             Change::Append { data } => self.write(self.body.len(), data, at),
             Change::Resize { size } => {

@@ -9,7 +9,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
@@ -32,6 +33,9 @@ const LEASE_TTL: Duration = Duration::ZERO;
 const LISTING_TTL: Duration = Duration::from_millis(20);
 /// From how many leases on a listing is long.
 const LONG_LISTING: usize = 1024;
+
+/// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
+const UNLOCK: i32 = 2;
 
 const READ: u8 = 4;
 const WRITE: u8 = 2;
@@ -72,6 +76,27 @@ impl ClaimFs {
             Ok(attr)
         } else {
             Err(Refusal::Denied)
+        }
+    }
+
+    /// For what cannot be made here: EACCES where the caller may make nothing, else EPERM.
+    fn unsupported_kind(&self, request: &Request, parent: INodeNo) -> Errno {
+        let refused: Result<(), Errno> = self.run(|| {
+            self.permit(caller(request), parent, WRITE | EXECUTE)?;
+            Err(Refusal::NotPermitted)
+        });
+        refused.err().unwrap_or(Errno::EPERM)
+    }
+
+    /// What the sticky bit of a directory says: only the owner of a file or of the directory removes it, EPERM
+    /// otherwise. The kernel leaves this to us, as it does all that `default_permissions` stands for.
+    fn permit_removal(&self, caller: Caller, parent: INodeNo, name: &OsStr) -> Result<(), Refusal> {
+        let dir = self.tree.attr(parent.0)?;
+        match self.tree.lookup(parent.0, name.as_bytes()) {
+            Ok(attr) if dir.mode & 0o1000 != 0 => {
+                owns(&attr, caller).or_else(|_| owns(&dir, caller))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -212,9 +237,18 @@ fn open_flags(handle: Handle) -> FopenFlags {
 
 fn moment(time: TimeOrNow) -> SystemTime {
     match time {
-        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::SpecificTime(time) => before_epoch(time).unwrap_or(time),
         TimeOrNow::Now => SystemTime::now(),
     }
+}
+
+/// fuser 0.18 reads the nanoseconds of a time before 1970 as if they went backwards: `time.rs` there says so.
+fn before_epoch(time: SystemTime) -> Option<SystemTime> {
+    let before = UNIX_EPOCH.duration_since(time).ok()?;
+    let nanos = Duration::from_nanos(u64::from(before.subsec_nanos()));
+    UNIX_EPOCH
+        .checked_sub(before.checked_sub(nanos)?)?
+        .checked_add(nanos)
 }
 
 fn permission_bits(mode: u32) -> u16 {
@@ -310,19 +344,44 @@ impl Filesystem for ClaimFs {
         }
     }
 
-    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        _: &OsStr,
+        _: u32,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(self.unsupported_kind(request, parent));
     }
 
-    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EPERM);
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        _: &OsStr,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(self.unsupported_kind(request, parent));
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(self.unsupported_kind(request, parent));
+    }
+
+    fn link(&self, request: &Request, _: INodeNo, parent: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(self.unsupported_kind(request, parent));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let caller = caller(request);
         let result = self.run(|| {
             self.permit(caller, parent, WRITE | EXECUTE)?;
-            // The directories are sticky, which the kernel checks before it asks: only its owner removes a file.
+            self.permit_removal(caller, parent, name)?;
             self.tree.remove(caller, parent.0, name.as_bytes())
         });
         match result {
@@ -345,6 +404,8 @@ impl Filesystem for ClaimFs {
         let result = self.run(|| {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             self.permit(caller, new_parent, WRITE | EXECUTE)?;
+            self.permit_removal(caller, parent, name)?;
+            self.permit_removal(caller, new_parent, new_name)?;
             let noreplace = flags == RenameFlags::RENAME_NOREPLACE;
             if !noreplace && !flags.is_empty() {
                 return Err(Refusal::Invalid);
@@ -475,7 +536,10 @@ impl Filesystem for ClaimFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        match self.look(|| Ok(self.tree.release(ino.0, handle.0))) {
+        match self.look(|| {
+            self.tree.release(ino.0, handle.0);
+            Ok(())
+        }) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
@@ -678,7 +742,7 @@ impl Filesystem for ClaimFs {
         reply: ReplyEmpty,
     ) {
         // The kernel unlocks whatever it closes; only taking a lock is refused.
-        if typ == i32::from(libc::F_UNLCK as i16) {
+        if typ == UNLOCK {
             reply.ok();
         } else {
             reply.error(Errno::EOPNOTSUPP);

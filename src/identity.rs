@@ -112,8 +112,9 @@ struct Carried {
 /// they can be read.
 pub fn walk(view: &impl View, task: u32, pid: u32, uid: u32) -> Result<Walk, Refusal> {
     for _ in 0..ATTEMPTS {
-        if let Some(chain) = ancestors(view, pid, uid) {
-            let variable = carried(view, task, &chain);
+        if let Some(chain) = ancestors(view, pid, uid)
+            && let Ok(variable) = carried(view, task, &chain)
+        {
             return Ok(Walk {
                 uid,
                 chain,
@@ -144,27 +145,47 @@ fn ancestors(view: &impl View, pid: u32, uid: u32) -> Option<Vec<Facts>> {
     }
 }
 
-fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Option<Carried> {
+/// The tree changed while it was read.
+struct Changed;
+
+/// What the chain's environments say. An error if the tree changed meanwhile, so that what was read may be the environment
+/// of another process than was walked.
+fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Carried>, Changed> {
     let mut found: Option<Carried> = None;
     for (index, facts) in chain.iter().enumerate() {
+        // The caller itself cannot go away while its request is served.
         let task = if index == 0 { task } else { facts.process.pid };
-        match (view.variable(task), &mut found) {
+        let variable = view.variable(task);
+        let same = |now: Facts| now.process == facts.process;
+        if index > 0 && !view.facts(facts.process.pid).is_some_and(same) {
+            return Err(Changed);
+        }
+        match (variable, &mut found) {
+            // The parent's answer is its answer, so the chain goes on through it.
             (Variable::Unreadable, _) => {}
             (Variable::Set { name, value }, None) => {
                 found = Some(Carried {
                     name,
                     value,
                     top: index,
-                })
+                });
             }
             (Variable::Set { value, .. }, Some(carried)) if carried.value == value => {
-                carried.top = index
+                carried.top = index;
             }
             _ => break,
         }
     }
-    // An unreadable process below the first readable one has its answer too, so the chain starts at the caller.
-    found
+    Ok(found)
+}
+
+/// An id as this uid may use it. The ids of POSIX sessions are their own uid's: EPERM for any other, who could otherwise
+/// take the id of a terminal before its owner claims anything.
+fn usable(id: SessionId, uid: u32) -> Result<SessionId, Refusal> {
+    match id.posix_uid() {
+        Some(owner) if owner != uid => Err(Refusal::NotPermitted),
+        _ => Ok(id),
+    }
 }
 
 impl Walk {
@@ -205,7 +226,7 @@ impl Walk {
             (Some((index, id, _)), None) => Ok(self.speak_for(id.clone(), Rule::Registered, index)),
             (_, Some(carried)) => {
                 let id = SessionId::new(&carried.value).map_err(|_| Refusal::Invalid)?;
-                Ok(self.speak_for(id, Rule::Variable, carried.top))
+                Ok(self.speak_for(usable(id, self.uid)?, Rule::Variable, carried.top))
             }
             // Rules 3 (known agents) and 4 (sandboxes) answer here.
             (None, None) => {
@@ -221,6 +242,7 @@ impl Walk {
     /// that the caller's own namespace gives it, or, if the body is blank, the leader of the caller's POSIX session.
     /// EINVAL for what is no pid, EPERM for a process that is neither the caller nor above it.
     pub fn register(&self, id: SessionId, body: &[u8]) -> Result<Member, Refusal> {
+        let id = usable(id, self.uid)?;
         let text = std::str::from_utf8(body)
             .map_err(|_| Refusal::Invalid)?
             .trim();
@@ -236,7 +258,7 @@ impl Walk {
         };
         let at = at.ok_or(Refusal::NotPermitted)?;
         let root = &self.chain[at];
-        if at > 0 && is_adopter(root) {
+        if at > 0 && (is_adopter(root) || self.chain[at - 1].adopted) {
             return Err(Refusal::NotPermitted);
         }
         Ok(Member {

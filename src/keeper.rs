@@ -140,7 +140,7 @@ fn mount_by_helper(dir: &Path, source: &Path, options: &Options) -> io::Result<O
     })
 }
 
-/// Receives one descriptor, close-on-exec, as an SCM_RIGHTS message (unix(7)).
+/// Receives one descriptor, close-on-exec, as an `SCM_RIGHTS` message (unix(7)).
 fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
     let mut byte = [0_u8; 1];
     let mut iov = libc::iovec {

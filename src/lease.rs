@@ -57,6 +57,13 @@ impl SessionId {
         Self(Arc::from(format!("sid-{sid}-uid-{uid}")))
     }
 
+    /// The uid in the id of a POSIX session; `None` for any other id.
+    pub fn posix_uid(&self) -> Option<u32> {
+        let (sid, uid) = self.0.strip_prefix("sid-")?.split_once("-uid-")?;
+        sid.parse::<u32>().ok()?;
+        uid.parse().ok()
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -123,7 +123,7 @@ fn escape(dir: &Path) -> String {
             b'/' => out.push('-'),
             b'.' if index == 0 => out.push_str("\\x2e"),
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => {
-                out.push(char::from(byte))
+                out.push(char::from(byte));
             }
             _ => _ = write!(out, "\\x{byte:02x}"),
         }

@@ -13,6 +13,8 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -463,21 +465,40 @@ pub fn leave_terminal() -> io::Result<()> {
 }
 
 /// Signals that are kept until [`Signals::wait`] takes them, in this thread and those that it starts from now on.
-#[derive(Debug)]
-pub struct Signals(libc::sigset_t);
+#[derive(Clone, Copy)]
+pub struct Signals {
+    kept: libc::sigset_t,
+    before: libc::sigset_t,
+}
 
 impl Signals {
     /// Keeps these signals.
     pub fn keep(signals: &[i32]) -> Self {
-        let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-        // SAFETY: sigemptyset initialises the set that the other calls use; all of them outlive nothing but the call.
+        let mut kept = MaybeUninit::<libc::sigset_t>::zeroed();
+        let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: sigemptyset initialises the set that the other calls use; both sets outlive the calls.
         unsafe {
-            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigemptyset(kept.as_mut_ptr());
             for signal in signals {
-                libc::sigaddset(set.as_mut_ptr(), *signal);
+                libc::sigaddset(kept.as_mut_ptr(), *signal);
             }
-            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
-            Self(set.assume_init())
+            libc::pthread_sigmask(libc::SIG_BLOCK, kept.as_ptr(), before.as_mut_ptr());
+            Self {
+                kept: kept.assume_init(),
+                before: before.assume_init(),
+            }
+        }
+    }
+
+    /// Lets a command be born with the signals that this process was born with: what is kept is inherited otherwise.
+    pub fn unkept_in(self, command: &mut Command) {
+        let before = self.before;
+        // SAFETY: the closure makes one system call, which may be made between fork and exec, on a set that it owns.
+        unsafe {
+            command.pre_exec(move || {
+                libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+                Ok(())
+            });
         }
     }
 
@@ -486,7 +507,7 @@ impl Signals {
         let mut signal = 0;
         loop {
             // SAFETY: the set is initialised and `signal` outlives the call.
-            if unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } == 0 {
+            if unsafe { libc::sigwait(&raw const self.kept, &raw mut signal) } == 0 {
                 return signal;
             }
         }

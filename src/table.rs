@@ -247,10 +247,10 @@ impl Table {
                 self.decide_claim(&mut draft, name, by, *creation, *exclusive)?;
             }
             Command::Reclaim { ino, by, truncate } => {
-                self.decide_reclaim(&mut draft, *ino, by, *truncate)?
+                self.decide_reclaim(&mut draft, *ino, by, *truncate)?;
             }
             Command::Alter { ino, by, change } => {
-                self.decide_alter(&mut draft, *ino, by, change)?
+                self.decide_alter(&mut draft, *ino, by, change)?;
             }
             Command::Release { name, by } => self.decide_release(&mut draft, name, by)?,
             Command::Rename {

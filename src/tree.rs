@@ -459,13 +459,12 @@ impl Tree {
             .get(&fh)
             .filter(|_| offset > 0)
             .cloned();
-        let text = match kept {
-            Some(text) => text,
-            None => {
-                let text: Arc<str> = Arc::from(self.render(caller, ino)?);
-                guard(&self.snapshots).insert(fh, Arc::clone(&text));
-                text
-            }
+        let text = if let Some(text) = kept {
+            text
+        } else {
+            let text: Arc<str> = Arc::from(self.render(caller, ino)?);
+            guard(&self.snapshots).insert(fh, Arc::clone(&text));
+            text
         };
         Ok(show(content::slice(text.as_bytes(), offset, size)))
     }
@@ -504,7 +503,7 @@ impl Tree {
             count += 1;
             true
         });
-        let seq = self.store.glance(|table| table.seq());
+        let seq = self.store.glance(super::table::Table::seq);
         format!("{{\"seq\":{seq},\"leases\":{count}}}\n{lines}")
     }
 

@@ -17,9 +17,9 @@ impl Arguments {
     pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let records = Mount::find(mount)?.leases()?;
         if self.json {
-            records
-                .iter()
-                .for_each(|record| tool::say(&record.to_string()));
+            for record in &records {
+                tool::say(&record.to_string());
+            }
             return Ok(Exit::Done);
         }
         let now = SystemTime::now();

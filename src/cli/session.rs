@@ -78,10 +78,10 @@ impl Run {
         let id = match &self.id {
             Some(id) => {
                 let id = tool::session_id(id)?.as_str().to_owned();
-                register(&mount, &id, false).map_err(|error| self.unregistered(&id, &error))?;
+                register(&mount, &id, false).map_err(|error| Self::unregistered(&id, &error))?;
                 id
             }
-            None => self.register_anew(&mount)?,
+            None => Self::register_anew(&mount)?,
         };
         let [program, arguments @ ..] = self.command.as_slice() else {
             return Err(Failure::usage("no command to run"));
@@ -89,10 +89,10 @@ impl Run {
         let mut kept = PASSED_ON.to_vec();
         kept.push(libc::SIGCHLD);
         let signals = Signals::keep(&kept);
-        let child = Command::new(program)
-            .args(arguments)
-            .env("CLAIMFS_SESSION", &id)
-            .spawn();
+        let mut command = Command::new(program);
+        command.args(arguments).env("CLAIMFS_SESSION", &id);
+        signals.unkept_in(&mut command);
+        let child = command.spawn();
         let mut child = child.map_err(|error| {
             let code = if error.kind() == io::ErrorKind::NotFound {
                 127
@@ -109,7 +109,7 @@ impl Run {
         Ok(Exit::Child(code(status)))
     }
 
-    fn register_anew(&self, mount: &Mount) -> Result<String, Failure> {
+    fn register_anew(mount: &Mount) -> Result<String, Failure> {
         let pid = process::id();
         for count in 0_u32.. {
             let id = if count == 0 {
@@ -120,7 +120,7 @@ impl Run {
             match register(mount, &id, true) {
                 Ok(()) => return Ok(id),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(self.unregistered(&id, &error)),
+                Err(error) => return Err(Self::unregistered(&id, &error)),
             }
         }
         Err(Failure::unavailable(
@@ -128,7 +128,7 @@ impl Run {
         ))
     }
 
-    fn unregistered(&self, id: &str, error: &io::Error) -> Failure {
+    fn unregistered(id: &str, error: &io::Error) -> Failure {
         let exit = super::Exit::Held;
         let text = match error.kind() {
             io::ErrorKind::PermissionDenied => format!(
@@ -146,6 +146,7 @@ fn register(mount: &Mount, id: &str, new: bool) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
+        .truncate(true)
         .create_new(new)
         .open(path)?;
     write!(file, "{}", process::id())

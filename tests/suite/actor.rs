@@ -147,6 +147,19 @@ fn perform(request: &Value) -> io::Result<Value> {
                     0,
                 )))
             }
+            "utimes_seconds" => {
+                let time = libc::timespec {
+                    tv_sec: int(request, "seconds"),
+                    tv_nsec: 1,
+                };
+                let (file, times) = (path(request, "path"), [time, time]);
+                result(i64::from(libc::utimensat(
+                    libc::AT_FDCWD,
+                    file.as_ptr(),
+                    times.as_ptr(),
+                    0,
+                )))
+            }
             "fsync" => result(i64::from(libc::fsync(fd))),
             "unlink" => result(i64::from(libc::unlink(path(request, "path").as_ptr()))),
             "rename" => {

@@ -1,1 +1,478 @@
-//! To be written.
+//! Every command and every promise that the documentation prints, tried.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{CLAIMFS, Guard, Mount, TempDir, can_mount, names, plain, text, unmount};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn readme() -> String {
+    fs::read_to_string(repository().join("README.md")).unwrap()
+}
+
+/// The lines of the first block of a kind after a mark.
+fn block(text: &str, mark: &str, fence: &str) -> Vec<String> {
+    let after = text
+        .split_once(mark)
+        .unwrap_or_else(|| panic!("no {mark}"))
+        .1;
+    let block = after
+        .split_once(&format!("```{fence}\n"))
+        .unwrap()
+        .1
+        .split_once("```")
+        .unwrap()
+        .0;
+    block.lines().map(str::to_owned).collect()
+}
+
+/// What the README shows as the record is the record.
+fn assert_same_keys(shown: &str, real: &str) {
+    let keys = |line: &str| {
+        let record: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        record
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys(shown), keys(real));
+}
+
+#[test]
+fn the_ten_line_session_of_the_readme_does_what_it_shows() {
+    if !can_mount() {
+        return;
+    }
+    let lines = block(&readme(), "# claimfs", "console");
+    let temp = TempDir::new();
+    let dir = temp.path().join("claims-demo");
+    let mut script = String::new();
+    for command in lines.iter().filter_map(|line| line.strip_prefix("$ ")) {
+        script.push_str(&command.replace("/tmp/claims-demo", dir.to_str().unwrap()));
+        script.push('\n');
+        if command.contains("w1=$!") {
+            // A person who types is slow enough.
+            script.push_str("until [ -e claims/repo ]; do :; done\n");
+        }
+    }
+    script.push_str(&format!("cd /; claimfs umount {}\n", dir.display()));
+    let mut command = Command::new("sh");
+    let bin = Path::new(CLAIMFS)
+        .parent()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    command.arg("-c").arg(format!("{{ {script}}} 2>&1"));
+    command
+        .env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()))
+        .env_remove("CLAIMFS_MOUNT");
+    command.env("XDG_STATE_HOME", temp.path().join("state"));
+    plain(&mut command);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    unmount(&dir);
+    let output = String::from_utf8(output.stdout).unwrap();
+    let got: Vec<&str> = output
+        .lines()
+        .filter(|line| !line.starts_with("claimfs: mounted on"))
+        .collect();
+    let shown: Vec<&String> = lines
+        .iter()
+        .filter(|line| !line.starts_with("$ "))
+        .collect();
+    let got: Vec<&str> = got.into_iter().filter(|line| *line != "Killed").collect();
+    assert_eq!(got.len(), shown.len(), "{output}");
+    assert!(
+        got[0].contains("cannot create claims/repo: File exists")
+            && shown[0].ends_with("File exists"),
+        "{output}"
+    );
+    for (index, session, token) in [(1, "w1", 1), (2, "w2", 2)] {
+        assert_same_keys(shown[index], got[index]);
+        let record: Value = serde_json::from_str(got[index]).unwrap();
+        assert_eq!(
+            (record["session"].clone(), record["token"].clone()),
+            (session.into(), token.into())
+        );
+    }
+}
+
+#[test]
+fn the_first_of_the_two_commands_plays_the_story() {
+    if !can_mount() {
+        return;
+    }
+    let command = block(&readme(), "<!-- story-command -->", "sh");
+    assert_eq!(command, ["mount-scripts/try-it"]);
+    let temp = TempDir::new();
+    let dir = temp.path().join("claims-demo");
+    let mut story = Command::new("sh");
+    story
+        .arg("-c")
+        .arg(format!("{} '{}' 2>&1", command[0], dir.display()))
+        .current_dir(repository());
+    // Built where this test is, with what is built already.
+    let target = Path::new(CLAIMFS).parent().unwrap().parent().unwrap();
+    story
+        .env("CARGO_TARGET_DIR", target)
+        .env("XDG_STATE_HOME", temp.path().join("state"));
+    plain(&mut story);
+    let output = story.stdin(Stdio::null()).output().unwrap();
+    unmount(&dir);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    let commands: Vec<&str> = said.lines().filter(|line| line.starts_with("$ ")).collect();
+    assert_eq!(
+        commands.len(),
+        8,
+        "each command is printed before its result: {said}"
+    );
+    assert!(
+        commands
+            .iter()
+            .filter(|command| command.contains("claimfs "))
+            .count()
+            == 2,
+        "mount and umount: {said}"
+    );
+    assert!(
+        said.contains("cannot create claims/repo: File exists"),
+        "{said}"
+    );
+    let records: Vec<Value> = said
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<(Value, Value)> = records
+        .iter()
+        .map(|record| (record["session"].clone(), record["token"].clone()))
+        .collect();
+    assert_eq!(told, [("w1".into(), 1.into()), ("w2".into(), 2.into())]);
+    assert!(!dir.exists(), "it cleans up after itself");
+}
+
+#[test]
+fn the_second_of_the_two_commands_runs_these_tests() {
+    assert_eq!(
+        block(&readme(), "<!-- test-command -->", "sh"),
+        ["cargo test"]
+    );
+}
+
+#[test]
+fn the_commands_of_the_readme_exist() {
+    let (_, help, _) = text(&Command::new(CLAIMFS).arg("--help").output().unwrap());
+    let text = readme();
+    let table = text
+        .split_once("| command | does |")
+        .unwrap()
+        .1
+        .split_once("\n\n")
+        .unwrap()
+        .0;
+    let mut verbs = 0;
+    for word in table.split("`claimfs ").skip(1) {
+        let verb = word.split([' ', '`']).next().unwrap();
+        assert!(
+            help.lines()
+                .any(|line| line.trim_start().starts_with(&format!("{verb} "))),
+            "{verb}"
+        );
+        verbs += 1;
+    }
+    assert_eq!(verbs, 9);
+}
+
+#[test]
+fn help_reads_well_at_80_columns() {
+    for verb in [
+        &[][..],
+        &["mount"],
+        &["umount"],
+        &["claim"],
+        &["release"],
+        &["ls"],
+        &["show"],
+        &["whoami"],
+        &["session"],
+        &["session", "run"],
+        &["session", "ls"],
+        &["session", "end"],
+        &["completions"],
+    ] {
+        let output = Command::new(CLAIMFS)
+            .args(verb)
+            .arg("--help")
+            .env("COLUMNS", "80")
+            .output()
+            .unwrap();
+        let (code, help, _) = text(&output);
+        assert_eq!(code, 0);
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{verb:?}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_of_the_mount_is_short_and_lists_its_files() {
+    let Some(mount) = Mount::new() else { return };
+    let manual = mount.read("README");
+    assert!(
+        manual.lines().count() < 60,
+        "{} lines",
+        manual.lines().count()
+    );
+    for line in manual.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let files = manual.split_once("FILES\n").unwrap().1;
+    let mut listed: Vec<&str> = files
+        .lines()
+        .map(|line| {
+            line.split_whitespace()
+                .next()
+                .unwrap()
+                .trim_end_matches('/')
+        })
+        .collect();
+    listed.push("README");
+    listed.sort_unstable();
+    assert_eq!(listed, names(&mount.dir));
+    let text = readme();
+    for file in &listed {
+        assert!(
+            text.contains(&format!("├── {file}")) || text.contains(&format!("└── {file}")),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn what_the_manual_tells_works_as_it_tells_it() {
+    let Some(mount) = Mount::new() else { return };
+    let manual = mount.read("README");
+    for command in [
+        "set -C; echo > claims/repo && work; rm claims/repo",
+        "set -C; echo > claims/NAME",
+        "cat claims/NAME",
+        "ls claims; cat leases",
+        "rm claims/NAME",
+        "mv claims/OLD claims/NEW",
+        "cat self",
+        "echo $$ > sessions/ID",
+        "claimfs session run --id ID -- COMMAND",
+        "CLAIMFS_SESSION=ID ./worker",
+        "rm sessions/ID",
+        "CLAIMFS_SESSION=w1 touch claims/x",
+    ] {
+        assert!(
+            manual.contains(command),
+            "the manual no longer says: {command}"
+        );
+    }
+    mount.run("work() { [ -e claims/repo ]; }; set -C; echo > claims/repo && work; rm claims/repo");
+    let script = "set -e; set -C; echo > claims/NAME; cat claims/NAME; ls claims; cat leases; rm claims/NAME;
+        echo > claims/OLD; mv claims/OLD claims/NEW; ls claims; rm claims/NEW; cat self;
+        echo $$ > sessions/ID; cat self; echo > claims/x; rm sessions/ID; ls claims";
+    let out = mount.run(script);
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(manual.contains(r#"{"name","session","token","pid","command","uid","acquired_at"}"#));
+    let keys: Value = serde_json::from_str(lines[0]).unwrap();
+    let keys: Vec<&String> = keys.as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "name",
+            "session",
+            "token",
+            "pid",
+            "command",
+            "uid",
+            "acquired_at"
+        ]
+    );
+    assert_eq!((lines[1], lines[4]), ("NAME", "NEW"));
+    let head: Value = serde_json::from_str(lines[2]).unwrap();
+    assert_eq!(
+        (head["leases"].clone(), head["seq"].is_u64()),
+        (1.into(), true)
+    );
+    assert!(
+        lines[5].contains("\"rule\":\"posix\"") && lines[6].contains("\"rule\":\"registered\""),
+        "{out}"
+    );
+    assert_eq!(&lines[7..], [""; 0]);
+    let worker = "set -C; echo > claims/x; cat self; rm claims/x";
+    let output = mount
+        .sh(worker)
+        .env("CLAIMFS_SESSION", "ID")
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("\"session\":\"ID\"")
+    );
+    let run = mount
+        .claimfs(&["session", "run", "--id", "ID", "--", "cat", "self"])
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8(run.stdout)
+            .unwrap()
+            .contains("\"session\":\"ID\"")
+    );
+    // The trap that it warns of.
+    assert_eq!(
+        mount.run("CLAIMFS_SESSION=w1 touch claims/x; ls claims"),
+        ""
+    );
+}
+
+#[test]
+fn leases_names_the_event_sequence_that_it_reflects() {
+    let Some(mount) = Mount::new() else { return };
+    let seq = || -> u64 {
+        let text = mount.read("leases");
+        let head: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(
+            head["leases"].as_u64().unwrap() as usize,
+            text.lines().count() - 1
+        );
+        head["seq"].as_u64().unwrap()
+    };
+    assert_eq!(seq(), 0);
+    let mut me = mount.actor(Some("me"));
+    me.claim("x").unwrap();
+    let first = seq();
+    assert_eq!(
+        first, 3,
+        "a session started, a root joined, a name was claimed"
+    );
+    me.claim("y").unwrap();
+    assert_eq!(seq(), first + 1);
+}
+
+/// The text format of Prometheus, read strictly: samples by their full name with labels, after HELP and TYPE.
+fn metrics(text: &str) -> BTreeMap<String, f64> {
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut helped = "";
+    let mut samples = BTreeMap::new();
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            helped = help.split_once(' ').unwrap().0;
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert!(
+                name == helped && ["counter", "gauge", "histogram"].contains(&kind),
+                "{line}"
+            );
+            assert!(types.insert(name, kind).is_none(), "{name} comes once");
+        } else {
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            let name = sample.split('{').next().unwrap();
+            assert!(
+                name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+                "{line}"
+            );
+            let labels = sample[name.len()..]
+                .strip_prefix('{')
+                .map(|rest| rest.strip_suffix('}').unwrap());
+            if let Some((label, quoted)) = labels.map(|labels| labels.split_once('=').unwrap()) {
+                assert!(
+                    ["errno", "le"].contains(&label)
+                        && quoted.starts_with('"')
+                        && quoted.ends_with('"'),
+                    "{line}"
+                );
+            }
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end))
+                .unwrap_or(name);
+            let family = if types.get(family) == Some(&"histogram") {
+                family
+            } else {
+                name
+            };
+            assert_eq!(family, helped, "{line}");
+            assert!(
+                samples
+                    .insert(sample.to_owned(), value.parse().unwrap())
+                    .is_none(),
+                "{line}"
+            );
+        }
+    }
+    samples
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut me, mut other) = (mount.actor(Some("me")), mount.actor(Some("other")));
+    for name in ["a", "b", "c"] {
+        me.claim(name).unwrap();
+    }
+    other.claim("d").unwrap();
+    me.unlink("claims/a").unwrap();
+    assert_eq!(other.unlink("claims/b"), Err(libc::EBUSY));
+    assert_eq!(other.open("claims/b", libc::O_WRONLY), Err(libc::EBUSY));
+    assert_eq!(other.claim(".x"), Err(libc::EINVAL));
+    let samples = metrics(&mount.read("metrics"));
+    let value = |name: &str| samples.get(name).copied().unwrap_or(-1.0);
+    assert_eq!(value("claimfs_grants_total"), 4.0);
+    assert_eq!(value("claimfs_releases_total"), 1.0);
+    assert_eq!(value("claimfs_reaps_total"), 0.0);
+    assert_eq!(value("claimfs_refusals_total{errno=\"EBUSY\"}"), 2.0);
+    assert_eq!(value("claimfs_refusals_total{errno=\"EINVAL\"}"), 1.0);
+    assert_eq!(value("claimfs_leases"), 3.0);
+    assert_eq!(value("claimfs_sessions"), 2.0);
+    me.kill();
+    other.claim("b").unwrap();
+    crate::support::wait_until("both reaps are counted", || {
+        metrics(&mount.read("metrics"))["claimfs_reaps_total"] == 2.0
+    });
+    let samples = metrics(&mount.read("metrics"));
+    assert_eq!(samples["claimfs_leases"], 2.0);
+    // Buckets rise to the count of all.
+    let name = "claimfs_request_duration_seconds";
+    let bound = |sample: &str| match sample.split('"').nth(1).unwrap() {
+        "+Inf" => f64::INFINITY,
+        bound => bound.parse().unwrap(),
+    };
+    let mut buckets: Vec<(f64, f64)> = samples
+        .iter()
+        .filter(|(sample, _)| sample.starts_with(&format!("{name}_bucket")))
+        .map(|(sample, count)| (bound(sample), *count))
+        .collect();
+    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{buckets:?}");
+    let last = buckets.last().unwrap();
+    assert_eq!(
+        (last.0, last.1),
+        (f64::INFINITY, samples[&format!("{name}_count")])
+    );
+    assert!(samples[&format!("{name}_sum")] > 0.0);
+}
+
+#[test]
+fn the_trap_of_an_export_is_as_the_readme_says() {
+    let Some(mount) = Mount::new() else { return };
+    let mut script = mount.sh("export CLAIMFS_SESSION=w1; echo > claims/x; cat claims/x; read x");
+    let mut script = Guard::spawn(script.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    assert!(script.line().contains("\"session\":\"sid-"));
+}

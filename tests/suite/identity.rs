@@ -750,6 +750,9 @@ fn a_registration_in_a_sandbox_uses_the_pids_of_the_sandbox() {
         assert_eq!(answer, Err(Refusal::NotPermitted), "{body}");
     }
     assert_eq!(registered(&tree, 3, b"3"), Ok(3));
+    // What has that number outside is not meant, even where nothing inside has it.
+    tree.edit(30, |facts| facts.local_pid = 2);
+    assert_eq!(registered(&tree, 30, b"3"), Err(Refusal::NotPermitted));
 }
 
 #[test]
@@ -814,6 +817,12 @@ fn a_blank_registration_is_of_the_leader_of_the_posix_session() {
         tree.edit(pid, |facts| (facts.pidns, facts.local_pid) = (7, local));
     }
     assert_eq!(registered(&tree, 30, b""), Ok(20));
+    // A sandbox without a session of its own has its leader outside, and so is the session's namespace.
+    for pid in [20, 30] {
+        tree.edit(pid, |facts| facts.sid = 10);
+    }
+    let member = tree.walk(30).register(id("w"), b"").unwrap();
+    assert_eq!((roots(&member), member.pidns), (vec![10], HOST));
 }
 
 #[test]

@@ -1184,12 +1184,13 @@ fn a_session_is_joined_by_its_own_uid_and_namespace_or_by_a_related_tree() {
     assert_eq!(table.session_count(), 1);
     assert_eq!(table.session(&id("w")).unwrap().leases.len(), 4);
 
-    // Another uid stays out even if it is related.
+    // Another uid stays out even if it is related, and even if it is root.
     foreign.roots = vec![root(process(10), false)];
-    assert_eq!(
-        run(&mut table, &claim("v", &foreign)),
-        Err(Refusal::NotPermitted)
-    );
+    for uid in [1001, 0] {
+        foreign.uid = uid;
+        let refused = run(&mut table, &claim("v", &foreign));
+        assert_eq!(refused, Err(Refusal::NotPermitted));
+    }
 }
 
 #[test]

@@ -1,1 +1,200 @@
-//! To be written.
+//! Second users on an `--allow-other` mount: the uid rules, as on any sticky directory, before the rules of leases.
+
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+use crate::support::{Mount, root_or_skip, text};
+
+const USER: u32 = 4242;
+
+fn shared() -> Option<Mount> {
+    if root_or_skip("become another user") {
+        Mount::with(&["--allow-other"])
+    } else {
+        None
+    }
+}
+
+/// A script run by another user: its exit code, output and complaints.
+fn user(mount: &Mount, session: &str, script: &str) -> (i32, String, String) {
+    let mut command = mount.sh(script);
+    command
+        .uid(USER)
+        .gid(USER)
+        .env("CLAIMFS_SESSION", session)
+        .stdin(Stdio::null());
+    text(&command.output().unwrap())
+}
+
+fn complains(mount: &Mount, session: &str, script: &str, complaint: &str) {
+    let (code, _, err) = user(mount, session, script);
+    assert!(
+        code != 0 && err.contains(complaint),
+        "{script}: exit {code}, {err}"
+    );
+}
+
+#[test]
+fn each_user_claims_and_releases_its_own() {
+    let Some(mount) = shared() else { return };
+    let script = "umask 027; set -C; echo > claims/x && stat -c '%u %g %a' claims/x && cat claims/x && rm claims/x";
+    let (code, out, err) = user(&mount, "u1", script);
+    assert_eq!(
+        (code, out.lines().next()),
+        (0, Some("4242 4242 640")),
+        "{err}"
+    );
+    assert!(out.contains("\"uid\":4242"), "{out}");
+}
+
+#[test]
+fn nobody_touches_anothers_claim() {
+    let Some(mount) = shared() else { return };
+    let mut root = mount.actor(Some("r1"));
+    let fd = root
+        .open_mode(
+            "claims/x",
+            libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+            0o644,
+        )
+        .unwrap();
+    root.write(fd, "body").unwrap();
+    let before = mount.record("x");
+    complains(&mount, "u1", "set -C; echo > claims/x", "File exists");
+    complains(&mount, "u1", "rm -f claims/x", "Operation not permitted");
+    complains(&mount, "u1", "echo > claims/x", "Permission denied");
+    complains(&mount, "u1", "echo >> claims/x", "Permission denied");
+    complains(
+        &mount,
+        "u1",
+        "mv claims/x claims/y",
+        "Operation not permitted",
+    );
+    complains(
+        &mount,
+        "u1",
+        "echo > claims/u; mv -f claims/u claims/x",
+        "Operation not permitted",
+    );
+    complains(
+        &mount,
+        "u1",
+        "chmod 777 claims/x",
+        "Operation not permitted",
+    );
+    complains(
+        &mount,
+        "u1",
+        "touch -d 2001-01-01 claims/x",
+        "Permission denied",
+    );
+    complains(&mount, "u1", "touch claims/x", "Permission denied");
+    complains(&mount, "u1", "truncate -s 0 claims/x", "Permission denied");
+    complains(
+        &mount,
+        "u1",
+        "chown 4242 claims/x",
+        "Operation not permitted",
+    );
+    assert_eq!(mount.record("x"), before);
+    assert_eq!(
+        user(&mount, "u1", "cat claims/x").1,
+        "body",
+        "anybody may look"
+    );
+    // The mode says what it says elsewhere; who holds the name is no secret.
+    root.chmod("claims/x", 0o600).unwrap();
+    complains(&mount, "u1", "cat claims/x", "Permission denied");
+    assert!(
+        user(&mount, "u1", "cat leases")
+            .1
+            .contains("\"session\":\"r1\"")
+    );
+    // Even where the mode admits the user, the lease is not theirs.
+    root.chmod("claims/x", 0o666).unwrap();
+    complains(
+        &mount,
+        "u1",
+        "truncate -s 0 claims/x",
+        "Device or resource busy",
+    );
+    complains(&mount, "u1", "touch claims/x", "Device or resource busy");
+    assert_eq!(mount.read("claims/x"), "body");
+}
+
+#[test]
+fn root_is_refused_by_the_lease_and_not_by_the_mode() {
+    let Some(mount) = shared() else { return };
+    let mut command = mount.sh("umask 077; echo > claims/x; echo done; read x");
+    command
+        .uid(USER)
+        .gid(USER)
+        .env("CLAIMFS_SESSION", "u1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut holder = crate::support::Guard::spawn(&mut command);
+    assert_eq!(holder.line(), "done");
+    let mut root = mount.actor(Some("r1"));
+    assert!(root.open("claims/x", libc::O_RDONLY).is_ok());
+    assert_eq!(root.open("claims/x", libc::O_WRONLY), Err(libc::EBUSY));
+    assert_eq!(root.unlink("claims/x"), Err(libc::EBUSY));
+    // Root may end the session of anybody.
+    root.unlink("sessions/u1").unwrap();
+    assert_eq!(mount.claims(), [""; 0]);
+}
+
+#[test]
+fn nobody_joins_or_ends_anothers_session() {
+    let Some(mount) = shared() else { return };
+    let mut root = mount.actor(Some("r1"));
+    root.claim("x").unwrap();
+    complains(
+        &mount,
+        "r1",
+        "set -C; echo > claims/y",
+        "Operation not permitted",
+    );
+    complains(&mount, "u1", "rm -f sessions/r1", "Operation not permitted");
+    complains(&mount, "u1", "echo $$ > sessions/r1", "Permission denied");
+    complains(&mount, "r1", "rm -f claims/x", "Operation not permitted");
+    assert_eq!(mount.claims(), ["x"]);
+    assert_eq!(user(&mount, "u1", "cat sessions/r1").0, 0);
+    // A process of another uid above the caller is no root of the caller's session.
+    let (code, out, err) = user(&mount, "u2", "echo > claims/z; cat sessions/u2");
+    let session: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, session["roots"].as_array().unwrap().len()),
+        (0, 1),
+        "the shell alone: {out}{err}"
+    );
+    assert_eq!(session["uid"], USER);
+}
+
+#[test]
+fn the_rest_is_read_only() {
+    let Some(mount) = shared() else { return };
+    for name in ["README", "leases", "self", "metrics"] {
+        complains(&mount, "u1", &format!("echo > {name}"), "Permission denied");
+        complains(&mount, "u1", &format!("rm -f {name}"), "Permission denied");
+        assert_eq!(user(&mount, "u1", &format!("cat {name}")).0, 0);
+    }
+    complains(&mount, "u1", "echo > new", "Permission denied");
+    complains(&mount, "u1", "mkdir new", "Permission denied");
+    complains(&mount, "u1", "cat control", "Permission denied");
+    assert!(
+        mount.sh("echo > README").output().unwrap().stderr.len() > 1,
+        "not even root writes the manual"
+    );
+}
+
+#[test]
+fn a_private_mount_is_its_owners_alone() {
+    if !root_or_skip("become another user") {
+        return;
+    }
+    let Some(mount) = Mount::new() else { return };
+    let mut command = std::process::Command::new("cat");
+    command.arg(mount.path("README")).uid(USER).gid(USER);
+    let (code, _, err) = text(&command.output().unwrap());
+    assert!(code != 0 && err.contains("Permission denied"), "{err}");
+}

@@ -156,9 +156,9 @@ fn of_eight_racers_exactly_one_wins() {
             let mut dead = mount.sh("set -C; : > claims/x && kill -9 $$");
             dead.env("CLAIMFS_SESSION", "dead").status().unwrap();
         }
-        racers
-            .iter_mut()
-            .for_each(|racer| racer.send("open", arguments.clone()));
+        for racer in &mut racers {
+            racer.send("open", arguments.clone());
+        }
         let answers: Vec<_> = racers.iter_mut().map(Actor::receive).collect();
         let winners: Vec<usize> = (0..8).filter(|index| answers[*index].is_ok()).collect();
         assert_eq!(winners.len(), 1, "round {round}: {answers:?}");

@@ -465,10 +465,6 @@ impl Actor {
     pub fn signal(&self, signal: i32) {
         assert_eq!(unsafe { libc::kill(self.pid() as i32, signal) }, 0);
     }
-
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
-    }
 }
 
 impl Drop for Actor {
