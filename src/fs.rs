@@ -6,6 +6,7 @@
 //!
 //! Deliberately ignorant of: who is alive, who holds what, `/proc`, journals.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +42,15 @@ const READ: u8 = 4;
 const WRITE: u8 = 2;
 const EXECUTE: u8 = 1;
 
+thread_local! {
+    static HANDLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a handler, whose panic is caught and answered.
+pub fn is_handling() -> bool {
+    HANDLING.get()
+}
+
 /// The filesystem that fuser drives.
 pub struct ClaimFs {
     tree: Tree,
@@ -61,10 +71,12 @@ impl ClaimFs {
     /// Runs a handler that only looks: that there is nothing to see is no refusal.
     fn look<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
         let start = Instant::now();
+        HANDLING.set(true);
         let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
             log::error!("a handler panicked; its caller is told EIO");
             Err(Refusal::Failed)
         });
+        HANDLING.set(false);
         self.tree.metrics().served(start.elapsed());
         result.map_err(errno)
     }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{env, process, thread};
+use std::{env, panic, process, thread};
 
 use fuser::{Session, SessionACL};
 
@@ -246,6 +246,7 @@ impl Plan {
         self.check()?;
         self.make_state_dir()?;
         let _lock = self.lock_state_dir()?;
+        panic::set_hook(Box::new(end_unless_caught));
         // Kept before any thread starts, so that none of them is killed by one.
         let signals = Signals::keep(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
         if let Err(error) = raise_descriptor_limit() {
@@ -323,6 +324,15 @@ impl Plan {
             ));
         }
         Problem::new(format!("{dir}: {error}"))
+    }
+}
+
+/// A panic in a handler is caught and answered. Any other leaves a request without an answer and whoever made it
+/// waiting for ever, deaf to SIGKILL: better that the server ends, and the kernel answers them all.
+fn end_unless_caught(panic: &panic::PanicHookInfo) {
+    log::error!("{panic}");
+    if !crate::fs::is_handling() {
+        process::abort();
     }
 }
 

@@ -184,7 +184,8 @@ const RECYCLE: &str = r#"
 server=$(cat "$1/state/lock")
 for stop in no yes; do
     CLAIMFS_SESSION=w1 sh -c 'set -C; echo > claims/x; exec sleep 60' & pid=$!
-    until [ -e claims/x ]; do :; done
+    # Until the holder is no longer in a request, which nobody would answer while the server is stopped.
+    comm=; until [ "$comm" = sleep ]; do read -r comm < /proc/$pid/comm; done
     # Stopped, the server can have seen nothing of the death before the pid is in use again.
     [ $stop = no ] || kill -STOP $server
     kill -9 $pid; wait $pid 2> /dev/null
@@ -205,9 +206,11 @@ fn a_recycled_pid_is_not_the_dead_holder() {
         return;
     }
     let temp = TempDir::new();
-    let mut command = Command::new("unshare");
+    let mut command = Command::new("timeout");
     command
         .args([
+            "60",
+            "unshare",
             "--pid",
             "--fork",
             "--kill-child",
