@@ -6,41 +6,35 @@
 //!
 //! Deliberately ignorant of: who is alive, who holds what, `/proc`, journals.
 
+mod convert;
+mod errno;
+mod permit;
+
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use self::convert::{
+    LISTING_TTL, LONG_LISTING, answer_xattr, caller, file_attr, file_type, moment, open_flags,
+    permission_bits, tag_name, ttl,
+};
+use self::errno::{errno, errno_name};
+use self::permit::{EXECUTE, WRITE, owns, wants};
 use crate::lease::{Attributes, NAME_MAX, Refusal};
-use crate::store::Caller;
-use crate::tree::{Attr, Handle, Kind, Tree};
-
-/// How long the kernel may remember a fixed file.
-const FIXED_TTL: Duration = Duration::from_secs(3600);
-/// How long it may remember a lease: not at all, or `set -C` would refuse a dead name until it had run out.
-const LEASE_TTL: Duration = Duration::ZERO;
-/// How long it may remember what it read in a long listing with attributes, since `ls -l` would ask for each of very
-/// many names again. Until then `set -C` refuses a name that was listed and whose holder has died since.
-const LISTING_TTL: Duration = Duration::from_millis(20);
-/// From how many leases on a listing is long.
-const LONG_LISTING: usize = 1024;
+use crate::tree::Tree;
 
 /// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
 const UNLOCK: i32 = 2;
-
-const READ: u8 = 4;
-const WRITE: u8 = 2;
-const EXECUTE: u8 = 1;
 
 thread_local! {
     static HANDLING: Cell<bool> = const { Cell::new(false) };
@@ -81,16 +75,6 @@ impl ClaimFs {
         result.map_err(errno)
     }
 
-    /// The node, if its mode lets the caller do what `wants` says: EACCES otherwise.
-    fn permit(&self, caller: Caller, ino: INodeNo, wants: u8) -> Result<Attr, Refusal> {
-        let attr = self.tree.attr(ino.0)?;
-        if permits(&attr, caller, wants) {
-            Ok(attr)
-        } else {
-            Err(Refusal::Denied)
-        }
-    }
-
     /// For what cannot be made here: EACCES where the caller may make nothing, else EPERM.
     fn unsupported_kind(&self, request: &Request, parent: INodeNo) -> Errno {
         let refused: Result<(), Errno> = self.run(|| {
@@ -99,177 +83,6 @@ impl ClaimFs {
         });
         refused.err().unwrap_or(Errno::EPERM)
     }
-
-    /// What the sticky bit of a directory says: only the owner of a file or of the directory removes it, EPERM
-    /// otherwise. The kernel leaves this to us, as it does all that `default_permissions` stands for.
-    fn permit_removal(&self, caller: Caller, parent: INodeNo, name: &OsStr) -> Result<(), Refusal> {
-        let dir = self.tree.attr(parent.0)?;
-        match self.tree.lookup(parent.0, name.as_bytes()) {
-            Ok(attr) if dir.mode & 0o1000 != 0 => {
-                owns(&attr, caller).or_else(|_| owns(&dir, caller))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Which errno a refusal is. EBUSY means one thing only: another live session holds this.
-fn errno(refusal: Refusal) -> Errno {
-    match refusal {
-        Refusal::Exists => Errno::EEXIST,
-        Refusal::Busy => Errno::EBUSY,
-        Refusal::NotFound => Errno::ENOENT,
-        // The kernel looks the name up again when OPEN answers this, and then creates it.
-        Refusal::Lost => Errno::ESTALE,
-        Refusal::BadName | Refusal::Invalid => Errno::EINVAL,
-        Refusal::LongName => Errno::ENAMETOOLONG,
-        Refusal::NotPermitted => Errno::EPERM,
-        Refusal::Denied => Errno::EACCES,
-        Refusal::Full => Errno::ENOSPC,
-        Refusal::TooLarge => Errno::EFBIG,
-        Refusal::NoAttribute => Errno::ENODATA,
-        Refusal::Unsupported => Errno::EOPNOTSUPP,
-        Refusal::IsDirectory => Errno::EISDIR,
-        Refusal::NotDirectory => Errno::ENOTDIR,
-        Refusal::Unsettled => Errno::EAGAIN,
-        Refusal::Failed => Errno::EIO,
-    }
-}
-
-fn errno_name(errno: Errno) -> &'static str {
-    match errno.code() {
-        libc::EEXIST => "EEXIST",
-        libc::EBUSY => "EBUSY",
-        libc::ENOENT => "ENOENT",
-        libc::ESTALE => "ESTALE",
-        libc::EINVAL => "EINVAL",
-        libc::ENAMETOOLONG => "ENAMETOOLONG",
-        libc::EPERM => "EPERM",
-        libc::EACCES => "EACCES",
-        libc::ENOSPC => "ENOSPC",
-        libc::EFBIG => "EFBIG",
-        libc::ENODATA => "ENODATA",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        libc::EISDIR => "EISDIR",
-        libc::ENOTDIR => "ENOTDIR",
-        libc::EAGAIN => "EAGAIN",
-        _ => "EIO",
-    }
-}
-
-/// The mode bits, as any filesystem reads them: root may all, but execute what nobody may.
-fn permits(attr: &Attr, caller: Caller, wants: u8) -> bool {
-    let bits = |shift: u16| u8::try_from(attr.mode >> shift & 7).unwrap_or(0);
-    if caller.uid == 0 {
-        let executable = attr.kind == Kind::Directory || attr.mode & 0o111 != 0;
-        return wants & EXECUTE == 0 || executable;
-    }
-    let granted = match caller {
-        Caller { uid, .. } if uid == attr.uid => bits(6),
-        Caller { gid, .. } if gid == attr.gid => bits(3),
-        _ => bits(0),
-    };
-    wants & !granted == 0
-}
-
-/// Only the owner and root may set what a node is, not what is in it: EPERM.
-fn owns(attr: &Attr, caller: Caller) -> Result<(), Refusal> {
-    if caller.uid == attr.uid || caller.uid == 0 {
-        Ok(())
-    } else {
-        Err(Refusal::NotPermitted)
-    }
-}
-
-fn wants(flags: OpenFlags) -> u8 {
-    let mode = match flags.acc_mode() {
-        OpenAccMode::O_RDONLY => READ,
-        OpenAccMode::O_WRONLY => WRITE,
-        OpenAccMode::O_RDWR => READ | WRITE,
-    };
-    if flags.0 & libc::O_TRUNC == 0 {
-        mode
-    } else {
-        mode | WRITE
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        task: request.pid(),
-        uid: request.uid(),
-        gid: request.gid(),
-    }
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
-    }
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino),
-        size: attr.size,
-        blocks: attr.size.div_ceil(512),
-        atime: attr.atime,
-        mtime: attr.mtime,
-        ctime: attr.ctime,
-        crtime: attr.ctime,
-        kind: file_type(attr.kind),
-        perm: attr.mode,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-fn ttl(attr: &Attr) -> &'static Duration {
-    if attr.is_fixed() {
-        &FIXED_TTL
-    } else {
-        &LEASE_TTL
-    }
-}
-
-/// Direct I/O, since what a file reads as may be longer than its size. A claim needs no FLUSH.
-fn open_flags(handle: Handle) -> FopenFlags {
-    let more = if handle.stream {
-        FopenFlags::empty()
-    } else {
-        FopenFlags::FOPEN_NOFLUSH
-    };
-    FopenFlags::FOPEN_DIRECT_IO | more
-}
-
-fn moment(time: TimeOrNow) -> SystemTime {
-    match time {
-        TimeOrNow::SpecificTime(time) => before_epoch(time).unwrap_or(time),
-        TimeOrNow::Now => SystemTime::now(),
-    }
-}
-
-/// fuser 0.18 reads the nanoseconds of a time before 1970 as if they went backwards: `time.rs` there says so.
-fn before_epoch(time: SystemTime) -> Option<SystemTime> {
-    let before = UNIX_EPOCH.duration_since(time).ok()?;
-    let nanos = Duration::from_nanos(u64::from(before.subsec_nanos()));
-    UNIX_EPOCH
-        .checked_sub(before.checked_sub(nanos)?)?
-        .checked_add(nanos)
-}
-
-fn permission_bits(mode: u32) -> u16 {
-    u16::try_from(mode & 0o7777).unwrap_or(0)
-}
-
-/// Text of an extended attribute's name; what is no UTF-8 is no name of ours.
-fn tag_name(name: &OsStr) -> Result<&str, Refusal> {
-    name.to_str().ok_or(Refusal::Unsupported)
 }
 
 impl Filesystem for ClaimFs {
@@ -759,17 +572,5 @@ impl Filesystem for ClaimFs {
         } else {
             reply.error(Errno::EOPNOTSUPP);
         }
-    }
-}
-
-/// getxattr(2) and listxattr(2): the size alone if no room is given, ERANGE if too little is.
-fn answer_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
-    match result {
-        Ok(value) => match u32::try_from(value.len()) {
-            Ok(length) if size == 0 => reply.size(length),
-            Ok(length) if length <= size => reply.data(&value),
-            _ => reply.error(Errno::ERANGE),
-        },
-        Err(errno) => reply.error(errno),
     }
 }

@@ -25,15 +25,15 @@
 //! | file | knows | *deliberately absent* |
 //! |---|---|---|
 //! | `lease.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
-//! | `table.rs` | the rules: grant, refuse, release, reap | I/O, clocks, threads, fuser |
+//! | `table.rs`, `table/state.rs` | the rules: grant, refuse, release, reap; the state | I/O, clocks, threads, fuser |
 //! | `content.rs` | what a claim contains, and its limits | who holds it |
 //! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
 //! | `record.rs` | leases and sessions as JSON | rules |
-//! | `process.rs` | pidfds, `/proc`, signals; `unsafe` | rules |
-//! | `store.rs` | the mutex: table, journal, publishing | fuser |
+//! | `process.rs`, `process/proc.rs` | pidfds, `/proc`, signals; `unsafe` in the first | rules |
+//! | `store.rs`, `store/write.rs` | the mutex: table, journal, publishing | fuser |
 //! | `reaper.rs` | waits on pidfds, tells the store | rules, fuser |
-//! | `tree.rs` | the mount as files: nodes, modes, rendering | fuser, the inside of the store |
-//! | `fs.rs` | decode, call, reply; the errno table; the uid rules | `/proc`, journals |
+//! | `tree.rs`, `tree/open.rs` | the mount as files: nodes, modes, rendering | fuser, the inside of the store |
+//! | `fs.rs`, `fs/*.rs` | decode, call, reply; the errno table; the uid rules | `/proc`, journals |
 //! | `keeper.rs` | the `/dev/fuse` descriptor; `unsafe` | what is served on it |
 //! | `mounts.rs` | `/proc/self/mountinfo` | how mounts come and go |
 //! | `mount.rs` | mounting, signals, wiring | rules |

@@ -7,25 +7,23 @@
 //! Deliberately ignorant of: rules. It neither knows what a session is nor what becomes of the dead.
 #![allow(unsafe_code)]
 
+mod proc;
+
 use std::collections::HashMap;
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use self::proc::{Stat, Status, environ, pid_namespace};
 use crate::identity::{Facts, Variable, View};
 use crate::lease::Process;
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
 const PIDFS_MAGIC: i64 = 0x5049_4446;
-
-/// The most of an environment that is looked at, in bytes: twice what `ARG_MAX` is with the usual stack limit.
-const ENVIRON_MAX: u64 = 4 << 20;
 
 /// How many deaths one call of [`Processes::wait`] returns at most.
 const WAIT_BATCH: usize = 64;
@@ -250,102 +248,6 @@ impl View for Processes {
     }
 }
 
-/// The environment of a task as of its last exec. That of a process whose leader has exited reads as empty there, so
-/// its other threads are asked.
-fn environ(task: u32) -> io::Result<Vec<u8>> {
-    let read = |path: String| -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(4096);
-        fs::File::open(path)?
-            .take(ENVIRON_MAX)
-            .read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let own = read(format!("/proc/{task}/environ"))?;
-    if !own.is_empty() {
-        return Ok(own);
-    }
-    for entry in fs::read_dir(format!("/proc/{task}/task"))?.flatten() {
-        let other = read(format!(
-            "/proc/{task}/task/{}/environ",
-            entry.file_name().to_string_lossy()
-        ));
-        if let Ok(other) = other
-            && !other.is_empty()
-        {
-            return Ok(other);
-        }
-    }
-    Ok(own)
-}
-
-/// What `/proc/PID/stat` says (proc(5)).
-struct Stat {
-    command: String,
-    parent: u32,
-    sid: u32,
-    start: u64,
-}
-
-impl Stat {
-    fn read(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
-    }
-
-    /// The command stands in parentheses and may contain any of them, so the last one ends it.
-    fn parse(text: &[u8]) -> Option<Self> {
-        let open = text.iter().position(|byte| *byte == b'(')?;
-        let close = text.iter().rposition(|byte| *byte == b')')?;
-        let command = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
-        let rest = std::str::from_utf8(&text[close + 1..]).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // Field 3 of the file, the state, is the first after the command.
-        let field = |number: usize| fields.get(number - 3).copied();
-        Some(Self {
-            command,
-            parent: field(4)?.parse().ok()?,
-            sid: field(6)?.parse().unwrap_or(0),
-            start: field(22)?.parse().ok()?,
-        })
-    }
-}
-
-/// What `/proc/PID/status` says (proc(5)).
-#[derive(Default)]
-struct Status {
-    tgid: Option<u32>,
-    uid: u32,
-    local_pids: Vec<u32>,
-}
-
-impl Status {
-    fn read(task: u32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{task}/status")).ok()?;
-        let mut status = Self::default();
-        let mut kernel = false;
-        for line in String::from_utf8_lossy(&text).lines() {
-            let Some((key, value)) = line.split_once(':') else {
-                continue;
-            };
-            let mut numbers = value.split_ascii_whitespace().map(str::parse::<u32>);
-            match key {
-                "Tgid" => status.tgid = numbers.next()?.ok(),
-                // Real, effective, saved, file system.
-                "Uid" => status.uid = numbers.nth(1)?.ok()?,
-                "NSpid" => status.local_pids = numbers.filter_map(Result::ok).collect(),
-                "Kthread" => kernel = value.trim() == "1",
-                _ => {}
-            }
-        }
-        if kernel { None } else { Some(status) }
-    }
-}
-
-/// The inode number of a process's pid namespace; one that cannot be read is nobody else's either.
-fn pid_namespace(pid: u32) -> u64 {
-    fs::metadata(format!("/proc/{pid}/ns/pid"))
-        .map_or(u64::MAX - u64::from(pid), |namespace| namespace.ino())
-}
-
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -522,27 +424,5 @@ pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Stat;
-
-    #[test]
-    fn a_command_may_contain_parentheses_and_spaces() {
-        let line = b"42 (a) (b c)) S 7 42 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3";
-        let stat = Stat::parse(line).unwrap();
-        assert_eq!(
-            (stat.command.as_str(), stat.parent, stat.sid, stat.start),
-            ("a) (b c)", 7, 41, 987_654)
-        );
-    }
-
-    #[test]
-    fn what_is_no_stat_line_is_nothing() {
-        for line in [&b""[..], b"1", b"1 (x", b")(", b"1 (x) S", b"1 (x) S a b c"] {
-            assert!(Stat::parse(line).is_none(), "{line:?}");
-        }
     }
 }

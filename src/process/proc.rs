@@ -1,0 +1,126 @@
+//! The texts of `/proc`, read and parsed (proc(5)). What cannot be parsed is not there.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+
+/// The most of an environment that is looked at, in bytes: twice what `ARG_MAX` is with the usual stack limit.
+const ENVIRON_MAX: u64 = 4 << 20;
+
+/// The environment of a task as of its last exec. That of a process whose leader has exited reads as empty there, so
+/// its other threads are asked.
+pub(super) fn environ(task: u32) -> io::Result<Vec<u8>> {
+    let read = |path: String| -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(4096);
+        fs::File::open(path)?
+            .take(ENVIRON_MAX)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let own = read(format!("/proc/{task}/environ"))?;
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    for entry in fs::read_dir(format!("/proc/{task}/task"))?.flatten() {
+        let other = read(format!(
+            "/proc/{task}/task/{}/environ",
+            entry.file_name().to_string_lossy()
+        ));
+        if let Ok(other) = other
+            && !other.is_empty()
+        {
+            return Ok(other);
+        }
+    }
+    Ok(own)
+}
+
+/// What `/proc/PID/stat` says (proc(5)).
+pub(super) struct Stat {
+    pub(super) command: String,
+    pub(super) parent: u32,
+    pub(super) sid: u32,
+    pub(super) start: u64,
+}
+
+impl Stat {
+    pub(super) fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The command stands in parentheses and may contain any of them, so the last one ends it.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let command = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+        let rest = std::str::from_utf8(&text[close + 1..]).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // Field 3 of the file, the state, is the first after the command.
+        let field = |number: usize| fields.get(number - 3).copied();
+        Some(Self {
+            command,
+            parent: field(4)?.parse().ok()?,
+            sid: field(6)?.parse().unwrap_or(0),
+            start: field(22)?.parse().ok()?,
+        })
+    }
+}
+
+/// What `/proc/PID/status` says (proc(5)).
+#[derive(Default)]
+pub(super) struct Status {
+    pub(super) tgid: Option<u32>,
+    pub(super) uid: u32,
+    pub(super) local_pids: Vec<u32>,
+}
+
+impl Status {
+    pub(super) fn read(task: u32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{task}/status")).ok()?;
+        let mut status = Self::default();
+        let mut kernel = false;
+        for line in String::from_utf8_lossy(&text).lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let mut numbers = value.split_ascii_whitespace().map(str::parse::<u32>);
+            match key {
+                "Tgid" => status.tgid = numbers.next()?.ok(),
+                // Real, effective, saved, file system.
+                "Uid" => status.uid = numbers.nth(1)?.ok()?,
+                "NSpid" => status.local_pids = numbers.filter_map(Result::ok).collect(),
+                "Kthread" => kernel = value.trim() == "1",
+                _ => {}
+            }
+        }
+        if kernel { None } else { Some(status) }
+    }
+}
+
+/// The inode number of a process's pid namespace; one that cannot be read is nobody else's either.
+pub(super) fn pid_namespace(pid: u32) -> u64 {
+    fs::metadata(format!("/proc/{pid}/ns/pid"))
+        .map_or(u64::MAX - u64::from(pid), |namespace| namespace.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stat;
+
+    #[test]
+    fn a_command_may_contain_parentheses_and_spaces() {
+        let line = b"42 (a) (b c)) S 7 42 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!(
+            (stat.command.as_str(), stat.parent, stat.sid, stat.start),
+            ("a) (b c)", 7, 41, 987_654)
+        );
+    }
+
+    #[test]
+    fn what_is_no_stat_line_is_nothing() {
+        for line in [&b""[..], b"1", b"1 (x", b")(", b"1 (x) S", b"1 (x) S a b c"] {
+            assert!(Stat::parse(line).is_none(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The write path, with the lock held: look at the holder, decide, watch, append, apply, publish.
+//!
+//! Everything here takes the locked state as its receiver, so that the signature proves the locking.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use super::Inner;
+use crate::identity::Walk;
+use crate::lease::{
+    Command, Event, Ino, Member, Name, Process, Refusal, SessionId, SessionKey, Token, What,
+};
+use crate::process::Watch;
+use crate::record;
+
+impl Inner {
+    pub(super) fn next_lease(&self, after: Token) -> Option<(Token, SessionKey)> {
+        let (_, lease) = self.table.leases(after).next()?;
+        Some((lease.token, self.table.inode(lease.ino)?.holder))
+    }
+
+    /// Looks whether a session is alive, and ends it if every one of its roots is proven dead.
+    pub(super) fn judge(&mut self, key: SessionKey) -> bool {
+        let Some(session) = self.table.session_by_key(key) else {
+            return false;
+        };
+        if session
+            .roots
+            .iter()
+            .any(|root| !self.processes.is_dead(&root.process))
+        {
+            return true;
+        }
+        let dead: Vec<Process> = session.roots.iter().map(|root| root.process).collect();
+        for process in dead {
+            self.died(process);
+        }
+        // What it held is free from now on; that each lease is gone is written down by the reaper.
+        self.processes.wake();
+        false
+    }
+
+    pub(super) fn judge_name(&mut self, name: &Name) {
+        if let Some((_, inode, _)) = self.table.last(name) {
+            self.judge(inode.holder);
+        }
+    }
+
+    pub(super) fn judge_inode(&mut self, ino: Ino) {
+        if let Some(holder) = self
+            .table
+            .inode(ino)
+            .filter(|inode| !inode.names.is_empty())
+            .map(|inode| inode.holder)
+        {
+            self.judge(holder);
+        }
+    }
+
+    pub(super) fn judge_id(&mut self, id: &SessionId) {
+        if let Some(key) = self.table.session(id).map(|session| session.key) {
+            self.judge(key);
+        }
+    }
+
+    /// The caller as a member; the session that it would join is alive, or does not exist.
+    pub(super) fn member(&mut self, walk: &Walk) -> Result<Member, Refusal> {
+        let member = walk.member(|process| self.table.registered(process))?;
+        self.judge_id(&member.id);
+        Ok(member)
+    }
+
+    pub(super) fn died(&mut self, process: Process) {
+        self.settle(&Command::Died { process });
+    }
+
+    pub(super) fn opened(&mut self, ino: Ino) {
+        *self.opens.entry(ino).or_default() += 1;
+    }
+
+    pub(super) fn forget(&mut self, ino: Ino) {
+        if self
+            .table
+            .inode(ino)
+            .is_some_and(|inode| inode.names.is_empty())
+        {
+            self.settle(&Command::Forget { ino });
+        }
+    }
+
+    /// Carries out a command that no rule refuses. If it cannot be written down the state stays: held.
+    pub(super) fn settle(&mut self, command: &Command) {
+        if let Err(refusal) = self.transact(command) {
+            log::error!(
+                "{command:?} could not be recorded ({refusal:?}); what it concerns stays held"
+            );
+        }
+    }
+
+    /// The write path.
+    pub(super) fn transact(&mut self, command: &Command) -> Result<(), Refusal> {
+        let events = self.table.decide(command, SystemTime::now())?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        let dead = self.watch(&events)?;
+        if let Err(error) = self.journal.append(&events) {
+            log::error!("the journal refuses {} events: {error}", events.len());
+            self.unwatch(&events);
+            return Err(if error.kind() == io::ErrorKind::StorageFull {
+                Refusal::Full
+            } else {
+                Refusal::Failed
+            });
+        }
+        let mut nameless = Vec::new();
+        for event in &events {
+            nameless.extend(self.loses_name(&event.what));
+            let roots = self.frees_roots(&event.what);
+            self.publish(event);
+            self.table.apply(event);
+            for root in roots.iter().filter(|root| !self.table.is_root(root)) {
+                self.processes.forget(root);
+            }
+        }
+        for ino in nameless {
+            if !self.opens.contains_key(&ino) {
+                self.forget(ino);
+            }
+        }
+        for process in dead {
+            self.died(process);
+        }
+        if self.table.wants_sweep() {
+            self.processes.wake();
+        }
+        Ok(())
+    }
+
+    /// Watches the processes that become roots, before anything is granted that depends on them. Those that are dead
+    /// by now are returned: they are reported once they are roots.
+    fn watch(&self, events: &[Event]) -> Result<Vec<Process>, Refusal> {
+        let mut dead = Vec::new();
+        for process in joining(events) {
+            match self.processes.watch(process) {
+                Ok(Watch::Watched) => {}
+                Ok(Watch::Dead) => dead.push(*process),
+                Err(error) => {
+                    log::error!(
+                        "pid {} cannot be watched, so nothing is granted to it: {error}",
+                        process.pid
+                    );
+                    self.unwatch(events);
+                    return Err(Refusal::Failed);
+                }
+            }
+        }
+        Ok(dead)
+    }
+
+    fn unwatch(&self, events: &[Event]) {
+        for process in joining(events).filter(|process| !self.table.is_root(process)) {
+            self.processes.forget(process);
+        }
+    }
+
+    fn loses_name(&self, what: &What) -> Option<Ino> {
+        match what {
+            What::Released { name, .. } => self.table.last(name).map(|(lease, ..)| lease.ino),
+            _ => None,
+        }
+    }
+
+    fn frees_roots(&self, what: &What) -> Vec<Process> {
+        match what {
+            What::Left { process, .. } => vec![*process],
+            What::SessionEnded { key, .. } => {
+                let session = self.table.session_by_key(*key);
+                session
+                    .into_iter()
+                    .flat_map(|session| &session.roots)
+                    .map(|root| root.process)
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Tells the world: the log and the counters, before the state is what the event makes of it.
+    fn publish(&self, event: &Event) {
+        match &event.what {
+            What::Claimed { .. } => _ = self.metrics.grants.fetch_add(1, Relaxed),
+            What::Released { .. } => _ = self.metrics.releases.fetch_add(1, Relaxed),
+            What::Reaped { name, .. } => {
+                self.metrics.reaps.fetch_add(1, Relaxed);
+                if let Some((lease, _, session)) = self.table.last(name) {
+                    log::info!("{}", record::obituary(name, lease, session, event.at));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn joining(events: &[Event]) -> impl Iterator<Item = &Process> {
+    events.iter().filter_map(|event| match &event.what {
+        What::Joined { root, .. } => Some(&root.process),
+        _ => None,
+    })
+}

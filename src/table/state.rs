@@ -1,0 +1,310 @@
+//! The state of the table: what there is to see of it, and what an event makes of it.
+//!
+//! Nothing that is shown here belongs to a session that is over, but what [`Table::last`] shows.
+//!
+//! Deliberately ignorant of: every rule. What arrives here was decided.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Inode, Lease, Session, Table};
+use crate::content::Content;
+use crate::lease::{
+    Creation, End, Event, Ino, Member, Name, Process, Root, Rule, SessionId, SessionKey, Token,
+    What,
+};
+
+impl Table {
+    /// The number of the newest event.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// How many leases there may be.
+    pub fn max_leases(&self) -> usize {
+        self.max_leases
+    }
+
+    /// How many leases there are.
+    pub fn lease_count(&self) -> usize {
+        self.leases.len() - self.unswept
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The lease of a name.
+    pub fn lease(&self, name: &Name) -> Option<&Lease> {
+        self.leases.get(name).filter(|lease| self.is_held(lease))
+    }
+
+    /// The leases from a token on, in the order they were granted: `after` excluded.
+    pub fn leases(&self, after: Token) -> impl Iterator<Item = (&Name, &Lease)> {
+        let rest = self.names.range((Bound::Excluded(after), Bound::Unbounded));
+        rest.filter_map(|(_, name)| Some((name, self.lease(name)?)))
+    }
+
+    /// An inode that has a name, or is still open without one.
+    pub fn inode(&self, ino: Ino) -> Option<&Inode> {
+        self.inodes
+            .get(&ino)
+            .filter(|inode| inode.names.is_empty() || self.is_alive(inode.holder))
+    }
+
+    /// The name that a token was granted for.
+    pub fn name(&self, token: Token) -> Option<&Name> {
+        self.names.get(&token)
+    }
+
+    /// The lease of a name with its inode and its session, also while the session is over and the lease not swept yet.
+    pub fn last(&self, name: &Name) -> Option<(&Lease, &Inode, &Session)> {
+        let lease = self.leases.get(name)?;
+        let inode = self.inodes.get(&lease.ino)?;
+        Some((lease, inode, self.sessions.get(&inode.holder)?))
+    }
+
+    /// A session that is not over, by its id.
+    pub fn session(&self, id: &SessionId) -> Option<&Session> {
+        self.sessions.get(self.ids.get(id)?)
+    }
+
+    /// A session, over or not, by its key.
+    pub fn session_by_key(&self, key: SessionKey) -> Option<&Session> {
+        self.sessions.get(&key)
+    }
+
+    /// The sessions that are not over, from a key on: `after` excluded.
+    pub fn sessions(&self, after: SessionKey) -> impl Iterator<Item = &Session> {
+        let rest = self
+            .sessions
+            .range((Bound::Excluded(after), Bound::Unbounded));
+        rest.map(|(_, session)| session)
+            .filter(|session| session.over.is_none())
+    }
+
+    /// The session that rule 1 gives the descendants of a process, and whether the process itself was registered in
+    /// it, or is a root of it only as a claimant below one that was.
+    pub fn registered(&self, process: &Process) -> Option<(&SessionId, bool)> {
+        let sessions = self
+            .roots
+            .get(process)?
+            .iter()
+            .filter_map(|key| self.sessions.get(key));
+        let mut found = None;
+        for session in sessions.filter(|session| session.rule == Rule::Registered) {
+            let registered = session
+                .roots
+                .iter()
+                .any(|root| root.process == *process && root.registered);
+            if registered || found.is_none() {
+                found = Some((&session.id, registered));
+            }
+        }
+        found
+    }
+
+    /// Whether leases of sessions that are over wait for [`crate::lease::Command::Sweep`].
+    pub fn wants_sweep(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    /// Whether any session depends on a process.
+    pub fn is_root(&self, process: &Process) -> bool {
+        self.roots.contains_key(process)
+    }
+
+    /// Whether the member's own session holds this inode.
+    pub fn holds(&self, by: &Member, inode: &Inode) -> bool {
+        self.joinable(by).ok().flatten() == Some(inode.holder)
+    }
+
+    fn is_alive(&self, key: SessionKey) -> bool {
+        self.sessions
+            .get(&key)
+            .is_some_and(|session| session.over.is_none())
+    }
+
+    fn is_held(&self, lease: &Lease) -> bool {
+        self.inodes
+            .get(&lease.ino)
+            .is_some_and(|inode| self.is_alive(inode.holder))
+    }
+
+    /// Makes an event part of the state. Decides nothing.
+    pub fn apply(&mut self, event: &Event) {
+        self.seq = event.seq;
+        match &event.what {
+            What::SessionStarted {
+                key,
+                id,
+                uid,
+                pidns,
+                rule,
+            } => {
+                self.next_key = self.next_key.max(key.0 + 1);
+                self.ids.insert(id.clone(), *key);
+                let session = Session {
+                    key: *key,
+                    id: id.clone(),
+                    uid: *uid,
+                    pidns: *pidns,
+                    rule: *rule,
+                    since: event.at,
+                    roots: Vec::new(),
+                    leases: BTreeSet::new(),
+                    over: None,
+                };
+                self.sessions.insert(*key, session);
+            }
+            What::Joined { key, root } => self.apply_joined(*key, root),
+            What::Left { key, process } => self.apply_left(*key, process),
+            What::SessionEnded { key, why } => self.apply_ended(*key, *why),
+            What::Claimed {
+                name,
+                token,
+                key,
+                ino,
+                created,
+                pid,
+                command,
+            } => {
+                self.next_token = self.next_token.max(token.0 + 1);
+                let lease = Lease {
+                    token: *token,
+                    ino: *ino,
+                    since: event.at,
+                    pid: *pid,
+                    command: Arc::clone(command),
+                };
+                self.apply_claimed(name, lease, *key, *created);
+            }
+            What::Released { name, .. } => self.apply_gone(name, false, event.at),
+            What::Reaped { name, .. } => self.apply_gone(name, true, event.at),
+            What::Altered { ino, change } => {
+                if let Some(inode) = self.inodes.get_mut(ino) {
+                    inode.content.apply(change, event.at);
+                }
+            }
+            What::Forgotten { ino } => {
+                self.inodes.remove(ino);
+            }
+        }
+    }
+
+    fn apply_joined(&mut self, key: SessionKey, root: &Root) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        if root.registered {
+            // Whatever made it, a session with a registered root is one that rule 1 finds.
+            session.rule = Rule::Registered;
+        }
+        if let Some(there) = session
+            .roots
+            .iter_mut()
+            .find(|there| there.process == root.process)
+        {
+            there.registered = root.registered;
+        } else {
+            session.roots.push(root.clone());
+            self.roots.entry(root.process).or_default().push(key);
+        }
+    }
+
+    fn apply_left(&mut self, key: SessionKey, process: &Process) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.roots.retain(|root| root.process != *process);
+        }
+        self.unroot(key, process);
+    }
+
+    fn unroot(&mut self, key: SessionKey, process: &Process) {
+        if let Some(keys) = self.roots.get_mut(process) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.roots.remove(process);
+            }
+        }
+    }
+
+    fn apply_ended(&mut self, key: SessionKey, why: End) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let roots = std::mem::take(&mut session.roots);
+        session.over = Some(why);
+        self.ids.remove(&session.id);
+        self.unswept += session.leases.len();
+        if session.leases.is_empty() {
+            self.sessions.remove(&key);
+        } else {
+            self.over.insert(key);
+        }
+        for root in roots {
+            self.unroot(key, &root.process);
+        }
+    }
+
+    fn apply_claimed(
+        &mut self,
+        name: &Name,
+        lease: Lease,
+        key: SessionKey,
+        created: Option<Creation>,
+    ) {
+        self.next_ino = self.next_ino.max(lease.ino.0 + 1);
+        if let Some(creation) = created {
+            let content = Content::new(creation, lease.since);
+            self.inodes.insert(
+                lease.ino,
+                Inode {
+                    holder: key,
+                    names: Vec::with_capacity(1),
+                    content,
+                },
+            );
+        }
+        if let Some(inode) = self.inodes.get_mut(&lease.ino) {
+            inode.names.push(lease.token);
+            inode.content.ctime = lease.since;
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.insert(lease.token);
+        }
+        self.names.insert(lease.token, name.clone());
+        self.leases.insert(name.clone(), lease);
+    }
+
+    /// A name goes. The inode of a lost lease goes with it, so that descriptors answer ESTALE; that of a released one
+    /// stays until it is forgotten, as an open file does on any filesystem.
+    fn apply_gone(&mut self, name: &Name, lost: bool, at: SystemTime) {
+        let Some(lease) = self.leases.remove(name) else {
+            return;
+        };
+        self.names.remove(&lease.token);
+        let Some(inode) = self.inodes.get_mut(&lease.ino) else {
+            return;
+        };
+        inode.names.retain(|token| *token != lease.token);
+        inode.content.ctime = at;
+        let (key, nameless) = (inode.holder, inode.names.is_empty());
+        let over = !self.is_alive(key);
+        if nameless && (lost || over) {
+            self.inodes.remove(&lease.ino);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.remove(&lease.token);
+            if over {
+                self.unswept -= 1;
+                if session.leases.is_empty() {
+                    self.sessions.remove(&key);
+                    self.over.remove(&key);
+                }
+            }
+        }
+    }
+}

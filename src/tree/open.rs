@@ -1,0 +1,269 @@
+//! Descriptors on the files of the mount: what they read as, and what is written to them.
+//!
+//! Promises: what is read from one descriptor from its start on is one picture of one moment, and a registration that
+//! is refused registers nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    Attr, CLAIMS, CONTROL, Handle, LEASES, MANUAL, METRICS, README, REGISTRATION, REGISTRATION_MAX,
+    ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, guard,
+};
+use crate::content;
+use crate::lease::{Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Token};
+use crate::record;
+use crate::store::Caller;
+use crate::table::FIRST_INO;
+
+impl Tree {
+    /// Creates a file: a claim, or a registration in `sessions/`.
+    pub fn create(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u16,
+        exclusive: bool,
+    ) -> Result<(Attr, Handle), Refusal> {
+        match parent {
+            CLAIMS => {
+                let creation = Creation {
+                    mode,
+                    uid: caller.uid,
+                    gid: caller.gid,
+                };
+                let ino = self
+                    .store
+                    .claim(caller, &Name::new(name)?, creation, exclusive)?;
+                Ok((
+                    self.attr(ino.0)?,
+                    Handle {
+                        fh: ino.0,
+                        stream: false,
+                    },
+                ))
+            }
+            SESSIONS => {
+                let id = SessionId::new(name)?;
+                if exclusive && self.store.session(&id, |_, _| ()).is_some() {
+                    return Err(Refusal::Exists);
+                }
+                let handle = self.registration(caller, id)?;
+                Ok((self.attr(handle.fh)?, handle))
+            }
+            _ => Err(Refusal::NotPermitted),
+        }
+    }
+
+    /// Opens a file; that its mode admits the caller was checked.
+    pub fn open(
+        &self,
+        caller: Caller,
+        ino: u64,
+        write: bool,
+        truncate: bool,
+    ) -> Result<Handle, Refusal> {
+        match ino {
+            ROOT | CLAIMS | SESSIONS => Err(Refusal::IsDirectory),
+            ..FIRST_INO => Ok(self.snapshot()),
+            FIRST_INO..SESSION_INO => {
+                self.store.open(caller, Ino(ino), write, truncate)?;
+                Ok(Handle {
+                    fh: ino,
+                    stream: false,
+                })
+            }
+            SESSION_INO..REGISTRATION if write || truncate => {
+                let id = self
+                    .session(ino, |session| session.id.clone())
+                    .ok_or(Refusal::Lost)?;
+                self.registration(caller, id)
+            }
+            _ => Ok(self.snapshot()),
+        }
+    }
+
+    fn snapshot(&self) -> Handle {
+        Handle {
+            fh: SNAPSHOT + self.next_handle.fetch_add(1, Relaxed),
+            stream: true,
+        }
+    }
+
+    fn registration(&self, caller: Caller, id: SessionId) -> Result<Handle, Refusal> {
+        let walk = Arc::new(self.store.walk(caller)?);
+        let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
+        guard(&self.registrations).insert(
+            fh,
+            Registration {
+                id,
+                walk,
+                registered: false,
+            },
+        );
+        Ok(Handle { fh, stream: true })
+    }
+
+    /// Bytes of a file, handed to `show`.
+    pub fn read<R>(
+        &self,
+        caller: Caller,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        size: usize,
+        show: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Refusal> {
+        if (FIRST_INO..SESSION_INO).contains(&ino) {
+            let shown = self.store.look_at(Ino(ino), |table, inode| {
+                let name = inode.names.first().and_then(|token| table.name(*token));
+                match name.filter(|_| inode.content.is_blank()) {
+                    Some(name) => show(content::slice(
+                        record::lease_line(table, name).as_bytes(),
+                        offset,
+                        size,
+                    )),
+                    None => show(content::slice(inode.content.body(), offset, size)),
+                }
+            });
+            return shown.ok_or(Refusal::Lost);
+        }
+        let kept = guard(&self.snapshots)
+            .get(&fh)
+            .filter(|_| offset > 0)
+            .cloned();
+        let text = if let Some(text) = kept {
+            text
+        } else {
+            let text: Arc<str> = Arc::from(self.render(caller, ino)?);
+            guard(&self.snapshots).insert(fh, Arc::clone(&text));
+            text
+        };
+        Ok(show(content::slice(text.as_bytes(), offset, size)))
+    }
+
+    fn render(&self, caller: Caller, ino: u64) -> Result<String, Refusal> {
+        match ino {
+            README => Ok(String::from(MANUAL)),
+            SELF => Ok(self.render_self(caller)),
+            LEASES => Ok(self.render_leases()),
+            METRICS => {
+                let (leases, sessions) = self
+                    .store
+                    .glance(|table| (table.lease_count(), table.session_count()));
+                Ok(self.metrics.render(leases, sessions))
+            }
+            SESSION_INO..REGISTRATION => {
+                let key = SessionKey(ino - SESSION_INO);
+                let id = self
+                    .session(ino, |session| session.id.clone())
+                    .ok_or(Refusal::Lost)?;
+                let text = self.store.session(&id, |table, session| {
+                    (session.key == key).then(|| format!("{}\n", record::session(table, session)))
+                });
+                text.flatten().ok_or(Refusal::Lost)
+            }
+            _ => Ok(String::new()),
+        }
+    }
+
+    /// The first line names the event sequence that the other lines, a lease each, reflect.
+    fn render_leases(&self) -> String {
+        let mut lines = String::new();
+        let mut count = 0_usize;
+        self.store.leases(Token(0), |table, name, _, _| {
+            lines.push_str(&record::lease_line(table, name));
+            count += 1;
+            true
+        });
+        let seq = self.store.glance(crate::table::Table::seq);
+        format!("{{\"seq\":{seq},\"leases\":{count}}}\n{lines}")
+    }
+
+    fn render_self(&self, caller: Caller) -> String {
+        let walk = match self.store.walk(caller) {
+            Ok(walk) => walk,
+            Err(refusal) => return record::stranger(caller.uid, refusal),
+        };
+        let member = self.store.member(&walk);
+        let parent = self
+            .store
+            .walk_parent(&walk)
+            .and_then(|walk| self.store.member(&walk));
+        let id = member.as_ref().map(|member| member.id.clone()).ok();
+        let roots = id.and_then(|id| self.store.session(&id, |_, session| session.roots.clone()));
+        record::identity(
+            &walk,
+            member.as_ref().ok(),
+            parent.as_ref().ok(),
+            roots.as_deref(),
+        )
+    }
+
+    /// Writes to a file that was opened for it.
+    pub fn write(
+        &self,
+        caller: Caller,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+    ) -> Result<(), Refusal> {
+        match ino {
+            CONTROL => Err(
+                if serde_json::from_slice::<serde_json::Value>(data).is_ok() {
+                    Refusal::Unsupported
+                } else {
+                    Refusal::Invalid
+                },
+            ),
+            FIRST_INO..SESSION_INO => {
+                let data = data.to_vec();
+                let change = if append {
+                    Change::Append { data }
+                } else {
+                    Change::Write { offset, data }
+                };
+                self.store.alter(caller, Ino(ino), change)
+            }
+            _ if data.len() > REGISTRATION_MAX => Err(Refusal::TooLarge),
+            _ => self.register(fh, data),
+        }
+    }
+
+    pub(super) fn register(&self, fh: u64, body: &[u8]) -> Result<(), Refusal> {
+        let open = guard(&self.registrations);
+        let Registration { id, walk, .. } = open.get(&fh).ok_or(Refusal::Lost)?;
+        let (id, walk) = (id.clone(), Arc::clone(walk));
+        drop(open);
+        self.store.register(&walk, &id, body)?;
+        if let Some(open) = guard(&self.registrations).get_mut(&fh) {
+            open.registered = true;
+        }
+        Ok(())
+    }
+
+    /// A descriptor is closed for good. A file in `sessions/` that was created and left empty registers here, since
+    /// only now it is certain that no pid follows (a shell closes a copy of the descriptor before it writes).
+    pub fn release(&self, ino: u64, fh: u64) {
+        if (FIRST_INO..SESSION_INO).contains(&ino) {
+            self.store.close(Ino(ino));
+            return;
+        }
+        guard(&self.snapshots).remove(&fh);
+        let open = guard(&self.registrations).remove(&fh);
+        if let Some(Registration {
+            id,
+            walk,
+            registered: false,
+        }) = open
+            && let Err(refusal) = self.store.register(&walk, &id, b"")
+        {
+            log::warn!(
+                "sessions/{id}: not registered, since the file was left empty and {refusal:?}"
+            );
+        }
+    }
+}
