@@ -1,0 +1,205 @@
+//! `cargo bench`: what a lookup, a contended claim, and a claim with its release cost, beside the same calls on a bare
+//! tmpfs (no protection at all) and a ping-pong over a unix socket (two switches between processes: the floor of any
+//! server). Everything is pinned to one CPU and measured in turn in one run; the figures are medians.
+#![allow(
+    unsafe_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout
+)]
+
+use std::ffi::CString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+use std::{env, fs, io};
+
+const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
+const ROUNDS: usize = 15;
+const CALLS: u32 = 2000;
+
+/// Ends what was started, also on a panic.
+struct Server {
+    child: Child,
+    dir: PathBuf,
+    holder: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut holder) = self.holder.take() {
+            _ = holder.kill();
+            _ = holder.wait();
+        }
+        _ = Command::new(CLAIMFS)
+            .arg("umount")
+            .arg("--lazy")
+            .arg(self.dir.join("mount"))
+            .status();
+        _ = self.child.wait();
+        _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn pin() {
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut set);
+        assert_eq!(
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set),
+            0
+        );
+    }
+}
+
+fn mount() -> Server {
+    let dir = env::temp_dir().join(format!("claimfs-bench-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let mut command = Command::new(CLAIMFS);
+    command
+        .args(["mount", "--foreground", "--announce", "--state-dir"])
+        .arg(dir.join("state"))
+        .arg(dir.join("mount"));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut word = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut word)
+        .unwrap();
+    let mut server = Server {
+        child,
+        dir,
+        holder: None,
+    };
+    assert_eq!(word, "ready\n");
+    let mut holder = Command::new("sh");
+    holder
+        .args(["-c", "set -C; echo > claims/held; echo; exec sleep 600"])
+        .env("CLAIMFS_SESSION", "holder");
+    let mut holder = holder
+        .current_dir(server.dir.join("mount"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(holder.stdout.take().unwrap())
+        .read_line(&mut word)
+        .unwrap();
+    server.holder = Some(holder);
+    server
+}
+
+fn c_path(dir: &Path, name: &str) -> CString {
+    CString::new(dir.join(name).to_str().unwrap()).unwrap()
+}
+
+const EXCLUSIVE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+
+fn lookup(path: &CString) {
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    assert_eq!(unsafe { libc::lstat(path.as_ptr(), &raw mut stat) }, 0);
+}
+
+fn contended(path: &CString) {
+    assert_eq!(unsafe { libc::open(path.as_ptr(), EXCLUSIVE, 0o644) }, -1);
+    assert_eq!(
+        io::Error::last_os_error().raw_os_error(),
+        Some(libc::EEXIST)
+    );
+}
+
+fn claim_and_release(path: &CString) {
+    unsafe {
+        let fd = libc::open(path.as_ptr(), EXCLUSIVE, 0o644);
+        assert!(fd >= 0);
+        libc::close(fd);
+        assert_eq!(libc::unlink(path.as_ptr()), 0);
+    }
+}
+
+/// Microseconds a call.
+fn time(mut call: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..CALLS {
+        call();
+    }
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS)
+}
+
+fn echo() {
+    let mut stream = io::stdin();
+    let mut byte = [0];
+    // Standard input is the socket; it is written to through its own descriptor.
+    while stream.read(&mut byte).unwrap() == 1 {
+        assert_eq!(unsafe { libc::write(0, byte.as_ptr().cast(), 1) }, 1);
+    }
+}
+
+fn main() {
+    if env::args().any(|argument| argument == "echo") {
+        return echo();
+    }
+    if !Path::new("/dev/fuse").exists() {
+        println!("SKIP: there is no /dev/fuse");
+        return;
+    }
+    pin();
+    let server = mount();
+    let claims = server.dir.join("mount/claims");
+    let plain = PathBuf::from(format!("/dev/shm/claimfs-bench-{}", std::process::id()));
+    fs::create_dir(&plain).unwrap();
+    fs::write(plain.join("held"), "\n").unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut echo = Command::new(env::current_exe().unwrap());
+    let mut echo = echo
+        .arg("echo")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .unwrap();
+    let mut ping = || {
+        ours.write_all(b"x").unwrap();
+        ours.read_exact(&mut [0]).unwrap();
+    };
+
+    let rows = ["lookup", "contended claim", "claim + release"];
+    let mut figures = vec![Vec::new(); 7];
+    for _ in 0..ROUNDS {
+        for (column, dir) in [&claims, &plain].into_iter().enumerate() {
+            let (held, free) = (c_path(dir, "held"), c_path(dir, "free"));
+            figures[column].push(time(|| lookup(&held)));
+            figures[2 + column].push(time(|| contended(&held)));
+            figures[4 + column].push(time(|| claim_and_release(&free)));
+        }
+        figures[6].push(time(&mut ping));
+    }
+    echo.kill().unwrap();
+    echo.wait().unwrap();
+    fs::remove_dir_all(&plain).unwrap();
+
+    let medians: Vec<f64> = figures
+        .into_iter()
+        .map(|mut figures| {
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        })
+        .collect();
+    let ping = medians[6];
+    println!(
+        "pinned to one CPU, median of {ROUNDS} rounds of {CALLS} calls, in microseconds a call"
+    );
+    println!(
+        "{:16} {:>9} {:>9} {:>22}",
+        "", "claimfs", "tmpfs", "claimfs / ping-pong"
+    );
+    for (index, row) in rows.iter().enumerate() {
+        let (ours, tmpfs) = (medians[2 * index], medians[2 * index + 1]);
+        println!("{row:16} {ours:9.2} {tmpfs:9.2} {:>22.2}", ours / ping);
+    }
+    println!("{:16} {ping:9.2}", "unix ping-pong");
+}
