@@ -87,8 +87,8 @@ pub enum Variable {
 pub trait View {
     /// What there is to know of a process; `None` if it is gone.
     fn facts(&self, pid: u32) -> Option<Facts>;
-    /// What its environment says, as of its last exec. `task` is any of its threads.
-    fn variable(&self, task: u32) -> Variable;
+    /// What the environment of a process says, as of its last exec; `None` if it is gone. `task` is one of its threads.
+    fn variable(&self, process: &Process, task: u32) -> Option<Variable>;
 }
 
 /// The caller and the processes above it, read once.
@@ -153,13 +153,10 @@ struct Changed;
 fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Carried>, Changed> {
     let mut found: Option<Carried> = None;
     for (index, facts) in chain.iter().enumerate() {
-        // The caller itself cannot go away while its request is served.
         let task = if index == 0 { task } else { facts.process.pid };
-        let variable = view.variable(task);
-        let same = |now: Facts| now.process == facts.process;
-        if index > 0 && !view.facts(facts.process.pid).is_some_and(same) {
+        let Some(variable) = view.variable(&facts.process, task) else {
             return Err(Changed);
-        }
+        };
         match (variable, &mut found) {
             // The parent's answer is its answer, so the chain goes on through it.
             (Variable::Unreadable, _) => {}

@@ -29,7 +29,7 @@
 //! | `content.rs` | what a claim contains, and its limits | who holds it |
 //! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
 //! | `record.rs` | leases and sessions as JSON | rules |
-//! | `process.rs`, `process/proc.rs` | pidfds, `/proc`, signals; `unsafe` in the first | rules |
+//! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals; `unsafe` in the first | rules |
 //! | `store.rs`, `store/write.rs` | the mutex: table, journal, publishing | fuser |
 //! | `reaper.rs` | waits on pidfds, tells the store | rules, fuser |
 //! | `tree.rs`, `tree/open.rs` | the mount as files: nodes, modes, rendering | fuser, the inside of the store |

@@ -7,6 +7,7 @@
 //! Deliberately ignorant of: rules. It neither knows what a session is nor what becomes of the dead.
 #![allow(unsafe_code)]
 
+mod known;
 mod proc;
 
 use std::collections::HashMap;
@@ -18,8 +19,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use self::proc::{Stat, Status, environ, pid_namespace};
-use crate::identity::{Facts, Variable, View};
+use self::proc::{Stat, Status};
 use crate::lease::Process;
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
@@ -47,6 +47,7 @@ pub struct Processes {
     epoll: OwnedFd,
     wake: OwnedFd,
     watched: Mutex<Watched>,
+    known: known::Cache,
 }
 
 /// What the epoll event of [`Processes::wake`] carries instead of the id of a process.
@@ -87,6 +88,7 @@ impl Processes {
             epoll,
             wake,
             watched: Mutex::default(),
+            known: known::Cache::new(),
         })
     }
 
@@ -98,6 +100,9 @@ impl Processes {
 
     /// The process that a task belongs to; `None` if it is gone, or no process of a user (a kernel thread).
     pub fn of_task(&self, task: u32) -> Option<u32> {
+        if self.known.is_process(task) {
+            return Some(task);
+        }
         Status::read(task)?.tgid
     }
 
@@ -117,11 +122,12 @@ impl Processes {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Watch::Dead),
             Err(error) => return Err(error),
         };
-        let Some(stat) = Stat::read(process.pid) else {
+        let mut text = Vec::new();
+        let Some(stat) = Stat::read(process.pid, &mut text) else {
             return Ok(Watch::Dead);
         };
         // Not yet exited after its stat was read: so that stat was its own.
-        if stat.start != process.start || pidfs_inode(&pidfd) != process.pidfs || exited(&pidfd) {
+        if stat.start != process.start || pidfd_inode(&pidfd) != process.pidfs || exited(&pidfd) {
             return Ok(Watch::Dead);
         }
         let id = watched.next_id;
@@ -182,69 +188,16 @@ impl Processes {
             .collect())
     }
 
+    /// The parent that a watched process was first seen with.
+    fn first_parent(&self, process: &Process) -> Option<u32> {
+        self.lock()
+            .by_process
+            .get(process)
+            .map(|entry| entry.parent)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl View for Processes {
-    fn facts(&self, pid: u32) -> Option<Facts> {
-        let pidfd = pidfd_open(pid).ok()?;
-        let stat = Stat::read(pid)?;
-        let status = Status::read(pid)?;
-        let pidns = if status.local_pids.len() < 2 {
-            0
-        } else {
-            pid_namespace(pid)
-        };
-        // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
-        if exited(&pidfd) {
-            return None;
-        }
-        let process = Process {
-            pid,
-            start: stat.start,
-            pidfs: pidfs_inode(&pidfd),
-        };
-        let first_parent = self
-            .lock()
-            .by_process
-            .get(&process)
-            .map(|entry| entry.parent);
-        Some(Facts {
-            process,
-            parent: stat.parent,
-            sid: stat.sid,
-            uid: status.uid,
-            pidns,
-            local_pid: status.local_pids.last().copied().unwrap_or(pid),
-            command: Arc::from(stat.command),
-            started: self.booted
-                + Duration::from_millis(stat.start.saturating_mul(1000) / self.ticks),
-            adopted: first_parent.is_some_and(|parent| parent != stat.parent),
-        })
-    }
-
-    fn variable(&self, task: u32) -> Variable {
-        let Ok(environ) = environ(task) else {
-            return Variable::Unreadable;
-        };
-        let set = |name: &Arc<str>| {
-            let value = environ.split(|byte| *byte == 0).find_map(|entry| {
-                entry
-                    .strip_prefix(name.as_bytes())?
-                    .strip_prefix(b"=")
-                    .map(<[u8]>::to_vec)
-            })?;
-            Some(Variable::Set {
-                name: Arc::clone(name),
-                value,
-            })
-        };
-        self.variables
-            .iter()
-            .find_map(set)
-            .unwrap_or(Variable::Unset)
     }
 }
 
@@ -296,7 +249,7 @@ fn exited(pidfd: &OwnedFd) -> bool {
 }
 
 /// The inode of a pidfd, unique for the boot; 0 where the kernel has no pidfs.
-fn pidfs_inode(pidfd: &OwnedFd) -> u64 {
+fn pidfd_inode(pidfd: &OwnedFd) -> u64 {
     let mut fs = MaybeUninit::<libc::statfs>::zeroed();
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the descriptor is open, and each buffer is of the type that the call fills; zeroed is valid for both.
@@ -306,6 +259,31 @@ fn pidfs_inode(pidfd: &OwnedFd) -> u64 {
             && libc::fstat(pidfd.as_raw_fd(), stat.as_mut_ptr()) == 0;
         if known { stat.assume_init().st_ino } else { 0 }
     }
+}
+
+/// The effective uid behind a pidfd; `None` if the process is gone or the kernel cannot say it (before 6.13).
+fn pidfd_euid(pidfd: &OwnedFd) -> Option<u32> {
+    /// `struct pidfd_info` of `include/uapi/linux/pidfd.h`, as long as its first version was.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 3],
+        /// Real uid and gid, effective, saved, file system.
+        creds: [u32; 8],
+        exit_code: i32,
+    }
+    const CREDS: u64 = 1 << 1;
+    /// `_IOWR(0xFF, 11, struct pidfd_info)` with those 64 bytes.
+    const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
+    let mut info = Info {
+        mask: CREDS,
+        ..Info::default()
+    };
+    // SAFETY: the kernel writes at most the 64 bytes that the request says, and `info` is that long.
+    let told = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) } == 0;
+    (told && info.mask & CREDS != 0).then_some(info.creds[2])
 }
 
 /// How long ago this machine booted, suspension included.

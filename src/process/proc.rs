@@ -1,5 +1,6 @@
 //! The texts of `/proc`, read and parsed (proc(5)). What cannot be parsed is not there.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -36,32 +37,38 @@ pub(super) fn environ(task: u32) -> io::Result<Vec<u8>> {
 }
 
 /// What `/proc/PID/stat` says (proc(5)).
-pub(super) struct Stat {
-    pub(super) command: String,
+pub(super) struct Stat<'a> {
+    pub(super) command: Cow<'a, str>,
     pub(super) parent: u32,
     pub(super) sid: u32,
     pub(super) start: u64,
+    /// Where the environment of the last exec lies in its memory; 0 for whoever may not know.
+    pub(super) environ: u64,
 }
 
-impl Stat {
-    pub(super) fn read(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+impl<'a> Stat<'a> {
+    pub(super) fn read(pid: u32, text: &'a mut Vec<u8>) -> Option<Self> {
+        *text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(text)
     }
 
     /// The command stands in parentheses and may contain any of them, so the last one ends it.
-    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+    pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
         let open = text.iter().position(|byte| *byte == b'(')?;
         let close = text.iter().rposition(|byte| *byte == b')')?;
-        let command = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+        let command = String::from_utf8_lossy(text.get(open + 1..close)?);
         let rest = std::str::from_utf8(&text[close + 1..]).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         // Field 3 of the file, the state, is the first after the command.
-        let field = |number: usize| fields.get(number - 3).copied();
+        let mut fields = rest.split_ascii_whitespace().skip(1);
         Some(Self {
             command,
-            parent: field(4)?.parse().ok()?,
-            sid: field(6)?.parse().unwrap_or(0),
-            start: field(22)?.parse().ok()?,
+            parent: fields.next()?.parse().ok()?,
+            sid: fields.nth(1)?.parse().unwrap_or(0),
+            start: fields.nth(15)?.parse().ok()?,
+            environ: fields
+                .nth(27)
+                .and_then(|field| field.parse().ok())
+                .unwrap_or(0),
         })
     }
 }
@@ -112,7 +119,7 @@ mod tests {
         let line = b"42 (a) (b c)) S 7 42 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 2 3";
         let stat = Stat::parse(line).unwrap();
         assert_eq!(
-            (stat.command.as_str(), stat.parent, stat.sid, stat.start),
+            (&*stat.command, stat.parent, stat.sid, stat.start),
             ("a) (b c)", 7, 41, 987_654)
         );
     }

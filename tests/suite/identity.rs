@@ -38,13 +38,19 @@ impl View for Tree {
         self.facts.borrow().get(&pid).cloned()
     }
 
-    fn variable(&self, task: u32) -> Variable {
+    fn variable(&self, process: &Process, task: u32) -> Option<Variable> {
         self.look(Look::Variable(task));
+        let facts = self.facts.borrow();
+        facts
+            .get(&process.pid)
+            .filter(|facts| facts.process == *process)?;
         let variables = self.variables.borrow();
-        variables
-            .get(&task)
-            .cloned()
-            .unwrap_or(Variable::Unreadable)
+        Some(
+            variables
+                .get(&task)
+                .cloned()
+                .unwrap_or(Variable::Unreadable),
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    CLAIMFS, Mount, TempDir, can_mount, plain, root_or_skip, text, unmount, wait_until,
+    CLAIMFS, Guard, Mount, TempDir, can_mount, plain, root_or_skip, text, unmount, wait_until,
 };
 
 /// `claimfs mount`, in the background, with a state directory beside the mountpoint.
@@ -328,7 +328,10 @@ chmod 600 "$1/fuse"
 echo "--- without the device"
 user "$1/claimfs" mount "$home/m"
 echo "exit $?"
-umount /dev/fuse; mount --bind /nonexistent /dev/fuse 2> /dev/null
+mount -t tmpfs none /dev
+echo "--- without any device"
+"$1/claimfs" mount "$home/m" 2>&1
+echo "exit $?"
 "#;
 
 #[test]
@@ -353,7 +356,7 @@ fn a_user_mounts_with_fusermount3_and_is_told_what_is_missing() {
     plain(&mut command);
     let (_, out, err) = text(&command.stdin(Stdio::null()).output().unwrap());
     let parts: Vec<&str> = out.split("--- ").skip(1).collect();
-    assert_eq!(parts.len(), 4, "{out}{err}");
+    assert_eq!(parts.len(), 5, "{out}{err}");
     assert!(
         parts[0].contains(
             "only root may mount without fusermount3, which is not installed; install it"
@@ -385,4 +388,37 @@ fn a_user_mounts_with_fusermount3_and_is_told_what_is_missing() {
         parts[3].contains("/dev/fuse cannot be opened") && parts[3].ends_with("exit 3\n"),
         "{out}"
     );
+    assert!(
+        parts[4].contains("/dev/fuse: there is no such device; load the module with")
+            && parts[4].ends_with("exit 3\n"),
+        "{out}"
+    );
+}
+
+#[test]
+fn in_the_foreground_it_logs_to_standard_error_as_much_as_rust_log_says() {
+    if !can_mount() {
+        return;
+    }
+    let temp = TempDir::new();
+    let dir = temp.path().join("mount");
+    let _cleanup = Cleanup(&dir);
+    for (level, says) in [("info", true), ("error", false)] {
+        let mut command = Command::new(CLAIMFS);
+        command
+            .args(["mount", "-f", "--state-dir"])
+            .arg(temp.path().join("state"));
+        plain(&mut command);
+        let server = command
+            .arg(&dir)
+            .env("RUST_LOG", level)
+            .stderr(Stdio::piped());
+        let mut server = Guard::spawn(server);
+        wait_until("it answers", || dir.join("README").exists());
+        assert_eq!(unsafe { libc::kill(server.0.id() as i32, libc::SIGINT) }, 0);
+        let mut log = String::new();
+        std::io::Read::read_to_string(server.0.stderr.as_mut().unwrap(), &mut log).unwrap();
+        assert_eq!(server.0.wait().unwrap().code(), Some(0));
+        assert_eq!(log.contains("mounted on"), says, "{level}: {log}");
+    }
 }
