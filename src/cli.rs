@@ -1,6 +1,8 @@
 //! The command line: plain file calls on a mount, and nothing that a shell could not do.
 //!
 //! Deliberately ignorant of: the store. What it knows about leases it reads from the files of the mount.
+// The comments on arguments are help texts, where a backtick would be printed.
+#![allow(clippy::doc_markdown)]
 
 mod claim;
 mod completions;
@@ -80,7 +82,7 @@ impl Failure {
 #[derive(Debug, Parser)]
 #[command(version, term_width = 80, after_help = AFTER)]
 struct Arguments {
-    /// The mount to use [default: $`CLAIMFS_MOUNT`, else the only one there is]
+    /// The mount to use [default: $CLAIMFS_MOUNT, else the only one there is]
     #[arg(long, global = true, value_name = "DIR")]
     mount: Option<PathBuf>,
     #[command(subcommand)]

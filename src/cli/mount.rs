@@ -18,11 +18,11 @@ const READY: &str = "ready";
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Stay, and log to standard error (`RUST_LOG` says how much)
+    /// Stay, and log to standard error (RUST_LOG says how much)
     #[arg(short, long)]
     foreground: bool,
     /// Where the log and the state are kept
-    /// [default: /var/lib/claimfs/… for root, $`XDG_STATE_HOME/claimfs`/… else]
+    /// [default: /var/lib/claimfs/… for root, $XDG_STATE_HOME/claimfs/… else]
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     state_dir: Option<PathBuf>,
     /// Admit every user, not only the one who mounts
@@ -34,7 +34,7 @@ pub struct Arguments {
     /// How many leases there may be at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEASES)]
     max_leases: usize,
-    /// Mount options as mount(8) gives them: `allow_other`, nonempty, noexec, ro
+    /// Mount options as mount(8) gives them: allow_other, nonempty, noexec, ro
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
     options: Vec<String>,
     /// Say so on standard output, and on it only, when the mount answers or why it does not

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde_json::Value;
+
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
@@ -39,6 +41,19 @@ impl Arguments {
         let held = tool::ago(&record, "acquired_at", SystemTime::now());
         tool::say(&format!("since    {} ({held})", cell("acquired_at")));
         tool::say(&format!("token    {}", cell("token")));
+        // Who claimed may be long gone: what keeps the session alive is what is worth a look.
+        for root in roots(&mount, &record) {
+            let (pid, command) = (tool::field(&root, "pid"), tool::field(&root, "command"));
+            tool::say(&format!("alive    pid {pid}, {command}"));
+        }
         Ok(Exit::Done)
     }
+}
+
+/// The roots of the session that holds a lease, unless it has ended since.
+fn roots(mount: &Mount, record: &Value) -> Vec<Value> {
+    let id = record["session"].as_str().unwrap_or_default();
+    let text = mount.read(&["sessions", id]).unwrap_or_default();
+    let session: Value = serde_json::from_str(&text).unwrap_or_default();
+    session["roots"].as_array().cloned().unwrap_or_default()
 }

@@ -191,7 +191,12 @@ fn ls_and_show_say_who_holds_what() {
     );
     let (code, out, _) = run(&mut mount.claimfs(&["show", "a"]));
     assert!(
-        code == 0 && out.contains("session  w1\n") && out.contains("token    1\n"),
+        code == 0
+            && out.contains("session  w1\n")
+            && out.contains(&format!(
+                "token    1\nalive    pid {}, suite-",
+                holder.pid()
+            )),
         "{out}"
     );
     let (code, out, _) = run(&mut mount.claimfs(&["show", "--json", "a"]));
