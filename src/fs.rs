@@ -260,9 +260,11 @@ impl Filesystem for ClaimFs {
         let caller = caller(request);
         let result = self.run(|| {
             self.permit(caller, parent, WRITE | EXECUTE)?;
-            let (mode, exclusive) = (permission_bits(mode & !umask), flags & libc::O_EXCL != 0);
+            let mode = permission_bits(mode & !umask);
+            let (exclusive, truncate) = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
+            let name = name.as_bytes();
             self.tree
-                .create(caller, parent.0, name.as_bytes(), mode, exclusive)
+                .create(caller, parent.0, name, mode, exclusive, truncate)
         });
         match result {
             Ok((attr, handle)) => {

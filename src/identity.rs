@@ -83,12 +83,25 @@ pub enum Variable {
     Unreadable,
 }
 
+/// What comes of a look at a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight<T> {
+    /// This.
+    Seen(T),
+    /// It is not there any more.
+    Gone,
+    /// It is there, and the mount may not see it (`hidepid`, a kernel thread).
+    Hidden,
+    /// It could not be looked at: out of descriptors, say. Nothing may be concluded from that.
+    Failed,
+}
+
 /// Processes, as they are seen.
 pub trait View {
-    /// What there is to know of a process; `None` if it is gone.
-    fn facts(&self, pid: u32) -> Option<Facts>;
-    /// What the environment of a process says, as of its last exec; `None` if it is gone. `task` is one of its threads.
-    fn variable(&self, process: &Process, task: u32) -> Option<Variable>;
+    /// What there is to know of a process.
+    fn facts(&self, pid: u32) -> Sight<Facts>;
+    /// What the environment of a process says, as of its last exec. `task` is one of its threads.
+    fn variable(&self, process: &Process, task: u32) -> Sight<Variable>;
 }
 
 /// The caller and the processes above it, read once.
@@ -109,53 +122,78 @@ struct Carried {
 }
 
 /// Reads the caller (a task of the process `pid`, acting as `uid`) and its ancestors. EAGAIN if they change faster than
-/// they can be read.
+/// they can be read, EPERM if the mount cannot see the caller, EIO if it could not look.
 pub fn walk(view: &impl View, task: u32, pid: u32, uid: u32) -> Result<Walk, Refusal> {
     for _ in 0..ATTEMPTS {
-        if let Some(chain) = ancestors(view, pid, uid)
-            && let Ok(variable) = carried(view, task, &chain)
-        {
-            return Ok(Walk {
-                uid,
-                chain,
-                variable,
-            });
+        let chain = match ancestors(view, pid, uid) {
+            Ok(chain) => chain,
+            Err(Obstacle::Changed) => continue,
+            Err(Obstacle::Refused(refusal)) => return Err(refusal),
+        };
+        match carried(view, task, &chain) {
+            Ok(variable) => {
+                return Ok(Walk {
+                    uid,
+                    chain,
+                    variable,
+                });
+            }
+            Err(Obstacle::Changed) => {}
+            Err(Obstacle::Refused(refusal)) => return Err(refusal),
         }
     }
     Err(Refusal::Unsettled)
 }
 
-/// The chain up to where the uid changes. `None` if one of them vanished meanwhile, or is younger than its child and
-/// so is not its parent but another process with the pid.
-fn ancestors(view: &impl View, pid: u32, uid: u32) -> Option<Vec<Facts>> {
-    let mut chain = vec![view.facts(pid)?];
+/// Why a walk came to nothing.
+enum Obstacle {
+    /// The tree changed while it was read: start again.
+    Changed,
+    /// Another try would end as this one.
+    Refused(Refusal),
+}
+
+/// The chain up to where the uid changes, or to where the mount may see no further. It has changed if one of them vanished
+/// meanwhile, or is younger than its child and so is not its parent but another process with the pid.
+fn ancestors(view: &impl View, pid: u32, uid: u32) -> Result<Vec<Facts>, Obstacle> {
+    let mut chain: Vec<Facts> = Vec::new();
+    let mut next = pid;
     loop {
-        let child = &chain[chain.len() - 1];
-        if child.parent == 0 {
-            return Some(chain);
+        let facts = match view.facts(next) {
+            Sight::Seen(facts) => facts,
+            Sight::Gone => return Err(Obstacle::Changed),
+            Sight::Hidden if chain.is_empty() => {
+                return Err(Obstacle::Refused(Refusal::NotPermitted));
+            }
+            Sight::Hidden => return Ok(chain),
+            Sight::Failed => return Err(Obstacle::Refused(Refusal::Failed)),
+        };
+        if let Some(child) = chain.last() {
+            if facts.process.start > child.process.start {
+                return Err(Obstacle::Changed);
+            }
+            if facts.uid != uid {
+                return Ok(chain);
+            }
         }
-        let parent = view.facts(child.parent)?;
-        if parent.process.start > child.process.start {
-            return None;
+        next = facts.parent;
+        chain.push(facts);
+        if next == 0 {
+            return Ok(chain);
         }
-        if parent.uid != uid {
-            return Some(chain);
-        }
-        chain.push(parent);
     }
 }
 
-/// The tree changed while it was read.
-struct Changed;
-
-/// What the chain's environments say. An error if the tree changed meanwhile, so that what was read may be the environment
-/// of another process than was walked.
-fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Carried>, Changed> {
+/// What the chain's environments say. It has changed if one may be the environment of another process than was walked.
+fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Carried>, Obstacle> {
     let mut found: Option<Carried> = None;
     for (index, facts) in chain.iter().enumerate() {
         let task = if index == 0 { task } else { facts.process.pid };
-        let Some(variable) = view.variable(&facts.process, task) else {
-            return Err(Changed);
+        let variable = match view.variable(&facts.process, task) {
+            Sight::Seen(variable) => variable,
+            Sight::Hidden => Variable::Unreadable,
+            Sight::Gone => return Err(Obstacle::Changed),
+            Sight::Failed => return Err(Obstacle::Refused(Refusal::Failed)),
         };
         match (variable, &mut found) {
             // The parent's answer is its answer, so the chain goes on through it.
@@ -189,6 +227,11 @@ impl Walk {
     /// The caller itself.
     pub fn caller(&self) -> &Facts {
         &self.chain[0]
+    }
+
+    /// The processes from the caller up.
+    pub fn processes(&self) -> Vec<Process> {
+        self.chain.iter().map(|facts| facts.process).collect()
     }
 
     /// The uid that the caller acts as.
@@ -230,7 +273,13 @@ impl Walk {
                 let sid = self.caller().sid;
                 let same = |facts: &&Facts| facts.sid == sid;
                 let top = self.chain.iter().take_while(same).count() - 1;
-                Ok(self.speak_for(SessionId::posix(sid, self.uid), Rule::Posix, top))
+                let id = if sid == 0 {
+                    // It came from outside the mount's pid namespace: its session has no number here.
+                    SessionId::outside(&self.chain[top].process)
+                } else {
+                    SessionId::posix(sid, self.uid)
+                };
+                Ok(self.speak_for(id, Rule::Posix, top))
             }
         }
     }

@@ -57,6 +57,11 @@ impl SessionId {
         Self(Arc::from(format!("sid-{sid}-uid-{uid}")))
     }
 
+    /// The id of a POSIX session that has no number in the mount's pid namespace, by the topmost of its processes there.
+    pub fn outside(top: &Process) -> Self {
+        Self(Arc::from(format!("outside-{}-{}", top.pid, top.start)))
+    }
+
     /// The uid in the id of a POSIX session; `None` for any other id.
     pub fn posix_uid(&self) -> Option<u32> {
         let (sid, uid) = self.0.strip_prefix("sid-")?.split_once("-uid-")?;
@@ -247,6 +252,8 @@ pub enum Command<'a> {
         creation: Creation,
         /// `O_EXCL`: even the holder is told EEXIST.
         exclusive: bool,
+        /// `O_TRUNC`: what the holder opens again is emptied.
+        truncate: bool,
     },
     /// Open a claim for writing: the idempotent re-claim, for its holder alone.
     Reclaim {
@@ -286,6 +293,8 @@ pub enum Command<'a> {
     },
     /// Join a session, or start it, with the roots of the member: a registration.
     Join {
+        /// `O_EXCL`: a live session of that id is EEXIST.
+        exclusive: bool,
         /// Who.
         by: &'a Member,
     },
@@ -295,6 +304,10 @@ pub enum Command<'a> {
         id: SessionId,
         /// The uid that asks.
         uid: u32,
+        /// Its pid namespace; 0 for the mount's own.
+        pidns: u64,
+        /// The process that asks and those above it.
+        chain: &'a [Process],
     },
     /// A process is proven dead.
     Died {

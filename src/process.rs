@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use self::proc::{Stat, Status};
-use crate::lease::Process;
+use crate::lease::{Process, Refusal};
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
 const PIDFS_MAGIC: i64 = 0x5049_4446;
@@ -98,12 +98,17 @@ impl Processes {
         unsafe { libc::eventfd_write(self.wake.as_raw_fd(), 1) };
     }
 
-    /// The process that a task belongs to; `None` if it is gone, or no process of a user (a kernel thread).
-    pub fn of_task(&self, task: u32) -> Option<u32> {
+    /// The process that a task belongs to: EPERM for a kernel thread, which lives for ever, or for a task that the mount may
+    /// not see; EIO if it could not look.
+    pub fn of_task(&self, task: u32) -> Result<u32, Refusal> {
         if self.known.is_process(task) {
-            return Some(task);
+            return Ok(task);
         }
-        Status::read(task)?.tgid
+        match self.known.relieved(|| Status::read(task)) {
+            Ok(status) if !status.kernel => Ok(status.tgid),
+            Err(error) if is_shortage(&error) => Err(Refusal::Failed),
+            _ => Err(Refusal::NotPermitted),
+        }
     }
 
     /// Makes sure that a process is watched, or finds it dead. An error leaves it unknown: nothing may be granted that
@@ -117,17 +122,18 @@ impl Processes {
                 Watch::Watched
             });
         }
-        let pidfd = match pidfd_open(process.pid) {
+        let pidfd = match self.known.relieved(|| pidfd_open(process.pid)) {
             Ok(pidfd) => pidfd,
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Watch::Dead),
             Err(error) => return Err(error),
         };
-        let mut text = Vec::new();
-        let Some(stat) = Stat::read(process.pid, &mut text) else {
+        let stat = self.known.relieved(|| Stat::read(process.pid));
+        // Not yet exited after its stat was read: so that stat was its own. What cannot be read proves nothing.
+        if exited(&pidfd) {
             return Ok(Watch::Dead);
-        };
-        // Not yet exited after its stat was read: so that stat was its own.
-        if stat.start != process.start || pidfd_inode(&pidfd) != process.pidfs || exited(&pidfd) {
+        }
+        let stat = stat?;
+        if stat.start != process.start || pidfd_inode(&pidfd)? != process.pidfs {
             return Ok(Watch::Dead);
         }
         let id = watched.next_id;
@@ -249,16 +255,42 @@ fn exited(pidfd: &OwnedFd) -> bool {
 }
 
 /// The inode of a pidfd, unique for the boot; 0 where the kernel has no pidfs.
-fn pidfd_inode(pidfd: &OwnedFd) -> u64 {
+fn pidfd_inode(pidfd: &OwnedFd) -> io::Result<u64> {
     let mut fs = MaybeUninit::<libc::statfs>::zeroed();
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the descriptor is open, and each buffer is of the type that the call fills; zeroed is valid for both.
     unsafe {
-        let known = libc::fstatfs(pidfd.as_raw_fd(), fs.as_mut_ptr()) == 0
-            && fs.assume_init().f_type == PIDFS_MAGIC
-            && libc::fstat(pidfd.as_raw_fd(), stat.as_mut_ptr()) == 0;
-        if known { stat.assume_init().st_ino } else { 0 }
+        if libc::fstatfs(pidfd.as_raw_fd(), fs.as_mut_ptr()) != 0
+            || libc::fstat(pidfd.as_raw_fd(), stat.as_mut_ptr()) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+        let has_pidfs = fs.assume_init().f_type == PIDFS_MAGIC;
+        Ok(if has_pidfs {
+            stat.assume_init().st_ino
+        } else {
+            0
+        })
     }
+}
+
+/// Whether an error says that there are no more descriptors or no more memory, and nothing else.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+    )
+}
+
+/// How many descriptors this process may have open.
+fn descriptor_limit() -> usize {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` outlives the call.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
 /// The effective uid behind a pidfd; `None` if the process is gone or the kernel cannot say it (before 6.13).

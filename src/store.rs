@@ -93,15 +93,11 @@ impl Store {
 
     /// The caller and the processes above it. EPERM for one that the mount cannot see.
     pub fn walk(&self, caller: Caller) -> Result<Walk, Refusal> {
-        let pid = Some(caller.task)
-            .filter(|task| *task != 0)
-            .and_then(|task| self.processes.of_task(task));
-        identity::walk(
-            &*self.processes,
-            caller.task,
-            pid.ok_or(Refusal::NotPermitted)?,
-            caller.uid,
-        )
+        if caller.task == 0 {
+            return Err(Refusal::NotPermitted);
+        }
+        let pid = self.processes.of_task(caller.task)?;
+        identity::walk(&*self.processes, caller.task, pid, caller.uid)
     }
 
     /// The parent of a caller, as if it had made the request. EPERM if it has none that the mount can see.
@@ -208,17 +204,24 @@ impl Store {
         name: &Name,
         creation: Creation,
         exclusive: bool,
+        truncate: bool,
     ) -> Result<Ino, Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         let by = &inner.member(&walk)?;
         inner.judge_name(name);
-        inner.transact(&Command::Claim {
+        let claim = Command::Claim {
             name: name.clone(),
             by,
             creation,
             exclusive,
-        })?;
+            truncate,
+        };
+        match inner.transact(&claim) {
+            // The dead hold no room either, though nobody has asked about them yet.
+            Err(Refusal::Full) if inner.judge_all() => inner.transact(&claim)?,
+            result => result?,
+        }
         let ino = inner.table.lease(name).ok_or(Refusal::Lost)?.ino;
         inner.opened(ino);
         Ok(ino)
@@ -304,20 +307,29 @@ impl Store {
 
     /// Registers a session for a caller who was walked before, or a further root of one: see [`Walk::register`] for
     /// `body`.
-    pub fn register(&self, walk: &Walk, id: &SessionId, body: &[u8]) -> Result<(), Refusal> {
+    pub fn register(
+        &self,
+        walk: &Walk,
+        id: &SessionId,
+        body: &[u8],
+        exclusive: bool,
+    ) -> Result<(), Refusal> {
         let by = &walk.register(id.clone(), body)?;
         let mut inner = self.lock();
         inner.judge_id(id);
-        inner.transact(&Command::Join { by })
+        inner.transact(&Command::Join { exclusive, by })
     }
 
-    /// Ends a session: for its uid and root.
+    /// Ends a session: for root, and for its uid as far as its sandbox reaches.
     pub fn end(&self, caller: Caller, id: &SessionId) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
         let mut inner = self.lock();
         inner.judge_id(id);
         inner.transact(&Command::End {
             id: id.clone(),
             uid: caller.uid,
+            pidns: walk.caller().pidns,
+            chain: &walk.processes(),
         })
     }
 
@@ -331,7 +343,6 @@ impl Store {
     /// Records some of the leases that sessions left behind. Whether there are more.
     pub fn sweep(&self, limit: usize) -> bool {
         let mut inner = self.lock();
-        inner.settle(&Command::Sweep { limit });
-        inner.table.wants_sweep()
+        inner.settle(&Command::Sweep { limit }) && inner.table.wants_sweep()
     }
 }

@@ -122,8 +122,16 @@ impl Table {
                 by,
                 creation,
                 exclusive,
+                truncate,
             } => {
-                self.decide_claim(&mut draft, name, by, *creation, *exclusive)?;
+                if let Some(lease) = self.lease(name) {
+                    if *exclusive {
+                        return Err(Refusal::Exists);
+                    }
+                    self.decide_reclaim(&mut draft, lease.ino, by, *truncate)?;
+                } else {
+                    self.decide_claim(&mut draft, name, by, *creation)?;
+                }
             }
             Command::Reclaim { ino, by, truncate } => {
                 self.decide_reclaim(&mut draft, *ino, by, *truncate)?;
@@ -138,8 +146,13 @@ impl Table {
                 noreplace,
                 by,
             } => self.decide_rename(&mut draft, from, to, *noreplace, by)?,
-            Command::Join { by } => self.decide_join(&mut draft, by)?,
-            Command::End { id, uid } => self.decide_end(&mut draft, id, *uid)?,
+            Command::Join { exclusive, by } => self.decide_join(&mut draft, *exclusive, by)?,
+            Command::End {
+                id,
+                uid,
+                pidns,
+                chain,
+            } => self.decide_end(&mut draft, id, *uid, *pidns, chain)?,
             Command::Died { process } => self.decide_died(&mut draft, process),
             Command::Sweep { limit } => self.decide_sweep(&mut draft, *limit),
             Command::Forget { ino } => {
@@ -161,14 +174,7 @@ impl Table {
         name: &Name,
         by: &Member,
         creation: Creation,
-        exclusive: bool,
     ) -> Result<(), Refusal> {
-        if let Some(lease) = self.lease(name) {
-            if exclusive {
-                return Err(Refusal::Exists);
-            }
-            return self.decide_reclaim(draft, lease.ino, by, false);
-        }
         if self.lease_count() >= self.max_leases {
             return Err(Refusal::Full);
         }
@@ -259,42 +265,65 @@ impl Table {
         Ok(())
     }
 
-    fn decide_join(&self, draft: &mut Draft, by: &Member) -> Result<(), Refusal> {
+    fn decide_join(&self, draft: &mut Draft, exclusive: bool, by: &Member) -> Result<(), Refusal> {
+        if exclusive && self.session(&by.id).is_some() {
+            return Err(Refusal::Exists);
+        }
         let key = self.enter(draft, by)?;
         // A process is registered in one session at a time: the newest registration counts.
         for root in by.roots.iter().filter(|root| root.registered) {
-            let others = self
-                .roots
-                .get(&root.process)
-                .into_iter()
-                .flatten()
-                .filter(|other| **other != key);
-            for other in others.filter(|other| self.has_registered(**other, &root.process)) {
-                draft.push(What::Joined {
-                    key: *other,
-                    root: Root {
-                        registered: false,
-                        ..root.clone()
-                    },
-                });
+            let others = self.roots.get(&root.process).into_iter().flatten();
+            for other in others.filter(|other| **other != key) {
+                self.leave(draft, *other, root);
             }
         }
         Ok(())
     }
 
-    fn has_registered(&self, key: SessionKey, process: &Process) -> bool {
-        let session = self.sessions.get(&key);
-        session.is_some_and(|session| {
-            session
-                .roots
-                .iter()
-                .any(|root| root.registered && root.process == *process)
-        })
+    /// Takes a registration back. A session that holds nothing and was that process alone is over with it: a script that
+    /// registers itself again and again leaves no sessions behind.
+    fn leave(&self, draft: &mut Draft, key: SessionKey, root: &Root) {
+        let Some(session) = self.sessions.get(&key) else {
+            return;
+        };
+        let itself = |there: &&Root| there.process == root.process;
+        if !session
+            .roots
+            .iter()
+            .any(|there| itself(&there) && there.registered)
+        {
+            return;
+        }
+        if session.leases.is_empty() && session.roots.iter().all(|there| itself(&there)) {
+            let why = End::Ended;
+            draft.push(What::SessionEnded { key, why });
+            return;
+        }
+        let root = Root {
+            registered: false,
+            ..root.clone()
+        };
+        draft.push(What::Joined { key, root });
     }
 
-    fn decide_end(&self, draft: &mut Draft, id: &SessionId, uid: u32) -> Result<(), Refusal> {
+    /// A session is ended by root, and by its uid from its own pid namespace, from the mount's, or from below one of its
+    /// roots: what runs in a sandbox does not reach out of it.
+    fn decide_end(
+        &self,
+        draft: &mut Draft,
+        id: &SessionId,
+        uid: u32,
+        pidns: u64,
+        chain: &[Process],
+    ) -> Result<(), Refusal> {
         let session = self.session(id).ok_or(Refusal::NotFound)?;
-        if uid != session.uid && uid != 0 {
+        let near = pidns == 0
+            || pidns == session.pidns
+            || session
+                .roots
+                .iter()
+                .any(|root| chain.contains(&root.process));
+        if uid != 0 && (uid != session.uid || !near) {
             return Err(Refusal::NotPermitted);
         }
         draft.push(What::SessionEnded {

@@ -134,7 +134,10 @@ pub struct Handle {
 struct Registration {
     id: SessionId,
     walk: Arc<Walk>,
-    registered: bool,
+    /// Something was written to it, whatever came of it.
+    written: bool,
+    /// `O_EXCL`: it must not register a session that is there by then.
+    exclusive: bool,
 }
 
 /// The files of one mount.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
-use crate::lease::Name;
+use crate::lease::{Name, SessionId};
 
 /// How often a name that is free whenever it is looked at, and taken whenever it is claimed, is tried again.
 const ATTEMPTS: usize = 100;
@@ -53,7 +53,9 @@ impl Arguments {
             if record["session"] != me["session"] {
                 return Ok(self.held(&record, &tool::held_by(&name, &record)));
             }
-            if me["rule"] == "posix" {
+            // Also where this very script is registered in it: the others that share it are not.
+            let shared = SessionId::new(me["session"].as_str().unwrap_or_default().as_bytes());
+            if me["rule"] == "posix" || shared.is_ok_and(|id| id.posix_uid().is_some()) {
                 let text = format!(
                     "claims/{name}: held by your own terminal session (pid {}, {}), whose scripts all share it; \
                      give them sessions of their own with 'claimfs session run' or $CLAIMFS_SESSION",

@@ -129,12 +129,15 @@ impl Run {
     }
 
     fn unregistered(id: &str, error: &io::Error) -> Failure {
-        let exit = super::Exit::Held;
-        let text = match error.kind() {
-            io::ErrorKind::PermissionDenied => format!(
-                "sessions/{id}: the id belongs to a live session of another user or sandbox; choose another with --id"
+        let (exit, text) = match error.kind() {
+            io::ErrorKind::PermissionDenied => (
+                Exit::Held,
+                format!(
+                    "sessions/{id}: not yours to join: it is a live session of another user or sandbox, or the mount \
+                     cannot see this process; see 'claimfs whoami', or choose another with --id"
+                ),
             ),
-            _ => format!("sessions/{id}: {error}"),
+            _ => (Exit::Unavailable, format!("sessions/{id}: {error}")),
         };
         Failure { exit, text }
     }

@@ -7,17 +7,21 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::proc::{Stat, Status, environ, pid_namespace};
-use super::{Processes, exited, pidfd_euid, pidfd_inode, pidfd_open};
-use crate::identity::{Facts, Variable, View};
+use super::{
+    Processes, descriptor_limit, exited, is_shortage, pidfd_euid, pidfd_inode, pidfd_open,
+};
+use crate::identity::{Facts, Sight, Variable, View};
 use crate::lease::Process;
 
-/// How many processes are kept, each with two descriptors.
+/// How many processes are kept at most, each with two descriptors; never with more than a quarter of those that there
+/// may be, which are for the roots of sessions.
 const KNOWN_MAX: usize = 512;
 
 /// `ADDR_NO_RANDOMIZE` of personality(2).
@@ -28,6 +32,7 @@ pub(super) struct Cache {
     entries: Mutex<HashMap<u32, Entry>>,
     /// Whether the kernel lays out address spaces at random at all.
     random: bool,
+    max: usize,
 }
 
 #[derive(Debug)]
@@ -65,6 +70,7 @@ impl Cache {
         Self {
             entries: Mutex::default(),
             random,
+            max: KNOWN_MAX.min(descriptor_limit() / 8),
         }
     }
 
@@ -79,12 +85,23 @@ impl Cache {
             .is_some_and(|entry| !exited(&entry.pidfd))
     }
 
+    /// What a look comes to; if it lacks descriptors, what it comes to once all that are kept here are given back.
+    pub(super) fn relieved<T>(&self, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        look().or_else(|error| {
+            if !is_shortage(&error) {
+                return Err(error);
+            }
+            self.lock().clear();
+            look()
+        })
+    }
+
     fn keep(&self, entry: Entry) {
         let mut entries = self.lock();
-        if entries.len() >= KNOWN_MAX {
+        if entries.len() >= self.max {
             entries.retain(|_, entry| !exited(&entry.pidfd));
         }
-        if entries.len() >= KNOWN_MAX {
+        if entries.len() >= self.max {
             entries.clear();
         }
         entries.insert(entry.facts.process.pid, entry);
@@ -114,31 +131,61 @@ impl Entry {
         let stat = Stat::parse(&buffer[..length])?;
         let uid = || {
             let asked = pidfd_euid(&self.pidfd);
-            asked.or_else(|| Status::read(self.facts.process.pid).map(|status| status.uid))
+            asked.or_else(|| Some(Status::read(self.facts.process.pid).ok()?.uid))
         };
         let same = Mark::from(&stat) == self.mark && uid() == Some(self.facts.uid);
         (same && !exited(&self.pidfd)).then_some(stat)
     }
 }
 
+/// What an error of a look at a process means. One that has exited is gone, however the look failed.
+fn obstacle<T>(error: &io::Error, pidfd: Option<&OwnedFd>) -> Sight<T> {
+    if error.raw_os_error() == Some(libc::ESRCH) || pidfd.is_some_and(exited) {
+        Sight::Gone
+    } else if is_shortage(error) {
+        Sight::Failed
+    } else {
+        Sight::Hidden
+    }
+}
+
 impl Processes {
-    fn read(&self, pid: u32) -> Option<Entry> {
-        let pidfd = pidfd_open(pid).ok()?;
-        let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    fn read(&self, pid: u32) -> Sight<Entry> {
+        let pidfd = match pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => return obstacle(&error, None),
+        };
+        match self.read_behind(pid, &pidfd) {
+            // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
+            Ok(_) if exited(&pidfd) => Sight::Gone,
+            Ok(Some((stat, mark, facts))) => Sight::Seen(Entry {
+                pidfd,
+                stat,
+                mark,
+                facts,
+                variable: None,
+            }),
+            // A kernel thread is nobody's parent that matters.
+            Ok(None) => Sight::Hidden,
+            Err(error) => obstacle(&error, Some(&pidfd)),
+        }
+    }
+
+    fn read_behind(&self, pid: u32, pidfd: &OwnedFd) -> io::Result<Option<(File, Mark, Facts)>> {
+        let file = File::open(format!("/proc/{pid}/stat"))?;
         let mut buffer = [0; 1024];
-        let length = file.read_at(&mut buffer, 0).ok()?;
-        let stat = Stat::parse(&buffer[..length])?;
+        let length = file.read_at(&mut buffer, 0)?;
+        let stat = Stat::parse(&buffer[..length]).ok_or(io::ErrorKind::InvalidData)?;
         let status = Status::read(pid)?;
+        if status.kernel {
+            return Ok(None);
+        }
         let nested = status.local_pids.len() > 1;
         let pidns = if nested { pid_namespace(pid) } else { 0 };
-        // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
-        if exited(&pidfd) {
-            return None;
-        }
         let process = Process {
             pid,
             start: stat.start,
-            pidfs: pidfd_inode(&pidfd),
+            pidfs: pidfd_inode(pidfd)?,
         };
         let age = Duration::from_millis(stat.start.saturating_mul(1000) / self.ticks);
         let facts = Facts {
@@ -152,19 +199,11 @@ impl Processes {
             started: self.booted + age,
             adopted: false,
         };
-        Some(Entry {
-            mark: Mark::from(&stat),
-            pidfd,
-            stat: file,
-            facts,
-            variable: None,
-        })
+        let mark = Mark::from(&stat);
+        Ok(Some((file, mark, facts)))
     }
 
-    fn read_variable(&self, task: u32) -> Variable {
-        let Ok(environ) = environ(task) else {
-            return Variable::Unreadable;
-        };
+    fn read_variable(&self, environ: &[u8]) -> Variable {
         let set = |name: &Arc<str>| {
             let value = environ.split(|byte| *byte == 0).find_map(|entry| {
                 entry
@@ -190,44 +229,67 @@ impl Processes {
 }
 
 impl View for Processes {
-    fn facts(&self, pid: u32) -> Option<Facts> {
+    fn facts(&self, pid: u32) -> Sight<Facts> {
         let mut facts = if let Some(facts) = self.known.recall(pid) {
             facts
         } else {
-            let entry = self.read(pid)?;
+            let mut sight = self.read(pid);
+            if matches!(sight, Sight::Failed) {
+                // Out of descriptors: those that are kept for known processes come first.
+                self.known.lock().clear();
+                sight = self.read(pid);
+            }
+            let entry = match sight {
+                Sight::Seen(entry) => entry,
+                Sight::Gone => return Sight::Gone,
+                Sight::Hidden => return Sight::Hidden,
+                Sight::Failed => return Sight::Failed,
+            };
             let facts = entry.facts.clone();
             self.known.keep(entry);
             facts
         };
         let first_parent = self.first_parent(&facts.process);
         facts.adopted = first_parent.is_some_and(|parent| parent != facts.parent);
-        Some(facts)
+        Sight::Seen(facts)
     }
 
-    fn variable(&self, process: &Process, task: u32) -> Option<Variable> {
+    fn variable(&self, process: &Process, task: u32) -> Sight<Variable> {
         let same = |entry: &&mut Entry| entry.facts.process == *process;
-        let kept = self
-            .known
-            .lock()
-            .get_mut(&process.pid)
-            .filter(same)?
-            .variable
-            .clone();
-        if kept.is_some() {
-            return kept;
+        {
+            let mut entries = self.known.lock();
+            // Another request may have made room here: then the walk starts again.
+            let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
+                return Sight::Gone;
+            };
+            if let Some(variable) = &entry.variable {
+                return Sight::Seen(variable.clone());
+            }
         }
-        let variable = self.read_variable(task);
+        let environ = environ(task);
         let random = self.is_random(process.pid);
         let mut entries = self.known.lock();
-        let entry = entries.get_mut(&process.pid).filter(same)?;
-        let mut buffer = [0; 1024];
-        if entry.look_again(&mut buffer).is_some() {
-            if random && entry.mark.environ != 0 {
-                entry.variable = Some(variable.clone());
-            }
-            return Some(variable);
+        let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
+            return Sight::Gone;
+        };
+        if exited(&entry.pidfd) {
+            return Sight::Gone;
         }
-        // It has changed, but may be the caller, which is as it is: what was read is its own if it lives.
-        (!exited(&entry.pidfd)).then_some(variable)
+        let variable = match environ {
+            Ok(environ) => self.read_variable(&environ),
+            Err(error) if is_denied(&error) => return Sight::Hidden,
+            Err(error) if is_shortage(&error) => return Sight::Failed,
+            Err(_) => return Sight::Gone,
+        };
+        let mut buffer = [0; 1024];
+        if random && entry.mark.environ != 0 && entry.look_again(&mut buffer).is_some() {
+            entry.variable = Some(variable.clone());
+        }
+        Sight::Seen(variable)
     }
+}
+
+/// environ(7) of a process that the mount may not look into: another user's, or one that is not dumpable (prctl(2)).
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
 }

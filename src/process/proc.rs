@@ -46,12 +46,28 @@ pub(super) struct Stat<'a> {
     pub(super) environ: u64,
 }
 
-impl<'a> Stat<'a> {
-    pub(super) fn read(pid: u32, text: &'a mut Vec<u8>) -> Option<Self> {
-        *text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(text)
+impl Stat<'static> {
+    /// The stat of a process, its command left out.
+    pub(super) fn read(pid: u32) -> io::Result<Self> {
+        let text = fs::read(format!("/proc/{pid}/stat"))?;
+        let Stat {
+            parent,
+            sid,
+            start,
+            environ,
+            ..
+        } = Stat::parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self {
+            command: Cow::Borrowed(""),
+            parent,
+            sid,
+            start,
+            environ,
+        })
     }
+}
 
+impl<'a> Stat<'a> {
     /// The command stands in parentheses and may contain any of them, so the last one ends it.
     pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
         let open = text.iter().position(|byte| *byte == b'(')?;
@@ -76,31 +92,36 @@ impl<'a> Stat<'a> {
 /// What `/proc/PID/status` says (proc(5)).
 #[derive(Default)]
 pub(super) struct Status {
-    pub(super) tgid: Option<u32>,
+    pub(super) tgid: u32,
     pub(super) uid: u32,
     pub(super) local_pids: Vec<u32>,
+    /// It is a kernel thread.
+    pub(super) kernel: bool,
 }
 
 impl Status {
-    pub(super) fn read(task: u32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{task}/status")).ok()?;
+    pub(super) fn read(task: u32) -> io::Result<Self> {
+        let text = fs::read(format!("/proc/{task}/status"))?;
+        Self::parse(&String::from_utf8_lossy(&text)).ok_or(io::ErrorKind::InvalidData.into())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
         let mut status = Self::default();
-        let mut kernel = false;
-        for line in String::from_utf8_lossy(&text).lines() {
+        for line in text.lines() {
             let Some((key, value)) = line.split_once(':') else {
                 continue;
             };
             let mut numbers = value.split_ascii_whitespace().map(str::parse::<u32>);
             match key {
-                "Tgid" => status.tgid = numbers.next()?.ok(),
+                "Tgid" => status.tgid = numbers.next()?.ok()?,
                 // Real, effective, saved, file system.
                 "Uid" => status.uid = numbers.nth(1)?.ok()?,
                 "NSpid" => status.local_pids = numbers.filter_map(Result::ok).collect(),
-                "Kthread" => kernel = value.trim() == "1",
+                "Kthread" => status.kernel = value.trim() == "1",
                 _ => {}
             }
         }
-        if kernel { None } else { Some(status) }
+        (status.tgid != 0).then_some(status)
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use super::Inner;
-use crate::identity::Walk;
+use crate::identity::{Sight, View, Walk};
 use crate::lease::{
-    Command, Event, Ino, Member, Name, Process, Refusal, SessionId, SessionKey, Token, What,
+    Command, Event, Ino, Member, Name, Process, Refusal, Root, Rule, SessionId, SessionKey, Token,
+    What,
 };
 use crate::process::Watch;
 use crate::record;
@@ -41,6 +42,17 @@ impl Inner {
         false
     }
 
+    /// Looks at every session. Whether any was over.
+    pub(super) fn judge_all(&mut self) -> bool {
+        let sessions = self.table.sessions(SessionKey(0));
+        let keys: Vec<SessionKey> = sessions.map(|session| session.key).collect();
+        let mut over = false;
+        for key in keys {
+            over |= !self.judge(key);
+        }
+        over
+    }
+
     pub(super) fn judge_name(&mut self, name: &Name) {
         if let Some((_, inode, _)) = self.table.last(name) {
             self.judge(inode.holder);
@@ -68,7 +80,25 @@ impl Inner {
     pub(super) fn member(&mut self, walk: &Walk) -> Result<Member, Refusal> {
         let member = walk.member(|process| self.table.registered(process))?;
         self.judge_id(&member.id);
+        if member.rule == Rule::Posix && !self.is_same_terminal(walk, &member) {
+            return Err(Refusal::NotPermitted);
+        }
         Ok(member)
+    }
+
+    /// Whether the live session of this id, if there is one, is the POSIX session that the caller is in. The number of one
+    /// whose processes have all left it, by setsid(2), is given out again, though they live: then it is another's.
+    fn is_same_terminal(&self, walk: &Walk, member: &Member) -> bool {
+        let Some(session) = self.table.session(&member.id) else {
+            return true;
+        };
+        let sid = walk.caller().sid;
+        let kin = |root: &Root| member.roots.iter().any(|own| own.process == root.process);
+        let there = |root: &Root| match self.processes.facts(root.process.pid) {
+            Sight::Seen(facts) => facts.process == root.process && facts.sid == sid,
+            Sight::Gone | Sight::Hidden | Sight::Failed => false,
+        };
+        session.roots.iter().any(kin) || session.roots.iter().any(there)
     }
 
     pub(super) fn died(&mut self, process: Process) {
@@ -89,13 +119,15 @@ impl Inner {
         }
     }
 
-    /// Carries out a command that no rule refuses. If it cannot be written down the state stays: held.
-    pub(super) fn settle(&mut self, command: &Command) {
-        if let Err(refusal) = self.transact(command) {
+    /// Carries out a command that no rule refuses. If it cannot be written down the state stays: held. Whether it could.
+    pub(super) fn settle(&mut self, command: &Command) -> bool {
+        let settled = self.transact(command);
+        if let Err(refusal) = settled {
             log::error!(
                 "{command:?} could not be recorded ({refusal:?}); what it concerns stays held"
             );
         }
+        settled.is_ok()
     }
 
     /// The write path.

@@ -89,19 +89,15 @@ impl Table {
     /// The session that rule 1 gives the descendants of a process, and whether the process itself was registered in
     /// it, or is a root of it only as a claimant below one that was.
     pub fn registered(&self, process: &Process) -> Option<(&SessionId, bool)> {
-        let sessions = self
-            .roots
-            .get(process)?
-            .iter()
-            .filter_map(|key| self.sessions.get(key));
+        let sessions = self.roots.get(process)?.iter();
         let mut found = None;
-        for session in sessions.filter(|session| session.rule == Rule::Registered) {
-            let registered = session
-                .roots
-                .iter()
-                .any(|root| root.process == *process && root.registered);
-            if registered || found.is_none() {
-                found = Some((&session.id, registered));
+        for session in sessions.filter_map(|key| self.sessions.get(key)) {
+            let itself = |root: &Root| root.process == *process && root.registered;
+            if session.roots.iter().any(itself) {
+                return Some((&session.id, true));
+            }
+            if session.rule == Rule::Registered && found.is_none() {
+                found = Some((&session.id, false));
             }
         }
         found
@@ -199,8 +195,9 @@ impl Table {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
-        if root.registered {
-            // Whatever made it, a session with a registered root is one that rule 1 finds.
+        if root.registered && session.rule != Rule::Posix {
+            // What descends from its roots belongs to it from now on. Not so a terminal's: there a registration is for
+            // that process and what is below it, and whoever else claimed there goes on under rule 5.
             session.rule = Rule::Registered;
         }
         if let Some(there) = session

@@ -25,6 +25,7 @@ impl Tree {
         name: &[u8],
         mode: u16,
         exclusive: bool,
+        truncate: bool,
     ) -> Result<(Attr, Handle), Refusal> {
         match parent {
             CLAIMS => {
@@ -33,9 +34,9 @@ impl Tree {
                     uid: caller.uid,
                     gid: caller.gid,
                 };
-                let ino = self
-                    .store
-                    .claim(caller, &Name::new(name)?, creation, exclusive)?;
+                let ino =
+                    self.store
+                        .claim(caller, &Name::new(name)?, creation, exclusive, truncate)?;
                 Ok((
                     self.attr(ino.0)?,
                     Handle {
@@ -49,7 +50,7 @@ impl Tree {
                 if exclusive && self.store.session(&id, |_, _| ()).is_some() {
                     return Err(Refusal::Exists);
                 }
-                let handle = self.registration(caller, id)?;
+                let handle = self.registration(caller, id, exclusive)?;
                 Ok((self.attr(handle.fh)?, handle))
             }
             _ => Err(Refusal::NotPermitted),
@@ -66,6 +67,8 @@ impl Tree {
     ) -> Result<Handle, Refusal> {
         match ino {
             ROOT | CLAIMS | SESSIONS => Err(Refusal::IsDirectory),
+            // Root passes every mode, but these are not for writing.
+            ..FIRST_INO if write && ino != CONTROL => Err(Refusal::Denied),
             ..FIRST_INO => Ok(self.snapshot()),
             FIRST_INO..SESSION_INO => {
                 self.store.open(caller, Ino(ino), write, truncate)?;
@@ -78,7 +81,7 @@ impl Tree {
                 let id = self
                     .session(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
-                self.registration(caller, id)
+                self.registration(caller, id, false)
             }
             _ => Ok(self.snapshot()),
         }
@@ -91,7 +94,12 @@ impl Tree {
         }
     }
 
-    fn registration(&self, caller: Caller, id: SessionId) -> Result<Handle, Refusal> {
+    fn registration(
+        &self,
+        caller: Caller,
+        id: SessionId,
+        exclusive: bool,
+    ) -> Result<Handle, Refusal> {
         let walk = Arc::new(self.store.walk(caller)?);
         let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
         guard(&self.registrations).insert(
@@ -99,7 +107,8 @@ impl Tree {
             Registration {
                 id,
                 walk,
-                registered: false,
+                written: false,
+                exclusive,
             },
         );
         Ok(Handle { fh, stream: true })
@@ -234,13 +243,16 @@ impl Tree {
     }
 
     pub(super) fn register(&self, fh: u64, body: &[u8]) -> Result<(), Refusal> {
-        let open = guard(&self.registrations);
-        let Registration { id, walk, .. } = open.get(&fh).ok_or(Refusal::Lost)?;
-        let (id, walk) = (id.clone(), Arc::clone(walk));
-        drop(open);
-        self.store.register(&walk, &id, body)?;
+        let mut registrations = guard(&self.registrations);
+        let open = registrations.get_mut(&fh).ok_or(Refusal::Lost)?;
+        // Whatever comes of it, this file was not left empty.
+        open.written = true;
+        let (id, walk, exclusive) = (open.id.clone(), Arc::clone(&open.walk), open.exclusive);
+        drop(registrations);
+        self.store.register(&walk, &id, body, exclusive)?;
+        // From here on it is this descriptor's own session that is there.
         if let Some(open) = guard(&self.registrations).get_mut(&fh) {
-            open.registered = true;
+            open.exclusive = false;
         }
         Ok(())
     }
@@ -257,9 +269,10 @@ impl Tree {
         if let Some(Registration {
             id,
             walk,
-            registered: false,
+            written: false,
+            exclusive,
         }) = open
-            && let Err(refusal) = self.store.register(&walk, &id, b"")
+            && let Err(refusal) = self.store.register(&walk, &id, b"", exclusive)
         {
             log::warn!(
                 "sessions/{id}: not registered, since the file was left empty and {refusal:?}"

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use claimfs::identity::{Facts, SESSION_VARIABLES, Variable, View, Walk, walk};
+use claimfs::identity::{Facts, SESSION_VARIABLES, Sight, Variable, View, Walk, walk};
 use claimfs::lease::{Member, Process, Refusal, Rule, SessionId};
 
 const UID: u32 = 1000;
@@ -33,19 +33,23 @@ struct Tree {
 }
 
 impl View for Tree {
-    fn facts(&self, pid: u32) -> Option<Facts> {
+    fn facts(&self, pid: u32) -> Sight<Facts> {
         self.look(Look::Facts(pid));
-        self.facts.borrow().get(&pid).cloned()
+        let facts = self.facts.borrow().get(&pid).cloned();
+        facts.map_or(Sight::Gone, Sight::Seen)
     }
 
-    fn variable(&self, process: &Process, task: u32) -> Option<Variable> {
+    fn variable(&self, process: &Process, task: u32) -> Sight<Variable> {
         self.look(Look::Variable(task));
         let facts = self.facts.borrow();
-        facts
+        if facts
             .get(&process.pid)
-            .filter(|facts| facts.process == *process)?;
+            .is_none_or(|facts| facts.process != *process)
+        {
+            return Sight::Gone;
+        }
         let variables = self.variables.borrow();
-        Some(
+        Sight::Seen(
             variables
                 .get(&task)
                 .cloned()

@@ -106,6 +106,7 @@ impl Op {
                 by,
                 creation: creation(by.uid),
                 exclusive,
+                truncate: false,
             },
             Self::Reclaim { ino, truncate } => Command::Reclaim {
                 ino: Ino(ino),
@@ -128,8 +129,16 @@ impl Op {
                 noreplace,
                 by,
             },
-            Self::Join => Command::Join { by },
-            Self::End { id, uid } => Command::End { id, uid },
+            Self::Join => Command::Join {
+                exclusive: false,
+                by,
+            },
+            Self::End { id, uid } => Command::End {
+                id,
+                uid,
+                pidns: 0,
+                chain: &[],
+            },
             Self::Died { process } => Command::Died { process },
             Self::Sweep { limit } => Command::Sweep { limit },
             Self::Forget { ino } => Command::Forget { ino: Ino(ino) },
@@ -186,6 +195,7 @@ struct Scope {
     uid: u32,
     pidns: u64,
     by_rule_1: bool,
+    terminal: bool,
     /// Process, whether it was registered, and a number that rises with each join of anything.
     roots: Vec<(Process, bool, u64)>,
 }
@@ -253,10 +263,7 @@ impl Model {
                 let key = self.join(by, told, &mut expected)?;
                 let registered = by.roots.iter().filter(|root| root.registered);
                 for root in registered.map(|root| root.process) {
-                    let others = self.sessions.values_mut().filter(|s| s.key != key);
-                    for there in others.flat_map(|s| &mut s.roots) {
-                        there.1 &= there.0 != root;
-                    }
+                    self.unregister(root, key);
                 }
             }
             Op::End { id, uid } => {
@@ -331,6 +338,36 @@ impl Model {
         Ok(())
     }
 
+    /// A process is registered in one session at a time; what it was alone in, and what holds nothing, is over.
+    fn unregister(&mut self, root: Process, but: u64) {
+        let holders: Vec<u64> = self
+            .claims
+            .values()
+            .map(|(_, ino)| self.files[ino].holder)
+            .collect();
+        let mut over = Vec::new();
+        for (id, scope) in self
+            .sessions
+            .iter_mut()
+            .filter(|(_, scope)| scope.key != but)
+        {
+            let alone = scope.roots.len() == 1 && !holders.contains(&scope.key);
+            for there in scope
+                .roots
+                .iter_mut()
+                .filter(|there| there.0 == root && there.1)
+            {
+                there.1 = false;
+                if alone {
+                    over.push(id.clone());
+                }
+            }
+        }
+        for id in over {
+            self.over(&id, End::Ended);
+        }
+    }
+
     fn joinable(&self, by: &Member) -> Result<Option<u64>, Refusal> {
         let Some(scope) = self.sessions.get(&by.id) else {
             return Ok(None);
@@ -351,6 +388,7 @@ impl Model {
                 uid: by.uid,
                 pidns: by.pidns,
                 by_rule_1: by.rule == Rule::Registered,
+                terminal: by.rule == Rule::Posix,
                 roots: Vec::new(),
             };
             self.sessions.insert(by.id.clone(), scope);
@@ -358,7 +396,7 @@ impl Model {
         let scope = self.sessions.get_mut(&by.id).unwrap();
         for root in &by.roots {
             self.joins += 1;
-            scope.by_rule_1 |= root.registered;
+            scope.by_rule_1 |= root.registered && !scope.terminal;
             match scope.roots.iter_mut().find(|r| r.0 == root.process) {
                 Some(there) => there.1 |= root.registered,
                 None => scope
@@ -400,9 +438,16 @@ impl Model {
     }
 
     fn registered(&self, process: &Process) -> Option<(&SessionId, bool)> {
-        let sessions = self.sessions.iter().filter(|(_, s)| s.by_rule_1);
-        let mut roots: Vec<_> = sessions
-            .flat_map(|(id, s)| s.roots.iter().map(move |root| (id, root)))
+        let named = |s: &Scope, root: &(Process, bool, u64)| s.by_rule_1 || root.1;
+        let mut roots: Vec<_> = self
+            .sessions
+            .iter()
+            .flat_map(|(id, s)| {
+                s.roots
+                    .iter()
+                    .filter(move |root| named(s, root))
+                    .map(move |root| (id, root))
+            })
             .filter(|(_, root)| root.0 == *process)
             .collect();
         roots.sort_by_key(|(_, root)| (!root.1, root.2));
@@ -1000,6 +1045,7 @@ fn claim<'a>(of: &str, by: &'a Member) -> Command<'a> {
         by,
         creation: creation(by.uid),
         exclusive: true,
+        truncate: false,
     }
 }
 
@@ -1074,6 +1120,7 @@ fn a_recycled_pid_is_another_process() {
         run(
             &mut table,
             &Command::Join {
+                exclusive: false,
                 by: &registrant("old", process(10)),
             },
         )
@@ -1154,7 +1201,13 @@ fn a_session_is_joined_by_its_own_uid_and_namespace_or_by_a_related_tree() {
         let before = table.seq();
         assert_eq!(run(&mut table, &claim("y", by)), Err(Refusal::NotPermitted));
         assert_eq!(
-            run(&mut table, &Command::Join { by }),
+            run(
+                &mut table,
+                &Command::Join {
+                    exclusive: false,
+                    by
+                }
+            ),
             Err(Refusal::NotPermitted)
         );
         // Of a name that is held, another session is told what anybody is.
@@ -1213,6 +1266,7 @@ fn the_limit_counts_live_leases_only() {
         by: &a,
         creation: creation(1000),
         exclusive: false,
+        truncate: false,
     };
     assert_eq!(run(&mut table, &again), Ok(vec![]));
 
@@ -1238,7 +1292,12 @@ fn only_its_uid_and_root_end_a_session() {
     for (uid, may) in [(1001, false), (1000, true), (0, true)] {
         let mut table = Table::new(10);
         run(&mut table, &claim("x", &member("w", &[process(10)]))).unwrap();
-        let end = |id| Command::End { id, uid };
+        let end = |id| Command::End {
+            id,
+            uid,
+            pidns: 0,
+            chain: &[],
+        };
         assert_eq!(run(&mut table, &end(id("v"))), Err(Refusal::NotFound));
         let ended = run(&mut table, &end(id("w")));
         if !may {
@@ -1261,15 +1320,48 @@ fn only_its_uid_and_root_end_a_session() {
 fn a_process_is_registered_in_one_session_at_a_time() {
     let mut table = Table::new(10);
     let (first, second) = (registrant("a", process(10)), registrant("b", process(10)));
-    run(&mut table, &Command::Join { by: &first }).unwrap();
-    assert_eq!(run(&mut table, &Command::Join { by: &first }), Ok(vec![]));
-    run(&mut table, &Command::Join { by: &second }).unwrap();
+    run(
+        &mut table,
+        &Command::Join {
+            exclusive: false,
+            by: &first,
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        run(
+            &mut table,
+            &Command::Join {
+                exclusive: false,
+                by: &first
+            }
+        ),
+        Ok(vec![])
+    );
+    // Each holds something, or it would be over without its only process.
+    run(&mut table, &claim("x", &first)).unwrap();
+    run(
+        &mut table,
+        &Command::Join {
+            exclusive: false,
+            by: &second,
+        },
+    )
+    .unwrap();
+    run(&mut table, &claim("y", &second)).unwrap();
     assert_eq!(table.registered(&process(10)), Some((&id("b"), true)));
     let registered =
         |table: &Table, session| table.session(&id(session)).unwrap().roots[0].registered;
     assert!(!registered(&table, "a") && registered(&table, "b"));
     // And back again: the newest registration counts.
-    run(&mut table, &Command::Join { by: &first }).unwrap();
+    run(
+        &mut table,
+        &Command::Join {
+            exclusive: false,
+            by: &first,
+        },
+    )
+    .unwrap();
     assert_eq!(table.registered(&process(10)), Some((&id("a"), true)));
     assert!(registered(&table, "a") && !registered(&table, "b"));
     // It is still a root of both, and both go with it.
@@ -1288,6 +1380,7 @@ fn a_claimant_below_a_registered_root_is_a_root_but_not_registered() {
     run(
         &mut table,
         &Command::Join {
+            exclusive: false,
             by: &registrant("w", process(10)),
         },
     )
@@ -1464,6 +1557,8 @@ fn sweeping_writes_down_at_most_so_many_and_all_in_the_end() {
     let end = Command::End {
         id: id("b"),
         uid: 1000,
+        pidns: 0,
+        chain: &[],
     };
     run(&mut table, &end).unwrap();
     let mut gone = Vec::new();
@@ -1483,4 +1578,67 @@ fn sweeping_writes_down_at_most_so_many_and_all_in_the_end() {
     ];
     assert_eq!(gone, expected);
     assert_eq!(run(&mut table, &Command::Sweep { limit: 4 }), Ok(vec![]));
+}
+
+#[test]
+fn a_session_that_holds_nothing_is_over_when_its_only_process_registers_elsewhere() {
+    let mut table = Table::new(10);
+    for round in 0..100 {
+        let by = registrant(&format!("s{round}"), process(10));
+        let exclusive = true;
+        run(&mut table, &Command::Join { exclusive, by: &by }).unwrap();
+        assert_eq!(table.session_count(), 1);
+        // The id is taken now, for whoever insists on a new one.
+        let again = run(&mut table, &Command::Join { exclusive, by: &by });
+        assert_eq!(again.map(|_| ()), Err(Refusal::Exists));
+    }
+}
+
+#[test]
+fn a_terminals_session_makes_nobody_registered_who_is_not() {
+    let mut table = Table::new(10);
+    let mut by = member("sid-10-uid-1000", &[process(10), process(20)]);
+    by.rule = Rule::Posix;
+    run(&mut table, &claim("x", &by)).unwrap();
+    let exclusive = false;
+    let by = registrant("sid-10-uid-1000", process(20));
+    run(&mut table, &Command::Join { exclusive, by: &by }).unwrap();
+    assert_eq!(table.registered(&process(20)), Some((&by.id, true)));
+    assert_eq!(table.registered(&process(10)), None);
+}
+
+#[test]
+fn a_sandbox_ends_its_own_sessions_and_none_outside() {
+    let end = |table: &mut Table, pidns, chain: &[Process]| {
+        let (id, uid) = (id("w"), 1000);
+        let end = Command::End {
+            id,
+            uid,
+            pidns,
+            chain,
+        };
+        run(table, &end).map(|_| ())
+    };
+    let start = |pidns| {
+        let mut table = Table::new(10);
+        let mut by = member("w", &[process(10)]);
+        by.pidns = pidns;
+        run(&mut table, &claim("x", &by)).unwrap();
+        table
+    };
+    assert_eq!(
+        end(&mut start(0), 7, &[process(30)]),
+        Err(Refusal::NotPermitted)
+    );
+    assert_eq!(
+        end(&mut start(8), 7, &[process(30)]),
+        Err(Refusal::NotPermitted)
+    );
+    assert_eq!(end(&mut start(7), 7, &[process(30)]), Ok(()));
+    assert_eq!(end(&mut start(7), 0, &[process(30)]), Ok(()));
+    assert_eq!(
+        end(&mut start(0), 7, &[process(30), process(10)]),
+        Ok(()),
+        "it descends from a root"
+    );
 }
