@@ -101,6 +101,32 @@ fn claim_of_a_name_of_ones_own_terminal_session_is_refused() {
 }
 
 #[test]
+fn regression_a_registration_in_a_terminals_session_is_not_for_all_of_it() {
+    let Some(mount) = Mount::new() else { return };
+    // The terminal's shell claims from a POSIX session of its own, which registers it; then two of its scripts contend.
+    let text = "setsid --wait \"$claimfs\" claim bar; sh -c '\"$claimfs\" claim x; echo $?; :'; \
+                sh -c '\"$claimfs\" claim x 2>&1; echo $?; :'; read x";
+    let mut script = mount.sh(text);
+    script
+        .env("claimfs", CLAIMFS)
+        .env("CLAIMFS_MOUNT", &mount.dir);
+    let mut script = Guard::spawn(script.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    assert!(
+        script
+            .line()
+            .starts_with("claims/bar: taken by session sid-")
+    );
+    assert!(script.line().starts_with("claims/x: taken by session sid-"));
+    assert_eq!(script.line(), "0");
+    assert!(
+        script
+            .line()
+            .contains("claims/x: held by your own terminal session")
+    );
+    assert_eq!(script.line(), "1");
+}
+
+#[test]
 fn a_claim_does_not_die_with_the_command_that_made_it() {
     let Some(mount) = Mount::new() else { return };
     // The variable is on the command alone, so the command alone would be the session's root.

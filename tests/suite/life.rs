@@ -318,6 +318,8 @@ echo "--- without user_allow_other"
 user "$1/claimfs" mount --allow-other "$home/m"
 echo "exit $?"
 echo "--- as it should be"
+# Also where the processes of others are hidden from it.
+mount -t proc -o hidepid=2 proc /proc || exit 1
 user "$1/claimfs" mount "$home/m"
 echo "exit $?"
 user env CLAIMFS_SESSION=u1 sh -c 'set -C; echo > m/claims/x && cat m/claims/x'

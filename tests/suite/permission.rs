@@ -198,3 +198,20 @@ fn a_private_mount_is_its_owners_alone() {
     let (code, _, err) = text(&command.output().unwrap());
     assert!(code != 0 && err.contains("Permission denied"), "{err}");
 }
+
+#[test]
+fn a_sandbox_does_not_end_the_sessions_outside_of_it() {
+    let Some(mount) = shared() else { return };
+    let mut command = mount.sh("echo > claims/x; echo done; read x");
+    command.uid(USER).gid(USER).env("CLAIMFS_SESSION", "u1");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = crate::support::Guard::spawn(&mut command);
+    assert_eq!(holder.line(), "done");
+    let user = "setpriv --reuid 4242 --regid 4242 --clear-groups";
+    let inside = format!("unshare --pid --fork --kill-child {user} rm -f sessions/u1");
+    let (_, _, err) = text(&mount.sh(&inside).output().unwrap());
+    assert!(err.contains("Operation not permitted"), "{err}");
+    assert_eq!(mount.claims(), ["x"]);
+    mount.run(&format!("{user} rm sessions/u1"));
+    assert_eq!(mount.claims(), [""; 0]);
+}

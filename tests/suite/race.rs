@@ -200,27 +200,51 @@ done
 cd / && "$claimfs" umount "$1/mount"
 "#;
 
+/// The number of a POSIX session whose processes have all left it is given out again, while one of them lives and holds.
+const REUSED_SID: &str = r#"
+"$claimfs" mount --state-dir "$1/state" "$1/mount" > "$1/out" && cd "$1/mount" || exit 1
+sh -c 'exec setsid sh -c "sh -c \"echo > claims/x; exec setsid sleep 60\" & while :; do :; done"' & leader=$!
+comm=; until [ "$comm" = sleep ]; do
+    holder=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' claims/x 2> /dev/null)
+    [ -z "$holder" ] || read -r comm < /proc/$holder/comm
+done
+kill -9 $leader; wait $leader 2> /dev/null
+cat claims/x > "$1/record"
+echo $((leader - 1)) > /proc/sys/kernel/ns_last_pid
+sh -c 'exec setsid sh -c "cat self > $1/self; rm -f claims/x; echo > claims/x" sh "$1"' sh "$1" 2> "$1/refused" & stranger=$!
+wait $stranger
+echo "reused $((stranger == leader))"
+grep -c "Operation not permitted" "$1/refused"
+cmp "$1/record" claims/x && echo "held still"
+kill $holder
+until [ ! -e claims/x ]; do :; done
+sh -c 'exec setsid sh -c "set -C; echo > claims/x && echo granted"'
+cd / && "$claimfs" umount "$1/mount"
+"#;
+
 #[test]
-fn a_recycled_pid_is_not_the_dead_holder() {
-    if !root_or_skip("make a pid namespace and choose pids in it") || !crate::support::can_mount() {
+fn regression_a_reused_session_number_is_not_the_holders_terminal() {
+    let Some(text) = in_pid_namespace(REUSED_SID) else {
         return;
-    }
-    let temp = TempDir::new();
+    };
+    assert_eq!(text, "reused 1\n2\nheld still\ngranted\n");
+}
+
+/// Runs a script in a pid namespace of its own, with a directory as its argument: what it printed.
+fn in_pid_namespace(script: &str) -> Option<String> {
+    let able =
+        root_or_skip("make a pid namespace and choose pids in it") && crate::support::can_mount();
+    let temp = able.then(TempDir::new)?;
     let mut command = Command::new("timeout");
-    command
-        .args([
-            "60",
-            "unshare",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "sh",
-            "-c",
-            RECYCLE,
-            "sh",
-        ])
-        .arg(temp.path());
+    command.args([
+        "60",
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
+    command.args(["sh", "-c", script, "sh"]).arg(temp.path());
     plain(&mut command);
     let output = command
         .env("claimfs", CLAIMFS)
@@ -228,12 +252,43 @@ fn a_recycled_pid_is_not_the_dead_holder() {
         .output()
         .unwrap();
     unmount(&temp.path().join("mount"));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let expected = "recycled 1\ngranted\nfree again\n".repeat(2);
-    assert_eq!(
-        text,
-        expected,
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_recycled_pid_is_not_the_dead_holder() {
+    let Some(text) = in_pid_namespace(RECYCLE) else {
+        return;
+    };
+    assert_eq!(text, "recycled 1\ngranted\nfree again\n".repeat(2));
+}
+
+/// A server that may have few descriptors open. Each claimant is the child of a shell that carries the same variable.
+const SHORTAGE: &str = r#"
+ulimit -n 64
+"$claimfs" mount --state-dir "$1/state" "$1/mount" > "$1/out" && cd "$1/mount" || exit 1
+i=0; while [ $i -lt 60 ]; do
+    i=$((i + 1))
+    CLAIMFS_SESSION=w$i sh -c 'sh -c "set -C; echo > claims/$1 && echo \$\$ > $2/got.$1; exec sleep 60" sh "$1" "$2" &
+        until grep -q sleep /proc/$!/comm; do :; done' sh n$i "$1" 2> /dev/null
+done
+held=0; lost=0
+for got in "$1"/got.*; do
+    if [ -e "claims/${got##*.}" ]; then held=$((held + 1)); else lost=$((lost + 1)); fi
+done
+echo "some held: $((held > 5)), all held: $((held < 60)), lost: $lost"
+kill $(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' leases)
+until [ -z "$(ls claims)" ]; do :; done
+i=0; while [ $i -lt 200 ]; do i=$((i + 1)); cat self > /dev/null || echo "self fails"; done
+sh -c 'set -C; echo > claims/x && echo granted'
+cd / && "$claimfs" umount "$1/mount"
+"#;
+
+#[test]
+fn regression_a_shortage_of_descriptors_is_no_proof_of_death() {
+    let Some(text) = in_pid_namespace(SHORTAGE) else {
+        return;
+    };
+    assert_eq!(text, "some held: 1, all held: 1, lost: 0\ngranted\n");
 }

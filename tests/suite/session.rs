@@ -507,3 +507,45 @@ fn self_lists_the_processes_that_a_lease_would_live_by() {
     let after = json(&worker.line());
     assert_eq!(after["live"], true);
 }
+
+// What a review found, and what must not come back.
+
+#[test]
+fn regression_a_refused_registration_registers_nothing_when_it_is_closed() {
+    let Some(mount) = Mount::new() else { return };
+    let text =
+        "echo 999999 > sessions/bad; echo junk > sessions/bad; cat self; ls sessions; echo end";
+    let output = mount.sh(text).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (me, rest) = text.split_once('\n').unwrap();
+    assert_eq!(json(me)["rule"], "posix");
+    assert_eq!(rest, "end\n");
+}
+
+#[test]
+fn regression_an_exclusive_registration_is_granted_once() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut one, mut two) = (mount.actor(None), mount.actor(None));
+    let flags = O_WRONLY | O_CREAT | O_EXCL;
+    let (first, second) = (
+        one.open("sessions/w", flags).unwrap(),
+        two.open("sessions/w", flags).unwrap(),
+    );
+    one.write(first, &one.pid().to_string()).unwrap();
+    assert_eq!(two.write(second, &two.pid().to_string()), Err(EEXIST));
+    two.close(second).unwrap();
+    assert_eq!(roots(&mount, "w"), [u64::from(one.pid())]);
+    // Its own session is no obstacle to a second word about it.
+    one.write(first, &one.pid().to_string()).unwrap();
+}
+
+#[test]
+fn a_create_that_finds_its_own_claim_truncates_it() {
+    let Some(mount) = Mount::new() else { return };
+    let mut me = mount.actor(Some("w1"));
+    let fd = me.open("claims/x", O_WRONLY | O_CREAT | O_TRUNC).unwrap();
+    me.write(fd, "a long body").unwrap();
+    let fd = me.open("claims/x", O_WRONLY | O_CREAT | O_TRUNC).unwrap();
+    me.write(fd, "short").unwrap();
+    assert_eq!(mount.read("claims/x"), "short");
+}
