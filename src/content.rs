@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use crate::lease::{Attributes, Change, Creation, Refusal};
+use crate::lease::{Attributes, Change, Creation, Refusal, Shape};
 
 /// The largest body of a claim, in bytes (EFBIG past it).
 pub const BODY_MAX: usize = 64 * 1024;
@@ -20,6 +20,8 @@ pub const RECORD_TAGS: &str = "user.claimfs.";
 /// The inode behind a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
+    /// File, directory or symlink: for good.
+    pub shape: Shape,
     body: Vec<u8>,
     /// Permission bits.
     pub mode: u16,
@@ -37,9 +39,10 @@ pub struct Content {
 }
 
 impl Content {
-    /// An empty file.
+    /// An empty file or directory, or a symlink.
     pub fn new(creation: Creation, at: SystemTime) -> Self {
         Self {
+            shape: creation.shape,
             body: Vec::new(),
             mode: creation.mode,
             uid: creation.uid,
@@ -56,14 +59,17 @@ impl Content {
         &self.body
     }
 
-    /// The size in bytes.
+    /// The size in bytes: of a symlink, that of its target.
     pub fn size(&self) -> u64 {
-        self.body.len() as u64
+        match &self.shape {
+            Shape::File | Shape::Directory => self.body.len() as u64,
+            Shape::Symlink(target) => target.len() as u64,
+        }
     }
 
-    /// Nothing in it but white space: such a claim reads as its record.
+    /// A file with nothing in it but white space: such a claim reads as its record.
     pub fn is_blank(&self) -> bool {
-        self.body.iter().all(u8::is_ascii_whitespace)
+        self.shape == Shape::File && self.body.iter().all(u8::is_ascii_whitespace)
     }
 
     /// The holder's extended attributes.
@@ -71,7 +77,8 @@ impl Content {
         &self.tags
     }
 
-    /// Whether a change would pass a limit: [`Refusal::TooLarge`] (EFBIG) for the body, [`Refusal::Full`] (ENOSPC)
+    /// Whether a change is none for this shape ([`Refusal::IsDirectory`], EISDIR, or [`Refusal::Invalid`], EINVAL, for
+    /// bytes), or would pass a limit: [`Refusal::TooLarge`] (EFBIG) for the body, [`Refusal::Full`] (ENOSPC)
     /// for the attributes, [`Refusal::NoAttribute`] (ENODATA) for removing one that is not there,
     /// [`Refusal::NotPermitted`] (EPERM) for one that is the record's.
     pub fn check(&self, change: &Change) -> Result<(), Refusal> {
@@ -82,6 +89,11 @@ impl Content {
             Change::Attributes(_) => return Ok(()),
             Change::Tag { name, value } => return self.check_tag(name, value.as_deref()),
         };
+        match self.shape {
+            Shape::File => {}
+            Shape::Directory => return Err(Refusal::IsDirectory),
+            Shape::Symlink(_) => return Err(Refusal::Invalid),
+        }
         match end {
             Some(end) if end <= BODY_MAX as u64 => Ok(()),
             _ => Err(Refusal::TooLarge),

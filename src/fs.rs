@@ -15,6 +15,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use fuser::{
@@ -30,8 +31,8 @@ use self::convert::{
 };
 use self::errno::{errno, errno_name};
 use self::permit::{EXECUTE, WRITE, owns, wants};
-use crate::lease::{Attributes, NAME_MAX, Refusal};
-use crate::tree::Tree;
+use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
+use crate::tree::{Attr, Tree};
 
 /// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
 const UNLOCK: i32 = 2;
@@ -75,13 +76,48 @@ impl ClaimFs {
         result.map_err(errno)
     }
 
-    /// For what cannot be made here: EACCES where the caller may make nothing, else EPERM.
-    fn unsupported_kind(&self, request: &Request, parent: INodeNo) -> Errno {
-        let refused: Result<(), Errno> = self.run(|| {
-            self.permit(caller(request), parent, WRITE | EXECUTE)?;
-            Err(Refusal::NotPermitted)
+    /// Makes a claim that is not opened; EPERM for what cannot be one.
+    fn make(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        shape: Option<Shape>,
+        mode: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = caller(request);
+        let result = self.run(|| {
+            self.permit(caller, parent, WRITE | EXECUTE)?;
+            let shape = shape.ok_or(Refusal::NotPermitted)?;
+            let mode = permission_bits(mode);
+            self.tree
+                .make(caller, parent.0, name.as_bytes(), shape, mode)
         });
-        refused.err().unwrap_or(Errno::EPERM)
+        answer_entry(result, reply);
+    }
+
+    fn remove(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        directory: bool,
+    ) -> Result<(), Errno> {
+        let caller = caller(request);
+        self.run(|| {
+            self.permit(caller, parent, WRITE | EXECUTE)?;
+            self.permit_removal(caller, parent, name)?;
+            self.tree
+                .remove(caller, parent.0, name.as_bytes(), directory)
+        })
+    }
+}
+
+fn answer_entry(result: Result<Attr, Errno>, reply: ReplyEntry) {
+    match result {
+        Ok(attr) => reply.entry(ttl(&attr), &file_attr(&attr), Generation(0)),
+        Err(errno) => reply.error(errno),
     }
 }
 
@@ -169,47 +205,84 @@ impl Filesystem for ClaimFs {
         }
     }
 
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.look(|| self.tree.target(ino.0)) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
     fn mknod(
         &self,
         request: &Request,
         parent: INodeNo,
-        _: &OsStr,
-        _: u32,
-        _: u32,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
         _: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(self.unsupported_kind(request, parent));
+        // A lease is a regular file, a directory or a symlink, and nothing else.
+        let shape = (mode & libc::S_IFMT == libc::S_IFREG).then_some(Shape::File);
+        self.make(request, parent, name, shape, mode & !umask, reply);
     }
 
     fn mkdir(
         &self,
         request: &Request,
         parent: INodeNo,
-        _: &OsStr,
-        _: u32,
-        _: u32,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(self.unsupported_kind(request, parent));
+        self.make(
+            request,
+            parent,
+            name,
+            Some(Shape::Directory),
+            mode & !umask,
+            reply,
+        );
     }
 
-    fn symlink(&self, request: &Request, parent: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(self.unsupported_kind(request, parent));
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let shape = Shape::Symlink(Arc::from(target.as_os_str().as_bytes()));
+        self.make(request, parent, name, Some(shape), 0o777, reply);
     }
 
-    fn link(&self, request: &Request, _: INodeNo, parent: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(self.unsupported_kind(request, parent));
-    }
-
-    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn link(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
         let caller = caller(request);
         let result = self.run(|| {
             self.permit(caller, parent, WRITE | EXECUTE)?;
-            self.permit_removal(caller, parent, name)?;
-            self.tree.remove(caller, parent.0, name.as_bytes())
+            self.tree.link(caller, ino.0, parent.0, name.as_bytes())
         });
-        match result {
+        answer_entry(result, reply);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        match self.remove(request, parent, name, true) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        match self.remove(request, parent, name, false) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
@@ -231,15 +304,16 @@ impl Filesystem for ClaimFs {
             self.permit(caller, new_parent, WRITE | EXECUTE)?;
             self.permit_removal(caller, parent, name)?;
             self.permit_removal(caller, new_parent, new_name)?;
-            let noreplace = flags == RenameFlags::RENAME_NOREPLACE;
-            if !noreplace && !flags.is_empty() {
-                return Err(Refusal::Invalid);
-            }
             let (from, to) = (
                 (parent.0, name.as_bytes()),
                 (new_parent.0, new_name.as_bytes()),
             );
-            self.tree.rename(caller, from, to, noreplace)
+            match flags {
+                RenameFlags::RENAME_EXCHANGE => self.tree.exchange(caller, from, to),
+                RenameFlags::RENAME_NOREPLACE => self.tree.rename(caller, from, to, true),
+                flags if flags.is_empty() => self.tree.rename(caller, from, to, false),
+                _ => Err(Refusal::Invalid),
+            }
         });
         match result {
             Ok(()) => reply.ok(),

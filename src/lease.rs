@@ -186,9 +186,22 @@ pub enum End {
     Ended,
 }
 
+/// What a claim is made as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link to this, which need not exist.
+    Symlink(Arc<[u8]>),
+}
+
 /// What a new inode starts with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Creation {
+    /// File, directory or symlink.
+    pub shape: Shape,
     /// Permission bits.
     pub mode: u16,
     /// Owner.
@@ -277,6 +290,8 @@ pub enum Command<'a> {
     Release {
         /// Which.
         name: Name,
+        /// By rmdir(2), which wants a directory, or by unlink(2), which wants none.
+        directory: bool,
         /// Who asks.
         by: &'a Member,
     },
@@ -288,6 +303,24 @@ pub enum Command<'a> {
         to: Name,
         /// `RENAME_NOREPLACE`: refuse a name that anybody holds.
         noreplace: bool,
+        /// Who asks.
+        by: &'a Member,
+    },
+    /// Give an inode that one holds a further name: a lease of its own.
+    Link {
+        /// Which inode.
+        ino: Ino,
+        /// The name to take.
+        name: Name,
+        /// Who asks.
+        by: &'a Member,
+    },
+    /// Swap two names that one holds.
+    Exchange {
+        /// The one.
+        one: Name,
+        /// The other.
+        other: Name,
         /// Who asks.
         by: &'a Member,
     },

@@ -198,7 +198,7 @@ impl Store {
     // Claiming. The caller is walked first, and judged with the rest under the lock.
 
     /// Creates a claim, or opens one's own if `exclusive` is not set; the inode counts as opened.
-    pub fn claim(
+    pub fn create(
         &self,
         caller: Caller,
         name: &Name,
@@ -208,23 +208,37 @@ impl Store {
     ) -> Result<Ino, Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        let by = &inner.member(&walk)?;
-        inner.judge_name(name);
-        let claim = Command::Claim {
-            name: name.clone(),
-            by,
-            creation,
-            exclusive,
-            truncate,
-        };
-        match inner.transact(&claim) {
-            // The dead hold no room either, though nobody has asked about them yet.
-            Err(Refusal::Full) if inner.judge_all() => inner.transact(&claim)?,
-            result => result?,
-        }
-        let ino = inner.table.lease(name).ok_or(Refusal::Lost)?.ino;
+        let ino = inner.claim(&walk, name, creation, exclusive, truncate)?;
         inner.opened(ino);
         Ok(ino)
+    }
+
+    /// Makes a claim that is not opened.
+    pub fn make(&self, caller: Caller, name: &Name, creation: Creation) -> Result<Ino, Refusal> {
+        let walk = self.walk(caller)?;
+        self.lock().claim(&walk, name, creation, true, false)
+    }
+
+    /// Gives an inode that one holds a further name.
+    pub fn link(&self, caller: Caller, ino: Ino, name: &Name) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_inode(ino);
+        inner.judge_name(name);
+        let by = &inner.member(&walk)?;
+        let name = name.clone();
+        inner.transact(&Command::Link { ino, name, by })
+    }
+
+    /// Swaps two names that one holds.
+    pub fn exchange(&self, caller: Caller, one: &Name, other: &Name) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_name(one);
+        inner.judge_name(other);
+        let by = &inner.member(&walk)?;
+        let (one, other) = (one.clone(), other.clone());
+        inner.transact(&Command::Exchange { one, other, by })
     }
 
     /// Opens a claim: for its holder alone if it is to be written.
@@ -273,13 +287,15 @@ impl Store {
     }
 
     /// Removes a claim.
-    pub fn release(&self, caller: Caller, name: &Name) -> Result<(), Refusal> {
+    pub fn release(&self, caller: Caller, name: &Name, directory: bool) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         inner.judge_name(name);
         let by = &inner.member(&walk)?;
+        let name = name.clone();
         inner.transact(&Command::Release {
-            name: name.clone(),
+            name,
+            directory,
             by,
         })
     }

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use crate::content::Content;
 use crate::lease::{
     Change, Command, Creation, End, Event, Ino, Member, Name, Process, Refusal, Root, Rule,
-    SessionId, SessionKey, Token, What,
+    SessionId, SessionKey, Shape, Token, What,
 };
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
@@ -130,7 +130,7 @@ impl Table {
                     }
                     self.decide_reclaim(&mut draft, lease.ino, by, *truncate)?;
                 } else {
-                    self.decide_claim(&mut draft, name, by, *creation)?;
+                    self.decide_claim(&mut draft, name, by, creation)?;
                 }
             }
             Command::Reclaim { ino, by, truncate } => {
@@ -139,7 +139,15 @@ impl Table {
             Command::Alter { ino, by, change } => {
                 self.decide_alter(&mut draft, *ino, by, change)?;
             }
-            Command::Release { name, by } => self.decide_release(&mut draft, name, by)?,
+            Command::Release {
+                name,
+                directory,
+                by,
+            } => self.decide_release(&mut draft, name, *directory, by)?,
+            Command::Link { ino, name, by } => self.decide_link(&mut draft, *ino, name, by)?,
+            Command::Exchange { one, other, by } => {
+                self.decide_exchange(&mut draft, one, other, by)?;
+            }
             Command::Rename {
                 from,
                 to,
@@ -173,7 +181,7 @@ impl Table {
         draft: &mut Draft,
         name: &Name,
         by: &Member,
-        creation: Creation,
+        creation: &Creation,
     ) -> Result<(), Refusal> {
         if self.lease_count() >= self.max_leases {
             return Err(Refusal::Full);
@@ -181,7 +189,7 @@ impl Table {
         let key = self.enter(draft, by)?;
         self.bury(draft, name);
         let ino = draft.ino();
-        draft.grant(name, key, ino, Some(creation), by);
+        draft.grant(name, key, ino, Some(creation.clone()), by);
         Ok(())
     }
 
@@ -220,13 +228,76 @@ impl Table {
         Ok(())
     }
 
-    fn decide_release(&self, draft: &mut Draft, name: &Name, by: &Member) -> Result<(), Refusal> {
+    fn decide_release(
+        &self,
+        draft: &mut Draft,
+        name: &Name,
+        directory: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
         let lease = self.lease(name).ok_or(Refusal::NotFound)?;
-        self.own(lease.ino, by)?;
+        let is_directory = self.own(lease.ino, by)?.content.shape == Shape::Directory;
+        match (is_directory, directory) {
+            (true, false) => return Err(Refusal::IsDirectory),
+            (false, true) => return Err(Refusal::NotDirectory),
+            _ => {}
+        }
         draft.push(What::Released {
             name: name.clone(),
             token: lease.token,
         });
+        Ok(())
+    }
+
+    fn decide_link(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        name: &Name,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let inode = self.inode(ino).ok_or(Refusal::Lost)?;
+        if self.lease(name).is_some() {
+            return Err(Refusal::Exists);
+        }
+        self.own(ino, by)?;
+        if inode.names.is_empty() {
+            return Err(Refusal::NotFound);
+        }
+        if inode.content.shape == Shape::Directory {
+            return Err(Refusal::NotPermitted);
+        }
+        if self.lease_count() >= self.max_leases {
+            return Err(Refusal::Full);
+        }
+        let key = self.enter(draft, by)?;
+        self.bury(draft, name);
+        draft.grant(name, key, ino, None, by);
+        Ok(())
+    }
+
+    /// Each name is granted anew, so that both have new tokens.
+    fn decide_exchange(
+        &self,
+        draft: &mut Draft,
+        one: &Name,
+        other: &Name,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let (a, b) = (self.lease(one), self.lease(other));
+        let (a, b) = (a.ok_or(Refusal::NotFound)?, b.ok_or(Refusal::NotFound)?);
+        self.own(a.ino, by)?;
+        self.own(b.ino, by)?;
+        if a.ino == b.ino {
+            return Ok(());
+        }
+        let key = self.enter(draft, by)?;
+        for (name, token) in [(one, a.token), (other, b.token)] {
+            let name = name.clone();
+            draft.push(What::Released { name, token });
+        }
+        draft.grant(one, key, b.ino, None, by);
+        draft.grant(other, key, a.ino, None, by);
         Ok(())
     }
 
@@ -249,6 +320,15 @@ impl Table {
             // Two names of one file: rename(2) leaves both.
             if target.ino == source.ino {
                 return Ok(());
+            }
+            let is_directory = |ino: Ino| {
+                let inode = self.inode(ino);
+                inode.is_some_and(|inode| inode.content.shape == Shape::Directory)
+            };
+            match (is_directory(source.ino), is_directory(target.ino)) {
+                (true, false) => return Err(Refusal::NotDirectory),
+                (false, true) => return Err(Refusal::IsDirectory),
+                _ => {}
             }
             draft.push(What::Released {
                 name: to.clone(),

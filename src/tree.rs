@@ -26,7 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::identity::Walk;
-use crate::lease::{Attributes, Change, Ino, Name, Refusal, SessionId, SessionKey, Token};
+use crate::lease::{
+    Attributes, Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Token,
+};
 use crate::metrics::Metrics;
 use crate::record;
 use crate::store::{Caller, Store};
@@ -76,6 +78,8 @@ pub enum Kind {
     Directory,
     /// A regular file.
     File,
+    /// A symbolic link.
+    Symlink,
 }
 
 /// What stat(2) shows of a node.
@@ -208,6 +212,8 @@ impl Tree {
                     .session(&id, |_, session| attr(session))
                     .ok_or(Refusal::NotFound)
             }
+            // A directory claim is empty; its children come later.
+            _ if self.attr(parent)?.kind == Kind::Directory => Err(Refusal::NotFound),
             _ => Err(Refusal::NotDirectory),
         }
     }
@@ -338,6 +344,7 @@ impl Tree {
                     attr,
                 })
             }),
+            _ if dir.kind == Kind::Directory => {}
             _ => return Err(Refusal::NotDirectory),
         }
         Ok(())
@@ -373,13 +380,92 @@ impl Tree {
         self.attr(ino)
     }
 
-    /// Removes a file: releases a claim, ends a session.
-    pub fn remove(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), Refusal> {
+    /// Removes a file or, by rmdir(2), a directory: releases a claim, ends a session.
+    pub fn remove(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        directory: bool,
+    ) -> Result<(), Refusal> {
         match parent {
-            CLAIMS => self.store.release(caller, &Name::new(name).map_err(hide)?),
-            SESSIONS => self.store.end(caller, &SessionId::new(name).map_err(hide)?),
+            CLAIMS => {
+                let name = Name::new(name).map_err(hide)?;
+                self.store.release(caller, &name, directory)
+            }
+            SESSIONS if directory => Err(Refusal::NotDirectory),
+            SESSIONS => {
+                let id = SessionId::new(name).map_err(hide)?;
+                self.store.end(caller, &id)
+            }
             _ => Err(Refusal::NotPermitted),
         }
+    }
+
+    /// Makes a claim without opening it: a file, a directory or a symlink.
+    pub fn make(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        shape: Shape,
+        mode: u16,
+    ) -> Result<Attr, Refusal> {
+        if parent != CLAIMS {
+            return Err(Refusal::NotPermitted);
+        }
+        let (uid, gid) = (caller.uid, caller.gid);
+        let creation = Creation {
+            shape,
+            mode,
+            uid,
+            gid,
+        };
+        let ino = self.store.make(caller, &Name::new(name)?, creation)?;
+        self.attr(ino.0)
+    }
+
+    /// Gives a claim a further name.
+    pub fn link(
+        &self,
+        caller: Caller,
+        ino: u64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Attr, Refusal> {
+        if parent != CLAIMS || !(FIRST_INO..SESSION_INO).contains(&ino) {
+            return Err(Refusal::NotPermitted);
+        }
+        self.store.link(caller, Ino(ino), &Name::new(name)?)?;
+        self.attr(ino)
+    }
+
+    /// What a symlink points to, byte for byte.
+    pub fn target(&self, ino: u64) -> Result<Arc<[u8]>, Refusal> {
+        let target = self
+            .store
+            .look_at(Ino(ino), |_, inode| match &inode.content.shape {
+                Shape::Symlink(target) => Ok(Arc::clone(target)),
+                Shape::File | Shape::Directory => Err(Refusal::Invalid),
+            });
+        target.ok_or(Refusal::Lost)?
+    }
+
+    /// Swaps two claims.
+    pub fn exchange(
+        &self,
+        caller: Caller,
+        (one_parent, one): (u64, &[u8]),
+        (other_parent, other): (u64, &[u8]),
+    ) -> Result<(), Refusal> {
+        if (one_parent, other_parent) != (CLAIMS, CLAIMS) {
+            return Err(Refusal::NotPermitted);
+        }
+        let (one, other) = (
+            Name::new(one).map_err(hide)?,
+            Name::new(other).map_err(hide)?,
+        );
+        self.store.exchange(caller, &one, &other)
     }
 
     /// Renames a claim.
@@ -453,11 +539,17 @@ fn hide(refusal: Refusal) -> Refusal {
 
 fn claim_attr(ino: Ino, inode: &Inode) -> Attr {
     let content = &inode.content;
+    let names = u32::try_from(inode.names.len()).unwrap_or(u32::MAX);
+    let (kind, nlink) = match content.shape {
+        Shape::File => (Kind::File, names),
+        Shape::Directory => (Kind::Directory, 2),
+        Shape::Symlink(_) => (Kind::Symlink, names),
+    };
     Attr {
         ino: ino.0,
-        kind: Kind::File,
+        kind,
         mode: content.mode,
-        nlink: u32::try_from(inode.names.len()).unwrap_or(u32::MAX),
+        nlink,
         uid: content.uid,
         gid: content.gid,
         size: content.size(),

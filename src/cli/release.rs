@@ -17,7 +17,16 @@ impl Arguments {
     pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let mount = Mount::find(mount)?;
-        match fs::remove_file(mount.path(&["claims", name.as_str()])) {
+        let path = mount.path(&["claims", name.as_str()]);
+        let removed = fs::remove_file(&path).or_else(|error| {
+            let is_directory = error.kind() == io::ErrorKind::IsADirectory;
+            if is_directory {
+                fs::remove_dir(&path)
+            } else {
+                Err(error)
+            }
+        });
+        match removed {
             Ok(()) => Ok(Exit::Done),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Exit::Done),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EPERM)) => {

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use super::Inner;
 use crate::identity::{Sight, View, Walk};
 use crate::lease::{
-    Command, Event, Ino, Member, Name, Process, Refusal, Root, Rule, SessionId, SessionKey, Token,
-    What,
+    Command, Creation, Event, Ino, Member, Name, Process, Refusal, Root, Rule, SessionId,
+    SessionKey, Token, What,
 };
 use crate::process::Watch;
 use crate::record;
@@ -99,6 +99,34 @@ impl Inner {
             Sight::Gone | Sight::Hidden | Sight::Failed => false,
         };
         session.roots.iter().any(kin) || session.roots.iter().any(there)
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        walk: &Walk,
+        name: &Name,
+        creation: Creation,
+        exclusive: bool,
+        truncate: bool,
+    ) -> Result<Ino, Refusal> {
+        let by = &self.member(walk)?;
+        self.judge_name(name);
+        let claim = Command::Claim {
+            name: name.clone(),
+            by,
+            creation,
+            exclusive,
+            truncate,
+        };
+        match self.transact(&claim) {
+            // The dead hold no room either, though nobody has asked about them yet.
+            Err(Refusal::Full) if self.judge_all() => self.transact(&claim)?,
+            result => result?,
+        }
+        self.table
+            .lease(name)
+            .map(|lease| lease.ino)
+            .ok_or(Refusal::Lost)
     }
 
     pub(super) fn died(&mut self, process: Process) {

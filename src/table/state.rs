@@ -176,7 +176,7 @@ impl Table {
                     pid: *pid,
                     command: Arc::clone(command),
                 };
-                self.apply_claimed(name, lease, *key, *created);
+                self.apply_claimed(name, lease, *key, created.as_ref());
             }
             What::Released { name, .. } => self.apply_gone(name, false, event.at),
             What::Reaped { name, .. } => self.apply_gone(name, true, event.at),
@@ -251,11 +251,11 @@ impl Table {
         name: &Name,
         lease: Lease,
         key: SessionKey,
-        created: Option<Creation>,
+        created: Option<&Creation>,
     ) {
         self.next_ino = self.next_ino.max(lease.ino.0 + 1);
         if let Some(creation) = created {
-            let content = Content::new(creation, lease.since);
+            let content = Content::new(creation.clone(), lease.since);
             self.inodes.insert(
                 lease.ino,
                 Inode {

@@ -11,7 +11,7 @@ use super::{
     ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, guard,
 };
 use crate::content;
-use crate::lease::{Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Token};
+use crate::lease::{Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Token};
 use crate::record;
 use crate::store::Caller;
 use crate::table::FIRST_INO;
@@ -30,13 +30,14 @@ impl Tree {
         match parent {
             CLAIMS => {
                 let creation = Creation {
+                    shape: Shape::File,
                     mode,
                     uid: caller.uid,
                     gid: caller.gid,
                 };
                 let ino =
                     self.store
-                        .claim(caller, &Name::new(name)?, creation, exclusive, truncate)?;
+                        .create(caller, &Name::new(name)?, creation, exclusive, truncate)?;
                 Ok((
                     self.attr(ino.0)?,
                     Handle {

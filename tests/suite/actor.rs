@@ -161,6 +161,18 @@ fn perform(request: &Value) -> io::Result<Value> {
                 )))
             }
             "fsync" => result(i64::from(libc::fsync(fd))),
+            "mkdir" => result(i64::from(libc::mkdir(
+                path(request, "path").as_ptr(),
+                0o755,
+            ))),
+            "rmdir" => result(i64::from(libc::rmdir(path(request, "path").as_ptr()))),
+            "symlink" | "link" => {
+                let (from, to) = (path(request, "from"), path(request, "to"));
+                result(i64::from(match call {
+                    "symlink" => libc::symlink(from.as_ptr(), to.as_ptr()),
+                    _ => libc::link(from.as_ptr(), to.as_ptr()),
+                }))
+            }
             "unlink" => result(i64::from(libc::unlink(path(request, "path").as_ptr()))),
             "rename" => {
                 let (from, to) = (path(request, "from"), path(request, "to"));

@@ -16,6 +16,10 @@ mod actor;
 mod cli;
 // Every command and every promise that the documentation prints.
 mod docs;
+// Lock idioms as shells and coreutils use them, beside the same on a tmpfs.
+mod idioms;
+// Claims that are directories, symlinks and further names.
+mod kinds;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;
 // The mount's life: what it refuses, how it ends, what it leaves.

@@ -53,6 +53,7 @@ fn root(process: Process, registered: bool) -> Root {
 
 fn creation(uid: u32) -> Creation {
     Creation {
+        shape: claimfs::lease::Shape::File,
         mode: 0o644,
         uid,
         gid: uid,
@@ -118,7 +119,11 @@ impl Op {
                 by,
                 change,
             },
-            Self::Release { name } => Command::Release { name, by },
+            Self::Release { name } => Command::Release {
+                directory: false,
+                name,
+                by,
+            },
             Self::Rename {
                 from,
                 to,
@@ -1178,6 +1183,7 @@ fn a_restarted_id_inherits_nothing() {
     assert_eq!(run(&mut table, &truncate), Err(Refusal::Lost));
     assert_eq!(holder(&table, "y"), None);
     let release = Command::Release {
+        directory: false,
         name: name("y"),
         by: &new,
     };
@@ -1219,6 +1225,7 @@ fn a_session_is_joined_by_its_own_uid_and_namespace_or_by_a_related_tree() {
         };
         assert_eq!(run(&mut table, &reclaim), Err(Refusal::Busy));
         let release = Command::Release {
+            directory: false,
             name: name("x"),
             by,
         };
@@ -1280,6 +1287,7 @@ fn the_limit_counts_live_leases_only() {
     run(&mut table, &Command::Sweep { limit: 10 }).unwrap();
     assert_eq!(table.lease_count(), 2);
     let release = Command::Release {
+        directory: false,
         name: name("z"),
         by: &b,
     };
@@ -1517,6 +1525,7 @@ fn a_released_file_stays_until_it_is_forgotten_and_a_lost_one_does_not() {
         Ok(vec![])
     );
     let release = Command::Release {
+        directory: false,
         name: name("x"),
         by: &me,
     };

@@ -550,7 +550,7 @@ fn rename_touches_nothing_of_another_session() {
     assert_eq!(me.rename("claims/theirs", "claims/mine", 0), Err(EBUSY));
     assert_eq!(
         me.rename("claims/mine", "claims/theirs", RENAME_EXCHANGE),
-        Err(EINVAL)
+        Err(EBUSY)
     );
     assert_eq!(me.rename("claims/mine", "sessions/mine", 0), Err(EPERM));
     assert_eq!(me.rename("sessions/me", "claims/me", 0), Err(EPERM));

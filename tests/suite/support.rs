@@ -440,6 +440,30 @@ impl Actor {
         self.unit("unlink", json!({ "path": path }))
     }
 
+    pub fn mkdir(&mut self, path: &str) -> Answer<()> {
+        self.unit("mkdir", json!({ "path": path }))
+    }
+
+    pub fn rmdir(&mut self, path: &str) -> Answer<()> {
+        self.unit("rmdir", json!({ "path": path }))
+    }
+
+    pub fn symlink(&mut self, target: &str, path: &str) -> Answer<()> {
+        self.unit("symlink", json!({ "from": target, "to": path }))
+    }
+
+    pub fn link(&mut self, from: &str, to: &str) -> Answer<()> {
+        self.unit("link", json!({ "from": from, "to": to }))
+    }
+
+    /// mknod(2) of a regular file.
+    pub fn mknod(&mut self, path: &str) -> Answer<()> {
+        self.unit(
+            "mknod",
+            json!({ "path": path, "mode": libc::S_IFREG | 0o644 }),
+        )
+    }
+
     pub fn rename(&mut self, from: &str, to: &str, flags: u32) -> Answer<()> {
         self.unit("rename", json!({ "from": from, "to": to, "flags": flags }))
     }
