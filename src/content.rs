@@ -17,6 +17,9 @@ pub const TAGS_MAX: usize = 4 * 1024;
 /// What the names of the record's own extended attributes begin with; nobody sets those.
 pub const RECORD_TAGS: &str = "user.claimfs.";
 
+/// As far into a file its first line is looked at for a pid, in bytes.
+const PID_LINE: usize = 32;
+
 /// The inode behind a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
@@ -118,6 +121,29 @@ impl Content {
         } else {
             Ok(())
         }
+    }
+
+    /// The pid that stands in the first line once a change is made, if the change can have put it there. White space
+    /// around it is admitted: UUCP pads its lock files (`lockfile` formats of FHS 3.0, 5.9).
+    pub fn pid_after(&self, change: &Change) -> Option<u32> {
+        let touches = match change {
+            Change::Write { offset, data } => *offset < PID_LINE as u64 && !data.is_empty(),
+            Change::Append { data } => self.body.len() < PID_LINE && !data.is_empty(),
+            Change::Resize { .. } | Change::Attributes(_) | Change::Tag { .. } => false,
+        };
+        if !touches || self.shape != Shape::File {
+            return None;
+        }
+        let mut after = self.clone();
+        after.apply(change, self.mtime);
+        let line = after.body.split(|byte| *byte == b'\n').next()?;
+        let line = line.get(..PID_LINE.min(line.len()))?.trim_ascii();
+        let digits = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(line)
+            .ok()
+            .filter(|_| digits)?
+            .parse()
+            .ok()
     }
 
     /// Makes a change that [`Content::check`] has admitted; what would pass a limit all the same is left undone.

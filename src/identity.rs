@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::lease::{Member, Process, Refusal, Root, Rule, SessionId};
+use crate::lease::{Kin, Member, Process, Refusal, Root, Rule, SessionId};
 
 /// The session variables, in the order in which they are asked for. Sources: claimfs itself; looop 0.29 (worker
 /// sessions); babysit; Gas Town.
@@ -234,6 +234,19 @@ impl Walk {
         self.chain.iter().map(|facts| facts.process).collect()
     }
 
+    fn lineage(&self) -> Vec<Kin> {
+        let pidns = self.caller().pidns;
+        let kin = |facts: &Facts| Kin {
+            process: facts.process,
+            pid: if facts.pidns == pidns {
+                facts.local_pid
+            } else {
+                0
+            },
+        };
+        self.chain.iter().map(kin).collect()
+    }
+
     /// The uid that the caller acts as.
     pub fn uid(&self) -> u32 {
         self.uid
@@ -312,6 +325,7 @@ impl Walk {
             rule: Rule::Registered,
             uid: self.uid,
             pidns: root.pidns,
+            lineage: self.lineage(),
             roots: vec![Root {
                 registered: true,
                 ..as_root(root)
@@ -340,6 +354,7 @@ impl Walk {
             rule,
             uid: self.uid,
             pidns,
+            lineage: self.lineage(),
             roots,
             pid,
             command,

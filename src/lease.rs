@@ -171,10 +171,39 @@ pub struct Member {
     pub pidns: u64,
     /// From the topmost process that the rule finds down to the caller.
     pub roots: Vec<Root>,
+    /// The caller, its parent, and so on up as far as the uid is the same.
+    pub lineage: Vec<Kin>,
     /// The caller's own process id.
     pub pid: u32,
     /// The caller's command name.
     pub command: Arc<str>,
+}
+
+/// A process of a caller's lineage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kin {
+    /// Which process.
+    pub process: Process,
+    /// Its pid as the caller's own pid namespace numbers it; 0 if it has none there.
+    pub pid: u32,
+}
+
+/// The process that a lease ends with although its session may live on: the pid-file idiom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Which process.
+    pub process: Process,
+    /// The processes above it when it was bound: they are of its tree too.
+    pub above: Vec<Process>,
+}
+
+impl Binding {
+    /// Whether a member is of the bound process's tree: that process, one above it, or one below it.
+    pub fn admits(&self, by: &Member) -> bool {
+        let below = by.lineage.iter().any(|kin| kin.process == self.process);
+        let caller = by.lineage.first().map(|kin| kin.process);
+        below || caller.is_some_and(|caller| self.above.contains(&caller))
+    }
 }
 
 /// Why a session is over.
@@ -444,6 +473,13 @@ pub enum What {
         ino: Ino,
         /// How.
         change: Change,
+    },
+    /// The leases of an inode end with a process from now on.
+    Bound {
+        /// Which inode.
+        ino: Ino,
+        /// Which process.
+        binding: Binding,
     },
     /// A nameless inode is gone.
     Forgotten {

@@ -19,7 +19,7 @@ pub fn moment(at: SystemTime) -> String {
 
 /// The record of a lease: who holds it, since when, with which token.
 pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session) -> Value {
-    json!({
+    let mut record = json!({
         "name": name.as_str(),
         "session": session.id.as_str(),
         "token": lease.token.0,
@@ -27,7 +27,11 @@ pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session) -> Va
         "command": &*lease.command,
         "uid": inode.content.uid,
         "acquired_at": moment(lease.since),
-    })
+    });
+    if let Some(bound) = &inode.bound {
+        record["bound_pid"] = json!(bound.process.pid);
+    }
+    record
 }
 
 /// The record of a lease as its one line, which is how a blank claim reads.
@@ -149,10 +153,25 @@ pub fn stranger(uid: u32, refusal: Refusal) -> String {
 }
 
 /// The sentence that the log gets when a lease is taken from a dead holder.
-pub fn obituary(name: &Name, lease: &Lease, session: &Session, now: SystemTime) -> String {
+pub fn obituary(
+    name: &Name,
+    lease: &Lease,
+    inode: &Inode,
+    session: &Session,
+    now: SystemTime,
+) -> String {
     let held = now.duration_since(lease.since).unwrap_or_default();
+    let end = match &inode.bound {
+        Some(bound) if session.is_alive() => {
+            format!(
+                ": process {}, to which its pid file binds it, is dead",
+                bound.process.pid
+            )
+        }
+        _ => String::from(" is dead"),
+    };
     format!(
-        "reaped claims/{name}: session {} (pid {}, {}) is dead; it held the claim for {:.3} s, token {}",
+        "reaped claims/{name}: session {} (pid {}, {}){end}; it held the claim for {:.3} s, token {}",
         session.id,
         lease.pid,
         printable(&lease.command),

@@ -144,6 +144,14 @@ impl Store {
             };
             let is_alive = *alive.entry(holder).or_insert_with(|| inner.judge(holder));
             last = token;
+            if is_alive
+                && let Some(ino) = inner
+                    .table
+                    .name(token)
+                    .and_then(|name| Some(inner.table.lease(name)?.ino))
+            {
+                inner.judge_bound(ino);
+            }
             if let Some(name) = inner.table.name(token).filter(|_| is_alive)
                 && let Some(lease) = inner.table.lease(name)
                 && let Some(inode) = inner.table.inode(lease.ino)

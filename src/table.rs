@@ -20,8 +20,8 @@ use std::time::SystemTime;
 
 use crate::content::Content;
 use crate::lease::{
-    Change, Command, Creation, End, Event, Ino, Member, Name, Process, Refusal, Root, Rule,
-    SessionId, SessionKey, Shape, Token, What,
+    Binding, Change, Command, Creation, End, Event, Ino, Member, Name, Process, Refusal, Root,
+    Rule, SessionId, SessionKey, Shape, Token, What,
 };
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
@@ -49,6 +49,8 @@ pub struct Inode {
     pub holder: SessionKey,
     /// Its names, by their tokens, oldest first.
     pub names: Vec<Token>,
+    /// The process that its leases end with, if not only with the session.
+    pub bound: Option<Binding>,
     /// What it contains.
     pub content: Content,
 }
@@ -89,6 +91,7 @@ pub struct Table {
     sessions: BTreeMap<SessionKey, Session>,
     ids: HashMap<SessionId, SessionKey>,
     roots: HashMap<Process, Vec<SessionKey>>,
+    bound: HashMap<Process, Vec<Ino>>,
     over: BTreeSet<SessionKey>,
     unswept: usize,
 }
@@ -108,6 +111,7 @@ impl Table {
             sessions: BTreeMap::new(),
             ids: HashMap::new(),
             roots: HashMap::new(),
+            bound: HashMap::new(),
             over: BTreeSet::new(),
             unswept: 0,
         }
@@ -220,12 +224,36 @@ impl Table {
         by: &Member,
         change: &Change,
     ) -> Result<(), Refusal> {
-        self.own(ino, by)?.content.check(change)?;
-        draft.push(What::Altered {
-            ino,
-            change: change.clone(),
-        });
+        let inode = self.own(ino, by)?;
+        inode.content.check(change)?;
+        let change = change.clone();
+        let binding = Self::binding(inode, by, &change);
+        draft.push(What::Altered { ino, change });
+        if let Some(binding) = binding {
+            draft.push(What::Bound { ino, binding });
+        }
         Ok(())
+    }
+
+    /// The pid-file idiom: a first line that is the pid of the writer or of a process above it binds the lease to that
+    /// process. Only under rule 5: in an agent's session a pid names a shell that is dead a second later.
+    fn binding(inode: &Inode, by: &Member, change: &Change) -> Option<Binding> {
+        if by.rule != Rule::Posix || inode.names.is_empty() {
+            return None;
+        }
+        let pid = inode.content.pid_after(change).filter(|pid| *pid != 0)?;
+        let at = by.lineage.iter().position(|kin| kin.pid == pid)?;
+        let (process, above) = by.lineage[at..].split_first()?;
+        let process = process.process;
+        if inode
+            .bound
+            .as_ref()
+            .is_some_and(|bound| bound.process == process)
+        {
+            return None;
+        }
+        let above = above.iter().map(|kin| kin.process).collect();
+        Some(Binding { process, above })
     }
 
     fn decide_release(
@@ -298,6 +326,12 @@ impl Table {
         }
         draft.grant(one, key, b.ino, None, by);
         draft.grant(other, key, a.ino, None, by);
+        // For a moment neither had a name, and so no process to end with.
+        for ino in [a.ino, b.ino] {
+            if let Some(binding) = self.inode(ino).and_then(|inode| inode.bound.clone()) {
+                draft.push(What::Bound { ino, binding });
+            }
+        }
         Ok(())
     }
 
@@ -414,6 +448,14 @@ impl Table {
     }
 
     fn decide_died(&self, draft: &mut Draft, process: &Process) {
+        let inodes = self.bound.get(process).into_iter().flatten();
+        let bound = inodes.filter_map(|ino| self.inode(*ino));
+        for token in bound.flat_map(|inode| &inode.names) {
+            if let Some(name) = self.names.get(token).cloned() {
+                let token = *token;
+                draft.push(What::Reaped { name, token });
+            }
+        }
         for key in self.roots.get(process).into_iter().flatten() {
             draft.push(What::Left {
                 key: *key,

@@ -54,8 +54,10 @@ impl Inner {
     }
 
     pub(super) fn judge_name(&mut self, name: &Name) {
-        if let Some((_, inode, _)) = self.table.last(name) {
-            self.judge(inode.holder);
+        if let Some((lease, inode, _)) = self.table.last(name) {
+            let (ino, holder) = (lease.ino, inode.holder);
+            self.judge(holder);
+            self.judge_bound(ino);
         }
     }
 
@@ -67,6 +69,16 @@ impl Inner {
             .map(|inode| inode.holder)
         {
             self.judge(holder);
+            self.judge_bound(ino);
+        }
+    }
+
+    /// Looks whether the process that an inode is bound to is alive, and ends its leases if it is proven dead.
+    pub(super) fn judge_bound(&mut self, ino: Ino) {
+        let bound = self.table.inode(ino).and_then(|inode| inode.bound.as_ref());
+        let dead = bound.filter(|bound| self.processes.is_dead(&bound.process));
+        if let Some(process) = dead.map(|bound| bound.process) {
+            self.died(process);
         }
     }
 
@@ -180,7 +192,7 @@ impl Inner {
             let roots = self.frees_roots(&event.what);
             self.publish(event);
             self.table.apply(event);
-            for root in roots.iter().filter(|root| !self.table.is_root(root)) {
+            for root in roots.iter().filter(|root| !self.table.depends_on(root)) {
                 self.processes.forget(root);
             }
         }
@@ -220,7 +232,7 @@ impl Inner {
     }
 
     fn unwatch(&self, events: &[Event]) {
-        for process in joining(events).filter(|process| !self.table.is_root(process)) {
+        for process in joining(events).filter(|process| !self.table.depends_on(process)) {
             self.processes.forget(process);
         }
     }
@@ -235,6 +247,20 @@ impl Inner {
     fn frees_roots(&self, what: &What) -> Vec<Process> {
         match what {
             What::Left { process, .. } => vec![*process],
+            What::Released { name, .. } | What::Reaped { name, .. } => {
+                let bound = self
+                    .table
+                    .last(name)
+                    .and_then(|(_, inode, _)| inode.bound.as_ref());
+                bound.map(|bound| bound.process).into_iter().collect()
+            }
+            What::Bound { ino, .. } => {
+                let bound = self
+                    .table
+                    .inode(*ino)
+                    .and_then(|inode| inode.bound.as_ref());
+                bound.map(|bound| bound.process).into_iter().collect()
+            }
             What::SessionEnded { key, .. } => {
                 let session = self.table.session_by_key(*key);
                 session
@@ -254,8 +280,11 @@ impl Inner {
             What::Released { .. } => _ = self.metrics.releases.fetch_add(1, Relaxed),
             What::Reaped { name, .. } => {
                 self.metrics.reaps.fetch_add(1, Relaxed);
-                if let Some((lease, _, session)) = self.table.last(name) {
-                    log::info!("{}", record::obituary(name, lease, session, event.at));
+                if let Some((lease, inode, session)) = self.table.last(name) {
+                    log::info!(
+                        "{}",
+                        record::obituary(name, lease, inode, session, event.at)
+                    );
                 }
             }
             _ => {}
@@ -266,6 +295,7 @@ impl Inner {
 fn joining(events: &[Event]) -> impl Iterator<Item = &Process> {
     events.iter().filter_map(|event| match &event.what {
         What::Joined { root, .. } => Some(&root.process),
+        What::Bound { binding, .. } => Some(&binding.process),
         _ => None,
     })
 }

@@ -16,6 +16,13 @@ use crate::lease::{
     What,
 };
 
+impl Session {
+    /// It is not over.
+    pub fn is_alive(&self) -> bool {
+        self.over.is_none()
+    }
+}
+
 impl Table {
     /// The number of the newest event.
     pub fn seq(&self) -> u64 {
@@ -108,14 +115,15 @@ impl Table {
         !self.over.is_empty()
     }
 
-    /// Whether any session depends on a process.
-    pub fn is_root(&self, process: &Process) -> bool {
-        self.roots.contains_key(process)
+    /// Whether any session or lease depends on a process.
+    pub fn depends_on(&self, process: &Process) -> bool {
+        self.roots.contains_key(process) || self.bound.contains_key(process)
     }
 
-    /// Whether the member's own session holds this inode.
+    /// Whether the member's own session holds this inode, and the member is of the tree of the process that it is bound to.
     pub fn holds(&self, by: &Member, inode: &Inode) -> bool {
         self.joinable(by).ok().flatten() == Some(inode.holder)
+            && inode.bound.as_ref().is_none_or(|bound| bound.admits(by))
     }
 
     fn is_alive(&self, key: SessionKey) -> bool {
@@ -185,8 +193,31 @@ impl Table {
                     inode.content.apply(change, event.at);
                 }
             }
+            What::Bound { ino, binding } => {
+                self.unbind(*ino);
+                if let Some(inode) = self.inodes.get_mut(ino) {
+                    inode.bound = Some(binding.clone());
+                    self.bound.entry(binding.process).or_default().push(*ino);
+                }
+            }
             What::Forgotten { ino } => {
                 self.inodes.remove(ino);
+            }
+        }
+    }
+
+    fn unbind(&mut self, ino: Ino) {
+        let bound = self
+            .inodes
+            .get_mut(&ino)
+            .and_then(|inode| inode.bound.take());
+        let Some(process) = bound.map(|bound| bound.process) else {
+            return;
+        };
+        if let Some(inodes) = self.bound.get_mut(&process) {
+            inodes.retain(|other| *other != ino);
+            if inodes.is_empty() {
+                self.bound.remove(&process);
             }
         }
     }
@@ -261,6 +292,7 @@ impl Table {
                 Inode {
                     holder: key,
                     names: Vec::with_capacity(1),
+                    bound: None,
                     content,
                 },
             );
@@ -290,6 +322,9 @@ impl Table {
         inode.content.ctime = at;
         let (key, nameless) = (inode.holder, inode.names.is_empty());
         let over = !self.is_alive(key);
+        if nameless {
+            self.unbind(lease.ino);
+        }
         if nameless && (lost || over) {
             self.inodes.remove(&lease.ino);
         }

@@ -24,6 +24,8 @@ mod kinds;
 mod identity;
 // The mount's life: what it refuses, how it ends, what it leaves.
 mod life;
+// The pid-file idiom.
+mod pidfile;
 // Random commands against a naive map, in the pure core.
 mod model;
 // Each row of the tables, with raw system calls.

@@ -638,6 +638,7 @@ impl World {
             uid: caller.uid,
             pidns,
             roots,
+            lineage: Vec::new(),
             pid: caller.process.pid,
             command: Arc::from("sh"),
         }
@@ -890,7 +891,7 @@ impl World {
         let alive = self.alive.iter().map(|person| &person.process);
         for process in alive.chain(&self.untold) {
             let mut roots = model.sessions.values().flat_map(|scope| &scope.roots);
-            assert_eq!(table.is_root(process), roots.any(|r| r.0 == *process));
+            assert_eq!(table.depends_on(process), roots.any(|r| r.0 == *process));
             assert_eq!(table.registered(process), model.registered(process));
         }
     }
@@ -926,7 +927,7 @@ impl World {
             }
         }
         for process in &self.ever {
-            let (registered, root) = (table.registered(process), table.is_root(process));
+            let (registered, root) = (table.registered(process), table.depends_on(process));
             writeln!(text, "{registered:?} {root}").unwrap();
         }
         let counts = (table.lease_count(), table.session_count());
@@ -982,7 +983,7 @@ impl World {
             assert!(self.table.session_by_key(SessionKey(key)).is_none());
         }
         for process in &self.ever {
-            assert!(!self.table.is_root(process));
+            assert!(!self.table.depends_on(process));
         }
         for name in &self.names {
             assert!(self.table.last(name).is_none());
@@ -1032,6 +1033,14 @@ fn member(session: &str, roots: &[Process]) -> Member {
         uid: 1000,
         pidns: 0,
         roots: roots.iter().map(|process| root(*process, false)).collect(),
+        lineage: roots
+            .iter()
+            .rev()
+            .map(|process| claimfs::lease::Kin {
+                process: *process,
+                pid: process.pid,
+            })
+            .collect(),
         pid: roots.last().unwrap().pid,
         command: Arc::from("sh"),
     }
@@ -1088,6 +1097,7 @@ fn words(events: &[What]) -> Vec<String> {
         What::Released { name, .. } => format!("released {name}"),
         What::Reaped { name, .. } => format!("reaped {name}"),
         What::Altered { .. } => "altered".into(),
+        What::Bound { binding, .. } => format!("bound {}", binding.process.pid),
         What::Forgotten { .. } => "forgotten".into(),
     };
     events.iter().map(word).collect()
@@ -1133,7 +1143,7 @@ fn a_recycled_pid_is_another_process() {
         run(&mut table, &claim("x", &member("old", &[process(10)]))).unwrap();
         assert_eq!(table.registered(&process(10)), Some((&id("old"), true)));
         assert_eq!(table.registered(&again), None);
-        assert!(!table.is_root(&again));
+        assert!(!table.depends_on(&again));
 
         // Nobody has said yet that the old one is dead: on doubt, hold.
         let stranger = member("new", &[again]);
@@ -1316,7 +1326,7 @@ fn only_its_uid_and_root_end_a_session() {
         assert_eq!(words(&ended.unwrap()), ["over Ended"]);
         assert_eq!(run(&mut table, &end(id("w"))), Err(Refusal::NotFound));
         assert_eq!(holder(&table, "x"), None);
-        assert!(!table.is_root(&process(10)));
+        assert!(!table.depends_on(&process(10)));
         // Released, not reaped: nobody is proven dead.
         let swept = run(&mut table, &Command::Sweep { limit: 10 }).unwrap();
         assert_eq!(words(&swept), ["released x"]);

@@ -1,0 +1,140 @@
+//! The pid-file idiom: in a terminal's session, which all of its scripts share, a claim that says its pid is the claim of
+//! that process.
+
+use std::process::Stdio;
+
+use crate::support::{Guard, Mount, wait_until};
+
+/// A terminal: a POSIX session whose leader runs `script` and lives on.
+fn terminal(mount: &Mount, script: &str) -> Guard {
+    Guard::spawn(
+        mount
+            .sh(&format!("{script}; read end"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped()),
+    )
+}
+
+#[test]
+fn a_lease_lives_exactly_as_long_as_the_script_whose_pid_it_says() {
+    let Some(mount) = Mount::new() else { return };
+    let inner = "sh -c 'set -C; echo $$ > claims/deploy; cat leases; exit 0'";
+    let mut terminal = terminal(
+        &mount,
+        &format!("echo > claims/shared; {inner}; set -C; echo > claims/deploy && echo free"),
+    );
+    let _head = terminal.line();
+    assert!(terminal.line().contains("\"name\":\"shared\""));
+    let record: serde_json::Value = serde_json::from_str(&terminal.line()).unwrap();
+    assert_eq!(
+        (record["name"].clone(), record["bound_pid"].clone()),
+        ("deploy".into(), record["pid"].clone())
+    );
+    // The terminal's shell has waited for its script, and claims the name on the first try, although it lives on.
+    assert_eq!(terminal.line(), "free");
+    assert_eq!(mount.claims(), ["deploy", "shared"]);
+    wait_until("the reap is logged", || {
+        mount.log().contains("reaped claims/deploy")
+    });
+    let log = mount.log();
+    assert!(
+        log.contains(&format!(
+            ": process {}, to which its pid file binds it, is dead; it held",
+            record["pid"]
+        )),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_other_scripts_of_the_terminal_are_refused_and_its_own_tree_is_not() {
+    let Some(mount) = Mount::new() else { return };
+    let holder = "sh -c 'set -C; echo $$ > claims/x; sh -c \"echo \\$PPID >> claims/x\" && echo child; exec sleep 60' & pid=$!";
+    let script = format!(
+        "{holder}; until [ -s claims/x ]; do :; done
+         sh -c 'echo stolen > claims/x' 2>&1; sh -c 'rm -f claims/x' 2>&1; sh -c 'mv claims/x claims/y' 2>&1
+         until grep -q sleep /proc/$pid/comm; do :; done; echo more >> claims/x && echo parent; rm claims/x; kill $pid"
+    );
+    let mut terminal = terminal(&mount, &script);
+    let lines: Vec<String> = (0..5).map(|_| terminal.line()).collect();
+    let busy = lines
+        .iter()
+        .filter(|line| line.contains("Device or resource busy"))
+        .count();
+    assert_eq!(busy, 3, "{lines:?}");
+    assert!(
+        lines.contains(&"child".to_owned()),
+        "what is below the holder may: {lines:?}"
+    );
+    assert_eq!(lines[4], "parent", "and what is above it");
+    wait_until("it is released", || mount.claims().is_empty());
+}
+
+#[test]
+fn a_pid_that_is_not_ones_own_or_above_is_text() {
+    let Some(mount) = Mount::new() else { return };
+    // A stranger's pid, one that is nobody's, one in the second line, and what is no pid.
+    let mut stranger = mount.actor(Some("stranger"));
+    stranger.claim("other").unwrap();
+    for (body, pid) in [
+        (format!("{}", stranger.pid()), true),
+        ("4194305".to_owned(), false),
+        ("host\\n$$".to_owned(), false),
+        ("$$x".to_owned(), false),
+        ("-1".to_owned(), false),
+        ("0".to_owned(), false),
+    ] {
+        let mut terminal = terminal(&mount, &format!("printf \"{body}\" > claims/x; echo done"));
+        assert_eq!(terminal.line(), "done");
+        let record = mount.record("x").unwrap();
+        assert!(record.get("bound_pid").is_none(), "{body}: {record}");
+        if pid {
+            assert_eq!(mount.read("claims/x"), body, "it is kept as text");
+        }
+    }
+}
+
+#[test]
+fn in_a_session_of_its_own_a_pid_is_text() {
+    let Some(mount) = Mount::new() else { return };
+    let mut worker = mount.sh("sh -c 'echo $$ > claims/x; :'; echo done; read end");
+    worker
+        .env("CLAIMFS_SESSION", "w1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut worker = Guard::spawn(&mut worker);
+    assert_eq!(worker.line(), "done");
+    let record = mount.record("x").unwrap();
+    assert!(
+        record.get("bound_pid").is_none() && record["session"] == "w1",
+        "{record}"
+    );
+}
+
+#[test]
+fn padded_pids_bind_too_and_so_do_those_of_ancestors() {
+    let Some(mount) = Mount::new() else { return };
+    // As HDB UUCP pads them, and as liblockfile writes them: without a newline.
+    for format in ["%10d\\n", "%d", "%d\\nhost\\n"] {
+        let script = format!("sh -c 'printf \"{format}\" $PPID > claims/x'; echo $$");
+        let mut terminal = terminal(&mount, &script);
+        let pid: u64 = terminal.line().parse().unwrap();
+        assert_eq!(mount.record("x").unwrap()["bound_pid"], pid, "{format}");
+        drop(terminal);
+        assert_eq!(mount.claims(), [""; 0]);
+    }
+}
+
+#[test]
+fn all_names_of_a_bound_file_end_with_its_process() {
+    let Some(mount) = Mount::new() else { return };
+    let inner = "sh -c 'echo $$ > claims/a; ln claims/a claims/b; mv claims/a claims/c; :'";
+    let mut terminal = terminal(
+        &mount,
+        &format!("echo > claims/kept; {inner}; ls claims; echo end"),
+    );
+    assert_eq!(
+        (terminal.line(), terminal.line()),
+        ("kept".to_owned(), "end".to_owned())
+    );
+}
