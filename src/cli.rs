@@ -4,6 +4,7 @@
 // The comments on arguments are help texts, where a backtick would be printed.
 #![allow(clippy::doc_markdown)]
 
+mod break_;
 mod claim;
 mod completions;
 mod ls;
@@ -104,6 +105,8 @@ enum Verb {
     /// Give a name back: 0 also if it is free already
     #[command(alias = "unclaim")]
     Release(release::Arguments),
+    /// Free a name whose holder lives but is gone in spirit: its user or root
+    Break(break_::Arguments),
     /// List who holds what
     Ls(ls::Arguments),
     /// Show who holds a name
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Verb::Umount(arguments) => arguments.run(),
         Verb::Claim(arguments) => arguments.run(mount),
         Verb::Release(arguments) => arguments.run(mount),
+        Verb::Break(arguments) => arguments.run(mount),
         Verb::Ls(arguments) => arguments.run(mount),
         Verb::Show(arguments) => arguments.run(mount),
         Verb::Whoami(arguments) => arguments.run(mount),

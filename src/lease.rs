@@ -371,6 +371,21 @@ pub enum Command<'a> {
         /// The process that asks and those above it.
         chain: &'a [Process],
     },
+    /// Take a name from a holder that lives.
+    Break {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with: a later grant is not meant.
+        token: Token,
+        /// The uid that asks.
+        uid: u32,
+        /// Its pid namespace; 0 for the mount's own.
+        pidns: u64,
+        /// The process that asks and those above it.
+        chain: &'a [Process],
+        /// Its command name.
+        command: Arc<str>,
+    },
     /// A process is proven dead.
     Died {
         /// Which.
@@ -466,6 +481,19 @@ pub enum What {
         name: Name,
         /// The token that it was granted with.
         token: Token,
+    },
+    /// A name was taken from a holder that lives.
+    Broken {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with.
+        token: Token,
+        /// The uid that did it.
+        uid: u32,
+        /// The process that did it.
+        pid: u32,
+        /// Its command name.
+        command: Arc<str>,
     },
     /// What a claim contains has changed.
     Altered {

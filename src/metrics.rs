@@ -22,6 +22,8 @@ pub struct Metrics {
     pub releases: AtomicU64,
     /// Names taken from dead holders.
     pub reaps: AtomicU64,
+    /// Names taken from living holders.
+    pub breaks: AtomicU64,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
     buckets: [AtomicU64; BOUNDS.len()],
     requests: AtomicU64,
@@ -71,6 +73,12 @@ impl Metrics {
                 "counter",
                 "Names taken from dead holders.",
                 self.reaps.load(Relaxed),
+            ),
+            (
+                "claimfs_breaks_total",
+                "counter",
+                "Names taken from living holders.",
+                self.breaks.load(Relaxed),
             ),
             ("claimfs_leases", "gauge", "Live leases.", leases as u64),
             (

@@ -357,6 +357,21 @@ impl Store {
         })
     }
 
+    /// Takes a name from a holder that lives, for its uid and root. ESTALE for another token than the lease's.
+    pub fn break_lease(&self, caller: Caller, name: &Name, token: Token) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_name(name);
+        inner.transact(&Command::Break {
+            name: name.clone(),
+            token,
+            uid: caller.uid,
+            pidns: walk.caller().pidns,
+            chain: &walk.processes(),
+            command: Arc::clone(&walk.caller().command),
+        })
+    }
+
     // Reaping.
 
     /// A process is proven dead.

@@ -165,6 +165,30 @@ impl Table {
                 pidns,
                 chain,
             } => self.decide_end(&mut draft, id, *uid, *pidns, chain)?,
+            Command::Break {
+                name,
+                token,
+                uid,
+                pidns,
+                chain,
+                command,
+            } => {
+                let lease = self.lease(name).ok_or(Refusal::NotFound)?;
+                let (_, _, session) = self.last(name).ok_or(Refusal::NotFound)?;
+                if !reaches(session, *uid, *pidns, chain) {
+                    return Err(Refusal::NotPermitted);
+                }
+                if lease.token != *token {
+                    return Err(Refusal::Lost);
+                }
+                draft.push(What::Broken {
+                    name: name.clone(),
+                    token: *token,
+                    uid: *uid,
+                    pid: chain.first().map_or(0, |process| process.pid),
+                    command: Arc::clone(command),
+                });
+            }
             Command::Died { process } => self.decide_died(&mut draft, process),
             Command::Sweep { limit } => self.decide_sweep(&mut draft, *limit),
             Command::Forget { ino } => {
@@ -420,8 +444,6 @@ impl Table {
         draft.push(What::Joined { key, root });
     }
 
-    /// A session is ended by root, and by its uid from its own pid namespace, from the mount's, or from below one of its
-    /// roots: what runs in a sandbox does not reach out of it.
     fn decide_end(
         &self,
         draft: &mut Draft,
@@ -431,13 +453,7 @@ impl Table {
         chain: &[Process],
     ) -> Result<(), Refusal> {
         let session = self.session(id).ok_or(Refusal::NotFound)?;
-        let near = pidns == 0
-            || pidns == session.pidns
-            || session
-                .roots
-                .iter()
-                .any(|root| chain.contains(&root.process));
-        if uid != 0 && (uid != session.uid || !near) {
+        if !reaches(session, uid, pidns, chain) {
             return Err(Refusal::NotPermitted);
         }
         draft.push(What::SessionEnded {
@@ -549,6 +565,15 @@ impl Table {
             None => {}
         }
     }
+}
+
+/// Whether a caller may end a session or break its leases: root, and its uid from its own pid namespace, from the mount's, or
+/// from below one of its roots. What runs in a sandbox does not reach out of it.
+fn reaches(session: &Session, uid: u32, pidns: u64, chain: &[Process]) -> bool {
+    let mut roots = session.roots.iter();
+    let near =
+        pidns == 0 || pidns == session.pidns || roots.any(|root| chain.contains(&root.process));
+    uid == 0 || (uid == session.uid && near)
 }
 
 /// The events of one decision, numbered on from the table's.

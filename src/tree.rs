@@ -71,6 +71,9 @@ const REGISTRATION_MAX: usize = 64;
 /// The manual, as the mount itself shows it.
 pub const MANUAL: &str = include_str!("manual.txt");
 
+/// The extended attribute that breaks a lease when it is set to its token.
+const BREAK: &str = "user.claimfs.break";
+
 /// What kind of node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -509,7 +512,8 @@ impl Tree {
         tags.ok_or(Refusal::Lost)
     }
 
-    /// Sets an extended attribute of the holder's own, or removes it. EOPNOTSUPP outside `user.`.
+    /// Sets an extended attribute of the holder's own, or removes it; `user.claimfs.break`, set to the lease's token, takes the
+    /// name from its holder. EOPNOTSUPP outside `user.`.
     pub fn set_tag(
         &self,
         caller: Caller,
@@ -519,6 +523,18 @@ impl Tree {
     ) -> Result<(), Refusal> {
         if !name.starts_with("user.") || !(FIRST_INO..SESSION_INO).contains(&ino) {
             return Err(Refusal::Unsupported);
+        }
+        if name == BREAK {
+            // A token names one lease, also where the file has several names.
+            let token = value.and_then(|value| std::str::from_utf8(value).ok());
+            let token = token.and_then(|token| token.trim().parse().ok());
+            let token = Token(token.ok_or(Refusal::Invalid)?);
+            let broken = self.store.look_at(Ino(ino), |table, inode| {
+                let mut names = inode.names.iter().filter(|known| **known == token);
+                names.find_map(|known| table.name(*known)).cloned()
+            });
+            let broken = broken.flatten().ok_or(Refusal::Lost)?;
+            return self.store.break_lease(caller, &broken, token);
         }
         let change = Change::Tag {
             name: String::from(name),

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::Inner;
 use crate::identity::{Sight, View, Walk};
+use crate::lease::printable;
 use crate::lease::{
     Command, Creation, Event, Ino, Member, Name, Process, Refusal, Root, Rule, SessionId,
     SessionKey, Token, What,
@@ -247,7 +248,7 @@ impl Inner {
     fn frees_roots(&self, what: &What) -> Vec<Process> {
         match what {
             What::Left { process, .. } => vec![*process],
-            What::Released { name, .. } | What::Reaped { name, .. } => {
+            What::Released { name, .. } | What::Reaped { name, .. } | What::Broken { name, .. } => {
                 let bound = self
                     .table
                     .last(name)
@@ -284,6 +285,25 @@ impl Inner {
                     log::info!(
                         "{}",
                         record::obituary(name, lease, inode, session, event.at)
+                    );
+                }
+            }
+            What::Broken {
+                name,
+                uid,
+                pid,
+                command,
+                ..
+            } => {
+                self.metrics.breaks.fetch_add(1, Relaxed);
+                if let Some((lease, _, session)) = self.table.last(name) {
+                    let by = format!("uid {uid} (pid {pid}, {})", printable(command));
+                    log::warn!(
+                        "broken claims/{name}: {by} took it from session {} (pid {}, {}), which lives; token {}",
+                        session.id,
+                        lease.pid,
+                        printable(&lease.command),
+                        lease.token.0,
                     );
                 }
             }

@@ -187,7 +187,9 @@ impl Table {
                 self.apply_claimed(name, lease, *key, created.as_ref());
             }
             What::Released { name, .. } => self.apply_gone(name, false, event.at),
-            What::Reaped { name, .. } => self.apply_gone(name, true, event.at),
+            What::Reaped { name, .. } | What::Broken { name, .. } => {
+                self.apply_gone(name, true, event.at);
+            }
             What::Altered { ino, change } => {
                 if let Some(inode) = self.inodes.get_mut(ino) {
                     inode.content.apply(change, event.at);

@@ -10,6 +10,8 @@ use super::{
     Attr, CLAIMS, CONTROL, Handle, LEASES, MANUAL, METRICS, README, REGISTRATION, REGISTRATION_MAX,
     ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, guard,
 };
+use serde_json::Value;
+
 use crate::content;
 use crate::lease::{Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Token};
 use crate::record;
@@ -222,13 +224,7 @@ impl Tree {
         append: bool,
     ) -> Result<(), Refusal> {
         match ino {
-            CONTROL => Err(
-                if serde_json::from_slice::<serde_json::Value>(data).is_ok() {
-                    Refusal::Unsupported
-                } else {
-                    Refusal::Invalid
-                },
-            ),
+            CONTROL => self.control(caller, data),
             FIRST_INO..SESSION_INO => {
                 let data = data.to_vec();
                 let change = if append {
@@ -241,6 +237,26 @@ impl Tree {
             _ if data.len() > REGISTRATION_MAX => Err(Refusal::TooLarge),
             _ => self.register(fh, data),
         }
+    }
+
+    /// Commands, a JSON object a line. The first that is refused ends it, and says why by its errno.
+    fn control(&self, caller: Caller, data: &[u8]) -> Result<(), Refusal> {
+        let text = std::str::from_utf8(data).map_err(|_| Refusal::Invalid)?;
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let command: Value = serde_json::from_str(line).map_err(|_| Refusal::Invalid)?;
+            let text = |key: &str| command.get(key).and_then(Value::as_str);
+            if let Some(name) = text("break") {
+                let token = command.get("token").and_then(Value::as_u64);
+                let token = Token(token.ok_or(Refusal::Invalid)?);
+                let name = Name::new(name.as_bytes())?;
+                self.store.break_lease(caller, &name, token)?;
+            } else if text("give").or(text("ttl")).is_some() {
+                return Err(Refusal::Unsupported);
+            } else {
+                return Err(Refusal::Invalid);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn register(&self, fh: u64, body: &[u8]) -> Result<(), Refusal> {

@@ -191,7 +191,7 @@ fn the_commands_of_the_readme_exist() {
         );
         verbs += 1;
     }
-    assert_eq!(verbs, 9);
+    assert_eq!(verbs, 10);
 }
 
 #[test]
@@ -202,6 +202,7 @@ fn help_reads_well_at_80_columns() {
         &["umount"],
         &["claim"],
         &["release"],
+        &["break"],
         &["ls"],
         &["show"],
         &["whoami"],
@@ -334,6 +335,7 @@ fn what_the_manual_tells_works_as_it_tells_it() {
             .unwrap()
             .contains("\"session\":\"ID\"")
     );
+    assert!(manual.contains(r#"echo '{"break":"NAME","token":T}' > control"#));
     // The trap that it warns of.
     assert_eq!(
         mount.run("CLAIMFS_SESSION=w1 touch claims/x; ls claims"),

@@ -12,6 +12,8 @@
 
 // A process that makes the system calls that a test asks it for.
 mod actor;
+// Names taken from holders that live.
+mod breaking;
 // The command line.
 mod cli;
 // Every command and every promise that the documentation prints.

@@ -1097,6 +1097,7 @@ fn words(events: &[What]) -> Vec<String> {
         What::Released { name, .. } => format!("released {name}"),
         What::Reaped { name, .. } => format!("reaped {name}"),
         What::Altered { .. } => "altered".into(),
+        What::Broken { name, .. } => format!("broken {name}"),
         What::Bound { binding, .. } => format!("bound {}", binding.process.pid),
         What::Forgotten { .. } => "forgotten".into(),
     };

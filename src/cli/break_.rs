@@ -1,0 +1,50 @@
+//! `claimfs break NAME`
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::tool::{self, Mount};
+use super::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The name to free
+    name: String,
+}
+
+impl Arguments {
+    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let name = tool::claim_name(&self.name)?;
+        let mount = Mount::find(mount)?;
+        let Some(record) = mount.lease(&name)? else {
+            return Ok(Exit::Done);
+        };
+        let command = json!({ "break": name.as_str(), "token": record["token"] });
+        let control = OpenOptions::new()
+            .write(true)
+            .open(mount.path(&["control"]));
+        let written =
+            control.and_then(|mut control| control.write_all(format!("{command}\n").as_bytes()));
+        let (session, pid) = (tool::field(&record, "session"), tool::field(&record, "pid"));
+        match written.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(()) => {
+                tool::say(&format!(
+                    "claims/{name}: taken from session {session} (pid {pid}), which lives"
+                ));
+                Ok(Exit::Done)
+            }
+            // Released since: what was asked for is so.
+            Err((Some(libc::ENOENT), _)) => Ok(Exit::Done),
+            Err((Some(libc::ESTALE), _)) => Err(Failure::held(format!(
+                "claims/{name}: it has changed hands meanwhile; see 'claimfs show {name}'"
+            ))),
+            Err((Some(libc::EPERM), _)) => Err(Failure::held(format!(
+                "claims/{name}: held by session {session} of another user or sandbox; only that user and root may break it"
+            ))),
+            Err((_, error)) => Err(Failure::unavailable(format!("control: {error}"))),
+        }
+    }
+}
