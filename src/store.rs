@@ -162,14 +162,14 @@ impl Store {
         }
     }
 
-    /// Shows a session, if it is alive.
+    /// Shows a session, if it is alive, with the roots that are.
     pub fn session<R>(
         &self,
         id: &SessionId,
         show: impl FnOnce(&Table, &Session) -> R,
     ) -> Option<R> {
         let mut inner = self.lock();
-        inner.judge_id(id);
+        inner.judge_roots(id);
         inner
             .table
             .session(id)

@@ -89,6 +89,21 @@ impl Inner {
         }
     }
 
+    /// Looks at every root of a session, and strikes out those that are proven dead.
+    pub(super) fn judge_roots(&mut self, id: &SessionId) {
+        let roots = self
+            .table
+            .session(id)
+            .map_or(&[][..], |session| &session.roots);
+        let dead = roots.iter().map(|root| root.process);
+        let dead: Vec<Process> = dead
+            .filter(|process| self.processes.is_dead(process))
+            .collect();
+        for process in dead {
+            self.died(process);
+        }
+    }
+
     /// The caller as a member; the session that it would join is alive, or does not exist.
     pub(super) fn member(&mut self, walk: &Walk) -> Result<Member, Refusal> {
         let member = walk.member(|process| self.table.registered(process))?;

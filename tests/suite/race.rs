@@ -12,6 +12,10 @@ fn state(pid: u32) -> char {
     stat.rsplit(") ").next().unwrap().chars().next().unwrap()
 }
 
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+}
+
 #[test]
 fn once_its_parent_has_waited_for_it_a_dead_holders_name_is_free_1000_of_1000_times() {
     let Some(mount) = Mount::new() else { return };
@@ -102,7 +106,10 @@ fn a_zombie_is_dead_before_its_parent_waits_for_it() {
     holder.claim("x").unwrap();
     assert_eq!(me.claim("x"), Err(EEXIST));
     holder.signal(libc::SIGKILL);
-    wait_until("the holder is a zombie", || state(holder.pid()) == 'Z');
+    // The whole of it: while another of its threads is on its way out, a leader that has exited proves nothing.
+    wait_until("the holder is a zombie", || {
+        threads(holder.pid()) == 1 && state(holder.pid()) == 'Z'
+    });
     me.claim("x").unwrap();
     assert_eq!(state(holder.pid()), 'Z');
 }
