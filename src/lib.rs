@@ -25,7 +25,7 @@
 //! | file | knows | *deliberately absent* |
 //! |---|---|---|
 //! | `lease.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
-//! | `table.rs`, `table/state.rs` | the rules: grant, refuse, release, reap; the state | I/O, clocks, threads, fuser |
+//! | `table.rs`, `table/*.rs` | the rules: grant, refuse, release, reap, join, end; the state | I/O, clocks, threads, fuser |
 //! | `content.rs` | what a claim contains, and its limits | who holds it |
 //! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
 //! | `record.rs` | leases and sessions as JSON | rules |

@@ -12,12 +12,14 @@
 //! Deliberately ignorant of: clocks, threads, files, `/proc`, fuser. That a process is dead reaches the table as a
 //! command, and so does the time.
 
+mod sessions;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use self::sessions::reaches;
 use crate::content::Content;
 use crate::lease::{
     Binding, Change, Command, Creation, End, Event, Ino, Member, Name, Process, Refusal, Root,
@@ -403,92 +405,6 @@ impl Table {
         Ok(())
     }
 
-    fn decide_join(&self, draft: &mut Draft, exclusive: bool, by: &Member) -> Result<(), Refusal> {
-        if exclusive && self.session(&by.id).is_some() {
-            return Err(Refusal::Exists);
-        }
-        let key = self.enter(draft, by)?;
-        // A process is registered in one session at a time: the newest registration counts.
-        for root in by.roots.iter().filter(|root| root.registered) {
-            let others = self.roots.get(&root.process).into_iter().flatten();
-            for other in others.filter(|other| **other != key) {
-                self.leave(draft, *other, root);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a registration back. A session that holds nothing and was that process alone is over with it: a script that
-    /// registers itself again and again leaves no sessions behind.
-    fn leave(&self, draft: &mut Draft, key: SessionKey, root: &Root) {
-        let Some(session) = self.sessions.get(&key) else {
-            return;
-        };
-        let itself = |there: &&Root| there.process == root.process;
-        if !session
-            .roots
-            .iter()
-            .any(|there| itself(&there) && there.registered)
-        {
-            return;
-        }
-        if session.leases.is_empty() && session.roots.iter().all(|there| itself(&there)) {
-            let why = End::Ended;
-            draft.push(What::SessionEnded { key, why });
-            return;
-        }
-        let root = Root {
-            registered: false,
-            ..root.clone()
-        };
-        draft.push(What::Joined { key, root });
-    }
-
-    fn decide_end(
-        &self,
-        draft: &mut Draft,
-        id: &SessionId,
-        uid: u32,
-        pidns: u64,
-        chain: &[Process],
-    ) -> Result<(), Refusal> {
-        let session = self.session(id).ok_or(Refusal::NotFound)?;
-        if !reaches(session, uid, pidns, chain) {
-            return Err(Refusal::NotPermitted);
-        }
-        draft.push(What::SessionEnded {
-            key: session.key,
-            why: End::Ended,
-        });
-        Ok(())
-    }
-
-    fn decide_died(&self, draft: &mut Draft, process: &Process) {
-        let inodes = self.bound.get(process).into_iter().flatten();
-        let bound = inodes.filter_map(|ino| self.inode(*ino));
-        for token in bound.flat_map(|inode| &inode.names) {
-            if let Some(name) = self.names.get(token).cloned() {
-                let token = *token;
-                draft.push(What::Reaped { name, token });
-            }
-        }
-        for key in self.roots.get(process).into_iter().flatten() {
-            draft.push(What::Left {
-                key: *key,
-                process: *process,
-            });
-            let session = self.sessions.get(key);
-            if session
-                .is_some_and(|session| session.roots.iter().all(|root| root.process == *process))
-            {
-                draft.push(What::SessionEnded {
-                    key: *key,
-                    why: End::Died,
-                });
-            }
-        }
-    }
-
     fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
         let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
         let names = sessions
@@ -509,46 +425,6 @@ impl Table {
         }
     }
 
-    /// The live session that the member would join, `None` if it would start a new one, EPERM if its id is that of
-    /// another uid's session, or of another namespace's that no process above the member is a root of.
-    fn joinable(&self, by: &Member) -> Result<Option<SessionKey>, Refusal> {
-        let Some(session) = self.session(&by.id) else {
-            return Ok(None);
-        };
-        let related = || {
-            by.roots.iter().any(|root| {
-                session
-                    .roots
-                    .iter()
-                    .any(|other| other.process == root.process)
-            })
-        };
-        if session.uid == by.uid && (session.pidns == by.pidns || related()) {
-            Ok(Some(session.key))
-        } else {
-            Err(Refusal::NotPermitted)
-        }
-    }
-
-    /// Makes the member's roots roots of its session, which starts if it is not there.
-    fn enter(&self, draft: &mut Draft, by: &Member) -> Result<SessionKey, Refusal> {
-        let known = self.joinable(by)?;
-        let key = known.unwrap_or_else(|| draft.start(by));
-        let roots = known
-            .and_then(|key| self.sessions.get(&key))
-            .map_or(&[][..], |session| &session.roots);
-        for root in &by.roots {
-            let there = roots.iter().find(|there| there.process == root.process);
-            if there.is_none_or(|there| root.registered && !there.registered) {
-                draft.push(What::Joined {
-                    key,
-                    root: root.clone(),
-                });
-            }
-        }
-        Ok(key)
-    }
-
     /// Writes down that a name of a session that is over is gone, if it has one such.
     fn bury(&self, draft: &mut Draft, name: &Name) {
         let Some(lease) = self.leases.get(name) else {
@@ -565,15 +441,6 @@ impl Table {
             None => {}
         }
     }
-}
-
-/// Whether a caller may end a session or break its leases: root, and its uid from its own pid namespace, from the mount's, or
-/// from below one of its roots. What runs in a sandbox does not reach out of it.
-fn reaches(session: &Session, uid: u32, pidns: u64, chain: &[Process]) -> bool {
-    let mut roots = session.roots.iter();
-    let near =
-        pidns == 0 || pidns == session.pidns || roots.any(|root| chain.contains(&root.process));
-    uid == 0 || (uid == session.uid && near)
 }
 
 /// The events of one decision, numbered on from the table's.
