@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
 
 use fuser::{
@@ -49,12 +50,16 @@ pub fn is_handling() -> bool {
 /// The filesystem that fuser drives.
 pub struct ClaimFs {
     tree: Tree,
+    has_refused_lock: AtomicBool,
 }
 
 impl ClaimFs {
     /// Serves a tree.
     pub fn new(tree: Tree) -> Self {
-        Self { tree }
+        Self {
+            tree,
+            has_refused_lock: AtomicBool::new(false),
+        }
     }
 
     /// Runs a handler: counts it, turns its refusal into an errno, and a panic into EIO.
@@ -74,6 +79,16 @@ impl ClaimFs {
         HANDLING.set(false);
         self.tree.metrics().served(start.elapsed());
         result.map_err(errno)
+    }
+
+    /// Says once why there are no kernel locks here, to whoever reads the log.
+    fn refuse_lock(&self) {
+        if !self.has_refused_lock.swap(true, Relaxed) {
+            log::warn!(
+                "a flock or fcntl lock was refused (EOPNOTSUPP): the file under it could be reaped and made anew, so it \
+                 would exclude nobody; such locks need no claimfs, since they die with their process on any filesystem"
+            );
+        }
     }
 
     /// Makes a claim that is not opened; EPERM for what cannot be one.
@@ -626,6 +641,7 @@ impl Filesystem for ClaimFs {
         _: u32,
         reply: ReplyLock,
     ) {
+        self.refuse_lock();
         reply.error(Errno::EOPNOTSUPP);
     }
 
@@ -646,6 +662,7 @@ impl Filesystem for ClaimFs {
         if typ == UNLOCK {
             reply.ok();
         } else {
+            self.refuse_lock();
             reply.error(Errno::EOPNOTSUPP);
         }
     }

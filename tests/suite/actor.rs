@@ -218,6 +218,11 @@ fn perform(request: &Value) -> io::Result<Value> {
                 result(i64::from(libc::removexattr(file.as_ptr(), name.as_ptr())))
             }
             "flock" => result(i64::from(libc::flock(fd, int(request, "operation") as i32))),
+            "setlk" => {
+                let mut lock: libc::flock = std::mem::zeroed();
+                lock.l_type = libc::F_WRLCK as i16;
+                result(i64::from(libc::fcntl(fd, libc::F_SETLK, &raw const lock)))
+            }
             "isatty" => result(i64::from(libc::isatty(fd)) - 1),
             _ => process(call, request),
         }

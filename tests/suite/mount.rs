@@ -676,5 +676,16 @@ fn what_is_not_a_file_is_refused() {
         .map(|_| ()),
         Err(EPERM)
     );
+    let locks = json!({ "fd": fd, "operation": libc::LOCK_SH | libc::LOCK_NB });
+    assert_eq!(me.call("flock", locks).map(|_| ()), Err(EOPNOTSUPP));
+    assert_eq!(
+        me.call("setlk", json!({ "fd": fd })).map(|_| ()),
+        Err(EOPNOTSUPP)
+    );
+    let said = mount
+        .log()
+        .matches("a flock or fcntl lock was refused")
+        .count();
+    assert_eq!(said, 1, "the log says why, once");
     assert_eq!(mount.claims(), ["x"]);
 }
