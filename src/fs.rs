@@ -32,6 +32,7 @@ use self::convert::{
 };
 use self::errno::{errno, errno_name};
 use self::permit::{EXECUTE, WRITE, owns, wants};
+use crate::content::BODY_MAX;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
 use crate::tree::{Attr, Tree};
 
@@ -610,6 +611,37 @@ impl Filesystem for ClaimFs {
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wants = u8::try_from(mask.bits() & 7).unwrap_or(7);
         match self.look(|| self.permit(caller(request), ino, wants)) {
+            Ok(_) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let result = self.run(|| {
+            let attr = self.tree.attr(ino.0)?;
+            let end = offset.saturating_add(length);
+            match mode {
+                // A body takes no room before it is written: there is nothing to set aside but its size.
+                0 if end > attr.size => {
+                    let attributes = Attributes::default();
+                    self.tree
+                        .set_attr(caller(request), ino.0, Some(end), attributes)
+                }
+                libc::FALLOC_FL_KEEP_SIZE if end > BODY_MAX as u64 => Err(Refusal::TooLarge),
+                0 | libc::FALLOC_FL_KEEP_SIZE => Ok(attr),
+                _ => Err(Refusal::Unsupported),
+            }
+        });
+        match result {
             Ok(_) => reply.ok(),
             Err(errno) => reply.error(errno),
         }

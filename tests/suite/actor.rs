@@ -160,6 +160,15 @@ fn perform(request: &Value) -> io::Result<Value> {
                     0,
                 )))
             }
+            "fallocate" => {
+                let (mode, length) = (int(request, "mode") as i32, int(request, "length"));
+                result(i64::from(libc::fallocate(
+                    fd,
+                    mode,
+                    int(request, "offset"),
+                    length,
+                )))
+            }
             "fsync" => result(i64::from(libc::fsync(fd))),
             "mkdir" => result(i64::from(libc::mkdir(
                 path(request, "path").as_ptr(),

@@ -689,3 +689,27 @@ fn what_is_not_a_file_is_refused() {
     assert_eq!(said, 1, "the log says why, once");
     assert_eq!(mount.claims(), ["x"]);
 }
+
+#[test]
+fn fallocate_sets_the_size_and_nothing_aside() {
+    let Some((_mount, mut me, _)) = two() else {
+        return;
+    };
+    let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
+    me.write(fd, "body").unwrap();
+    let mut allocate = |mode: i32, offset: i64, length: i64| {
+        let arguments = json!({ "fd": fd, "mode": mode, "offset": offset, "length": length });
+        let allocated = me.call("fallocate", arguments).map(|_| ());
+        allocated.map(|()| me.fstat(fd).unwrap()["size"].as_i64().unwrap())
+    };
+    let full = BODY_MAX as i64;
+    assert_eq!(allocate(0, 0, 2), Ok(4));
+    assert_eq!(allocate(0, 2, 6), Ok(8));
+    assert_eq!(allocate(libc::FALLOC_FL_KEEP_SIZE, 0, full), Ok(8));
+    assert_eq!(allocate(libc::FALLOC_FL_KEEP_SIZE, 1, full), Err(EFBIG));
+    assert_eq!(allocate(0, 1, full), Err(EFBIG));
+    let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    assert_eq!(allocate(punch, 0, 2), Err(EOPNOTSUPP));
+    assert_eq!(allocate(0, 0, full), Ok(full));
+    assert_eq!(me.pread(fd, 8, 0).unwrap(), "body\0\0\0\0");
+}
