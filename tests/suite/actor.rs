@@ -10,6 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::{env, fs, thread};
 
+use claimfs::identity::{Sight, View};
+use claimfs::process::Processes;
 use serde_json::{Value, json};
 
 /// What the environment of a new image says, so that it is the one that answers the call that made it.
@@ -272,6 +274,40 @@ fn process(call: &str, request: &Value) -> io::Result<Value> {
             }
             Ok(Value::Null)
         },
+        "look_when_short" => look_when_short(),
         _ => panic!("no such call: {call}"),
     }
+}
+
+/// What becomes of a living process, the one above this, when there is one descriptor left to look at it with, or none.
+fn look_when_short() -> io::Result<Value> {
+    let pid = std::os::unix::process::parent_id();
+    let new = || Processes::new(vec!["CLAIMFS_SESSION".into()]);
+    // The second has nothing that it could give back.
+    let (known, other) = (new()?, new()?);
+    let Sight::Seen(facts) = known.facts(pid) else {
+        panic!("the test is there")
+    };
+    let limit = libc::rlimit {
+        rlim_cur: 64,
+        rlim_max: 64,
+    };
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) },
+        0
+    );
+    let mut all = Vec::new();
+    while let Ok(file) = fs::File::open("/dev/null") {
+        all.push(file);
+    }
+    let unread = matches!(known.variable(&facts.process, pid), Sight::Failed);
+    all.pop();
+    let one_left = other
+        .watch(&facts.process)
+        .map_or("error".to_owned(), |watch| format!("{watch:?}"));
+    all.clear();
+    let relieved = other
+        .watch(&facts.process)
+        .map_or("error".to_owned(), |watch| format!("{watch:?}"));
+    Ok(json!([unread, one_left, relieved]))
 }

@@ -1662,3 +1662,35 @@ fn a_sandbox_ends_its_own_sessions_and_none_outside() {
         "it descends from a root"
     );
 }
+
+#[test]
+fn a_create_that_meets_its_own_claim_empties_it_if_it_is_to_truncate() {
+    // Two creates of one session that both found the name free: the kernel sends CREATE for each.
+    let mut table = Table::new(10);
+    let by = member("w", &[process(10)]);
+    run(&mut table, &claim("x", &by)).unwrap();
+    let ino = table.lease(&name("x")).unwrap().ino;
+    let change = Change::Append {
+        data: b"body".to_vec(),
+    };
+    run(
+        &mut table,
+        &Command::Alter {
+            ino,
+            by: &by,
+            change,
+        },
+    )
+    .unwrap();
+    for (truncate, size) in [(false, 4), (true, 0)] {
+        let again = Command::Claim {
+            name: name("x"),
+            by: &by,
+            creation: creation(1000),
+            exclusive: false,
+            truncate,
+        };
+        run(&mut table, &again).unwrap();
+        assert_eq!(table.inode(ino).unwrap().content.size(), size);
+    }
+}

@@ -629,6 +629,9 @@ fn the_fixed_files_are_what_they_are() {
             "README", "claims", "control", "leases", "metrics", "self", "sessions"
         ]
     );
+    for (name, mode) in [("claims", 0o1777), ("sessions", 0o1777), (".", 0o555)] {
+        assert_eq!(me.stat(name).unwrap()["mode"], json!(libc::S_IFDIR | mode));
+    }
     for name in ["README", "leases", "metrics", "self"] {
         assert_eq!(me.stat(name).unwrap()["size"], 0);
         assert!(!mount.read(name).is_empty());

@@ -293,6 +293,30 @@ cd / && "$claimfs" umount "$1/mount"
 "#;
 
 #[test]
+fn regression_what_cannot_be_looked_at_for_want_of_descriptors_is_neither_dead_nor_unreadable() {
+    let Some(mount) = Mount::new() else { return };
+    let mut actor = mount.actor(None);
+    let told = actor
+        .call("look_when_short", serde_json::json!({}))
+        .unwrap();
+    // Its environment is not called unreadable, which would make it its parent's; it is not called dead; and with
+    // descriptors again it is what it was.
+    assert_eq!(told, serde_json::json!([true, "error", "Watched"]));
+}
+
+#[test]
+fn a_session_without_a_number_in_this_namespace_has_an_id_of_its_own() {
+    // The first process here came from a POSIX session outside, whose number nobody here can see.
+    let script = r#""$claimfs" mount --state-dir "$1/state" "$1/mount" > "$1/out" && cd "$1/mount" || exit 1
+        cut -d' ' -f6 /proc/$$/stat; echo > claims/x; sed -n 's/.*"session":"\([a-z]*\)-.*/\1/p' claims/x
+        cd / && "$claimfs" umount "$1/mount""#;
+    let Some(text) = in_pid_namespace(script) else {
+        return;
+    };
+    assert_eq!(text, "0\noutside\n");
+}
+
+#[test]
 fn regression_a_shortage_of_descriptors_is_no_proof_of_death() {
     let Some(text) = in_pid_namespace(SHORTAGE) else {
         return;

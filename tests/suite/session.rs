@@ -538,14 +538,3 @@ fn regression_an_exclusive_registration_is_granted_once() {
     // Its own session is no obstacle to a second word about it.
     one.write(first, &one.pid().to_string()).unwrap();
 }
-
-#[test]
-fn a_create_that_finds_its_own_claim_truncates_it() {
-    let Some(mount) = Mount::new() else { return };
-    let mut me = mount.actor(Some("w1"));
-    let fd = me.open("claims/x", O_WRONLY | O_CREAT | O_TRUNC).unwrap();
-    me.write(fd, "a long body").unwrap();
-    let fd = me.open("claims/x", O_WRONLY | O_CREAT | O_TRUNC).unwrap();
-    me.write(fd, "short").unwrap();
-    assert_eq!(mount.read("claims/x"), "short");
-}
