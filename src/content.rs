@@ -4,12 +4,16 @@
 //! its limit. Deliberately ignorant of: who holds the claim, and whether anybody does.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::SystemTime;
 
-use crate::lease::{Attributes, Change, Creation, Refusal, Shape};
+use crate::lease::{Attributes, Change, Creation, Ino, Label, Refusal, Shape};
 
 /// The largest body of a claim, in bytes (EFBIG past it).
 pub const BODY_MAX: usize = 64 * 1024;
+
+/// The largest sum of what is inside a directory claim, in bytes (ENOSPC past it), and so the largest file there (EFBIG).
+pub const INSIDE_MAX: usize = 1024 * 1024;
 
 /// The largest sum of names and values of a claim's extended attributes, in bytes (ENOSPC past it).
 pub const TAGS_MAX: usize = 4 * 1024;
@@ -39,12 +43,18 @@ pub struct Content {
     /// Time of last change: moved by any change, names included.
     pub ctime: SystemTime,
     tags: BTreeMap<String, Vec<u8>>,
+    /// How large the body may become, in bytes.
+    room: usize,
+    /// What is in a directory.
+    pub entries: Entries,
 }
 
 impl Content {
-    /// An empty file or directory, or a symlink.
-    pub fn new(creation: Creation, at: SystemTime) -> Self {
+    /// An empty file or directory, or a symlink, with room for a body of so many bytes.
+    pub fn new(creation: Creation, room: usize, at: SystemTime) -> Self {
         Self {
+            room,
+            entries: Entries::default(),
             shape: creation.shape,
             body: Vec::new(),
             mode: creation.mode,
@@ -68,6 +78,48 @@ impl Content {
             Shape::File | Shape::Directory => self.body.len() as u64,
             Shape::Symlink(target) => target.len() as u64,
         }
+    }
+
+    /// How many bytes it takes of what a directory claim may contain: the body or the target, and the attributes.
+    pub fn weight(&self) -> usize {
+        let target = match &self.shape {
+            Shape::Symlink(target) => target.len(),
+            Shape::File | Shape::Directory => 0,
+        };
+        let tags = self
+            .tags
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        self.body.len() + target + tags.sum::<usize>()
+    }
+
+    /// How many bytes it takes once a change is made.
+    pub fn weight_after(&self, change: &Change) -> usize {
+        let body = self.body.len();
+        let end = match change {
+            Change::Write { offset, data } if !data.is_empty() => body.max(
+                usize::try_from(*offset)
+                    .unwrap_or(usize::MAX)
+                    .saturating_add(data.len()),
+            ),
+            Change::Append { data } => body.saturating_add(data.len()),
+            Change::Resize { size } => usize::try_from(*size).unwrap_or(usize::MAX),
+            Change::Write { .. } | Change::Attributes(_) => body,
+            Change::Tag { name, value } => {
+                let there = self
+                    .tags
+                    .get(name)
+                    .map_or(0, |there| name.len() + there.len());
+                let then = value.as_ref().map_or(0, |value| name.len() + value.len());
+                return self.weight() - there + then;
+            }
+        };
+        (self.weight() - body).saturating_add(end)
+    }
+
+    /// An entry came or went.
+    pub fn touched(&mut self, at: SystemTime) {
+        (self.mtime, self.ctime) = (at, at);
     }
 
     /// A file with nothing in it but white space: such a claim reads as its record.
@@ -98,7 +150,7 @@ impl Content {
             Shape::Symlink(_) => return Err(Refusal::Invalid),
         }
         match end {
-            Some(end) if end <= BODY_MAX as u64 => Ok(()),
+            Some(end) if end <= self.room as u64 => Ok(()),
             _ => Err(Refusal::TooLarge),
         }
     }
@@ -159,7 +211,7 @@ impl Content {
             Change::Append { data } => self.write(self.body.len(), data, at),
             Change::Resize { size } => {
                 self.body
-                    .resize(usize::try_from(*size).unwrap_or(BODY_MAX), 0);
+                    .resize(usize::try_from(*size).unwrap_or(self.room), 0);
                 self.mtime = at;
             }
             Change::Attributes(Attributes { mode, atime, mtime }) => {
@@ -190,6 +242,62 @@ impl Content {
         }
         self.body[offset..end].copy_from_slice(data);
         self.mtime = at;
+    }
+}
+
+/// What is in a directory: names, in the order they came, so that a listing can go on where it stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entries {
+    by_label: BTreeMap<Label, u64>,
+    by_cookie: BTreeMap<u64, (Label, Ino)>,
+    next: u64,
+    directories: u32,
+}
+
+impl Entries {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_label.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_label.is_empty()
+    }
+
+    /// How many of them are directories.
+    pub fn directories(&self) -> u32 {
+        self.directories
+    }
+
+    /// The inode of a name.
+    pub fn get(&self, label: &Label) -> Option<Ino> {
+        let cookie = self.by_label.get(label)?;
+        self.by_cookie.get(cookie).map(|(_, ino)| *ino)
+    }
+
+    /// The entries after a cookie, in the order they came, each with its own.
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Label, Ino)> {
+        let rest = self
+            .by_cookie
+            .range((Bound::Excluded(cookie), Bound::Unbounded));
+        rest.map(|(cookie, (label, ino))| (*cookie, label, *ino))
+    }
+
+    /// Adds a name that is not there.
+    pub fn insert(&mut self, label: Label, ino: Ino, is_directory: bool) {
+        self.next += 1;
+        self.by_label.insert(label.clone(), self.next);
+        self.by_cookie.insert(self.next, (label, ino));
+        self.directories += u32::from(is_directory);
+    }
+
+    /// Removes a name.
+    pub fn remove(&mut self, label: &Label, is_directory: bool) {
+        if let Some(cookie) = self.by_label.remove(label) {
+            self.by_cookie.remove(&cookie);
+            self.directories -= u32::from(is_directory);
+        }
     }
 }
 

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use self::convert::{
@@ -31,7 +31,7 @@ use self::convert::{
     permission_bits, tag_name, ttl,
 };
 use self::errno::{errno, errno_name};
-use self::permit::{EXECUTE, WRITE, owns, wants};
+use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use crate::content::BODY_MAX;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
 use crate::tree::{Attr, Tree};
@@ -469,6 +469,34 @@ impl Filesystem for ClaimFs {
         }
     }
 
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let caller = caller(request);
+        match self.run(|| {
+            self.permit(caller, ino, READ)?;
+            self.tree.open_directory(caller, ino.0)
+        }) {
+            Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        match self.look(|| {
+            self.tree.release(ino.0, handle.0);
+            Ok(())
+        }) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
     fn readdir(
         &self,
         _: &Request,
@@ -483,7 +511,7 @@ impl Filesystem for ClaimFs {
                     INodeNo(entry.attr.ino),
                     entry.offset,
                     file_type(entry.attr.kind),
-                    entry.name,
+                    OsStr::from_bytes(entry.name),
                 )
             })
         };
@@ -513,7 +541,7 @@ impl Filesystem for ClaimFs {
                 !reply.add(
                     attr.ino,
                     entry.offset,
-                    entry.name,
+                    OsStr::from_bytes(entry.name),
                     ttl,
                     &attr,
                     Generation(0),

@@ -5,9 +5,15 @@
 //!
 //! Deliberately ignorant of: files, clocks, `/proc`, fuser. Times and processes arrive as values.
 
+mod command;
+mod event;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+pub use self::command::{Attributes, Change, Command};
+pub use self::event::{End, Event, What};
 
 /// The longest name of a claim or a session, in bytes: what `NAME_MAX` is on other filesystems.
 pub const NAME_MAX: usize = 255;
@@ -72,6 +78,53 @@ impl SessionId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The name of an entry inside a directory claim, where the rule is that of any filesystem: any bytes but `/` and NUL, no `.` and no
+/// `..`, at most 255.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Label(Arc<[u8]>);
+
+impl Label {
+    /// An entry's name: EINVAL or ENAMETOOLONG if it can be none.
+    pub fn new(raw: &[u8]) -> Result<Self, Refusal> {
+        if raw.len() > NAME_MAX {
+            return Err(Refusal::LongName);
+        }
+        if raw.is_empty()
+            || raw == b"."
+            || raw == b".."
+            || raw.iter().any(|b| matches!(b, 0 | b'/'))
+        {
+            return Err(Refusal::BadName);
+        }
+        Ok(Self(Arc::from(raw)))
+    }
+
+    /// The name as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Where a name is, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In `claims/`: a lease.
+    Claim(Name),
+    /// In a directory claim, or a directory in one: whose the claim is decides who changes it.
+    Inside {
+        /// The directory.
+        dir: Ino,
+        /// The name in it.
+        label: Label,
+    },
+}
+
+impl From<Name> for Place {
+    fn from(name: Name) -> Self {
+        Self::Claim(name)
     }
 }
 
@@ -206,15 +259,6 @@ impl Binding {
     }
 }
 
-/// Why a session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// All of its roots are proven dead: what it held is reaped.
-    Died,
-    /// Its uid or root removed `sessions/ID`: what it held is released.
-    Ended,
-}
-
 /// What a claim is made as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -237,283 +281,6 @@ pub struct Creation {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-}
-
-/// A change of what a claim contains, made by its holder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Bytes at an offset.
-    Write {
-        /// Where, in bytes; the gap to the old end reads as zeros.
-        offset: u64,
-        /// What.
-        data: Vec<u8>,
-    },
-    /// Bytes at the end, wherever that is by now (`O_APPEND`).
-    Append {
-        /// What.
-        data: Vec<u8>,
-    },
-    /// Another size in bytes: cut off, or filled up with zeros.
-    Resize {
-        /// The new size.
-        size: u64,
-    },
-    /// Mode and times, each if given.
-    Attributes(Attributes),
-    /// An extended attribute outside `user.claimfs.`; `None` removes it.
-    Tag {
-        /// Its full name.
-        name: String,
-        /// Its value.
-        value: Option<Vec<u8>>,
-    },
-}
-
-/// What chmod and utimes set, each if given. Times are kept to the nanosecond, in the future too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// Permission bits.
-    pub mode: Option<u16>,
-    /// Time of last access.
-    pub atime: Option<SystemTime>,
-    /// Time of last modification.
-    pub mtime: Option<SystemTime>,
-}
-
-/// What somebody asks of the table.
-#[derive(Clone, Debug)]
-pub enum Command<'a> {
-    /// Create a claim, or open one's own for writing if `exclusive` is not set.
-    Claim {
-        /// Which.
-        name: Name,
-        /// Who asks.
-        by: &'a Member,
-        /// What the file starts with.
-        creation: Creation,
-        /// `O_EXCL`: even the holder is told EEXIST.
-        exclusive: bool,
-        /// `O_TRUNC`: what the holder opens again is emptied.
-        truncate: bool,
-    },
-    /// Open a claim for writing: the idempotent re-claim, for its holder alone.
-    Reclaim {
-        /// Which inode.
-        ino: Ino,
-        /// Who asks.
-        by: &'a Member,
-        /// `O_TRUNC`.
-        truncate: bool,
-    },
-    /// Change what a claim contains.
-    Alter {
-        /// Which inode.
-        ino: Ino,
-        /// Who asks.
-        by: &'a Member,
-        /// What to change.
-        change: Change,
-    },
-    /// Remove a claim.
-    Release {
-        /// Which.
-        name: Name,
-        /// By rmdir(2), which wants a directory, or by unlink(2), which wants none.
-        directory: bool,
-        /// Who asks.
-        by: &'a Member,
-    },
-    /// Take `to` and release `from` in one step, keeping the inode.
-    Rename {
-        /// The claim that one holds.
-        from: Name,
-        /// The name to take.
-        to: Name,
-        /// `RENAME_NOREPLACE`: refuse a name that anybody holds.
-        noreplace: bool,
-        /// Who asks.
-        by: &'a Member,
-    },
-    /// Give an inode that one holds a further name: a lease of its own.
-    Link {
-        /// Which inode.
-        ino: Ino,
-        /// The name to take.
-        name: Name,
-        /// Who asks.
-        by: &'a Member,
-    },
-    /// Swap two names that one holds.
-    Exchange {
-        /// The one.
-        one: Name,
-        /// The other.
-        other: Name,
-        /// Who asks.
-        by: &'a Member,
-    },
-    /// Join a session, or start it, with the roots of the member: a registration.
-    Join {
-        /// `O_EXCL`: a live session of that id is EEXIST.
-        exclusive: bool,
-        /// Who.
-        by: &'a Member,
-    },
-    /// End a session and release all that it holds.
-    End {
-        /// Which.
-        id: SessionId,
-        /// The uid that asks.
-        uid: u32,
-        /// Its pid namespace; 0 for the mount's own.
-        pidns: u64,
-        /// The process that asks and those above it.
-        chain: &'a [Process],
-    },
-    /// Take a name from a holder that lives.
-    Break {
-        /// Which.
-        name: Name,
-        /// The token that it was granted with: a later grant is not meant.
-        token: Token,
-        /// The uid that asks.
-        uid: u32,
-        /// Its pid namespace; 0 for the mount's own.
-        pidns: u64,
-        /// The process that asks and those above it.
-        chain: &'a [Process],
-        /// Its command name.
-        command: Arc<str>,
-    },
-    /// A process is proven dead.
-    Died {
-        /// Which.
-        process: Process,
-    },
-    /// Record, for at most `limit` leases of sessions that are over, that they are gone.
-    Sweep {
-        /// How many events at most.
-        limit: usize,
-    },
-    /// Nobody has the nameless inode open any more.
-    Forget {
-        /// Which inode.
-        ino: Ino,
-    },
-}
-
-/// Something that happened: a line of the journal, a line of `events`, a step of the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Its number; the next event has the next number.
-    pub seq: u64,
-    /// The wall clock when it was decided.
-    pub at: SystemTime,
-    /// What happened.
-    pub what: What,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// A session began.
-    SessionStarted {
-        /// Which of all sessions.
-        key: SessionKey,
-        /// Its id.
-        id: SessionId,
-        /// Its uid.
-        uid: u32,
-        /// Its pid namespace.
-        pidns: u64,
-        /// The rule that made it.
-        rule: Rule,
-    },
-    /// A process became a root of a session, or was registered as one.
-    Joined {
-        /// Which session.
-        key: SessionKey,
-        /// Which process.
-        root: Root,
-    },
-    /// A root died.
-    Left {
-        /// Which session.
-        key: SessionKey,
-        /// Which process.
-        process: Process,
-    },
-    /// A session is over; its names are free from here on, though each lease still gets an event of its own.
-    SessionEnded {
-        /// Which session.
-        key: SessionKey,
-        /// Why.
-        why: End,
-    },
-    /// A name was granted.
-    Claimed {
-        /// Which.
-        name: Name,
-        /// Its token.
-        token: Token,
-        /// The holder.
-        key: SessionKey,
-        /// The inode behind the name.
-        ino: Ino,
-        /// The inode is new and starts with this; otherwise it has a name already.
-        created: Option<Creation>,
-        /// The process that claimed.
-        pid: u32,
-        /// Its command name.
-        command: Arc<str>,
-    },
-    /// A name was given up by its holder.
-    Released {
-        /// Which.
-        name: Name,
-        /// The token that it was granted with.
-        token: Token,
-    },
-    /// A name was taken from a dead holder.
-    Reaped {
-        /// Which.
-        name: Name,
-        /// The token that it was granted with.
-        token: Token,
-    },
-    /// A name was taken from a holder that lives.
-    Broken {
-        /// Which.
-        name: Name,
-        /// The token that it was granted with.
-        token: Token,
-        /// The uid that did it.
-        uid: u32,
-        /// The process that did it.
-        pid: u32,
-        /// Its command name.
-        command: Arc<str>,
-    },
-    /// What a claim contains has changed.
-    Altered {
-        /// Which inode.
-        ino: Ino,
-        /// How.
-        change: Change,
-    },
-    /// The leases of an inode end with a process from now on.
-    Bound {
-        /// Which inode.
-        ino: Ino,
-        /// Which process.
-        binding: Binding,
-    },
-    /// A nameless inode is gone.
-    Forgotten {
-        /// Which inode.
-        ino: Ino,
-    },
 }
 
 /// Why the answer is no. Which errno each becomes is decided in one place, in `fs.rs`.
@@ -549,6 +316,10 @@ pub enum Refusal {
     IsDirectory,
     /// A file, where a directory is needed.
     NotDirectory,
+    /// A directory that has entries.
+    NotEmpty,
+    /// From one directory claim into another, or out of one: each is bounded by itself, as a filesystem is.
+    CrossDevice,
     /// The processes above the caller changed faster than they could be read.
     Unsettled,
     /// Something under claimfs failed: nothing was granted.

@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::identity::{self, Walk};
 use crate::lease::{
-    Change, Command, Creation, Event, Ino, Member, Name, Process, Refusal, SessionId, SessionKey,
-    Token,
+    Change, Command, Creation, Event, Ino, Member, Name, Place, Process, Refusal, SessionId,
+    SessionKey, Token,
 };
 use crate::metrics::Metrics;
 use crate::process::Processes;
-use crate::table::{Inode, Lease, Session, Table};
+use crate::table::{Inode, Lease, Node, Session, Table};
 
 /// Where events are written down before they are applied.
 pub trait Journal: Send {
@@ -119,13 +119,10 @@ impl Store {
     }
 
     /// Shows an inode, if its holder is alive or it is still open without a name.
-    pub fn look_at<R>(&self, ino: Ino, show: impl FnOnce(&Table, &Inode) -> R) -> Option<R> {
+    pub fn look_at<R>(&self, ino: Ino, show: impl FnOnce(&Table, Node) -> R) -> Option<R> {
         let mut inner = self.lock();
         inner.judge_inode(ino);
-        inner
-            .table
-            .inode(ino)
-            .map(|inode| show(&inner.table, inode))
+        inner.table.node(ino).map(|node| show(&inner.table, node))
     }
 
     /// Shows the live leases after a token in the order of their tokens, until `show` says that it has enough.
@@ -205,11 +202,11 @@ impl Store {
 
     // Claiming. The caller is walked first, and judged with the rest under the lock.
 
-    /// Creates a claim, or opens one's own if `exclusive` is not set; the inode counts as opened.
+    /// Creates a claim or an entry of one, or opens one's own if `exclusive` is not set; the inode counts as opened.
     pub fn create(
         &self,
         caller: Caller,
-        name: &Name,
+        name: &Place,
         creation: Creation,
         exclusive: bool,
         truncate: bool,
@@ -221,29 +218,29 @@ impl Store {
         Ok(ino)
     }
 
-    /// Makes a claim that is not opened.
-    pub fn make(&self, caller: Caller, name: &Name, creation: Creation) -> Result<Ino, Refusal> {
+    /// Makes a claim or an entry of one that is not opened.
+    pub fn make(&self, caller: Caller, name: &Place, creation: Creation) -> Result<Ino, Refusal> {
         let walk = self.walk(caller)?;
         self.lock().claim(&walk, name, creation, true, false)
     }
 
     /// Gives an inode that one holds a further name.
-    pub fn link(&self, caller: Caller, ino: Ino, name: &Name) -> Result<(), Refusal> {
+    pub fn link(&self, caller: Caller, ino: Ino, name: &Place) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         inner.judge_inode(ino);
-        inner.judge_name(name);
+        inner.judge_place(name);
         let by = &inner.member(&walk)?;
         let name = name.clone();
         inner.transact(&Command::Link { ino, name, by })
     }
 
     /// Swaps two names that one holds.
-    pub fn exchange(&self, caller: Caller, one: &Name, other: &Name) -> Result<(), Refusal> {
+    pub fn exchange(&self, caller: Caller, one: &Place, other: &Place) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        inner.judge_name(one);
-        inner.judge_name(other);
+        inner.judge_place(one);
+        inner.judge_place(other);
         let by = &inner.member(&walk)?;
         let (one, other) = (one.clone(), other.clone());
         inner.transact(&Command::Exchange { one, other, by })
@@ -268,7 +265,7 @@ impl Store {
             let by = &inner.member(&walk)?;
             inner.transact(&Command::Reclaim { ino, by, truncate })?;
         }
-        inner.table.inode(ino).ok_or(Refusal::Lost)?;
+        inner.table.node(ino).ok_or(Refusal::Lost)?;
         inner.opened(ino);
         Ok(())
     }
@@ -294,11 +291,11 @@ impl Store {
         inner.transact(&Command::Alter { ino, by, change })
     }
 
-    /// Removes a claim.
-    pub fn release(&self, caller: Caller, name: &Name, directory: bool) -> Result<(), Refusal> {
+    /// Removes a claim or an entry of one.
+    pub fn release(&self, caller: Caller, name: &Place, directory: bool) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        inner.judge_name(name);
+        inner.judge_place(name);
         let by = &inner.member(&walk)?;
         let name = name.clone();
         inner.transact(&Command::Release {
@@ -308,18 +305,18 @@ impl Store {
         })
     }
 
-    /// Renames a claim.
+    /// Renames a claim or an entry of one.
     pub fn rename(
         &self,
         caller: Caller,
-        from: &Name,
-        to: &Name,
+        from: &Place,
+        to: &Place,
         noreplace: bool,
     ) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        inner.judge_name(from);
-        inner.judge_name(to);
+        inner.judge_place(from);
+        inner.judge_place(to);
         let by = &inner.member(&walk)?;
         inner.transact(&Command::Rename {
             from: from.clone(),

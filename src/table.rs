@@ -12,6 +12,7 @@
 //! Deliberately ignorant of: clocks, threads, files, `/proc`, fuser. That a process is dead reaches the table as a
 //! command, and so does the time.
 
+mod inside;
 mod sessions;
 mod state;
 
@@ -20,10 +21,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::sessions::reaches;
-use crate::content::Content;
+use crate::content::{Content, INSIDE_MAX};
 use crate::lease::{
-    Binding, Change, Command, Creation, End, Event, Ino, Member, Name, Process, Refusal, Root,
-    Rule, SessionId, SessionKey, Shape, Token, What,
+    Binding, Change, Command, Creation, End, Event, Ino, Label, Member, Name, Place, Process,
+    Refusal, Root, Rule, SessionId, SessionKey, Shape, Token, What,
 };
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
@@ -55,6 +56,43 @@ pub struct Inode {
     pub bound: Option<Binding>,
     /// What it contains.
     pub content: Content,
+    /// What is below it, if it is a directory.
+    pub below: Below,
+}
+
+/// What a directory claim and the directories in it contain, all in all.
+#[derive(Clone, Debug, Default)]
+pub struct Below {
+    /// The inodes, those included that are open without a name.
+    pub inodes: BTreeSet<Ino>,
+    /// The names.
+    pub entries: usize,
+    /// The bytes of the inodes' contents.
+    pub bytes: usize,
+}
+
+/// An inode inside a directory claim.
+#[derive(Clone, Debug)]
+pub struct Child {
+    /// The claim that it is part of.
+    pub claim: Ino,
+    /// The directory of its newest name.
+    pub dir: Ino,
+    /// How many names it has.
+    pub links: u32,
+    /// What it contains.
+    pub content: Content,
+}
+
+/// An inode, whether it is a claim's own or one inside a claim.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// The number of the claim's own inode.
+    pub claim: Ino,
+    /// The claim's own inode.
+    pub inode: &'a Inode,
+    /// The inode itself, if it is inside the claim.
+    pub child: Option<&'a Child>,
 }
 
 /// A session: alive while one of its roots is.
@@ -90,6 +128,7 @@ pub struct Table {
     leases: HashMap<Name, Lease>,
     names: BTreeMap<Token, Name>,
     inodes: HashMap<Ino, Inode>,
+    children: HashMap<Ino, Child>,
     sessions: BTreeMap<SessionKey, Session>,
     ids: HashMap<SessionId, SessionKey>,
     roots: HashMap<Process, Vec<SessionKey>>,
@@ -110,6 +149,7 @@ impl Table {
             leases: HashMap::new(),
             names: BTreeMap::new(),
             inodes: HashMap::new(),
+            children: HashMap::new(),
             sessions: BTreeMap::new(),
             ids: HashMap::new(),
             roots: HashMap::new(),
@@ -129,16 +169,16 @@ impl Table {
                 creation,
                 exclusive,
                 truncate,
-            } => {
-                if let Some(lease) = self.lease(name) {
-                    if *exclusive {
-                        return Err(Refusal::Exists);
+            } => match self.found(name, by)? {
+                Some(_) if *exclusive => return Err(Refusal::Exists),
+                Some(ino) => self.decide_reclaim(&mut draft, ino, by, *truncate)?,
+                None => match name {
+                    Place::Claim(name) => self.decide_claim(&mut draft, name, by, creation)?,
+                    Place::Inside { dir, label } => {
+                        self.decide_create(&mut draft, *dir, label, creation)?;
                     }
-                    self.decide_reclaim(&mut draft, lease.ino, by, *truncate)?;
-                } else {
-                    self.decide_claim(&mut draft, name, by, creation)?;
-                }
-            }
+                },
+            },
             Command::Reclaim { ino, by, truncate } => {
                 self.decide_reclaim(&mut draft, *ino, by, *truncate)?;
             }
@@ -149,11 +189,23 @@ impl Table {
                 name,
                 directory,
                 by,
-            } => self.decide_release(&mut draft, name, *directory, by)?,
-            Command::Link { ino, name, by } => self.decide_link(&mut draft, *ino, name, by)?,
-            Command::Exchange { one, other, by } => {
-                self.decide_exchange(&mut draft, one, other, by)?;
+            } => {
+                let ino = self.found(name, by)?.ok_or(Refusal::NotFound)?;
+                self.check_removal(ino, *directory, by)?;
+                self.remove(&mut draft, name);
             }
+            Command::Link { ino, name, by } => match name {
+                Place::Claim(name) => self.decide_link(&mut draft, *ino, name, by)?,
+                Place::Inside { dir, label } => {
+                    self.decide_link_inside(&mut draft, *ino, *dir, label, by)?;
+                }
+            },
+            Command::Exchange { one, other, by } => match (one, other) {
+                (Place::Claim(one), Place::Claim(other)) => {
+                    self.decide_exchange(&mut draft, one, other, by)?;
+                }
+                _ => self.decide_exchange_inside(&mut draft, one, other, by)?,
+            },
             Command::Rename {
                 from,
                 to,
@@ -194,11 +246,7 @@ impl Table {
             Command::Died { process } => self.decide_died(&mut draft, process),
             Command::Sweep { limit } => self.decide_sweep(&mut draft, *limit),
             Command::Forget { ino } => {
-                if self
-                    .inodes
-                    .get(ino)
-                    .is_some_and(|inode| inode.names.is_empty())
-                {
+                if self.is_nameless(*ino) {
                     draft.push(What::Forgotten { ino: *ino });
                 }
             }
@@ -230,11 +278,11 @@ impl Table {
         by: &Member,
         truncate: bool,
     ) -> Result<(), Refusal> {
-        let inode = self.own(ino, by)?;
-        if !inode.names.is_empty() {
+        let node = self.own(ino, by)?;
+        if node.child.is_none() && !node.inode.names.is_empty() {
             self.enter(draft, by)?;
         }
-        if truncate && inode.content.size() > 0 {
+        if truncate && node.content().size() > 0 {
             draft.push(What::Altered {
                 ino,
                 change: Change::Resize { size: 0 },
@@ -250,10 +298,19 @@ impl Table {
         by: &Member,
         change: &Change,
     ) -> Result<(), Refusal> {
-        let inode = self.own(ino, by)?;
-        inode.content.check(change)?;
+        let node = self.own(ino, by)?;
+        node.content().check(change)?;
         let change = change.clone();
-        let binding = Self::binding(inode, by, &change);
+        if let Some(child) = node.child {
+            let others = node.inode.below.bytes - child.content.weight();
+            let weight = child.content.weight_after(&change);
+            if weight > child.content.weight() && others + weight > INSIDE_MAX {
+                return Err(Refusal::Full);
+            }
+            draft.push(What::Altered { ino, change });
+            return Ok(());
+        }
+        let binding = Self::binding(node.inode, by, &change);
         draft.push(What::Altered { ino, change });
         if let Some(binding) = binding {
             draft.push(What::Bound { ino, binding });
@@ -282,25 +339,41 @@ impl Table {
         Some(Binding { process, above })
     }
 
-    fn decide_release(
-        &self,
-        draft: &mut Draft,
-        name: &Name,
-        directory: bool,
-        by: &Member,
-    ) -> Result<(), Refusal> {
-        let lease = self.lease(name).ok_or(Refusal::NotFound)?;
-        let is_directory = self.own(lease.ino, by)?.content.shape == Shape::Directory;
-        match (is_directory, directory) {
-            (true, false) => return Err(Refusal::IsDirectory),
-            (false, true) => return Err(Refusal::NotDirectory),
-            _ => {}
+    /// The inode of a name, if there is one. That the caller may change the directory is checked first: EBUSY.
+    fn found(&self, place: &Place, by: &Member) -> Result<Option<Ino>, Refusal> {
+        match place {
+            Place::Claim(name) => Ok(self.lease(name).map(|lease| lease.ino)),
+            Place::Inside { dir, label } => {
+                Ok(self.own_directory(*dir, by)?.content().entries.get(label))
+            }
         }
-        draft.push(What::Released {
-            name: name.clone(),
-            token: lease.token,
-        });
-        Ok(())
+    }
+
+    /// Whether the caller may remove what has a name, by rmdir(2) or by unlink(2).
+    fn check_removal(&self, ino: Ino, directory: bool, by: &Member) -> Result<(), Refusal> {
+        let content = self.own(ino, by)?.content();
+        match (content.shape == Shape::Directory, directory) {
+            (true, false) => Err(Refusal::IsDirectory),
+            (false, true) => Err(Refusal::NotDirectory),
+            (true, true) if !content.entries.is_empty() => Err(Refusal::NotEmpty),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes down that a name is given up, if it is there.
+    fn remove(&self, draft: &mut Draft, place: &Place) {
+        match place {
+            Place::Claim(name) => {
+                if let Some(lease) = self.lease(name) {
+                    let (name, token) = (name.clone(), lease.token);
+                    draft.push(What::Released { name, token });
+                }
+            }
+            Place::Inside { dir, label } => draft.push(What::Unlinked {
+                dir: *dir,
+                label: label.clone(),
+            }),
+        }
     }
 
     fn decide_link(
@@ -310,15 +383,18 @@ impl Table {
         name: &Name,
         by: &Member,
     ) -> Result<(), Refusal> {
-        let inode = self.inode(ino).ok_or(Refusal::Lost)?;
+        self.node(ino).ok_or(Refusal::Lost)?;
         if self.lease(name).is_some() {
             return Err(Refusal::Exists);
         }
-        self.own(ino, by)?;
-        if inode.names.is_empty() {
+        let node = self.own(ino, by)?;
+        if node.links() == 0 {
             return Err(Refusal::NotFound);
         }
-        if inode.content.shape == Shape::Directory {
+        if node.child.is_some() {
+            return Err(Refusal::CrossDevice);
+        }
+        if node.content().shape == Shape::Directory {
             return Err(Refusal::NotPermitted);
         }
         if self.lease_count() >= self.max_leases {
@@ -364,44 +440,38 @@ impl Table {
     fn decide_rename(
         &self,
         draft: &mut Draft,
-        from: &Name,
-        to: &Name,
+        from: &Place,
+        to: &Place,
         noreplace: bool,
         by: &Member,
     ) -> Result<(), Refusal> {
-        let source = self.lease(from).ok_or(Refusal::NotFound)?;
-        let target = self.lease(to);
+        let source = self.found(from, by)?.ok_or(Refusal::NotFound)?;
+        let target = self.found(to, by)?;
         if noreplace && target.is_some() {
             return Err(Refusal::Exists);
         }
-        self.own(source.ino, by)?;
+        let is_directory = self.own(source, by)?.content().shape == Shape::Directory;
         if let Some(target) = target {
-            self.own(target.ino, by)?;
+            self.own(target, by)?;
             // Two names of one file: rename(2) leaves both.
-            if target.ino == source.ino {
+            if target == source {
                 return Ok(());
             }
-            let is_directory = |ino: Ino| {
-                let inode = self.inode(ino);
-                inode.is_some_and(|inode| inode.content.shape == Shape::Directory)
-            };
-            match (is_directory(source.ino), is_directory(target.ino)) {
-                (true, false) => return Err(Refusal::NotDirectory),
-                (false, true) => return Err(Refusal::IsDirectory),
-                _ => {}
-            }
-            draft.push(What::Released {
-                name: to.clone(),
-                token: target.token,
-            });
+            self.check_move(source, from, to)?;
+            self.check_removal(target, is_directory, by)?;
+            self.remove(draft, to);
+        } else {
+            self.check_move(source, from, to)?;
         }
-        let key = self.enter(draft, by)?;
-        self.bury(draft, to);
-        draft.grant(to, key, source.ino, None, by);
-        draft.push(What::Released {
-            name: from.clone(),
-            token: source.token,
-        });
+        match to {
+            Place::Claim(name) => {
+                let key = self.enter(draft, by)?;
+                self.bury(draft, name);
+                draft.grant(name, key, source, None, by);
+            }
+            Place::Inside { dir, label } => draft.link(*dir, label, source, None),
+        }
+        self.remove(draft, from);
         Ok(())
     }
 
@@ -415,11 +485,12 @@ impl Table {
         }
     }
 
-    /// The inode, if the caller may change it: its session holds it, or it has no name left and is only a descriptor.
-    fn own(&self, ino: Ino, by: &Member) -> Result<&Inode, Refusal> {
-        let inode = self.inode(ino).ok_or(Refusal::Lost)?;
-        if inode.names.is_empty() || self.holds(by, inode) {
-            Ok(inode)
+    /// The inode, if the caller may change it: its session holds the claim, or there is no name left and it is only a
+    /// descriptor. EBUSY otherwise.
+    fn own(&self, ino: Ino, by: &Member) -> Result<Node<'_>, Refusal> {
+        let node = self.node(ino).ok_or(Refusal::Lost)?;
+        if node.links() == 0 || node.inode.names.is_empty() || self.holds(by, node.inode) {
+            Ok(node)
         } else {
             Err(Refusal::Busy)
         }
@@ -491,6 +562,16 @@ impl Draft {
             rule,
         });
         key
+    }
+
+    fn link(&mut self, dir: Ino, label: &Label, ino: Ino, created: Option<Creation>) {
+        let label = label.clone();
+        self.push(What::Linked {
+            dir,
+            label,
+            ino,
+            created,
+        });
     }
 
     fn grant(

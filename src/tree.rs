@@ -27,12 +27,13 @@ use std::time::SystemTime;
 
 use crate::identity::Walk;
 use crate::lease::{
-    Attributes, Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Token,
+    Attributes, Change, Creation, Ino, Label, Name, Place, Refusal, SessionId, SessionKey, Shape,
+    Token,
 };
 use crate::metrics::Metrics;
 use crate::record;
 use crate::store::{Caller, Store};
-use crate::table::{FIRST_INO, Inode, Session};
+use crate::table::{FIRST_INO, Inode, Lease, Node, Session, Table};
 
 /// The mount itself.
 pub const ROOT: u64 = 1;
@@ -121,7 +122,7 @@ impl Attr {
 #[derive(Debug)]
 pub struct Entry<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub name: &'a [u8],
     /// Where a listing goes on after it.
     pub offset: u64,
     /// What it is.
@@ -204,9 +205,7 @@ impl Tree {
             }
             CLAIMS => {
                 let name = Name::new(name).map_err(hide)?;
-                self.store
-                    .look(&name, |lease, inode| claim_attr(lease.ino, inode))
-                    .ok_or(Refusal::NotFound)
+                self.store.look(&name, claim_attr).ok_or(Refusal::NotFound)
             }
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
@@ -215,8 +214,19 @@ impl Tree {
                     .session(&id, |_, session| attr(session))
                     .ok_or(Refusal::NotFound)
             }
-            // A directory claim is empty; its children come later.
-            _ if self.attr(parent)?.kind == Kind::Directory => Err(Refusal::NotFound),
+            FIRST_INO..SESSION_INO => {
+                let label = Label::new(name).map_err(hide)?;
+                let found = self.store.look_at(Ino(parent), |table, node| {
+                    if node.content().shape != Shape::Directory {
+                        return Err(Refusal::NotDirectory);
+                    }
+                    let found = node.content().entries.get(&label);
+                    let child = found.and_then(|ino| Some((ino, table.node(ino)?)));
+                    let attr = child.map(|(ino, child)| node_attr(ino, child));
+                    attr.ok_or(Refusal::NotFound)
+                });
+                found.ok_or(Refusal::Lost)?
+            }
             _ => Err(Refusal::NotDirectory),
         }
     }
@@ -227,7 +237,7 @@ impl Tree {
             ..FIRST_INO => self.fixed(ino).ok_or(Refusal::Lost),
             FIRST_INO..SESSION_INO => self
                 .store
-                .look_at(Ino(ino), |_, inode| claim_attr(Ino(ino), inode))
+                .look_at(Ino(ino), |_, node| node_attr(Ino(ino), node))
                 .ok_or(Refusal::Lost),
             SESSION_INO..REGISTRATION => self
                 .session(ino, |session| self.session_attr(session))
@@ -303,8 +313,12 @@ impl Tree {
         mut emit: impl FnMut(Entry) -> bool,
     ) -> Result<(), Refusal> {
         let dir = self.attr(ino)?;
-        let up = if ino == ROOT { dir } else { self.attr(ROOT)? };
-        for (at, name, attr) in [(1, ".", dir), (2, "..", up)] {
+        let up = match ino {
+            ROOT => dir,
+            FIRST_INO..SESSION_INO => self.attr(self.above(ino))?,
+            _ => self.attr(ROOT)?,
+        };
+        for (at, name, attr) in [(1, &b"."[..], dir), (2, b"..", up)] {
             if offset < at
                 && !emit(Entry {
                     name,
@@ -323,7 +337,7 @@ impl Tree {
                         continue;
                     };
                     if !emit(Entry {
-                        name,
+                        name: name.as_bytes(),
                         offset: *ino + 2,
                         attr,
                     }) {
@@ -332,9 +346,9 @@ impl Tree {
                 }
             }
             CLAIMS => self.store.leases(Token(after), |_, name, lease, inode| {
-                let attr = claim_attr(lease.ino, inode);
+                let attr = claim_attr(lease, inode);
                 emit(Entry {
-                    name: name.as_str(),
+                    name: name.as_str().as_bytes(),
                     offset: lease.token.0 + 2,
                     attr,
                 })
@@ -342,15 +356,39 @@ impl Tree {
             SESSIONS => self.store.sessions(SessionKey(after), |_, session| {
                 let attr = self.session_attr(session);
                 emit(Entry {
-                    name: session.id.as_str(),
+                    name: session.id.as_str().as_bytes(),
                     offset: session.key.0 + 2,
                     attr,
                 })
             }),
-            _ if dir.kind == Kind::Directory => {}
+            _ if dir.kind == Kind::Directory => {
+                self.store.look_at(Ino(ino), |table, node| {
+                    for (cookie, label, ino) in node.content().entries.after(after) {
+                        let attr = table.node(ino).map(|child| node_attr(ino, child));
+                        let is_enough = attr.is_some_and(|attr| {
+                            !emit(Entry {
+                                name: label.as_bytes(),
+                                offset: cookie + 2,
+                                attr,
+                            })
+                        });
+                        if is_enough {
+                            break;
+                        }
+                    }
+                });
+            }
             _ => return Err(Refusal::NotDirectory),
         }
         Ok(())
+    }
+
+    /// The directory that a directory claim, or a directory in one, lies in.
+    fn above(&self, ino: u64) -> u64 {
+        let above = self.store.look_at(Ino(ino), |_, node| {
+            node.child.map_or(CLAIMS, |child| child.dir.0)
+        });
+        above.unwrap_or(CLAIMS)
     }
 
     // Changes.
@@ -392,20 +430,19 @@ impl Tree {
         directory: bool,
     ) -> Result<(), Refusal> {
         match parent {
-            CLAIMS => {
-                let name = Name::new(name).map_err(hide)?;
-                self.store.release(caller, &name, directory)
-            }
             SESSIONS if directory => Err(Refusal::NotDirectory),
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
                 self.store.end(caller, &id)
             }
-            _ => Err(Refusal::NotPermitted),
+            _ => {
+                let place = place(parent, name).map_err(hide)?;
+                self.store.release(caller, &place, directory)
+            }
         }
     }
 
-    /// Makes a claim without opening it: a file, a directory or a symlink.
+    /// Makes a claim, or an entry of one, without opening it: a file, a directory or a symlink.
     pub fn make(
         &self,
         caller: Caller,
@@ -414,9 +451,7 @@ impl Tree {
         shape: Shape,
         mode: u16,
     ) -> Result<Attr, Refusal> {
-        if parent != CLAIMS {
-            return Err(Refusal::NotPermitted);
-        }
+        let place = place(parent, name)?;
         let (uid, gid) = (caller.uid, caller.gid);
         let creation = Creation {
             shape,
@@ -424,11 +459,11 @@ impl Tree {
             uid,
             gid,
         };
-        let ino = self.store.make(caller, &Name::new(name)?, creation)?;
+        let ino = self.store.make(caller, &place, creation)?;
         self.attr(ino.0)
     }
 
-    /// Gives a claim a further name.
+    /// Gives a file a further name.
     pub fn link(
         &self,
         caller: Caller,
@@ -436,10 +471,10 @@ impl Tree {
         parent: u64,
         name: &[u8],
     ) -> Result<Attr, Refusal> {
-        if parent != CLAIMS || !(FIRST_INO..SESSION_INO).contains(&ino) {
+        if !(FIRST_INO..SESSION_INO).contains(&ino) {
             return Err(Refusal::NotPermitted);
         }
-        self.store.link(caller, Ino(ino), &Name::new(name)?)?;
+        self.store.link(caller, Ino(ino), &place(parent, name)?)?;
         self.attr(ino)
     }
 
@@ -447,31 +482,26 @@ impl Tree {
     pub fn target(&self, ino: u64) -> Result<Arc<[u8]>, Refusal> {
         let target = self
             .store
-            .look_at(Ino(ino), |_, inode| match &inode.content.shape {
+            .look_at(Ino(ino), |_, node| match &node.content().shape {
                 Shape::Symlink(target) => Ok(Arc::clone(target)),
                 Shape::File | Shape::Directory => Err(Refusal::Invalid),
             });
         target.ok_or(Refusal::Lost)?
     }
 
-    /// Swaps two claims.
+    /// Swaps two names.
     pub fn exchange(
         &self,
         caller: Caller,
         (one_parent, one): (u64, &[u8]),
         (other_parent, other): (u64, &[u8]),
     ) -> Result<(), Refusal> {
-        if (one_parent, other_parent) != (CLAIMS, CLAIMS) {
-            return Err(Refusal::NotPermitted);
-        }
-        let (one, other) = (
-            Name::new(one).map_err(hide)?,
-            Name::new(other).map_err(hide)?,
-        );
+        let one = place(one_parent, one).map_err(hide)?;
+        let other = place(other_parent, other).map_err(hide)?;
         self.store.exchange(caller, &one, &other)
     }
 
-    /// Renames a claim.
+    /// Renames a claim or an entry of one.
     pub fn rename(
         &self,
         caller: Caller,
@@ -479,15 +509,9 @@ impl Tree {
         (to_parent, to): (u64, &[u8]),
         noreplace: bool,
     ) -> Result<(), Refusal> {
-        if (from_parent, to_parent) != (CLAIMS, CLAIMS) {
-            return Err(Refusal::NotPermitted);
-        }
-        self.store.rename(
-            caller,
-            &Name::new(from).map_err(hide)?,
-            &Name::new(to)?,
-            noreplace,
-        )
+        let from = place(from_parent, from).map_err(hide)?;
+        self.store
+            .rename(caller, &from, &place(to_parent, to)?, noreplace)
     }
 
     // Extended attributes.
@@ -497,16 +521,11 @@ impl Tree {
         if !(FIRST_INO..SESSION_INO).contains(&ino) {
             return Ok(Vec::new());
         }
-        let tags = self.store.look_at(Ino(ino), |table, inode| {
-            let name = inode.names.first().and_then(|token| table.name(*token));
-            let mut tags = name.map_or_else(Vec::new, |name| record::tags(table, name));
-            tags.extend(
-                inode
-                    .content
-                    .tags()
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.clone())),
-            );
+        let tags = self.store.look_at(Ino(ino), |table, node| {
+            let mut tags =
+                first_name(table, node).map_or_else(Vec::new, |name| record::tags(table, name));
+            let own = node.content().tags().iter();
+            tags.extend(own.map(|(name, value)| (name.clone(), value.clone())));
             tags
         });
         tags.ok_or(Refusal::Lost)
@@ -529,8 +548,9 @@ impl Tree {
             let token = value.and_then(|value| std::str::from_utf8(value).ok());
             let token = token.and_then(|token| token.trim().parse().ok());
             let token = Token(token.ok_or(Refusal::Invalid)?);
-            let broken = self.store.look_at(Ino(ino), |table, inode| {
-                let mut names = inode.names.iter().filter(|known| **known == token);
+            let broken = self.store.look_at(Ino(ino), |table, node| {
+                let names = node.inode.names.iter();
+                let mut names = names.filter(|known| node.child.is_none() && **known == token);
                 names.find_map(|known| table.name(*known)).cloned()
             });
             let broken = broken.flatten().ok_or(Refusal::Lost)?;
@@ -553,13 +573,39 @@ fn hide(refusal: Refusal) -> Refusal {
     }
 }
 
-fn claim_attr(ino: Ino, inode: &Inode) -> Attr {
-    let content = &inode.content;
-    let names = u32::try_from(inode.names.len()).unwrap_or(u32::MAX);
+/// The place of a name in a directory: EPERM where nothing is ever made.
+fn place(parent: u64, name: &[u8]) -> Result<Place, Refusal> {
+    match parent {
+        CLAIMS => Name::new(name).map(Place::Claim),
+        FIRST_INO..SESSION_INO => Label::new(name).map(|label| Place::Inside {
+            dir: Ino(parent),
+            label,
+        }),
+        _ => Err(Refusal::NotPermitted),
+    }
+}
+
+/// The oldest of the names of a claim's own inode.
+fn first_name<'a>(table: &'a Table, node: Node) -> Option<&'a Name> {
+    let names = node.child.is_none().then_some(&node.inode.names)?;
+    names.first().and_then(|token| table.name(*token))
+}
+
+fn claim_attr(lease: &Lease, inode: &Inode) -> Attr {
+    let node = Node {
+        claim: lease.ino,
+        inode,
+        child: None,
+    };
+    node_attr(lease.ino, node)
+}
+
+fn node_attr(ino: Ino, node: Node) -> Attr {
+    let content = node.content();
     let (kind, nlink) = match content.shape {
-        Shape::File => (Kind::File, names),
-        Shape::Directory => (Kind::Directory, 2),
-        Shape::Symlink(_) => (Kind::Symlink, names),
+        Shape::File => (Kind::File, node.links()),
+        Shape::Directory => (Kind::Directory, 2 + content.entries.directories()),
+        Shape::Symlink(_) => (Kind::Symlink, node.links()),
     };
     Attr {
         ino: ino.0,

@@ -22,6 +22,8 @@ pub(super) fn errno(refusal: Refusal) -> Errno {
         Refusal::Unsupported => Errno::EOPNOTSUPP,
         Refusal::IsDirectory => Errno::EISDIR,
         Refusal::NotDirectory => Errno::ENOTDIR,
+        Refusal::NotEmpty => Errno::ENOTEMPTY,
+        Refusal::CrossDevice => Errno::EXDEV,
         Refusal::Unsettled => Errno::EAGAIN,
         Refusal::Failed => Errno::EIO,
     }
@@ -43,6 +45,8 @@ pub(super) fn errno_name(errno: Errno) -> &'static str {
         libc::EOPNOTSUPP => "EOPNOTSUPP",
         libc::EISDIR => "EISDIR",
         libc::ENOTDIR => "ENOTDIR",
+        libc::ENOTEMPTY => "ENOTEMPTY",
+        libc::EXDEV => "EXDEV",
         libc::EAGAIN => "EAGAIN",
         _ => "EIO",
     }

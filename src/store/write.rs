@@ -10,7 +10,7 @@ use super::Inner;
 use crate::identity::{Sight, View, Walk};
 use crate::lease::printable;
 use crate::lease::{
-    Command, Creation, Event, Ino, Member, Name, Process, Refusal, Root, Rule, SessionId,
+    Command, Creation, Event, Ino, Member, Name, Place, Process, Refusal, Root, Rule, SessionId,
     SessionKey, Token, What,
 };
 use crate::process::Watch;
@@ -63,14 +63,20 @@ impl Inner {
     }
 
     pub(super) fn judge_inode(&mut self, ino: Ino) {
-        if let Some(holder) = self
-            .table
-            .inode(ino)
-            .filter(|inode| !inode.names.is_empty())
-            .map(|inode| inode.holder)
-        {
+        let Some(node) = self.table.node(ino) else {
+            return;
+        };
+        if !node.inode.names.is_empty() {
+            let (claim, holder) = (node.claim, node.inode.holder);
             self.judge(holder);
-            self.judge_bound(ino);
+            self.judge_bound(claim);
+        }
+    }
+
+    pub(super) fn judge_place(&mut self, place: &Place) {
+        match place {
+            Place::Claim(name) => self.judge_name(name),
+            Place::Inside { dir, .. } => self.judge_inode(*dir),
         }
     }
 
@@ -132,13 +138,13 @@ impl Inner {
     pub(super) fn claim(
         &mut self,
         walk: &Walk,
-        name: &Name,
+        name: &Place,
         creation: Creation,
         exclusive: bool,
         truncate: bool,
     ) -> Result<Ino, Refusal> {
         let by = &self.member(walk)?;
-        self.judge_name(name);
+        self.judge_place(name);
         let claim = Command::Claim {
             name: name.clone(),
             by,
@@ -148,13 +154,12 @@ impl Inner {
         };
         match self.transact(&claim) {
             // The dead hold no room either, though nobody has asked about them yet.
-            Err(Refusal::Full) if self.judge_all() => self.transact(&claim)?,
+            Err(Refusal::Full) if matches!(name, Place::Claim(_)) && self.judge_all() => {
+                self.transact(&claim)?;
+            }
             result => result?,
         }
-        self.table
-            .lease(name)
-            .map(|lease| lease.ino)
-            .ok_or(Refusal::Lost)
+        self.table.at(name).ok_or(Refusal::Lost)
     }
 
     pub(super) fn died(&mut self, process: Process) {
@@ -166,12 +171,14 @@ impl Inner {
     }
 
     pub(super) fn forget(&mut self, ino: Ino) {
-        if self
-            .table
-            .inode(ino)
-            .is_some_and(|inode| inode.names.is_empty())
-        {
-            self.settle(&Command::Forget { ino });
+        if !self.table.is_nameless(ino) || self.opens.contains_key(&ino) {
+            return;
+        }
+        let claim = self.table.node(ino).map(|node| node.claim);
+        self.settle(&Command::Forget { ino });
+        // The claim may have waited for the last that was open of what is inside it.
+        if let Some(claim) = claim.filter(|claim| *claim != ino) {
+            self.forget(claim);
         }
     }
 
@@ -213,9 +220,7 @@ impl Inner {
             }
         }
         for ino in nameless {
-            if !self.opens.contains_key(&ino) {
-                self.forget(ino);
-            }
+            self.forget(ino);
         }
         for process in dead {
             self.died(process);
@@ -256,6 +261,7 @@ impl Inner {
     fn loses_name(&self, what: &What) -> Option<Ino> {
         match what {
             What::Released { name, .. } => self.table.last(name).map(|(lease, ..)| lease.ino),
+            What::Unlinked { dir, label } => self.table.entry(*dir, label),
             _ => None,
         }
     }

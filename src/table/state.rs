@@ -9,11 +9,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Inode, Lease, Session, Table};
-use crate::content::Content;
+use super::{Below, Child, Inode, Lease, Node, Session, Table};
+use crate::content::{BODY_MAX, Content, INSIDE_MAX};
 use crate::lease::{
-    Creation, End, Event, Ino, Member, Name, Process, Root, Rule, SessionId, SessionKey, Token,
-    What,
+    Change, Creation, End, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId,
+    SessionKey, Shape, Token, What,
 };
 
 impl Session {
@@ -60,6 +60,42 @@ impl Table {
         self.inodes
             .get(&ino)
             .filter(|inode| inode.names.is_empty() || self.is_alive(inode.holder))
+    }
+
+    /// An inode that [`Table::inode`] would show, or one inside such a claim.
+    pub fn node(&self, ino: Ino) -> Option<Node<'_>> {
+        let child = self.children.get(&ino);
+        let claim = child.map_or(ino, |child| child.claim);
+        let inode = self.inode(claim)?;
+        Some(Node {
+            claim,
+            inode,
+            child,
+        })
+    }
+
+    /// The inode of a name in a directory.
+    pub fn entry(&self, dir: Ino, label: &Label) -> Option<Ino> {
+        self.node(dir)?.content().entries.get(label)
+    }
+
+    /// The inode of a name.
+    pub fn at(&self, place: &Place) -> Option<Ino> {
+        match place {
+            Place::Claim(name) => self.lease(name).map(|lease| lease.ino),
+            Place::Inside { dir, label } => self.entry(*dir, label),
+        }
+    }
+
+    /// The inode has no name any more, nor anything below it that is still open.
+    pub fn is_nameless(&self, ino: Ino) -> bool {
+        match self.children.get(&ino) {
+            Some(child) => child.links == 0,
+            None => self
+                .inodes
+                .get(&ino)
+                .is_some_and(|inode| inode.names.is_empty() && inode.below.inodes.is_empty()),
+        }
     }
 
     /// The name that a token was granted for.
@@ -190,11 +226,14 @@ impl Table {
             What::Reaped { name, .. } | What::Broken { name, .. } => {
                 self.apply_gone(name, true, event.at);
             }
-            What::Altered { ino, change } => {
-                if let Some(inode) = self.inodes.get_mut(ino) {
-                    inode.content.apply(change, event.at);
-                }
-            }
+            What::Altered { ino, change } => self.apply_altered(*ino, change, event.at),
+            What::Linked {
+                dir,
+                label,
+                ino,
+                created,
+            } => self.apply_linked(*dir, label, *ino, created.as_ref(), event.at),
+            What::Unlinked { dir, label } => self.apply_unlinked(*dir, label, event.at),
             What::Bound { ino, binding } => {
                 self.unbind(*ino);
                 if let Some(inode) = self.inodes.get_mut(ino) {
@@ -202,8 +241,106 @@ impl Table {
                     self.bound.entry(binding.process).or_default().push(*ino);
                 }
             }
-            What::Forgotten { ino } => {
-                self.inodes.remove(ino);
+            What::Forgotten { ino } => self.drop_inode(*ino),
+        }
+    }
+
+    fn content_mut(&mut self, ino: Ino) -> Option<&mut Content> {
+        match self.children.get_mut(&ino) {
+            Some(child) => Some(&mut child.content),
+            None => self.inodes.get_mut(&ino).map(|inode| &mut inode.content),
+        }
+    }
+
+    /// What the claim that an inode is part of has below it.
+    fn below(&mut self, ino: Ino) -> Option<&mut Below> {
+        let claim = self.children.get(&ino).map_or(ino, |child| child.claim);
+        self.inodes.get_mut(&claim).map(|inode| &mut inode.below)
+    }
+
+    fn apply_altered(&mut self, ino: Ino, change: &Change, at: SystemTime) {
+        let Some(content) = self.content_mut(ino) else {
+            return;
+        };
+        let before = content.weight();
+        content.apply(change, at);
+        let after = content.weight();
+        if self.children.contains_key(&ino)
+            && let Some(below) = self.below(ino)
+        {
+            below.bytes = below.bytes - before + after;
+        }
+    }
+
+    fn apply_linked(
+        &mut self,
+        dir: Ino,
+        label: &Label,
+        ino: Ino,
+        created: Option<&Creation>,
+        at: SystemTime,
+    ) {
+        if let Some(creation) = created {
+            self.next_ino = self.next_ino.max(ino.0 + 1);
+            let claim = self.children.get(&dir).map_or(dir, |child| child.claim);
+            let content = Content::new(creation.clone(), INSIDE_MAX, at);
+            if let Some(below) = self.below(dir) {
+                below.inodes.insert(ino);
+                below.bytes += content.weight();
+            }
+            let child = Child {
+                claim,
+                dir,
+                links: 0,
+                content,
+            };
+            self.children.insert(ino, child);
+        }
+        let Some(child) = self.children.get_mut(&ino) else {
+            return;
+        };
+        child.dir = dir;
+        child.links += 1;
+        child.content.ctime = at;
+        let is_directory = child.content.shape == Shape::Directory;
+        if let Some(content) = self.content_mut(dir) {
+            content.entries.insert(label.clone(), ino, is_directory);
+            content.touched(at);
+        }
+        if let Some(below) = self.below(dir) {
+            below.entries += 1;
+        }
+    }
+
+    fn apply_unlinked(&mut self, dir: Ino, label: &Label, at: SystemTime) {
+        let ino = self
+            .content_mut(dir)
+            .and_then(|content| content.entries.get(label));
+        let Some(child) = ino.and_then(|ino| self.children.get_mut(&ino)) else {
+            return;
+        };
+        child.links -= 1;
+        child.content.ctime = at;
+        let is_directory = child.content.shape == Shape::Directory;
+        if let Some(content) = self.content_mut(dir) {
+            content.entries.remove(label, is_directory);
+            content.touched(at);
+        }
+        if let Some(below) = self.below(dir) {
+            below.entries -= 1;
+        }
+    }
+
+    /// An inode goes, with all that is below it.
+    fn drop_inode(&mut self, ino: Ino) {
+        if let Some(child) = self.children.remove(&ino) {
+            if let Some(claim) = self.inodes.get_mut(&child.claim) {
+                claim.below.inodes.remove(&ino);
+                claim.below.bytes -= child.content.weight();
+            }
+        } else if let Some(inode) = self.inodes.remove(&ino) {
+            for below in inode.below.inodes {
+                self.children.remove(&below);
             }
         }
     }
@@ -288,7 +425,7 @@ impl Table {
     ) {
         self.next_ino = self.next_ino.max(lease.ino.0 + 1);
         if let Some(creation) = created {
-            let content = Content::new(creation.clone(), lease.since);
+            let content = Content::new(creation.clone(), BODY_MAX, lease.since);
             self.inodes.insert(
                 lease.ino,
                 Inode {
@@ -296,6 +433,7 @@ impl Table {
                     names: Vec::with_capacity(1),
                     bound: None,
                     content,
+                    below: Below::default(),
                 },
             );
         }
@@ -328,7 +466,7 @@ impl Table {
             self.unbind(lease.ino);
         }
         if nameless && (lost || over) {
-            self.inodes.remove(&lease.ino);
+            self.drop_inode(lease.ino);
         }
         if let Some(session) = self.sessions.get_mut(&key) {
             session.leases.remove(&lease.token);

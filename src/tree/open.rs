@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     Attr, CLAIMS, CONTROL, Handle, LEASES, MANUAL, METRICS, README, REGISTRATION, REGISTRATION_MAX,
-    ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, guard,
+    ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, first_name, guard, place,
 };
 use serde_json::Value;
 
@@ -29,35 +29,29 @@ impl Tree {
         exclusive: bool,
         truncate: bool,
     ) -> Result<(Attr, Handle), Refusal> {
-        match parent {
-            CLAIMS => {
-                let creation = Creation {
-                    shape: Shape::File,
-                    mode,
-                    uid: caller.uid,
-                    gid: caller.gid,
-                };
-                let ino =
-                    self.store
-                        .create(caller, &Name::new(name)?, creation, exclusive, truncate)?;
-                Ok((
-                    self.attr(ino.0)?,
-                    Handle {
-                        fh: ino.0,
-                        stream: false,
-                    },
-                ))
+        if parent == SESSIONS {
+            let id = SessionId::new(name)?;
+            if exclusive && self.store.session(&id, |_, _| ()).is_some() {
+                return Err(Refusal::Exists);
             }
-            SESSIONS => {
-                let id = SessionId::new(name)?;
-                if exclusive && self.store.session(&id, |_, _| ()).is_some() {
-                    return Err(Refusal::Exists);
-                }
-                let handle = self.registration(caller, id, exclusive)?;
-                Ok((self.attr(handle.fh)?, handle))
-            }
-            _ => Err(Refusal::NotPermitted),
+            let handle = self.registration(caller, id, exclusive)?;
+            return Ok((self.attr(handle.fh)?, handle));
         }
+        let creation = Creation {
+            shape: Shape::File,
+            mode,
+            uid: caller.uid,
+            gid: caller.gid,
+        };
+        let place = place(parent, name)?;
+        let ino = self
+            .store
+            .create(caller, &place, creation, exclusive, truncate)?;
+        let handle = Handle {
+            fh: ino.0,
+            stream: false,
+        };
+        Ok((self.attr(ino.0)?, handle))
     }
 
     /// Opens a file; that its mode admits the caller was checked.
@@ -88,6 +82,14 @@ impl Tree {
             }
             _ => Ok(self.snapshot()),
         }
+    }
+
+    /// Opens a directory. One of a claim's lives on, without a name, as long as it is open.
+    pub fn open_directory(&self, caller: Caller, ino: u64) -> Result<u64, Refusal> {
+        if (FIRST_INO..SESSION_INO).contains(&ino) {
+            self.store.open(caller, Ino(ino), false, false)?;
+        }
+        Ok(ino)
     }
 
     fn snapshot(&self) -> Handle {
@@ -128,15 +130,15 @@ impl Tree {
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Refusal> {
         if (FIRST_INO..SESSION_INO).contains(&ino) {
-            let shown = self.store.look_at(Ino(ino), |table, inode| {
-                let name = inode.names.first().and_then(|token| table.name(*token));
-                match name.filter(|_| inode.content.is_blank()) {
+            let shown = self.store.look_at(Ino(ino), |table, node| {
+                let name = first_name(table, node);
+                match name.filter(|_| node.content().is_blank()) {
                     Some(name) => show(content::slice(
                         record::lease_line(table, name).as_bytes(),
                         offset,
                         size,
                     )),
-                    None => show(content::slice(inode.content.body(), offset, size)),
+                    None => show(content::slice(node.content().body(), offset, size)),
                 }
             });
             return shown.ok_or(Refusal::Lost);

@@ -21,6 +21,7 @@ mod docs;
 // Lock idioms as shells and coreutils use them, beside the same on a tmpfs.
 mod idioms;
 // Claims that are directories, symlinks and further names.
+mod inside;
 mod kinds;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;

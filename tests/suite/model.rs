@@ -103,7 +103,7 @@ impl Op {
     fn command<'a>(&self, by: &'a Member) -> Command<'a> {
         match self.clone() {
             Self::Claim { name, exclusive } => Command::Claim {
-                name,
+                name: name.into(),
                 by,
                 creation: creation(by.uid),
                 exclusive,
@@ -121,7 +121,7 @@ impl Op {
             },
             Self::Release { name } => Command::Release {
                 directory: false,
-                name,
+                name: name.into(),
                 by,
             },
             Self::Rename {
@@ -129,8 +129,8 @@ impl Op {
                 to,
                 noreplace,
             } => Command::Rename {
-                from,
-                to,
+                from: from.into(),
+                to: to.into(),
                 noreplace,
                 by,
             },
@@ -1055,7 +1055,7 @@ fn registrant(session: &str, process: Process) -> Member {
 
 fn claim<'a>(of: &str, by: &'a Member) -> Command<'a> {
     Command::Claim {
-        name: name(of),
+        name: name(of).into(),
         by,
         creation: creation(by.uid),
         exclusive: true,
@@ -1065,8 +1065,8 @@ fn claim<'a>(of: &str, by: &'a Member) -> Command<'a> {
 
 fn rename<'a>(from: &str, to: &str, noreplace: bool, by: &'a Member) -> Command<'a> {
     Command::Rename {
-        from: name(from),
-        to: name(to),
+        from: name(from).into(),
+        to: name(to).into(),
         noreplace,
         by,
     }
@@ -1099,6 +1099,8 @@ fn words(events: &[What]) -> Vec<String> {
         What::Altered { .. } => "altered".into(),
         What::Broken { name, .. } => format!("broken {name}"),
         What::Bound { binding, .. } => format!("bound {}", binding.process.pid),
+        What::Linked { .. } => "linked".into(),
+        What::Unlinked { .. } => "unlinked".into(),
         What::Forgotten { .. } => "forgotten".into(),
     };
     events.iter().map(word).collect()
@@ -1195,7 +1197,7 @@ fn a_restarted_id_inherits_nothing() {
     assert_eq!(holder(&table, "y"), None);
     let release = Command::Release {
         directory: false,
-        name: name("y"),
+        name: name("y").into(),
         by: &new,
     };
     assert_eq!(run(&mut table, &release), Err(Refusal::NotFound));
@@ -1237,7 +1239,7 @@ fn a_session_is_joined_by_its_own_uid_and_namespace_or_by_a_related_tree() {
         assert_eq!(run(&mut table, &reclaim), Err(Refusal::Busy));
         let release = Command::Release {
             directory: false,
-            name: name("x"),
+            name: name("x").into(),
             by,
         };
         assert_eq!(run(&mut table, &release), Err(Refusal::Busy));
@@ -1280,7 +1282,7 @@ fn the_limit_counts_live_leases_only() {
     assert_eq!(run(&mut table, &claim("x", &b)), Err(Refusal::Exists));
     run(&mut table, &rename("x", "w", false, &a)).unwrap();
     let again = Command::Claim {
-        name: name("w"),
+        name: name("w").into(),
         by: &a,
         creation: creation(1000),
         exclusive: false,
@@ -1299,7 +1301,7 @@ fn the_limit_counts_live_leases_only() {
     assert_eq!(table.lease_count(), 2);
     let release = Command::Release {
         directory: false,
-        name: name("z"),
+        name: name("z").into(),
         by: &b,
     };
     run(&mut table, &release).unwrap();
@@ -1537,7 +1539,7 @@ fn a_released_file_stays_until_it_is_forgotten_and_a_lost_one_does_not() {
     );
     let release = Command::Release {
         directory: false,
-        name: name("x"),
+        name: name("x").into(),
         by: &me,
     };
     run(&mut table, &release).unwrap();
@@ -1684,7 +1686,7 @@ fn a_create_that_meets_its_own_claim_empties_it_if_it_is_to_truncate() {
     .unwrap();
     for (truncate, size) in [(false, 4), (true, 0)] {
         let again = Command::Claim {
-            name: name("x"),
+            name: name("x").into(),
             by: &by,
             creation: creation(1000),
             exclusive: false,

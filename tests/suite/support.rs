@@ -63,9 +63,19 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> Self {
+        Self::below(&env::temp_dir())
+    }
+
+    /// On tmpfs, where the system has one.
+    pub fn in_memory() -> Self {
+        let shm = Path::new("/dev/shm");
+        Self::below(if shm.is_dir() { shm } else { Path::new("/tmp") })
+    }
+
+    fn below(parent: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = env::temp_dir().join(format!("claimfs-test-{}-{count}", std::process::id()));
+        let dir = parent.join(format!("claimfs-test-{}-{count}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         Self(dir)
     }

@@ -1,0 +1,170 @@
+//! What is asked of the table, and the changes that a holder makes of what is its.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Creation, Ino, Member, Name, Place, Process, SessionId, Token};
+
+/// A change of what a claim contains, made by its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Bytes at an offset.
+    Write {
+        /// Where, in bytes; the gap to the old end reads as zeros.
+        offset: u64,
+        /// What.
+        data: Vec<u8>,
+    },
+    /// Bytes at the end, wherever that is by now (`O_APPEND`).
+    Append {
+        /// What.
+        data: Vec<u8>,
+    },
+    /// Another size in bytes: cut off, or filled up with zeros.
+    Resize {
+        /// The new size.
+        size: u64,
+    },
+    /// Mode and times, each if given.
+    Attributes(Attributes),
+    /// An extended attribute outside `user.claimfs.`; `None` removes it.
+    Tag {
+        /// Its full name.
+        name: String,
+        /// Its value.
+        value: Option<Vec<u8>>,
+    },
+}
+
+/// What chmod and utimes set, each if given. Times are kept to the nanosecond, in the future too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: Option<u16>,
+    /// Time of last access.
+    pub atime: Option<SystemTime>,
+    /// Time of last modification.
+    pub mtime: Option<SystemTime>,
+}
+
+/// What somebody asks of the table.
+#[derive(Clone, Debug)]
+pub enum Command<'a> {
+    /// Create a claim or an entry of one, or open one's own for writing if `exclusive` is not set.
+    Claim {
+        /// Which.
+        name: Place,
+        /// Who asks.
+        by: &'a Member,
+        /// What the file starts with.
+        creation: Creation,
+        /// `O_EXCL`: even the holder is told EEXIST.
+        exclusive: bool,
+        /// `O_TRUNC`: what the holder opens again is emptied.
+        truncate: bool,
+    },
+    /// Open for writing: the idempotent re-claim, for the holder alone.
+    Reclaim {
+        /// Which inode.
+        ino: Ino,
+        /// Who asks.
+        by: &'a Member,
+        /// `O_TRUNC`.
+        truncate: bool,
+    },
+    /// Change what a claim contains.
+    Alter {
+        /// Which inode.
+        ino: Ino,
+        /// Who asks.
+        by: &'a Member,
+        /// What to change.
+        change: Change,
+    },
+    /// Remove a claim or an entry of one.
+    Release {
+        /// Which.
+        name: Place,
+        /// By rmdir(2), which wants a directory, or by unlink(2), which wants none.
+        directory: bool,
+        /// Who asks.
+        by: &'a Member,
+    },
+    /// Take `to` and release `from` in one step, keeping the inode.
+    Rename {
+        /// The name that one holds.
+        from: Place,
+        /// The name to take.
+        to: Place,
+        /// `RENAME_NOREPLACE`: refuse a name that is there.
+        noreplace: bool,
+        /// Who asks.
+        by: &'a Member,
+    },
+    /// Give an inode that one holds a further name: in `claims/`, a lease of its own.
+    Link {
+        /// Which inode.
+        ino: Ino,
+        /// The name to take.
+        name: Place,
+        /// Who asks.
+        by: &'a Member,
+    },
+    /// Swap two names that one holds.
+    Exchange {
+        /// The one.
+        one: Place,
+        /// The other.
+        other: Place,
+        /// Who asks.
+        by: &'a Member,
+    },
+    /// Join a session, or start it, with the roots of the member: a registration.
+    Join {
+        /// `O_EXCL`: a live session of that id is EEXIST.
+        exclusive: bool,
+        /// Who.
+        by: &'a Member,
+    },
+    /// End a session and release all that it holds.
+    End {
+        /// Which.
+        id: SessionId,
+        /// The uid that asks.
+        uid: u32,
+        /// Its pid namespace; 0 for the mount's own.
+        pidns: u64,
+        /// The process that asks and those above it.
+        chain: &'a [Process],
+    },
+    /// Take a name from a holder that lives.
+    Break {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with: a later grant is not meant.
+        token: Token,
+        /// The uid that asks.
+        uid: u32,
+        /// Its pid namespace; 0 for the mount's own.
+        pidns: u64,
+        /// The process that asks and those above it.
+        chain: &'a [Process],
+        /// Its command name.
+        command: Arc<str>,
+    },
+    /// A process is proven dead.
+    Died {
+        /// Which.
+        process: Process,
+    },
+    /// Record, for at most `limit` leases of sessions that are over, that they are gone.
+    Sweep {
+        /// How many events at most.
+        limit: usize,
+    },
+    /// Nobody has the nameless inode open any more.
+    Forget {
+        /// Which inode.
+        ino: Ino,
+    },
+}

@@ -1,0 +1,148 @@
+//! What happened: the one type that the table applies, a journal records and watchers read.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{
+    Binding, Change, Creation, Ino, Label, Name, Process, Root, Rule, SessionId, SessionKey, Token,
+};
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All of its roots are proven dead: what it held is reaped.
+    Died,
+    /// Its uid or root removed `sessions/ID`: what it held is released.
+    Ended,
+}
+
+/// Something that happened: a line of the journal, a line of `events`, a step of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its number; the next event has the next number.
+    pub seq: u64,
+    /// The wall clock when it was decided.
+    pub at: SystemTime,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A session began.
+    SessionStarted {
+        /// Which of all sessions.
+        key: SessionKey,
+        /// Its id.
+        id: SessionId,
+        /// Its uid.
+        uid: u32,
+        /// Its pid namespace.
+        pidns: u64,
+        /// The rule that made it.
+        rule: Rule,
+    },
+    /// A process became a root of a session, or was registered as one.
+    Joined {
+        /// Which session.
+        key: SessionKey,
+        /// Which process.
+        root: Root,
+    },
+    /// A root died.
+    Left {
+        /// Which session.
+        key: SessionKey,
+        /// Which process.
+        process: Process,
+    },
+    /// A session is over; its names are free from here on, though each lease still gets an event of its own.
+    SessionEnded {
+        /// Which session.
+        key: SessionKey,
+        /// Why.
+        why: End,
+    },
+    /// A name was granted.
+    Claimed {
+        /// Which.
+        name: Name,
+        /// Its token.
+        token: Token,
+        /// The holder.
+        key: SessionKey,
+        /// The inode behind the name.
+        ino: Ino,
+        /// The inode is new and starts with this; otherwise it has a name already.
+        created: Option<Creation>,
+        /// The process that claimed.
+        pid: u32,
+        /// Its command name.
+        command: Arc<str>,
+    },
+    /// A name was given up by its holder.
+    Released {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with.
+        token: Token,
+    },
+    /// A name was taken from a dead holder.
+    Reaped {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with.
+        token: Token,
+    },
+    /// A name was taken from a holder that lives.
+    Broken {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with.
+        token: Token,
+        /// The uid that did it.
+        uid: u32,
+        /// The process that did it.
+        pid: u32,
+        /// Its command name.
+        command: Arc<str>,
+    },
+    /// What a claim contains has changed.
+    Altered {
+        /// Which inode.
+        ino: Ino,
+        /// How.
+        change: Change,
+    },
+    /// The leases of an inode end with a process from now on.
+    Bound {
+        /// Which inode.
+        ino: Ino,
+        /// Which process.
+        binding: Binding,
+    },
+    /// A name was given inside a directory claim.
+    Linked {
+        /// In which directory.
+        dir: Ino,
+        /// Which name.
+        label: Label,
+        /// The inode behind it.
+        ino: Ino,
+        /// The inode is new and starts with this; otherwise it has a name already, or had one a moment ago.
+        created: Option<Creation>,
+    },
+    /// A name inside a directory claim was removed.
+    Unlinked {
+        /// In which directory.
+        dir: Ino,
+        /// Which name.
+        label: Label,
+    },
+    /// A nameless inode is gone.
+    Forgotten {
+        /// Which inode.
+        ino: Ino,
+    },
+}
