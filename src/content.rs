@@ -3,10 +3,13 @@
 //! Promises: bytes come back as they were written, times as they were set to the nanosecond, and nothing grows past
 //! its limit. Deliberately ignorant of: who holds the claim, and whether anybody does.
 
+mod ask;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::SystemTime;
 
+pub use self::ask::{Ask, TTL_MAX, ttl};
 use crate::lease::{Attributes, Change, Creation, Ino, Label, Refusal, Shape};
 
 /// The largest body of a claim, in bytes (EFBIG past it).
@@ -20,9 +23,6 @@ pub const TAGS_MAX: usize = 4 * 1024;
 
 /// What the names of the record's own extended attributes begin with; nobody sets those.
 pub const RECORD_TAGS: &str = "user.claimfs.";
-
-/// As far into a file its first line is looked at for a pid, in bytes.
-const PID_LINE: usize = 32;
 
 /// The inode behind a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,12 +175,10 @@ impl Content {
         }
     }
 
-    /// The pid that stands in the first line once a change is made, if the change can have put it there. White space
-    /// around it is admitted: UUCP pads its lock files (`lockfile` formats of FHS 3.0, 5.9).
-    pub fn pid_after(&self, change: &Change) -> Option<u32> {
+    /// What the body asks for once a change is made, if the change can have asked it.
+    pub fn ask_after(&self, change: &Change) -> Option<Ask> {
         let touches = match change {
-            Change::Write { offset, data } => *offset < PID_LINE as u64 && !data.is_empty(),
-            Change::Append { data } => self.body.len() < PID_LINE && !data.is_empty(),
+            Change::Write { data, .. } | Change::Append { data } => !data.is_empty(),
             Change::Resize { .. } | Change::Attributes(_) | Change::Tag { .. } => false,
         };
         if !touches || self.shape != Shape::File {
@@ -188,14 +186,9 @@ impl Content {
         }
         let mut after = self.clone();
         after.apply(change, self.mtime);
-        let line = after.body.split(|byte| *byte == b'\n').next()?;
-        let line = line.get(..PID_LINE.min(line.len()))?.trim_ascii();
-        let digits = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
-        std::str::from_utf8(line)
-            .ok()
-            .filter(|_| digits)?
-            .parse()
-            .ok()
+        // What it asked already is not asked again, but a pid is checked against its writer each time.
+        Ask::of(&after.body)
+            .filter(|ask| matches!(ask, Ask::Pid(_)) || Ask::of(&self.body).as_ref() != Some(ask))
     }
 
     /// Makes a change that [`Content::check`] has admitted; what would pass a limit all the same is left undone.

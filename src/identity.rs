@@ -325,6 +325,7 @@ impl Walk {
             rule: Rule::Registered,
             uid: self.uid,
             pidns: root.pidns,
+            sandbox: caller.pidns,
             lineage: self.lineage(),
             roots: vec![Root {
                 registered: true,
@@ -354,6 +355,7 @@ impl Walk {
             rule,
             uid: self.uid,
             pidns,
+            sandbox: caller.pidns,
             lineage: self.lineage(),
             roots,
             pid,

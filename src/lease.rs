@@ -10,7 +10,7 @@ mod event;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub use self::command::{Attributes, Change, Command};
 pub use self::event::{End, Event, What};
@@ -222,6 +222,8 @@ pub struct Member {
     pub uid: u32,
     /// The pid namespace of the topmost root: only a session of the same one is joined by an unrelated tree.
     pub pidns: u64,
+    /// The caller's own pid namespace, which may be one below that; 0 for the mount's own.
+    pub sandbox: u64,
     /// From the topmost process that the rule finds down to the caller.
     pub roots: Vec<Root>,
     /// The caller, its parent, and so on up as far as the uid is the same.
@@ -239,6 +241,24 @@ pub struct Kin {
     pub process: Process,
     /// Its pid as the caller's own pid namespace numbers it; 0 if it has none there.
     pub pid: u32,
+}
+
+/// The present, by two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock: for people to read, and may jump.
+    pub wall: SystemTime,
+    /// The time since boot, suspension included: deadlines go by it alone.
+    pub boot: Duration,
+}
+
+/// When a lease ends unless its holder shows that it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// How long it is held from each renewal on.
+    pub ttl: Duration,
+    /// When it ends: the time since boot.
+    pub until: Duration,
 }
 
 /// The process that a lease ends with although its session may live on: the pid-file idiom.

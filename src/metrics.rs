@@ -24,6 +24,10 @@ pub struct Metrics {
     pub reaps: AtomicU64,
     /// Names taken from living holders.
     pub breaks: AtomicU64,
+    /// Names taken because their deadline had passed.
+    pub expiries: AtomicU64,
+    /// Names handed to another session.
+    pub handovers: AtomicU64,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
     buckets: [AtomicU64; BOUNDS.len()],
     requests: AtomicU64,
@@ -79,6 +83,18 @@ impl Metrics {
                 "counter",
                 "Names taken from living holders.",
                 self.breaks.load(Relaxed),
+            ),
+            (
+                "claimfs_expiries_total",
+                "counter",
+                "Names taken because their deadline had passed.",
+                self.expiries.load(Relaxed),
+            ),
+            (
+                "claimfs_handovers_total",
+                "counter",
+                "Names handed to another session.",
+                self.handovers.load(Relaxed),
             ),
             ("claimfs_leases", "gauge", "Live leases.", leases as u64),
             (

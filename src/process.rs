@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use self::proc::{Stat, Status};
-use crate::lease::{Process, Refusal};
+use crate::lease::{Moment, Process, Refusal};
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
 const PIDFS_MAGIC: i64 = 0x5049_4446;
@@ -46,11 +46,12 @@ pub struct Processes {
     ticks: u64,
     epoll: OwnedFd,
     wake: OwnedFd,
+    timer: OwnedFd,
     watched: Mutex<Watched>,
     known: known::Cache,
 }
 
-/// What the epoll event of [`Processes::wake`] carries instead of the id of a process.
+/// What the epoll event of [`Processes::wake`] and of the alarm carries instead of the id of a process.
 const WAKE: u64 = u64::MAX;
 
 #[derive(Debug, Default)]
@@ -80,13 +81,21 @@ impl Processes {
         let booted = SystemTime::now() - uptime()?;
         // SAFETY: eventfd takes no pointer.
         let wake = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        epoll_add(&epoll, &wake, libc::EPOLLIN | libc::EPOLLET, WAKE)?;
+        // SAFETY: timerfd_create takes no pointer.
+        let timer = unsafe {
+            libc::timerfd_create(libc::CLOCK_BOOTTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)
+        };
+        let timer = owned(timer)?;
+        for fd in [&wake, &timer] {
+            epoll_add(&epoll, fd, libc::EPOLLIN | libc::EPOLLET, WAKE)?;
+        }
         Ok(Self {
             variables,
             booted,
             ticks,
             epoll,
             wake,
+            timer,
             watched: Mutex::default(),
             known: known::Cache::new(),
         })
@@ -96,6 +105,41 @@ impl Processes {
     pub fn wake(&self) {
         // SAFETY: eventfd_write takes no pointer. It fails only if the counter is full: then a wake-up is due anyway.
         unsafe { libc::eventfd_write(self.wake.as_raw_fd(), 1) };
+    }
+
+    /// Lets [`Processes::wait`] return at this time since boot, although nobody has died; `None` takes it back.
+    pub fn alarm(&self, at: Option<Duration>) {
+        let mut spec = libc::itimerspec {
+            it_interval: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+        };
+        if let Some(at) = at {
+            spec.it_value.tv_sec =
+                libc::time_t::try_from(at.as_secs()).unwrap_or(libc::time_t::MAX);
+            // A value of zero would take the alarm back.
+            spec.it_value.tv_nsec = libc::c_long::from(at.subsec_nanos()).max(1);
+        }
+        // SAFETY: `spec` outlives the call, and the old value is not asked for.
+        let set = unsafe {
+            libc::timerfd_settime(
+                self.timer.as_raw_fd(),
+                libc::TFD_TIMER_ABSTIME,
+                &raw const spec,
+                std::ptr::null_mut(),
+            )
+        };
+        if set != 0 {
+            let error = io::Error::last_os_error();
+            log::error!(
+                "no alarm for the next deadline, which is seen when somebody asks: {error}"
+            );
+        }
     }
 
     /// The process that a task belongs to: EPERM for a kernel thread, which lives for ever, or for a task that the mount may
@@ -167,7 +211,7 @@ impl Processes {
             .is_some_and(|entry| exited(&entry.pidfd))
     }
 
-    /// Sleeps until watched processes have died, and says which, or until [`Processes::wake`]. Each death is told once.
+    /// Sleeps until watched processes have died, and says which, or until [`Processes::wake`] or the alarm. Each death is told once.
     pub fn wait(&self) -> io::Result<Vec<Process>> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; WAIT_BATCH];
         // SAFETY: `events` has room for the WAIT_BATCH events that the call may write.
@@ -332,6 +376,15 @@ fn uptime() -> io::Result<Duration> {
         time.tv_sec.unsigned_abs(),
         u32::try_from(time.tv_nsec).unwrap_or(0),
     ))
+}
+
+/// The present.
+pub fn now() -> Moment {
+    Moment {
+        wall: SystemTime::now(),
+        // A clock that every kernel since 2.6.39 has does not fail; if it did, nothing would expire.
+        boot: uptime().unwrap_or_default(),
+    }
 }
 
 /// This process's uid, as files that it creates get it.

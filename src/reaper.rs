@@ -1,7 +1,7 @@
-//! The thread that waits for deaths.
+//! The thread that waits for deaths and deadlines.
 //!
-//! Promises: a death among the roots of sessions reaches the store within milliseconds, and while nobody dies this
-//! thread sleeps. Nobody has to wait for it: whoever asks about a name is answered after a look at its holder.
+//! Promises: a death among the roots of sessions, and a deadline, reaches the store within milliseconds, and while nobody
+//! dies this thread sleeps. Nobody has to wait for it: whoever asks about a name is answered after a look at its holder.
 //!
 //! Deliberately ignorant of: rules, fuser.
 
@@ -33,6 +33,9 @@ fn run(processes: &Processes, store: &Store) {
                 );
                 return;
             }
+        }
+        while store.expire(SWEEP) {
+            thread::yield_now();
         }
         while store.sweep(SWEEP) {
             thread::yield_now();

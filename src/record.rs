@@ -2,7 +2,7 @@
 //!
 //! Deliberately ignorant of: where it is shown, and of every rule.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,8 +17,8 @@ pub fn moment(at: SystemTime) -> String {
     Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
 }
 
-/// The record of a lease: who holds it, since when, with which token.
-pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session) -> Value {
+/// The record of a lease: who holds it, since when, with which token, and for how long from `now`, the time since boot.
+pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session, now: Duration) -> Value {
     let mut record = json!({
         "name": name.as_str(),
         "session": session.id.as_str(),
@@ -31,15 +31,29 @@ pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session) -> Va
     if let Some(bound) = &inode.bound {
         record["bound_pid"] = json!(bound.process.pid);
     }
+    if let Some(deadline) = inode.deadline {
+        record["ttl"] = seconds(deadline.ttl);
+        record["expires_in"] = seconds(deadline.until.saturating_sub(now));
+    }
     record
 }
 
+/// Seconds as a number, to the millisecond, without a fraction where there is none.
+fn seconds(time: Duration) -> Value {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if millis % 1000 == 0 {
+        json!(millis / 1000)
+    } else {
+        json!(Duration::from_millis(millis).as_secs_f64())
+    }
+}
+
 /// The record of a lease as its one line, which is how a blank claim reads.
-pub fn lease_line(table: &Table, name: &Name) -> String {
+pub fn lease_line(table: &Table, name: &Name, now: Duration) -> String {
     table
         .last(name)
         .map_or_else(String::new, |(found, inode, session)| {
-            format!("{}\n", lease(name, found, inode, session))
+            format!("{}\n", lease(name, found, inode, session, now))
         })
 }
 
@@ -72,11 +86,11 @@ fn root(root: &Root) -> Value {
 }
 
 /// The record of a lease as extended attributes.
-pub fn tags(table: &Table, name: &Name) -> Vec<(String, Vec<u8>)> {
+pub fn tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)> {
     let Some((found, inode, session)) = table.last(name) else {
         return Vec::new();
     };
-    let Value::Object(fields) = lease(name, found, inode, session) else {
+    let Value::Object(fields) = lease(name, found, inode, session, now) else {
         return Vec::new();
     };
     let text = |value: Value| match value {

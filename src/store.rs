@@ -13,14 +13,15 @@ mod write;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::identity::{self, Walk};
 use crate::lease::{
-    Change, Command, Creation, Event, Ino, Member, Name, Place, Process, Refusal, SessionId,
-    SessionKey, Token,
+    Change, Command, Creation, Event, Ino, Member, Moment, Name, Place, Process, Refusal,
+    SessionId, SessionKey, Token,
 };
 use crate::metrics::Metrics;
-use crate::process::Processes;
+use crate::process::{self, Processes};
 use crate::table::{Inode, Lease, Node, Session, Table};
 
 /// Where events are written down before they are applied.
@@ -63,6 +64,8 @@ struct Inner {
     opens: HashMap<Ino, u32>,
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
+    /// The deadline that the reaper is to be woken for.
+    alarm: Option<Duration>,
 }
 
 impl Store {
@@ -79,6 +82,7 @@ impl Store {
             opens: HashMap::new(),
             processes: Arc::clone(&processes),
             metrics,
+            alarm: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -147,7 +151,7 @@ impl Store {
                     .name(token)
                     .and_then(|name| Some(inner.table.lease(name)?.ino))
             {
-                inner.judge_bound(ino);
+                inner.judge_terms(ino);
             }
             if let Some(name) = inner.table.name(token).filter(|_| is_alive)
                 && let Some(lease) = inner.table.lease(name)
@@ -369,7 +373,50 @@ impl Store {
         })
     }
 
+    /// Gives a claim that one holds a deadline, or none.
+    pub fn limit(&self, caller: Caller, name: &Name, ttl: Option<Duration>) -> Result<(), Refusal> {
+        let ino = self.look(name, |lease, _| lease.ino);
+        self.limit_inode(caller, ino.ok_or(Refusal::NotFound)?, ttl)
+    }
+
+    /// Gives an inode that one holds a deadline, or none.
+    pub fn limit_inode(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        ttl: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_inode(ino);
+        let by = &inner.member(&walk)?;
+        inner.transact(&Command::Limit { ino, by, ttl })
+    }
+
+    /// Hands a claim that one holds to another live session.
+    pub fn give(&self, caller: Caller, name: &Name, to: &SessionId) -> Result<(), Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_name(name);
+        inner.judge_id(to);
+        let by = &inner.member(&walk)?;
+        let lease = inner.table.lease(name).ok_or(Refusal::NotFound)?;
+        let (ino, to) = (lease.ino, to.clone());
+        inner.transact(&Command::Give { ino, to, by })
+    }
+
     // Reaping.
+
+    /// The present.
+    pub fn now(&self) -> Moment {
+        process::now()
+    }
+
+    /// Ends some of the leases whose deadline has passed. Whether there are more.
+    pub fn expire(&self, limit: usize) -> bool {
+        let mut inner = self.lock();
+        (0..limit).all(|_| inner.expire_next())
+    }
 
     /// A process is proven dead.
     pub fn died(&self, process: Process) {

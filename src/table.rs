@@ -15,16 +15,18 @@
 mod inside;
 mod sessions;
 mod state;
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use self::sessions::reaches;
+use self::terms::renews;
 use crate::content::{Content, INSIDE_MAX};
 use crate::lease::{
-    Binding, Change, Command, Creation, End, Event, Ino, Label, Member, Name, Place, Process,
-    Refusal, Root, Rule, SessionId, SessionKey, Shape, Token, What,
+    Binding, Change, Command, Creation, Deadline, End, Event, Ino, Label, Member, Moment, Name,
+    Place, Process, Refusal, Root, Rule, SessionId, SessionKey, Shape, Token, What,
 };
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
@@ -54,6 +56,8 @@ pub struct Inode {
     pub names: Vec<Token>,
     /// The process that its leases end with, if not only with the session.
     pub bound: Option<Binding>,
+    /// When its leases end, if its holder does not renew them.
+    pub deadline: Option<Deadline>,
     /// What it contains.
     pub content: Content,
     /// What is below it, if it is a directory.
@@ -133,6 +137,7 @@ pub struct Table {
     ids: HashMap<SessionId, SessionKey>,
     roots: HashMap<Process, Vec<SessionKey>>,
     bound: HashMap<Process, Vec<Ino>>,
+    deadlines: BTreeSet<(Duration, Ino)>,
     over: BTreeSet<SessionKey>,
     unswept: usize,
 }
@@ -154,13 +159,14 @@ impl Table {
             ids: HashMap::new(),
             roots: HashMap::new(),
             bound: HashMap::new(),
+            deadlines: BTreeSet::new(),
             over: BTreeSet::new(),
             unswept: 0,
         }
     }
 
     /// What a command makes happen, or why not. Changes nothing.
-    pub fn decide(&self, command: &Command, now: SystemTime) -> Result<Vec<Event>, Refusal> {
+    pub fn decide(&self, command: &Command, now: Moment) -> Result<Vec<Event>, Refusal> {
         let mut draft = Draft::new(self, now);
         match command {
             Command::Claim {
@@ -243,6 +249,9 @@ impl Table {
                     command: Arc::clone(command),
                 });
             }
+            Command::Limit { ino, by, ttl } => self.decide_limit(&mut draft, *ino, by, *ttl)?,
+            Command::Give { ino, to, by } => self.decide_give(&mut draft, *ino, to, by)?,
+            Command::Expire { ino } => self.decide_expire(&mut draft, *ino),
             Command::Died { process } => self.decide_died(&mut draft, process),
             Command::Sweep { limit } => self.decide_sweep(&mut draft, *limit),
             Command::Forget { ino } => {
@@ -251,6 +260,7 @@ impl Table {
                 }
             }
         }
+        self.renew_for_entries(&mut draft);
         Ok(draft.events)
     }
 
@@ -282,11 +292,14 @@ impl Table {
         if node.child.is_none() && !node.inode.names.is_empty() {
             self.enter(draft, by)?;
         }
-        if truncate && node.content().size() > 0 {
-            draft.push(What::Altered {
-                ino,
-                change: Change::Resize { size: 0 },
-            });
+        if truncate {
+            if node.content().size() > 0 {
+                draft.push(What::Altered {
+                    ino,
+                    change: Change::Resize { size: 0 },
+                });
+            }
+            draft.renew(&node);
         }
         Ok(())
     }
@@ -300,43 +313,26 @@ impl Table {
     ) -> Result<(), Refusal> {
         let node = self.own(ino, by)?;
         node.content().check(change)?;
-        let change = change.clone();
         if let Some(child) = node.child {
             let others = node.inode.below.bytes - child.content.weight();
-            let weight = child.content.weight_after(&change);
+            let weight = child.content.weight_after(change);
             if weight > child.content.weight() && others + weight > INSIDE_MAX {
                 return Err(Refusal::Full);
             }
-            draft.push(What::Altered { ino, change });
-            return Ok(());
         }
-        let binding = Self::binding(node.inode, by, &change);
-        draft.push(What::Altered { ino, change });
-        if let Some(binding) = binding {
-            draft.push(What::Bound { ino, binding });
+        draft.push(What::Altered {
+            ino,
+            change: change.clone(),
+        });
+        let terms = node.child.is_none() && !node.inode.names.is_empty();
+        let ask = node.content().ask_after(change).filter(|_| terms);
+        if renews(change) {
+            draft.renew(&node);
+        }
+        if let Some(ask) = ask {
+            self.decide_ask(draft, ino, node.inode, by, ask);
         }
         Ok(())
-    }
-
-    /// The pid-file idiom: a first line that is the pid of the writer or of a process above it binds the lease to that
-    /// process. Only under rule 5: in an agent's session a pid names a shell that is dead a second later.
-    fn binding(inode: &Inode, by: &Member, change: &Change) -> Option<Binding> {
-        if by.rule != Rule::Posix || inode.names.is_empty() {
-            return None;
-        }
-        let pid = inode.content.pid_after(change).filter(|pid| *pid != 0)?;
-        let at = by.lineage.iter().position(|kin| kin.pid == pid)?;
-        let (process, above) = by.lineage[at..].split_first()?;
-        let process = process.process;
-        if inode
-            .bound
-            .as_ref()
-            .is_some_and(|bound| bound.process == process)
-        {
-            return None;
-        }
-        let above = above.iter().map(|kin| kin.process).collect();
-        Some(Binding { process, above })
     }
 
     /// The inode of a name, if there is one. That the caller may change the directory is checked first: EBUSY.
@@ -428,10 +424,17 @@ impl Table {
         }
         draft.grant(one, key, b.ino, None, by);
         draft.grant(other, key, a.ino, None, by);
-        // For a moment neither had a name, and so no process to end with.
+        // For a moment neither had a name, and so nothing to end with.
         for ino in [a.ino, b.ino] {
-            if let Some(binding) = self.inode(ino).and_then(|inode| inode.bound.clone()) {
+            let Some(inode) = self.inode(ino) else {
+                continue;
+            };
+            if let Some(binding) = inode.bound.clone() {
                 draft.push(What::Bound { ino, binding });
+            }
+            if inode.deadline.is_some() {
+                let deadline = inode.deadline;
+                draft.push(What::Limited { ino, deadline });
             }
         }
         Ok(())
@@ -518,6 +521,7 @@ impl Table {
 struct Draft {
     events: Vec<Event>,
     at: SystemTime,
+    boot: Duration,
     next_seq: u64,
     next_token: u64,
     next_ino: u64,
@@ -525,10 +529,11 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(table: &Table, at: SystemTime) -> Self {
+    fn new(table: &Table, now: Moment) -> Self {
         Self {
             events: Vec::new(),
-            at,
+            at: now.wall,
+            boot: now.boot,
             next_seq: table.seq + 1,
             next_token: table.next_token,
             next_ino: table.next_ino,
@@ -548,6 +553,11 @@ impl Draft {
     fn ino(&mut self) -> Ino {
         self.next_ino += 1;
         Ino(self.next_ino - 1)
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token - 1)
     }
 
     fn start(&mut self, by: &Member) -> SessionKey {
@@ -582,8 +592,7 @@ impl Draft {
         created: Option<Creation>,
         by: &Member,
     ) {
-        let token = Token(self.next_token);
-        self.next_token += 1;
+        let token = self.token();
         let (name, command) = (name.clone(), Arc::clone(&by.command));
         self.push(What::Claimed {
             name,

@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::content;
 use crate::identity::Walk;
 use crate::lease::{
     Attributes, Change, Creation, Ino, Label, Name, Place, Refusal, SessionId, SessionKey, Shape,
@@ -74,6 +75,9 @@ pub const MANUAL: &str = include_str!("manual.txt");
 
 /// The extended attribute that breaks a lease when it is set to its token.
 const BREAK: &str = "user.claimfs.break";
+
+/// The extended attribute that gives a lease a deadline, and takes it back when it is removed.
+const TTL: &str = "user.claimfs.ttl";
 
 /// What kind of node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -521,9 +525,10 @@ impl Tree {
         if !(FIRST_INO..SESSION_INO).contains(&ino) {
             return Ok(Vec::new());
         }
+        let now = self.store.now().boot;
         let tags = self.store.look_at(Ino(ino), |table, node| {
-            let mut tags =
-                first_name(table, node).map_or_else(Vec::new, |name| record::tags(table, name));
+            let name = first_name(table, node);
+            let mut tags = name.map_or_else(Vec::new, |name| record::tags(table, name, now));
             let own = node.content().tags().iter();
             tags.extend(own.map(|(name, value)| (name.clone(), value.clone())));
             tags
@@ -532,7 +537,7 @@ impl Tree {
     }
 
     /// Sets an extended attribute of the holder's own, or removes it; `user.claimfs.break`, set to the lease's token, takes the
-    /// name from its holder. EOPNOTSUPP outside `user.`.
+    /// name from its holder; `user.claimfs.ttl` is its deadline. EOPNOTSUPP outside `user.`.
     pub fn set_tag(
         &self,
         caller: Caller,
@@ -555,6 +560,16 @@ impl Tree {
             });
             let broken = broken.flatten().ok_or(Refusal::Lost)?;
             return self.store.break_lease(caller, &broken, token);
+        }
+        if name == TTL {
+            let ttl = match value {
+                Some(value) => {
+                    let text = std::str::from_utf8(value).ok();
+                    Some(text.and_then(content::ttl).ok_or(Refusal::Invalid)?)
+                }
+                None => None,
+            };
+            return self.store.limit_inode(caller, Ino(ino), ttl);
         }
         let change = Change::Tag {
             name: String::from(name),

@@ -1,7 +1,5 @@
 //! `claimfs break NAME`
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::json;
@@ -23,11 +21,7 @@ impl Arguments {
             return Ok(Exit::Done);
         };
         let command = json!({ "break": name.as_str(), "token": record["token"] });
-        let control = OpenOptions::new()
-            .write(true)
-            .open(mount.path(&["control"]));
-        let written =
-            control.and_then(|mut control| control.write_all(format!("{command}\n").as_bytes()));
+        let written = mount.control(&command);
         let (session, pid) = (tool::field(&record, "session"), tool::field(&record, "pid"));
         match written.map_err(|error| (error.raw_os_error(), error)) {
             Ok(()) => {

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{self, Command};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -23,6 +24,9 @@ pub struct Arguments {
     /// The session to take it for [default: the one that 'claimfs whoami' prints]
     #[arg(long, value_name = "ID")]
     session: Option<String>,
+    /// Free it after this time [such as 30s or 1h] unless you renew it: 'touch' it, or write to it
+    #[arg(long, value_name = "TIME")]
+    ttl: Option<String>,
     /// Print the lease's record as JSON, whoever holds it
     #[arg(long)]
     json: bool,
@@ -31,6 +35,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
+        let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
         if let Some(id) = &self.session {
             return Err(self.speak_for(&tool::session_id(id)?.as_str().into(), mount));
         }
@@ -40,6 +45,7 @@ impl Arguments {
         for _ in 0..ATTEMPTS {
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(_) => {
+                    limit(&mount, &name, ttl)?;
                     let record = mount.lease(&name)?;
                     return Ok(self.taken(&name, record.as_ref(), "taken"));
                 }
@@ -64,6 +70,8 @@ impl Arguments {
                 );
                 return Ok(self.held(&record, &text));
             }
+            limit(&mount, &name, ttl)?;
+            let record = mount.lease(&name)?.unwrap_or(record);
             return Ok(self.taken(&name, Some(&record), "held already"));
         }
         Err(Failure::held(format!(
@@ -84,6 +92,9 @@ impl Arguments {
         again.arg("claim");
         if self.json {
             again.arg("--json");
+        }
+        if let Some(ttl) = &self.ttl {
+            again.arg("--ttl").arg(ttl);
         }
         let error = again.arg("--").arg(&self.name).exec();
         Failure::unavailable(format!(
@@ -114,6 +125,19 @@ impl Arguments {
         tool::complain(text);
         Exit::Held
     }
+}
+
+/// Gives the claim that was taken its deadline.
+fn limit(mount: &Mount, name: &Name, ttl: Option<Duration>) -> Result<(), Failure> {
+    let Some(ttl) = ttl else {
+        return Ok(());
+    };
+    let command = json!({ "ttl": name.as_str(), "seconds": ttl.as_secs_f64() });
+    mount.control(&command).map_err(|error| {
+        Failure::unavailable(format!(
+            "claims/{name}: taken, but without a deadline: {error}; try again, or give it back with 'claimfs release {name}'"
+        ))
+    })
 }
 
 /// What `self` says, after it was made sure that the session does not end with this command: if this process would be

@@ -41,6 +41,10 @@ impl Arguments {
         let held = tool::ago(&record, "acquired_at", SystemTime::now());
         tool::say(&format!("since    {} ({held})", cell("acquired_at")));
         tool::say(&format!("token    {}", cell("token")));
+        if record.get("expires_in").is_some() {
+            let (left, ttl) = (cell("expires_in"), cell("ttl"));
+            tool::say(&format!("expires  in {left} s, if not renewed ({ttl} s)"));
+        }
         // Who claimed may be long gone: what keeps the session alive is what is worth a look.
         for root in roots(&mount, &record) {
             let (pid, command) = (tool::field(&root, "pid"), tool::field(&root, "command"));

@@ -1,14 +1,16 @@
 //! What the verbs share: finding the mount, reading its files, printing.
 
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::{env, fs};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Failure;
+use crate::content;
 use crate::lease::{Name, Refusal, SessionId, printable};
 use crate::mounts;
 
@@ -89,6 +91,14 @@ impl Mount {
             .map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))
     }
 
+    /// Writes a command to `control`.
+    pub fn control(&self, command: &Value) -> io::Result<()> {
+        let mut control = OpenOptions::new()
+            .write(true)
+            .open(self.path(&["control"]))?;
+        control.write_all(format!("{command}\n").as_bytes())
+    }
+
     /// The reader's own session, as `self` says.
     pub fn whoami(&self) -> Result<Value, Failure> {
         let text = self.read(&["self"])?;
@@ -123,6 +133,16 @@ pub fn claim_name(text: &str) -> Result<Name, Failure> {
 /// A session's id, or a sentence that says what is wrong with it.
 pub fn session_id(text: &str) -> Result<SessionId, Failure> {
     SessionId::new(text.as_bytes()).map_err(|refusal| bad_name("session id", text, refusal))
+}
+
+/// A time to live, or a sentence that says how to write one.
+pub fn ttl(text: &str) -> Result<Duration, Failure> {
+    content::ttl(text).ok_or_else(|| {
+        let shown = printable(text);
+        Failure::usage(format!(
+            "'{shown}': no time; write it like 30s, 5m or '1h 30m', from 1ms to 100 years"
+        ))
+    })
 }
 
 fn bad_name(what: &str, text: &str, refusal: Refusal) -> Failure {

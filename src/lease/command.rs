@@ -1,7 +1,7 @@
 //! What is asked of the table, and the changes that a holder makes of what is its.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Creation, Ino, Member, Name, Place, Process, SessionId, Token};
 
@@ -136,6 +136,29 @@ pub enum Command<'a> {
         pidns: u64,
         /// The process that asks and those above it.
         chain: &'a [Process],
+    },
+    /// Give what one holds a deadline, or none.
+    Limit {
+        /// Which inode.
+        ino: Ino,
+        /// Who asks.
+        by: &'a Member,
+        /// How long it is held from now, and from each renewal, on.
+        ttl: Option<Duration>,
+    },
+    /// Hand what one holds to another live session.
+    Give {
+        /// Which inode: all of its names.
+        ino: Ino,
+        /// To which session.
+        to: SessionId,
+        /// Who asks.
+        by: &'a Member,
+    },
+    /// End the leases of an inode whose deadline has passed.
+    Expire {
+        /// Which inode.
+        ino: Ino,
     },
     /// Take a name from a holder that lives.
     Break {

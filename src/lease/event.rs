@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{
-    Binding, Change, Creation, Ino, Label, Name, Process, Root, Rule, SessionId, SessionKey, Token,
+    Binding, Change, Creation, Deadline, Ino, Label, Name, Process, Root, Rule, SessionId,
+    SessionKey, Token,
 };
 
 /// Why a session is over.
@@ -95,6 +96,32 @@ pub enum What {
         /// The token that it was granted with.
         token: Token,
     },
+    /// A name was taken because its deadline had passed.
+    Expired {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with.
+        token: Token,
+    },
+    /// A name was granted to another session by its holder.
+    Handed {
+        /// Which.
+        name: Name,
+        /// The token that it was granted with before.
+        was: Token,
+        /// Its token from now on.
+        token: Token,
+        /// The giver.
+        from: SessionKey,
+        /// The new holder.
+        key: SessionKey,
+        /// The inode behind the name from now on: another number, so that the giver's descriptors are lost.
+        ino: Ino,
+        /// A process of the new holder's.
+        pid: u32,
+        /// Its command name.
+        command: Arc<str>,
+    },
     /// A name was taken from a holder that lives.
     Broken {
         /// Which.
@@ -121,6 +148,13 @@ pub enum What {
         ino: Ino,
         /// Which process.
         binding: Binding,
+    },
+    /// The leases of an inode end at another time from now on, or at none.
+    Limited {
+        /// Which inode.
+        ino: Ino,
+        /// When.
+        deadline: Option<Deadline>,
     },
     /// A name was given inside a directory claim.
     Linked {

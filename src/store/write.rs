@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
 
 use super::Inner;
 use crate::identity::{Sight, View, Walk};
@@ -13,7 +12,7 @@ use crate::lease::{
     Command, Creation, Event, Ino, Member, Name, Place, Process, Refusal, Root, Rule, SessionId,
     SessionKey, Token, What,
 };
-use crate::process::Watch;
+use crate::process::{self, Watch};
 use crate::record;
 
 impl Inner {
@@ -58,7 +57,7 @@ impl Inner {
         if let Some((lease, inode, _)) = self.table.last(name) {
             let (ino, holder) = (lease.ino, inode.holder);
             self.judge(holder);
-            self.judge_bound(ino);
+            self.judge_terms(ino);
         }
     }
 
@@ -69,7 +68,7 @@ impl Inner {
         if !node.inode.names.is_empty() {
             let (claim, holder) = (node.claim, node.inode.holder);
             self.judge(holder);
-            self.judge_bound(claim);
+            self.judge_terms(claim);
         }
     }
 
@@ -80,12 +79,40 @@ impl Inner {
         }
     }
 
-    /// Looks whether the process that an inode is bound to is alive, and ends its leases if it is proven dead.
-    pub(super) fn judge_bound(&mut self, ino: Ino) {
-        let bound = self.table.inode(ino).and_then(|inode| inode.bound.as_ref());
+    /// Looks whether the process that an inode is bound to is alive and whether its deadline is ahead, and ends its leases
+    /// if not.
+    pub(super) fn judge_terms(&mut self, ino: Ino) {
+        let Some(inode) = self.table.inode(ino) else {
+            return;
+        };
+        if inode
+            .deadline
+            .is_some_and(|deadline| deadline.until <= process::now().boot)
+        {
+            self.settle(&Command::Expire { ino });
+            return;
+        }
+        let bound = inode.bound.as_ref();
         let dead = bound.filter(|bound| self.processes.is_dead(&bound.process));
         if let Some(process) = dead.map(|bound| bound.process) {
             self.died(process);
+        }
+    }
+
+    /// Ends the leases of the inode whose deadline is next, if it has passed. Whether one had.
+    pub(super) fn expire_next(&mut self) -> bool {
+        let now = process::now().boot;
+        let next = self.table.next_deadline();
+        let due = next.filter(|(until, _)| *until <= now);
+        due.is_some_and(|(_, ino)| self.settle(&Command::Expire { ino }))
+    }
+
+    /// Sets the alarm for the next deadline.
+    fn set_alarm(&mut self) {
+        let next = self.table.next_deadline().map(|(until, _)| until);
+        if next != self.alarm {
+            self.alarm = next;
+            self.processes.alarm(next);
         }
     }
 
@@ -195,7 +222,7 @@ impl Inner {
 
     /// The write path.
     pub(super) fn transact(&mut self, command: &Command) -> Result<(), Refusal> {
-        let events = self.table.decide(command, SystemTime::now())?;
+        let events = self.table.decide(command, process::now())?;
         if events.is_empty() {
             return Ok(());
         }
@@ -225,6 +252,7 @@ impl Inner {
         for process in dead {
             self.died(process);
         }
+        self.set_alarm();
         if self.table.wants_sweep() {
             self.processes.wake();
         }
@@ -269,7 +297,11 @@ impl Inner {
     fn frees_roots(&self, what: &What) -> Vec<Process> {
         match what {
             What::Left { process, .. } => vec![*process],
-            What::Released { name, .. } | What::Reaped { name, .. } | What::Broken { name, .. } => {
+            What::Released { name, .. }
+            | What::Reaped { name, .. }
+            | What::Expired { name, .. }
+            | What::Handed { name, .. }
+            | What::Broken { name, .. } => {
                 let bound = self
                     .table
                     .last(name)
@@ -306,6 +338,37 @@ impl Inner {
                     log::info!(
                         "{}",
                         record::obituary(name, lease, inode, session, event.at)
+                    );
+                }
+            }
+            What::Expired { name, .. } => {
+                self.metrics.expiries.fetch_add(1, Relaxed);
+                if let Some((lease, inode, session)) = self.table.last(name) {
+                    let ttl = inode
+                        .deadline
+                        .map(|deadline| deadline.ttl)
+                        .unwrap_or_default();
+                    log::info!(
+                        "expired claims/{name}: session {} did not renew it for {:.3} s; token {}",
+                        session.id,
+                        ttl.as_secs_f64(),
+                        lease.token.0,
+                    );
+                }
+            }
+            What::Handed {
+                name, key, token, ..
+            } => {
+                self.metrics.handovers.fetch_add(1, Relaxed);
+                if let Some((lease, _, giver)) = self.table.last(name)
+                    && let Some(session) = self.table.session_by_key(*key)
+                {
+                    log::info!(
+                        "handed claims/{name}: session {} gave it to session {}; token {}, now {}",
+                        giver.id,
+                        session.id,
+                        lease.token.0,
+                        token.0,
                     );
                 }
             }

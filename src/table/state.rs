@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Below, Child, Inode, Lease, Node, Session, Table};
 use crate::content::{BODY_MAX, Content, INSIDE_MAX};
@@ -151,6 +151,11 @@ impl Table {
         !self.over.is_empty()
     }
 
+    /// The inode whose leases end first, and when: the time since boot.
+    pub fn next_deadline(&self) -> Option<(Duration, Ino)> {
+        self.deadlines.first().copied()
+    }
+
     /// Whether any session or lease depends on a process.
     pub fn depends_on(&self, process: &Process) -> bool {
         self.roots.contains_key(process) || self.bound.contains_key(process)
@@ -223,8 +228,37 @@ impl Table {
                 self.apply_claimed(name, lease, *key, created.as_ref());
             }
             What::Released { name, .. } => self.apply_gone(name, false, event.at),
-            What::Reaped { name, .. } | What::Broken { name, .. } => {
+            What::Reaped { name, .. } | What::Expired { name, .. } | What::Broken { name, .. } => {
                 self.apply_gone(name, true, event.at);
+            }
+            What::Handed {
+                name,
+                was,
+                token,
+                from,
+                key,
+                ino,
+                pid,
+                command,
+            } => {
+                self.next_token = self.next_token.max(token.0 + 1);
+                self.next_ino = self.next_ino.max(ino.0 + 1);
+                let lease = Lease {
+                    token: *token,
+                    ino: *ino,
+                    since: event.at,
+                    pid: *pid,
+                    command: Arc::clone(command),
+                };
+                self.apply_handed(name, *was, lease, *from, *key);
+            }
+            What::Limited { ino, deadline } => {
+                self.unlimit(*ino);
+                if let Some(inode) = self.inodes.get_mut(ino) {
+                    inode.deadline = *deadline;
+                    self.deadlines
+                        .extend(deadline.map(|deadline| (deadline.until, *ino)));
+                }
             }
             What::Altered { ino, change } => self.apply_altered(*ino, change, event.at),
             What::Linked {
@@ -345,6 +379,13 @@ impl Table {
         }
     }
 
+    fn unlimit(&mut self, ino: Ino) {
+        let inode = self.inodes.get_mut(&ino);
+        if let Some(deadline) = inode.and_then(|inode| inode.deadline.take()) {
+            self.deadlines.remove(&(deadline.until, ino));
+        }
+    }
+
     fn unbind(&mut self, ino: Ino) {
         let bound = self
             .inodes
@@ -432,6 +473,7 @@ impl Table {
                     holder: key,
                     names: Vec::with_capacity(1),
                     bound: None,
+                    deadline: None,
                     content,
                     below: Below::default(),
                 },
@@ -446,6 +488,60 @@ impl Table {
         }
         self.names.insert(lease.token, name.clone());
         self.leases.insert(name.clone(), lease);
+    }
+
+    /// A name changes hands. The first of an inode's names takes the inode along, under its new number.
+    fn apply_handed(
+        &mut self,
+        name: &Name,
+        was: Token,
+        lease: Lease,
+        from: SessionKey,
+        key: SessionKey,
+    ) {
+        let Some(old) = self.leases.get(name).map(|lease| lease.ino) else {
+            return;
+        };
+        if old != lease.ino && !self.inodes.contains_key(&lease.ino) {
+            self.move_inode(old, lease.ino, key);
+        }
+        if let Some(inode) = self.inodes.get_mut(&lease.ino) {
+            inode.names.retain(|token| *token != was);
+            inode.names.push(lease.token);
+            inode.content.ctime = lease.since;
+        }
+        self.names.remove(&was);
+        self.names.insert(lease.token, name.clone());
+        if let Some(session) = self.sessions.get_mut(&from) {
+            session.leases.remove(&was);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.insert(lease.token);
+        }
+        self.leases.insert(name.clone(), lease);
+    }
+
+    fn move_inode(&mut self, from: Ino, to: Ino, holder: SessionKey) {
+        self.unbind(from);
+        let Some(deadline) = self.inodes.get(&from).map(|inode| inode.deadline) else {
+            return;
+        };
+        self.unlimit(from);
+        let Some(mut inode) = self.inodes.remove(&from) else {
+            return;
+        };
+        (inode.holder, inode.deadline) = (holder, deadline);
+        self.deadlines
+            .extend(deadline.map(|deadline| (deadline.until, to)));
+        for below in &inode.below.inodes {
+            if let Some(child) = self.children.get_mut(below) {
+                child.claim = to;
+                if child.dir == from {
+                    child.dir = to;
+                }
+            }
+        }
+        self.inodes.insert(to, inode);
     }
 
     /// A name goes. The inode of a lost lease goes with it, so that descriptors answer ESTALE; that of a released one
@@ -464,6 +560,7 @@ impl Table {
         let over = !self.is_alive(key);
         if nameless {
             self.unbind(lease.ino);
+            self.unlimit(lease.ino);
         }
         if nameless && (lost || over) {
             self.drop_inode(lease.ino);

@@ -130,11 +130,12 @@ impl Tree {
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Refusal> {
         if (FIRST_INO..SESSION_INO).contains(&ino) {
+            let now = self.store.now().boot;
             let shown = self.store.look_at(Ino(ino), |table, node| {
                 let name = first_name(table, node);
                 match name.filter(|_| node.content().is_blank()) {
                     Some(name) => show(content::slice(
-                        record::lease_line(table, name).as_bytes(),
+                        record::lease_line(table, name, now).as_bytes(),
                         offset,
                         size,
                     )),
@@ -186,8 +187,9 @@ impl Tree {
     fn render_leases(&self) -> String {
         let mut lines = String::new();
         let mut count = 0_usize;
+        let now = self.store.now().boot;
         self.store.leases(Token(0), |table, name, _, _| {
-            lines.push_str(&record::lease_line(table, name));
+            lines.push_str(&record::lease_line(table, name, now));
             count += 1;
             true
         });
@@ -246,14 +248,27 @@ impl Tree {
         let text = std::str::from_utf8(data).map_err(|_| Refusal::Invalid)?;
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let command: Value = serde_json::from_str(line).map_err(|_| Refusal::Invalid)?;
-            let text = |key: &str| command.get(key).and_then(Value::as_str);
-            if let Some(name) = text("break") {
+            let name = |key: &str| {
+                let name = command.get(key).and_then(Value::as_str);
+                name.map(|name| Name::new(name.as_bytes())).transpose()
+            };
+            if let Some(name) = name("break")? {
                 let token = command.get("token").and_then(Value::as_u64);
                 let token = Token(token.ok_or(Refusal::Invalid)?);
-                let name = Name::new(name.as_bytes())?;
                 self.store.break_lease(caller, &name, token)?;
-            } else if text("give").or(text("ttl")).is_some() {
-                return Err(Refusal::Unsupported);
+            } else if let Some(name) = name("give")? {
+                let to = command.get("to").and_then(Value::as_str);
+                let to = SessionId::new(to.ok_or(Refusal::Invalid)?.as_bytes())?;
+                self.store.give(caller, &name, &to)?;
+            } else if let Some(name) = name("ttl")? {
+                let ttl = match command.get("seconds") {
+                    Some(Value::Null) => None,
+                    Some(Value::Number(seconds)) => {
+                        Some(content::ttl(&seconds.to_string()).ok_or(Refusal::Invalid)?)
+                    }
+                    _ => return Err(Refusal::Invalid),
+                };
+                self.store.limit(caller, &name, ttl)?;
             } else {
                 return Err(Refusal::Invalid);
             }

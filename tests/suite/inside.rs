@@ -327,7 +327,10 @@ fn picture(dir: &Path, out: &mut Vec<String>) {
         };
         let label = path.file_name().unwrap();
         let (mode, nlink) = (meta.mode(), meta.nlink());
-        out.push(format!("{label:?} {mode:o} {nlink} {size} {bytes:?}"));
+        out.push(format!(
+            "{} {mode:o} {nlink} {size} {bytes:?}",
+            label.display()
+        ));
         if meta.is_dir() {
             picture(&path, out);
             out.push("end".into());
@@ -341,7 +344,9 @@ fn inside_it_behaves_as_the_systems_own_filesystem_does() {
     let plain = TempDir::in_memory();
     let dirs = [mount.path("claims/d"), plain.path().join("d")];
     for round in 0..6_u64 {
-        dirs.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        for dir in &dirs {
+            fs::create_dir(dir).unwrap();
+        }
         let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (round << 32 | 1));
         for number in 0..1500 {
             let [here, there] = step(&mut dice, &dirs);
@@ -353,7 +358,9 @@ fn inside_it_behaves_as_the_systems_own_filesystem_does() {
                 assert_eq!(a, b, "round {round}, step {number}");
             }
         }
-        dirs.iter().for_each(|dir| fs::remove_dir_all(dir).unwrap());
+        for dir in &dirs {
+            fs::remove_dir_all(dir).unwrap();
+        }
     }
     assert_eq!(mount.claims(), [""; 0]);
 }

@@ -20,11 +20,12 @@ mod cli;
 mod docs;
 // Lock idioms as shells and coreutils use them, beside the same on a tmpfs.
 mod idioms;
-// Claims that are directories, symlinks and further names.
-mod inside;
-mod kinds;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;
+// What is inside a directory claim.
+mod inside;
+// Claims that are directories, symlinks and further names.
+mod kinds;
 // The mount's life: what it refuses, how it ends, what it leaves.
 mod life;
 // The pid-file idiom.
@@ -41,3 +42,5 @@ mod race;
 mod session;
 // Mounts and actors that clean up after themselves.
 mod support;
+// Deadlines, and leases that change hands.
+mod terms;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use claimfs::content::BODY_MAX;
 use claimfs::lease::{
-    Change, Command, Creation, End, Event, Ino, Member, Name, Process, Refusal, Root, Rule,
+    Change, Command, Creation, End, Event, Ino, Member, Moment, Name, Process, Refusal, Root, Rule,
     SessionId, SessionKey, Token, What,
 };
 use claimfs::table::{FIRST_INO, Table};
@@ -30,7 +30,7 @@ const TAG: &str = "user.note";
 
 // What both halves need.
 
-fn name(text: &str) -> Name {
+pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
@@ -40,6 +40,13 @@ fn id(text: &str) -> SessionId {
 
 fn at(seconds: usize) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds as u64)
+}
+
+fn now(seconds: usize) -> Moment {
+    Moment {
+        wall: at(seconds),
+        boot: Duration::from_secs(seconds as u64),
+    }
 }
 
 fn root(process: Process, registered: bool) -> Root {
@@ -637,6 +644,7 @@ impl World {
             rule: self.random.pick(&rules),
             uid: caller.uid,
             pidns,
+            sandbox: 0,
             roots,
             lineage: Vec::new(),
             pid: caller.process.pid,
@@ -774,7 +782,7 @@ impl World {
 
     fn take(&mut self, op: Op, by: Member) {
         self.step += 1;
-        let decision = self.table.decide(&op.command(&by), at(self.step));
+        let decision = self.table.decide(&op.command(&by), now(self.step));
         if self.history.len() == 25 {
             self.history.pop_front();
         }
@@ -1018,7 +1026,7 @@ fn random_commands_do_to_the_table_what_they_do_to_a_naive_map() {
 
 // The rules, one by one.
 
-fn process(pid: u32) -> Process {
+pub fn process(pid: u32) -> Process {
     Process {
         pid,
         start: u64::from(pid) * 10,
@@ -1026,12 +1034,13 @@ fn process(pid: u32) -> Process {
     }
 }
 
-fn member(session: &str, roots: &[Process]) -> Member {
+pub fn member(session: &str, roots: &[Process]) -> Member {
     Member {
         id: id(session),
         rule: Rule::Variable,
         uid: 1000,
         pidns: 0,
+        sandbox: 0,
         roots: roots.iter().map(|process| root(*process, false)).collect(),
         lineage: roots
             .iter()
@@ -1053,7 +1062,7 @@ fn registrant(session: &str, process: Process) -> Member {
     member
 }
 
-fn claim<'a>(of: &str, by: &'a Member) -> Command<'a> {
+pub fn claim<'a>(of: &str, by: &'a Member) -> Command<'a> {
     Command::Claim {
         name: name(of).into(),
         by,
@@ -1074,7 +1083,7 @@ fn rename<'a>(from: &str, to: &str, noreplace: bool, by: &'a Member) -> Command<
 
 /// Decides, applies, and says what happened.
 fn run(table: &mut Table, command: &Command) -> Result<Vec<What>, Refusal> {
-    let events = table.decide(command, at(1))?;
+    let events = table.decide(command, now(1))?;
     for event in &events {
         table.apply(event);
     }
@@ -1099,6 +1108,9 @@ fn words(events: &[What]) -> Vec<String> {
         What::Altered { .. } => "altered".into(),
         What::Broken { name, .. } => format!("broken {name}"),
         What::Bound { binding, .. } => format!("bound {}", binding.process.pid),
+        What::Expired { name, .. } => format!("expired {name}"),
+        What::Handed { name, .. } => format!("handed {name}"),
+        What::Limited { deadline, .. } => format!("limited {:?}", deadline.map(|d| d.until)),
         What::Linked { .. } => "linked".into(),
         What::Unlinked { .. } => "unlinked".into(),
         What::Forgotten { .. } => "forgotten".into(),

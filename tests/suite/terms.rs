@@ -1,0 +1,452 @@
+//! Deadlines, which the holder renews, and leases that their holder hands to another session.
+
+use std::fs;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use claimfs::content::{TTL_MAX, ttl};
+use libc::{EBUSY, EINVAL, ENODATA, ENOENT, EOPNOTSUPP, EPERM, ESTALE};
+use libc::{O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+use serde_json::{Value, json};
+
+use crate::support::{Actor, Answer, Mount, root_or_skip, text, wait_until};
+
+const TTL: &str = "user.claimfs.ttl";
+
+/// A call: what it is, of which claim, and itself.
+type Call = (
+    &'static str,
+    &'static str,
+    Box<dyn Fn(&mut Actor) -> Answer<()>>,
+);
+
+/// Takes a name, and writes a body in one call.
+fn put(actor: &mut Actor, name: &str, body: &str) -> i64 {
+    let path = format!("claims/{name}");
+    let fd = actor.open(&path, O_RDWR | O_CREAT | O_EXCL).unwrap();
+    actor.write(fd, body).unwrap();
+    fd
+}
+
+fn control(actor: &mut Actor, command: &Value) -> Answer<()> {
+    let fd = actor.open("control", O_WRONLY).unwrap();
+    let written = actor.write(fd, &format!("{command}\n"));
+    actor.close(fd).unwrap();
+    written.map(drop)
+}
+
+fn left(mount: &Mount, name: &str) -> f64 {
+    mount.record(name).unwrap()["expires_in"].as_f64().unwrap()
+}
+
+fn token(mount: &Mount, name: &str) -> u64 {
+    mount.record(name).unwrap()["token"].as_u64().unwrap()
+}
+
+#[test]
+fn a_lease_with_a_deadline_ends_by_itself_and_not_before() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut me, mut other) = (mount.actor(Some("me")), mount.actor(Some("other")));
+    let before = Instant::now();
+    let fd = put(&mut me, "x", "{\"ttl\": \"400ms\"}\n");
+    let record = mount.record("x").unwrap();
+    assert_eq!(record["ttl"], 0.4);
+    assert!(record["expires_in"].as_f64().unwrap() <= 0.4);
+    assert_eq!(mount.read("claims/x"), "{\"ttl\": \"400ms\"}\n");
+    wait_until("the deadline passes", || {
+        other
+            .claim("x")
+            .map_err(|e| assert_eq!(e, libc::EEXIST))
+            .is_ok()
+    });
+    assert!(before.elapsed() >= Duration::from_millis(400));
+    assert_eq!(me.pread(fd, 1, 0), Err(ESTALE));
+    assert_eq!(me.pwrite(fd, "late", 0), Err(ESTALE));
+    assert_eq!(me.unlink("claims/x"), Err(EBUSY));
+    assert_eq!(mount.record("x").unwrap()["session"], "other");
+    assert!(mount.path("sessions/me").exists(), "the session lives on");
+    let log = mount.log();
+    assert!(
+        log.contains("expired claims/x: session me did not renew it for 0.400 s; token 1"),
+        "{log}"
+    );
+    assert!(mount.read("metrics").contains("claimfs_expiries_total 1\n"));
+}
+
+#[test]
+fn nobody_has_to_ask_for_a_lease_to_expire() {
+    let Some(mount) = Mount::new() else { return };
+    let mut me = mount.actor(Some("me"));
+    for name in ["x", "y"] {
+        put(&mut me, name, "{\"ttl\":0.05}");
+    }
+    me.link("claims/x", "claims/z").unwrap();
+    wait_until("the log tells of all three", || {
+        let log = mount.log();
+        ["x", "y", "z"]
+            .iter()
+            .all(|name| log.contains(&format!("expired claims/{name}: ")))
+    });
+    assert_eq!(mount.claims(), [""; 0]);
+}
+
+#[test]
+fn writes_and_utimes_of_the_holder_renew_it_and_nothing_else_does() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut me, mut other) = (mount.actor(Some("me")), mount.actor(Some("other")));
+    let fd = put(&mut me, "x", "{\"ttl\":\"1h\"}");
+    me.mkdir("claims/d").unwrap();
+    me.setxattr("claims/d", TTL, "1h", 0).unwrap();
+    let append = me.open("claims/x", O_WRONLY | O_APPEND).unwrap();
+
+    let renewing: [Call; 9] = [
+        (
+            "write",
+            "x",
+            Box::new(move |me| me.pwrite(fd, " ", 20).map(drop)),
+        ),
+        (
+            "append",
+            "x",
+            Box::new(move |me| me.write(append, " ").map(drop)),
+        ),
+        ("truncate", "x", Box::new(|me| me.truncate("claims/x", 14))),
+        ("utimes", "x", Box::new(|me| me.utimes("claims/x", 5, 6))),
+        (
+            "open with O_TRUNC",
+            "x",
+            Box::new(|me| {
+                let fd = me.open("claims/x", O_WRONLY | O_TRUNC)?;
+                me.close(fd)
+            }),
+        ),
+        (
+            "utimes of a directory",
+            "d",
+            Box::new(|me| me.utimes("claims/d", 5, 6)),
+        ),
+        ("mkdir inside", "d", Box::new(|me| me.mkdir("claims/d/sub"))),
+        (
+            "utimes inside",
+            "d",
+            Box::new(|me| me.utimes("claims/d/sub", 5, 6)),
+        ),
+        ("rmdir inside", "d", Box::new(|me| me.rmdir("claims/d/sub"))),
+    ];
+    for (how, name, call) in renewing {
+        let before = left(&mount, name);
+        wait_until("some time passes", || left(&mount, name) < before);
+        let before = left(&mount, name);
+        call(&mut me).unwrap();
+        assert!(left(&mount, name) > before, "{how} renews");
+    }
+    let path = "claims/x";
+    let looking: [Call; 5] = [
+        ("chmod", "x", Box::new(|me| me.chmod(path, 0o600))),
+        (
+            "reading",
+            "x",
+            Box::new(|me| me.open(path, O_RDONLY).and_then(|fd| me.close(fd))),
+        ),
+        (
+            "opening for writing",
+            "x",
+            Box::new(|me| me.open(path, O_RDWR).and_then(|fd| me.close(fd))),
+        ),
+        (
+            "setxattr",
+            "x",
+            Box::new(|me| me.setxattr(path, "user.note", "n", 0)),
+        ),
+        ("stat", "x", Box::new(|me| me.stat(path).map(drop))),
+    ];
+    for (how, name, call) in looking {
+        let before = left(&mount, name);
+        call(&mut me).unwrap();
+        assert!(left(&mount, name) <= before, "{how} does not");
+    }
+    let before = left(&mount, "x");
+    assert_eq!(other.utimes(path, 1, 1), Err(EBUSY));
+    assert_eq!(other.truncate(path, 0), Err(EBUSY));
+    assert_eq!(other.setxattr(path, TTL, "2h", 0), Err(EBUSY));
+    assert_eq!(
+        control(&mut other, &json!({"ttl": "x", "seconds": 1})),
+        Err(EBUSY)
+    );
+    assert!(left(&mount, "x") <= before);
+}
+
+#[test]
+fn a_deadline_is_an_attribute_and_a_command() {
+    let Some(mount) = Mount::new() else { return };
+    let mut me = mount.actor(Some("me"));
+    me.claim("x").unwrap();
+    me.symlink("nowhere", "claims/s").unwrap();
+    assert_eq!(me.getxattr("claims/x", TTL), Err(ENODATA));
+    me.setxattr("claims/x", TTL, "1h 30m", 0).unwrap();
+    assert_eq!(me.getxattr("claims/x", TTL).unwrap(), "5400");
+    let left: f64 = me
+        .getxattr("claims/x", "user.claimfs.expires_in")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(left > 5390.0 && left <= 5400.0);
+    for bad in [
+        "",
+        "0",
+        "-1s",
+        "soon",
+        "1 fortnight",
+        "876001h",
+        "inf",
+        "NaN",
+        "1e300",
+    ] {
+        assert_eq!(me.setxattr("claims/x", TTL, bad, 0), Err(EINVAL), "{bad}");
+    }
+    me.link("claims/x", "claims/y").unwrap();
+    assert_eq!(mount.record("y").unwrap()["ttl"], 5400);
+    me.call("removexattr", json!({"path": "claims/x", "name": TTL}))
+        .unwrap();
+    assert_eq!(mount.record("y").unwrap().get("ttl"), None);
+
+    control(&mut me, &json!({"ttl": "s", "seconds": 7.5})).unwrap();
+    assert_eq!(mount.record("s").unwrap()["ttl"], 7.5);
+    control(&mut me, &json!({"ttl": "s", "seconds": null})).unwrap();
+    assert_eq!(mount.record("s").unwrap().get("ttl"), None);
+    for bad in [
+        json!(0),
+        json!(-1),
+        json!("30s"),
+        json!(1e300),
+        json!(0.0001),
+    ] {
+        assert_eq!(
+            control(&mut me, &json!({"ttl": "s", "seconds": bad})),
+            Err(EINVAL)
+        );
+    }
+    assert_eq!(control(&mut me, &json!({"ttl": "s"})), Err(EINVAL));
+    assert_eq!(
+        control(&mut me, &json!({"ttl": "none", "seconds": 1})),
+        Err(ENOENT)
+    );
+    me.mkdir("claims/d").unwrap();
+    me.mkdir("claims/d/sub").unwrap();
+    assert_eq!(me.setxattr("claims/d/sub", TTL, "1h", 0), Err(EOPNOTSUPP));
+
+    // What is no deadline in a body is only text.
+    for (number, body) in [
+        "{\"ttl\":\"soon\"}",
+        "{\"ttl\":0}",
+        "{\"ttl\":",
+        "[\"ttl\",1]",
+        "ttl: 1s",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("t{number}");
+        put(&mut me, &name, body);
+        assert_eq!(mount.record(&name).unwrap().get("ttl"), None, "{body}");
+        assert_eq!(mount.read(&format!("claims/{name}")), *body);
+    }
+    assert_eq!(ttl("876000h"), Some(TTL_MAX));
+    assert_eq!(ttl("876000h 1s"), None);
+    assert_eq!(ttl("1ms"), Some(Duration::from_millis(1)));
+    assert_eq!(ttl("0.9ms"), None);
+}
+
+#[test]
+fn the_command_takes_a_claim_with_a_deadline() {
+    let Some(mount) = Mount::new() else { return };
+    let run = |arguments: &[&str]| {
+        let mut command = mount.claimfs(arguments);
+        text(&command.env("CLAIMFS_SESSION", "w").output().unwrap())
+    };
+    // The session is this process, whose environment the variable is not in: so it is registered.
+    let (code, out, err) = run(&["claim", "x", "--ttl", "90s", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let record: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(record["ttl"], 90);
+    let (_, out, _) = run(&["show", "x"]);
+    assert!(
+        out.contains("expires  in 89.") && out.contains(" s, if not renewed (90 s)"),
+        "{out}"
+    );
+    let (code, _, err) = run(&["claim", "y", "--ttl", "soon"]);
+    assert_eq!(
+        (code, err.as_str()),
+        (
+            2,
+            "claimfs: 'soon': no time; write it like 30s, 5m or '1h 30m', from 1ms to 100 years\n"
+        )
+    );
+    assert_eq!(mount.claims(), ["x"]);
+    let (code, _, _) = run(&["claim", "x", "--ttl", "2h"]);
+    assert_eq!(code, 0);
+    assert_eq!(mount.record("x").unwrap()["ttl"], 7200);
+    let (code, _, _) = run(&["claim", "z", "--session", "v", "--ttl", "1h"]);
+    assert_eq!(
+        (code, mount.record("z").unwrap()["ttl"].clone()),
+        (0, json!(3600))
+    );
+}
+
+#[test]
+fn a_json_body_hands_the_lease_to_a_live_session() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut me, mut w1) = (mount.actor(Some("me")), mount.actor(Some("w1")));
+    w1.claim("own").unwrap();
+    let fd = put(&mut me, "x", "");
+    me.link("claims/x", "claims/y").unwrap();
+    let (x, y) = (token(&mount, "x"), token(&mount, "y"));
+    me.write(fd, "{\"session\":\"w1\"}\n").unwrap();
+    for name in ["x", "y"] {
+        let record = mount.record(name).unwrap();
+        assert_eq!(record["session"], "w1");
+        assert_eq!(record["pid"], w1.pid());
+    }
+    assert!(token(&mount, "x") > y && token(&mount, "y") > y && x < y);
+    assert_eq!(mount.read("claims/y"), "{\"session\":\"w1\"}\n");
+    assert_eq!(me.pread(fd, 1, 0), Err(ESTALE));
+    assert_eq!(me.pwrite(fd, "late", 0), Err(ESTALE));
+    assert_eq!(me.unlink("claims/x"), Err(EBUSY));
+    assert_eq!(me.open("claims/x", O_WRONLY), Err(EBUSY));
+    // It is the receiver's like any other: a heartbeat hands nothing on.
+    w1.utimes("claims/x", 1, 1).unwrap();
+    let own = w1.open("claims/x", O_WRONLY | O_APPEND).unwrap();
+    w1.write(own, " \n").unwrap();
+    assert_eq!(
+        w1.stat("claims/x").unwrap()["ino"],
+        w1.stat("claims/y").unwrap()["ino"]
+    );
+    w1.unlink("claims/y").unwrap();
+    assert!(
+        mount
+            .log()
+            .contains("handed claims/x: session me gave it to session w1; token ")
+    );
+    assert!(
+        mount
+            .read("metrics")
+            .contains("claimfs_handovers_total 2\n")
+    );
+    w1.kill();
+    me.claim("x").unwrap();
+}
+
+#[test]
+fn a_body_that_names_no_session_it_may_act_for_is_text() {
+    let Some(mount) = Mount::new() else { return };
+    let mut me = mount.actor(Some("me"));
+    let mut dead = mount.actor(Some("dead"));
+    dead.claim("d").unwrap();
+    dead.kill();
+    for (number, id) in ["nobody", "dead", "../me", "me"].iter().enumerate() {
+        let name = format!("x{number}");
+        let body = format!("{{\"session\":\"{id}\",\"name\":\"x\"}}");
+        put(&mut me, &name, &body);
+        assert_eq!(mount.record(&name).unwrap()["session"], "me");
+        assert_eq!(mount.read(&format!("claims/{name}")), body);
+    }
+    assert!(
+        mount
+            .read("metrics")
+            .contains("claimfs_handovers_total 0\n")
+    );
+}
+
+#[test]
+fn control_gives_a_lease_with_all_that_is_inside_it() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut me, mut w1) = (mount.actor(Some("me")), mount.actor(Some("w1")));
+    w1.claim("own").unwrap();
+    me.mkdir("claims/d").unwrap();
+    me.mkdir("claims/d/sub").unwrap();
+    me.setxattr("claims/d", TTL, "1h", 0).unwrap();
+    me.symlink("nowhere", "claims/s").unwrap();
+    let give = |name: &str, to: &str| json!({"give": name, "to": to});
+    assert_eq!(control(&mut me, &give("d", "nobody")), Err(ENOENT));
+    assert_eq!(control(&mut me, &give("none", "w1")), Err(ENOENT));
+    assert_eq!(control(&mut me, &give("d", "a/b")), Err(EINVAL));
+    assert_eq!(control(&mut me, &json!({"give": "d"})), Err(EINVAL));
+    assert_eq!(control(&mut w1, &give("d", "w1")), Err(EBUSY));
+    control(&mut me, &give("d", "w1")).unwrap();
+    control(&mut me, &give("s", "w1")).unwrap();
+    control(&mut w1, &give("d", "w1")).unwrap();
+    assert_eq!(mount.record("s").unwrap()["session"], "w1");
+    assert_eq!(mount.record("d").unwrap()["ttl"], 3600);
+    assert_eq!(
+        fs::read_link(mount.path("claims/s")).unwrap().to_str(),
+        Some("nowhere")
+    );
+    assert_eq!(me.mkdir("claims/d/more"), Err(EBUSY));
+    assert_eq!(me.utimes("claims/d/sub", 1, 1), Err(EBUSY));
+    w1.mkdir("claims/d/sub/deeper").unwrap();
+    w1.rename("claims/d/sub", "claims/d/top", 0).unwrap();
+    w1.rmdir("claims/d/top/deeper").unwrap();
+    w1.rmdir("claims/d/top").unwrap();
+    w1.rmdir("claims/d").unwrap();
+}
+
+#[test]
+fn a_lease_is_not_handed_to_another_uid() {
+    if !root_or_skip("be two users") {
+        return;
+    }
+    let Some(mount) = Mount::with(&["--allow-other"]) else {
+        return;
+    };
+    let mut user = Actor::start(&mount, Some("user"), |command| {
+        use std::os::unix::process::CommandExt;
+        command.uid(4242).gid(4242);
+    });
+    user.claim("theirs").unwrap();
+    let mut me = mount.actor(Some("me"));
+    put(&mut me, "x", "{\"session\":\"user\"}");
+    assert_eq!(mount.record("x").unwrap()["session"], "me");
+    assert_eq!(
+        control(&mut me, &json!({"give": "x", "to": "user"})),
+        Err(EPERM)
+    );
+}
+
+/// The wall clock cannot be moved here without moving it for everybody: the core is asked, which is told the time.
+#[test]
+fn a_jump_of_the_wall_clock_changes_nothing() {
+    use crate::model::{claim, member, name, process};
+    use claimfs::lease::{Command, Moment, What};
+    use claimfs::table::Table;
+
+    let mut table = Table::new(9);
+    let by = member("w1", &[process(100)]);
+    let moment = |wall: u64, boot: u64| Moment {
+        wall: UNIX_EPOCH + Duration::from_secs(wall),
+        boot: Duration::from_secs(boot),
+    };
+    let run = |table: &mut Table, command: &Command, now| -> Vec<What> {
+        let events = table.decide(command, now).unwrap();
+        for event in &events {
+            table.apply(event);
+        }
+        events.into_iter().map(|event| event.what).collect()
+    };
+    run(&mut table, &claim("x", &by), moment(1_000_000, 50));
+    let ino = table.lease(&name("x")).unwrap().ino;
+    let ttl = Some(Duration::from_secs(30));
+    let by = &by;
+    run(
+        &mut table,
+        &Command::Limit { ino, by, ttl },
+        moment(1_000_000, 50),
+    );
+    for (wall, boot) in [(2_000_000_000, 60), (0, 70), (1_000_031, 79)] {
+        assert_eq!(
+            run(&mut table, &Command::Expire { ino }, moment(wall, boot)),
+            []
+        );
+    }
+    let events = run(&mut table, &Command::Expire { ino }, moment(0, 80));
+    assert!(matches!(events.as_slice(), [What::Expired { .. }]));
+    assert!(table.lease(&name("x")).is_none());
+}
