@@ -46,6 +46,24 @@ impl Name {
         valid(raw).map(Self)
     }
 
+    /// A claim's name, or that of a scratch entry, which follows the same rule but for its leading `.`.
+    pub fn with_scratch(raw: &[u8]) -> Result<Self, Refusal> {
+        let dots = raw.iter().take_while(|byte| **byte == b'.').count();
+        if dots == 0 {
+            return Self::new(raw);
+        }
+        if raw.len() > NAME_MAX {
+            return Err(Refusal::LongName);
+        }
+        let rest = valid(&raw[dots..])?;
+        Ok(Self(Arc::from(format!("{}{rest}", ".".repeat(dots)))))
+    }
+
+    /// A scratch entry of its session: kept and closed to others as a claim is, but no lease that anybody is told of.
+    pub fn is_scratch(&self) -> bool {
+        self.0.starts_with('.')
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -38,6 +38,8 @@ pub struct Plan {
     pub variables: Vec<Arc<str>>,
     /// How many leases there may be.
     pub max_leases: usize,
+    /// Scratch entries with a leading dot are admitted.
+    pub dotfiles: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
     /// Flags of the mount.
@@ -299,7 +301,13 @@ impl Plan {
         let store = Arc::new(store);
         reaper::start(processes, Arc::clone(&store))?;
         let (uid, gid) = crate::process::real_ids();
-        Ok(ClaimFs::new(Tree::new(store, metrics, uid, gid)))
+        Ok(ClaimFs::new(Tree::new(
+            store,
+            metrics,
+            self.dotfiles,
+            uid,
+            gid,
+        )))
     }
 
     /// Why mounting failed, and the way out.

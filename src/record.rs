@@ -64,6 +64,7 @@ pub fn session(table: &Table, session: &Session) -> Value {
         .leases
         .iter()
         .filter_map(|token| table.name(*token))
+        .filter(|name| !name.is_scratch())
         .map(Name::as_str)
         .collect();
     json!({

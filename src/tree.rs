@@ -156,6 +156,7 @@ struct Registration {
 pub struct Tree {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    dotfiles: bool,
     uid: u32,
     gid: u32,
     born: SystemTime,
@@ -169,11 +170,19 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tree {
-    /// The files of a mount whose fixed ones belong to `uid` and `gid`.
-    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>, uid: u32, gid: u32) -> Self {
+    /// The files of a mount whose fixed ones belong to `uid` and `gid`, and which admits scratch entries with a leading dot
+    /// if `dotfiles` says so.
+    pub fn new(
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        dotfiles: bool,
+        uid: u32,
+        gid: u32,
+    ) -> Self {
         Self {
             store,
             metrics,
+            dotfiles,
             uid,
             gid,
             born: SystemTime::now(),
@@ -208,7 +217,7 @@ impl Tree {
                     .ok_or(Refusal::NotFound)
             }
             CLAIMS => {
-                let name = Name::new(name).map_err(hide)?;
+                let name = self.name(name).map_err(hide)?;
                 self.store.look(&name, claim_attr).ok_or(Refusal::NotFound)
             }
             SESSIONS => {
@@ -440,7 +449,7 @@ impl Tree {
                 self.store.end(caller, &id)
             }
             _ => {
-                let place = place(parent, name).map_err(hide)?;
+                let place = self.place(parent, name).map_err(hide)?;
                 self.store.release(caller, &place, directory)
             }
         }
@@ -455,7 +464,7 @@ impl Tree {
         shape: Shape,
         mode: u16,
     ) -> Result<Attr, Refusal> {
-        let place = place(parent, name)?;
+        let place = self.place(parent, name)?;
         let (uid, gid) = (caller.uid, caller.gid);
         let creation = Creation {
             shape,
@@ -478,7 +487,8 @@ impl Tree {
         if !(FIRST_INO..SESSION_INO).contains(&ino) {
             return Err(Refusal::NotPermitted);
         }
-        self.store.link(caller, Ino(ino), &place(parent, name)?)?;
+        self.store
+            .link(caller, Ino(ino), &self.place(parent, name)?)?;
         self.attr(ino)
     }
 
@@ -500,8 +510,8 @@ impl Tree {
         (one_parent, one): (u64, &[u8]),
         (other_parent, other): (u64, &[u8]),
     ) -> Result<(), Refusal> {
-        let one = place(one_parent, one).map_err(hide)?;
-        let other = place(other_parent, other).map_err(hide)?;
+        let one = self.place(one_parent, one).map_err(hide)?;
+        let other = self.place(other_parent, other).map_err(hide)?;
         self.store.exchange(caller, &one, &other)
     }
 
@@ -513,9 +523,30 @@ impl Tree {
         (to_parent, to): (u64, &[u8]),
         noreplace: bool,
     ) -> Result<(), Refusal> {
-        let from = place(from_parent, from).map_err(hide)?;
+        let from = self.place(from_parent, from).map_err(hide)?;
         self.store
-            .rename(caller, &from, &place(to_parent, to)?, noreplace)
+            .rename(caller, &from, &self.place(to_parent, to)?, noreplace)
+    }
+
+    /// A name in `claims/`, as this mount admits it.
+    fn name(&self, raw: &[u8]) -> Result<Name, Refusal> {
+        if self.dotfiles {
+            Name::with_scratch(raw)
+        } else {
+            Name::new(raw)
+        }
+    }
+
+    /// The place of a name in a directory: EPERM where nothing is ever made.
+    fn place(&self, parent: u64, name: &[u8]) -> Result<Place, Refusal> {
+        match parent {
+            CLAIMS => self.name(name).map(Place::Claim),
+            FIRST_INO..SESSION_INO => Label::new(name).map(|label| Place::Inside {
+                dir: Ino(parent),
+                label,
+            }),
+            _ => Err(Refusal::NotPermitted),
+        }
     }
 
     // Extended attributes.
@@ -556,7 +587,8 @@ impl Tree {
             let broken = self.store.look_at(Ino(ino), |table, node| {
                 let names = node.inode.names.iter();
                 let mut names = names.filter(|known| node.child.is_none() && **known == token);
-                names.find_map(|known| table.name(*known)).cloned()
+                let broken = names.find_map(|known| table.name(*known));
+                broken.filter(|name| !name.is_scratch()).cloned()
             });
             let broken = broken.flatten().ok_or(Refusal::Lost)?;
             return self.store.break_lease(caller, &broken, token);
@@ -588,22 +620,11 @@ fn hide(refusal: Refusal) -> Refusal {
     }
 }
 
-/// The place of a name in a directory: EPERM where nothing is ever made.
-fn place(parent: u64, name: &[u8]) -> Result<Place, Refusal> {
-    match parent {
-        CLAIMS => Name::new(name).map(Place::Claim),
-        FIRST_INO..SESSION_INO => Label::new(name).map(|label| Place::Inside {
-            dir: Ino(parent),
-            label,
-        }),
-        _ => Err(Refusal::NotPermitted),
-    }
-}
-
-/// The oldest of the names of a claim's own inode.
+/// The oldest lease among the names of a claim's own inode.
 fn first_name<'a>(table: &'a Table, node: Node) -> Option<&'a Name> {
-    let names = node.child.is_none().then_some(&node.inode.names)?;
-    names.first().and_then(|token| table.name(*token))
+    let tokens = node.child.is_none().then_some(&node.inode.names)?;
+    let mut names = tokens.iter().filter_map(|token| table.name(*token));
+    names.find(|name| !name.is_scratch())
 }
 
 fn claim_attr(lease: &Lease, inode: &Inode) -> Attr {

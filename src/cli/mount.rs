@@ -16,6 +16,8 @@ use crate::process::leave_terminal;
 /// What a server in the background says on its standard output once requests are answered.
 const READY: &str = "ready";
 
+// Each is a switch of the command line.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Stay, and log to standard error (RUST_LOG says how much)
@@ -34,7 +36,10 @@ pub struct Arguments {
     /// How many leases there may be at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEASES)]
     max_leases: usize,
-    /// Mount options as mount(8) gives them: allow_other, nonempty, noexec, ro
+    /// Admit names with a leading dot as scratch files, which some lock programs need: no leases, gone with their session
+    #[arg(long)]
+    dotfiles: bool,
+    /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
     options: Vec<String>,
     /// Say so on standard output, and on it only, when the mount answers or why it does not
@@ -98,6 +103,7 @@ impl Arguments {
             state_dir,
             variables,
             max_leases: self.max_leases,
+            dotfiles: self.dotfiles,
             nonempty: false,
             options,
         };
@@ -126,6 +132,9 @@ impl Arguments {
         server.arg("--max-leases").arg(self.max_leases.to_string());
         if self.allow_other {
             server.arg("--allow-other");
+        }
+        if self.dotfiles {
+            server.arg("--dotfiles");
         }
         for name in &self.session_var {
             server.arg("--session-var").arg(name);
@@ -183,6 +192,7 @@ fn apply(plan: &mut Plan, option: &str) -> Result<(), Failure> {
     let (key, value) = option.split_once('=').unwrap_or((option, ""));
     match key {
         "allow_other" => plan.options.allow_other = true,
+        "dotfiles" => plan.dotfiles = true,
         "noexec" => plan.options.noexec = true,
         "ro" => plan.options.read_only = true,
         "nonempty" => plan.nonempty = true,

@@ -330,6 +330,12 @@ impl Inner {
     /// Tells the world: the log and the counters, before the state is what the event makes of it.
     fn publish(&self, event: &Event) {
         match &event.what {
+            What::Claimed { name, .. }
+            | What::Released { name, .. }
+            | What::Reaped { name, .. }
+            | What::Expired { name, .. }
+            | What::Handed { name, .. }
+                if name.is_scratch() => {}
             What::Claimed { .. } => _ = self.metrics.grants.fetch_add(1, Relaxed),
             What::Released { .. } => _ = self.metrics.releases.fetch_add(1, Relaxed),
             What::Reaped { name, .. } => {

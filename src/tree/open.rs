@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     Attr, CLAIMS, CONTROL, Handle, LEASES, MANUAL, METRICS, README, REGISTRATION, REGISTRATION_MAX,
-    ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, first_name, guard, place,
+    ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, first_name, guard,
 };
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ impl Tree {
             uid: caller.uid,
             gid: caller.gid,
         };
-        let place = place(parent, name)?;
+        let place = self.place(parent, name)?;
         let ino = self
             .store
             .create(caller, &place, creation, exclusive, truncate)?;
@@ -189,8 +189,10 @@ impl Tree {
         let mut count = 0_usize;
         let now = self.store.now().boot;
         self.store.leases(Token(0), |table, name, _, _| {
-            lines.push_str(&record::lease_line(table, name, now));
-            count += 1;
+            if !name.is_scratch() {
+                lines.push_str(&record::lease_line(table, name, now));
+                count += 1;
+            }
             true
         });
         let seq = self.store.glance(crate::table::Table::seq);

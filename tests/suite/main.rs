@@ -38,6 +38,8 @@ mod mount;
 mod permission;
 // Processes that die, stop, and come back with the same pid.
 mod race;
+// Names with a leading dot.
+mod scratch;
 // Whose lease is it, with real processes.
 mod session;
 // Mounts and actors that clean up after themselves.
