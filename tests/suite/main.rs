@@ -20,6 +20,8 @@ mod cli;
 mod docs;
 // Lock idioms as shells and coreutils use them, beside the same on a tmpfs.
 mod idioms;
+// The same calls on a claim and on tmpfs.
+mod alike;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;
 // What is inside a directory claim.
