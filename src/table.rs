@@ -33,7 +33,7 @@ use crate::lease::{
 pub const FIRST_INO: u64 = 1024;
 
 /// A name that is granted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Its fencing token.
     pub token: Token,
@@ -48,7 +48,7 @@ pub struct Lease {
 }
 
 /// What stands behind one name, or several, or, while it is still open, none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
     /// The session that holds all of its names.
     pub holder: SessionKey,
@@ -65,7 +65,7 @@ pub struct Inode {
 }
 
 /// What a directory claim and the directories in it contain, all in all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Below {
     /// The inodes, those included that are open without a name.
     pub inodes: BTreeSet<Ino>,
@@ -76,7 +76,7 @@ pub struct Below {
 }
 
 /// An inode inside a directory claim.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
     /// The claim that it is part of.
     pub claim: Ino,
@@ -100,7 +100,7 @@ pub struct Node<'a> {
 }
 
 /// A session: alive while one of its roots is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// Which of all sessions.
     pub key: SessionKey,
@@ -122,7 +122,7 @@ pub struct Session {
 }
 
 /// The state, and the rules for what may happen to it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Table {
     max_leases: usize,
     seq: u64,

@@ -39,6 +39,14 @@ impl Table {
         self.leases.len() - self.unswept
     }
 
+    /// How many things it remembers, all in all: none once everybody is dead and nothing is open.
+    pub fn remembered(&self) -> usize {
+        let people = self.sessions.len() + self.ids.len() + self.roots.len() + self.over.len();
+        let names = self.leases.len() + self.names.len() + self.unswept;
+        let inodes = self.inodes.len() + self.children.len();
+        people + names + inodes + self.bound.len() + self.deadlines.len()
+    }
+
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
         self.ids.len()

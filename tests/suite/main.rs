@@ -30,6 +30,8 @@ mod inside;
 mod kinds;
 // The mount's life: what it refuses, how it ends, what it leaves.
 mod life;
+// Everything at random, and nothing that stays behind.
+mod leaks;
 // The pid-file idiom.
 mod pidfile;
 // Random commands against a naive map, in the pure core.

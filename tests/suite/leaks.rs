@@ -1,0 +1,381 @@
+//! All that can be asked of the table, at random, in the pure core: nothing panics, what is counted is what there is, a
+//! replay of the events is the same table, and once everybody is dead nothing is left.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use claimfs::content::INSIDE_MAX;
+use claimfs::lease::{
+    Attributes, Change, Command, Creation, Event, Ino, Label, Member, Moment, Name, Place, Process,
+    Rule, SessionId, Shape, Token, What,
+};
+use claimfs::table::{FIRST_INO, Table};
+
+use crate::model::{member, name, process};
+
+const NAMES: [&str; 5] = ["a", "b", "c", ".s", "d"];
+const LABELS: [&[u8]; 4] = [b"k", b"l", b".m", b"\xff"];
+
+/// A generator of the same sequence each time: splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % sides
+    }
+
+    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize].clone()
+    }
+}
+
+struct World {
+    dice: Dice,
+    table: Table,
+    events: Vec<Event>,
+    next_pid: u32,
+    alive: Vec<(SessionId, Process)>,
+    now: u64,
+    /// Inodes that a descriptor keeps.
+    open: Vec<Ino>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            dice: Dice(seed),
+            table: Table::new(12),
+            events: Vec::new(),
+            next_pid: 100,
+            alive: Vec::new(),
+            now: 1,
+            open: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, command: &Command) -> bool {
+        let now = Moment {
+            wall: UNIX_EPOCH + Duration::from_secs(self.now),
+            boot: Duration::from_secs(self.now),
+        };
+        let Ok(events) = self.table.decide(command, now) else {
+            return false;
+        };
+        let mut nameless = Vec::new();
+        for event in events {
+            match &event.what {
+                What::Released { name, .. } => nameless.extend(self.at(&name.clone().into())),
+                What::Unlinked { dir, label } => nameless.extend(self.at(&Place::Inside {
+                    dir: *dir,
+                    label: label.clone(),
+                })),
+                _ => {}
+            }
+            self.table.apply(&event);
+            self.events.push(event);
+        }
+        for ino in nameless {
+            self.forget(ino);
+        }
+        true
+    }
+
+    fn at(&self, place: &Place) -> Option<Ino> {
+        match place {
+            Place::Claim(name) => self.table.last(name).map(|(lease, ..)| lease.ino),
+            Place::Inside { dir, label } => self.table.entry(*dir, label),
+        }
+    }
+
+    /// As the store does: what has no name and is not open is forgotten, and perhaps the claim that it was in.
+    fn forget(&mut self, ino: Ino) {
+        if !self.table.is_nameless(ino) || self.open.contains(&ino) {
+            return;
+        }
+        let claim = self.table.node(ino).map(|node| node.claim);
+        self.run(&Command::Forget { ino });
+        if let Some(claim) = claim.filter(|claim| *claim != ino) {
+            self.forget(claim);
+        }
+    }
+
+    fn by(&mut self) -> Member {
+        if self.alive.len() < 3 || self.dice.below(12) == 0 {
+            let id = SessionId::new(self.dice.pick(&[b"w1", b"w2", b"w3"])).unwrap();
+            self.next_pid += 1;
+            self.alive.push((id, process(self.next_pid)));
+        }
+        let (id, root) = self.dice.pick(&self.alive);
+        let mut by = member(id.as_str(), &[root]);
+        by.rule = self.dice.pick(&[Rule::Variable, Rule::Posix]);
+        by
+    }
+
+    fn ino(&mut self) -> Ino {
+        let newest = self.events.len() as u64;
+        Ino(FIRST_INO + self.dice.below(newest.min(60) + 1))
+    }
+
+    fn recent(&mut self) -> Ino {
+        let inos = self
+            .events
+            .iter()
+            .rev()
+            .filter_map(|event| match &event.what {
+                What::Claimed { ino, .. } | What::Linked { ino, .. } | What::Handed { ino, .. } => {
+                    Some(*ino)
+                }
+                _ => None,
+            });
+        let recent: Vec<Ino> = inos.take(12).collect();
+        if recent.is_empty() {
+            self.ino()
+        } else {
+            self.dice.pick(&recent)
+        }
+    }
+
+    fn place(&mut self) -> Place {
+        if self.dice.below(2) == 0 {
+            let raw = self.dice.pick(&NAMES);
+            return Name::with_scratch(raw.as_bytes()).unwrap().into();
+        }
+        let label = Label::new(self.dice.pick(&LABELS)).unwrap();
+        let dir = self.recent();
+        Place::Inside { dir, label }
+    }
+
+    fn creation(&mut self) -> Creation {
+        let symlink = Shape::Symlink(Arc::from(&b"somewhere"[..]));
+        let shapes = [Shape::File, Shape::Directory, Shape::Directory, symlink];
+        Creation {
+            shape: self.dice.pick(&shapes),
+            mode: 0o644,
+            uid: 1000,
+            gid: 1000,
+        }
+    }
+
+    fn change(&mut self, by: &Member) -> Change {
+        let pid = by.pid.to_string();
+        let bodies: [&[u8]; 6] = [
+            b"{\"ttl\":3}",
+            b"{\"session\":\"w2\"}",
+            b"{\"session\":\"w3\",\"ttl\":\"5s\"}",
+            b"",
+            b" ",
+            pid.as_bytes(),
+        ];
+        let data = self.dice.pick(&bodies).to_vec();
+        let offset = self.dice.pick(&[0, 0, 7, INSIDE_MAX as u64 / 2]);
+        match self.dice.below(6) {
+            0 | 1 => Change::Write { offset: 0, data },
+            2 => Change::Write { offset, data },
+            3 => Change::Append { data },
+            4 => Change::Resize { size: offset },
+            _ => Change::Attributes(Attributes {
+                mtime: Some(UNIX_EPOCH),
+                ..Attributes::default()
+            }),
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += self.dice.below(2);
+        let by = &self.by();
+        let ino = self.recent();
+        match self.dice.below(22) {
+            0..6 => {
+                let (name, creation) = (self.place(), self.creation());
+                let (exclusive, truncate) = (self.dice.below(2) == 0, self.dice.below(2) == 0);
+                self.run(&Command::Claim {
+                    name,
+                    by,
+                    creation,
+                    exclusive,
+                    truncate,
+                });
+            }
+            6..8 => {
+                let change = self.change(by);
+                self.run(&Command::Alter { ino, by, change });
+            }
+            8..10 => {
+                let (name, directory) = (self.place(), self.dice.below(2) == 0);
+                self.run(&Command::Release {
+                    name,
+                    directory,
+                    by,
+                });
+            }
+            10..13 => {
+                let (from, to) = (self.place(), self.place());
+                let noreplace = self.dice.below(3) == 0;
+                self.run(&Command::Rename {
+                    from,
+                    to,
+                    noreplace,
+                    by,
+                });
+            }
+            13 => {
+                let name = self.place();
+                self.run(&Command::Link { ino, name, by });
+            }
+            14 => {
+                let (one, other) = (self.place(), self.place());
+                self.run(&Command::Exchange { one, other, by });
+            }
+            15 => {
+                let ttl = self.dice.pick(&[None, Some(Duration::from_secs(4))]);
+                self.run(&Command::Limit { ino, by, ttl });
+            }
+            16 => {
+                let to = self.dice.pick(&self.alive).0;
+                self.run(&Command::Give { ino, to, by });
+            }
+            17 => {
+                let due = self.table.next_deadline();
+                self.run(&Command::Expire {
+                    ino: due.map_or(ino, |(_, ino)| ino),
+                });
+            }
+            18 => {
+                let name = name(self.dice.pick(&["a", "b", "c", "d"]));
+                let token = self
+                    .table
+                    .lease(&name)
+                    .map_or(Token(1), |lease| lease.token);
+                let command = Arc::from("sh");
+                let (uid, pidns, chain) = (1000, 0, &[][..]);
+                self.run(&Command::Break {
+                    name,
+                    token,
+                    uid,
+                    pidns,
+                    chain,
+                    command,
+                });
+            }
+            19 => {
+                if self.table.node(ino).is_some() {
+                    self.open.push(ino);
+                }
+            }
+            20 => {
+                if let Some(ino) = self.open.pop() {
+                    self.forget(ino);
+                }
+            }
+            _ => {
+                let index = self.dice.below(self.alive.len() as u64) as usize;
+                let (_, process) = self.alive.swap_remove(index);
+                self.run(&Command::Died { process });
+                let limit = self.dice.below(4) as usize;
+                self.run(&Command::Sweep { limit });
+            }
+        }
+    }
+
+    /// What a claim says is below it is what is there.
+    fn check(&self) {
+        for name in NAMES {
+            let name = Name::with_scratch(name.as_bytes()).unwrap();
+            let Some(lease) = self.table.lease(&name) else {
+                continue;
+            };
+            let below = &self.table.inode(lease.ino).unwrap().below;
+            let (mut entries, mut reached) = (0, Vec::new());
+            let mut dirs = vec![lease.ino];
+            while let Some(dir) = dirs.pop() {
+                for (_, _, ino) in self.table.node(dir).unwrap().content().entries.after(0) {
+                    entries += 1;
+                    let node = self.table.node(ino).unwrap();
+                    assert_eq!(node.claim, lease.ino);
+                    if node.content().shape == Shape::Directory {
+                        dirs.push(ino);
+                        assert_eq!(node.child.unwrap().dir, dir);
+                    }
+                    reached.push(ino);
+                }
+            }
+            reached.sort_unstable();
+            for ino in &below.inodes {
+                let links = reached.iter().filter(|there| *there == ino).count();
+                assert_eq!(self.table.node(*ino).unwrap().links() as usize, links);
+                assert!(
+                    links > 0 || self.open.contains(ino),
+                    "nameless and not open"
+                );
+            }
+            reached.dedup();
+            assert!(reached.iter().all(|ino| below.inodes.contains(ino)));
+            let inodes = below
+                .inodes
+                .iter()
+                .map(|ino| self.table.node(*ino).unwrap());
+            let bytes: usize = inodes.map(|node| node.content().weight()).sum();
+            assert_eq!((below.entries, below.bytes), (entries, bytes));
+        }
+    }
+}
+
+#[test]
+fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 0..400 {
+        let mut world = World::new(seed);
+        for _ in 0..250 {
+            world.step();
+            world.check();
+        }
+        let mut again = Table::new(12);
+        for event in &world.events {
+            again.apply(event);
+            let what = format!("{:?}", event.what);
+            kinds.insert(what.split([' ', '(']).next().unwrap().to_owned());
+        }
+        assert!(
+            again == world.table,
+            "seed {seed}: a replay is another table"
+        );
+        for (_, process) in std::mem::take(&mut world.alive) {
+            world.run(&Command::Died { process });
+        }
+        while world.table.wants_sweep() {
+            world.run(&Command::Sweep { limit: 3 });
+        }
+        while let Some(ino) = world.open.pop() {
+            world.forget(ino);
+        }
+        assert_eq!(
+            world.table.remembered(),
+            0,
+            "seed {seed}: {:?}",
+            world.table
+        );
+    }
+    let all = [
+        "Altered",
+        "Bound",
+        "Broken",
+        "Claimed",
+        "Expired",
+        "Forgotten",
+        "Handed",
+        "Joined",
+        "Left",
+        "Limited",
+        "Linked",
+        "Reaped",
+        "Released",
+        "SessionEnded",
+        "SessionStarted",
+        "Unlinked",
+    ];
+    assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), all);
+}
