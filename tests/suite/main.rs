@@ -18,8 +18,6 @@ mod breaking;
 mod cli;
 // Every command and every promise that the documentation prints.
 mod docs;
-// Lock idioms as shells and coreutils use them, beside the same on a tmpfs.
-mod idioms;
 // The same calls on a claim and on tmpfs.
 mod alike;
 // Whose lease is it, in the pure core: a made-up tree of processes.
