@@ -129,6 +129,7 @@ macro_rules! perl {
 /// Each client is a constant in a list, and a test of the same name.
 macro_rules! clients {
     ($($test:ident: $client:expr;)+) => {
+        pub const ALL: &[Client] = &[$($client),+];
         $(
             #[test]
             fn $test() {

@@ -18,6 +18,8 @@ mod clients;
 mod process;
 // What each client goes through.
 mod stages;
+// The same on a tmpfs, printed side by side.
+mod table;
 
 #[path = "../suite/support.rs"]
 #[allow(

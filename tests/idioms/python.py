@@ -83,7 +83,7 @@ class Lockfile:
 
     def wait(self):
         # It tries ten times in that time: PIDLockFile does not wait at all without one.
-        self.lock.acquire(timeout=3)
+        self.lock.acquire(timeout=4)
 
     def give(self):
         self.lock.release()
