@@ -77,6 +77,14 @@ const SETGID: Client = Client {
     ..SH
 };
 
+const DOTLOCKFILE: Client = Client {
+    probe: &["sh", "-c", "command -v dotlockfile"],
+    give: "dotlockfile -u x",
+    busy: (4, ""),
+    options: &["--allow-other", "--dotfiles"],
+    ..SETGID
+};
+
 macro_rules! python {
     ($library:literal, $module:literal, $entry:literal, $says:literal) => {
         Client {
@@ -202,6 +210,16 @@ clients! {
         busy: (73, "lockfile: Sorry, giving up on \"x\""),
         ..SETGID
     };
+    dotlockfile: Client {
+        name: "dotlockfile",
+        take: "dotlockfile -l -r 0 x",
+        ..DOTLOCKFILE
+    };
+    dotlockfile_p: Client {
+        name: "dotlockfile -p",
+        take: "dotlockfile -l -p -r 0 x",
+        ..DOTLOCKFILE
+    };
     shlock: Client {
         name: "shlock of INN",
         probe: &["test", "-x", installed!("usr/lib/news/bin/shlock")],
@@ -247,6 +265,15 @@ clients! {
         variables: &[("HGRCPATH", ""), ("HGPLAIN", "1")],
         entry: "lock",
         busy: (255, "lock held by"),
+        ..BLANK
+    };
+    emacs: Client {
+        name: "emacs",
+        probe: &["emacs", "--version"],
+        words: &["emacs", "-Q", "--batch", "-l", beside!("emacs.el")],
+        entry: ".#x",
+        busy: (255, "Cannot resolve lock conflict in batch mode"),
+        options: &["--dotfiles"],
         ..BLANK
     };
 }
