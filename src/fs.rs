@@ -8,10 +8,12 @@
 
 mod convert;
 mod errno;
+mod lot;
 mod permit;
 
 use std::cell::Cell;
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -21,9 +23,10 @@ use std::time::{Instant, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use self::convert::{
@@ -31,6 +34,7 @@ use self::convert::{
     permission_bits, tag_name, ttl,
 };
 use self::errno::{errno, errno_name};
+use self::lot::Usher;
 use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use crate::content::BODY_MAX;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
@@ -50,17 +54,20 @@ pub fn is_handling() -> bool {
 
 /// The filesystem that fuser drives.
 pub struct ClaimFs {
-    tree: Tree,
+    tree: Arc<Tree>,
+    usher: Arc<Usher>,
     has_refused_lock: AtomicBool,
 }
 
 impl ClaimFs {
-    /// Serves a tree.
-    pub fn new(tree: Tree) -> Self {
-        Self {
+    /// Serves a tree, and starts the thread that serves those who wait.
+    pub fn new(tree: Tree) -> io::Result<Self> {
+        let tree = Arc::new(tree);
+        Ok(Self {
+            usher: Usher::start(Arc::clone(&tree))?,
             tree,
             has_refused_lock: AtomicBool::new(false),
-        }
+        })
     }
 
     /// Runs a handler: counts it, turns its refusal into an errno, and a panic into EIO.
@@ -113,6 +120,18 @@ impl ClaimFs {
         answer_entry(result, reply);
     }
 
+    fn close(&self, ino: INodeNo, handle: FileHandle, reply: ReplyEmpty) {
+        let closed = self.look(|| {
+            self.usher.close(handle.0);
+            self.tree.release(ino.0, handle.0);
+            Ok(())
+        });
+        match closed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
     fn remove(
         &self,
         request: &Request,
@@ -138,7 +157,7 @@ fn answer_entry(result: Result<Attr, Errno>, reply: ReplyEntry) {
 }
 
 impl Filesystem for ClaimFs {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Each is a gain where the kernel has it; nothing depends on any but the truncation, which OPEN decides on.
         for wish in [
             InitFlags::FUSE_ATOMIC_O_TRUNC,
@@ -396,11 +415,16 @@ impl Filesystem for ClaimFs {
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if Tree::is_stream(handle.0) {
+            let may_wait = flags.0 & libc::O_NONBLOCK == 0;
+            self.usher.read(handle.0, size, may_wait, reply);
+            return;
+        }
         let read = || {
             self.tree.read(
                 caller(request),
@@ -453,13 +477,36 @@ impl Filesystem for ClaimFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        match self.look(|| {
-            self.tree.release(ino.0, handle.0);
-            Ok(())
-        }) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
+        self.close(ino, handle, reply);
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, times: u64) {
+        self.tree.forget(ino.0, times);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        notifier: PollNotifier,
+        _: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // What never waits is always ready, as on any filesystem.
+        let always = PollEvents::POLLIN | PollEvents::POLLRDNORM;
+        if !Tree::is_stream(handle.0) {
+            reply.poll(always | PollEvents::POLLOUT | PollEvents::POLLWRNORM);
+            return;
         }
+        let schedule = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let is_ready = self.usher.poll(handle.0, schedule.then_some(notifier));
+        reply.poll(if is_ready {
+            always
+        } else {
+            PollEvents::empty()
+        });
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -488,13 +535,7 @@ impl Filesystem for ClaimFs {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        match self.look(|| {
-            self.tree.release(ino.0, handle.0);
-            Ok(())
-        }) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        self.close(ino, handle, reply);
     }
 
     fn readdir(

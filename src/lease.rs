@@ -183,6 +183,10 @@ pub struct Ino(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u64);
 
+/// A place in a line, by when it was taken: the first in a line has the lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaiterId(pub u64);
+
 /// One process of this boot, told from every other that had or will have its pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
@@ -358,6 +362,8 @@ pub enum Refusal {
     NotEmpty,
     /// From one directory claim into another, or out of one: each is bounded by itself, as a filesystem is.
     CrossDevice,
+    /// Nothing yet: the caller may see its signals, and ask again.
+    Interrupted,
     /// The processes above the caller changed faster than they could be read.
     Unsettled,
     /// Something under claimfs failed: nothing was granted.

@@ -64,6 +64,7 @@ pub mod lease;
 pub mod metrics;
 pub mod mount;
 pub mod mounts;
+pub mod news;
 pub mod process;
 pub mod reaper;
 pub mod record;

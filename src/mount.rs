@@ -18,6 +18,7 @@ use crate::fs::ClaimFs;
 use crate::keeper;
 use crate::metrics::Metrics;
 use crate::mounts::{self, FS_TYPE};
+use crate::news::News;
 use crate::process::{Processes, Signals, effective_uid, raise_descriptor_limit};
 use crate::reaper;
 use crate::store::{Store, Volatile};
@@ -290,6 +291,7 @@ impl Plan {
 
     fn wire(&self) -> io::Result<ClaimFs> {
         let metrics = Arc::new(Metrics::default());
+        let news = Arc::new(News::default());
         let processes = Arc::new(Processes::new(self.variables.clone())?);
         let table = Table::new(self.max_leases);
         let store = Store::new(
@@ -297,17 +299,12 @@ impl Plan {
             Box::new(Volatile),
             Arc::clone(&processes),
             Arc::clone(&metrics),
+            Arc::clone(&news),
         );
         let store = Arc::new(store);
         reaper::start(processes, Arc::clone(&store))?;
         let (uid, gid) = crate::process::real_ids();
-        Ok(ClaimFs::new(Tree::new(
-            store,
-            metrics,
-            self.dotfiles,
-            uid,
-            gid,
-        )))
+        ClaimFs::new(Tree::new(store, metrics, news, self.dotfiles, uid, gid))
     }
 
     /// Why mounting failed, and the way out.

@@ -155,6 +155,11 @@ impl Processes {
         }
     }
 
+    /// Whether a process has a signal to see that will end it, though it cannot before it has its answer.
+    pub fn is_doomed(&self, pid: u32) -> bool {
+        Status::read(pid).is_ok_and(|status| status.doomed)
+    }
+
     /// Makes sure that a process is watched, or finds it dead. An error leaves it unknown: nothing may be granted that
     /// depends on it.
     pub fn watch(&self, process: &Process) -> io::Result<Watch> {

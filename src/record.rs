@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::content::RECORD_TAGS;
 use crate::identity::Walk;
-use crate::lease::{Member, Name, Refusal, Root, Rule, printable};
+use crate::lease::{End, Event, Member, Name, Refusal, Root, Rule, SessionId, What, printable};
 use crate::table::{Inode, Lease, Session, Table};
 
 /// A moment as RFC 3339 in UTC, to the millisecond.
@@ -17,8 +17,10 @@ pub fn moment(at: SystemTime) -> String {
     Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
 }
 
-/// The record of a lease: who holds it, since when, with which token, and for how long from `now`, the time since boot.
-pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session, now: Duration) -> Value {
+/// The record of a lease: who holds it, since when, with which token, for how long from `now`, the time since boot, and
+/// how many wait for it.
+pub fn lease(table: &Table, name: &Name, now: Duration) -> Option<Value> {
+    let (lease, inode, session) = table.last(name)?;
     let mut record = json!({
         "name": name.as_str(),
         "session": session.id.as_str(),
@@ -35,7 +37,11 @@ pub fn lease(name: &Name, lease: &Lease, inode: &Inode, session: &Session, now: 
         record["ttl"] = seconds(deadline.ttl);
         record["expires_in"] = seconds(deadline.until.saturating_sub(now));
     }
-    record
+    let waiters = table.line_length(name);
+    if waiters > 0 {
+        record["waiters"] = json!(waiters);
+    }
+    Some(record)
 }
 
 /// Seconds as a number, to the millisecond, without a fraction where there is none.
@@ -50,11 +56,104 @@ fn seconds(time: Duration) -> Value {
 
 /// The record of a lease as its one line, which is how a blank claim reads.
 pub fn lease_line(table: &Table, name: &Name, now: Duration) -> String {
-    table
-        .last(name)
-        .map_or_else(String::new, |(found, inode, session)| {
-            format!("{}\n", lease(name, found, inode, session, now))
-        })
+    lease(table, name, now).map_or_else(String::new, |record| format!("{record}\n"))
+}
+
+/// The lines of a name's waiters, first come first.
+pub fn waiter_lines(table: &Table, name: &Name) -> String {
+    let mut lines = String::new();
+    for (place, (_, waiter)) in table.line(name).enumerate() {
+        let session = table.session_by_key(waiter.key);
+        let record = json!({
+            "claim": name.as_str(),
+            "place": place + 1,
+            "session": session.map(|session| session.id.as_str()),
+            "pid": waiter.pid,
+            "command": &*waiter.command,
+            "uid": waiter.creation.uid,
+            "since": moment(waiter.since),
+        });
+        lines.push_str(&format!("{record}\n"));
+    }
+    lines
+}
+
+/// What a waiter reads once a second.
+pub fn progress(name: &Name, holder: &SessionId, since: SystemTime, before: usize) -> String {
+    let held = SystemTime::now().duration_since(since).unwrap_or_default();
+    let held = held.as_secs();
+    format!("waiting for {name}: held by {holder} for {held} s, {before} ahead\n")
+}
+
+/// The line of `events` for what is about to be applied; `None` for what is nobody's business.
+pub fn event(table: &Table, event: &Event) -> Option<String> {
+    let (word, name, key, token) = match &event.what {
+        What::SessionStarted { key, id, uid, .. } => {
+            let more = json!({ "session": id.as_str(), "uid": uid, "key": key.0 });
+            return Some(event_line(event, "session_started", more));
+        }
+        What::SessionEnded { key, why } => {
+            let session = table.session_by_key(*key)?;
+            let why = match why {
+                End::Died => "died",
+                End::Ended => "ended",
+            };
+            let more = json!({ "session": session.id.as_str(), "uid": session.uid, "key": key.0, "why": why });
+            return Some(event_line(event, "session_ended", more));
+        }
+        What::Claimed {
+            name, token, key, ..
+        } => ("claimed", name, Some(*key), Some(*token)),
+        What::Released { name, token } => ("released", name, None, Some(*token)),
+        What::Reaped { name, token } => ("reaped", name, None, Some(*token)),
+        What::Expired { name, token } => ("expired", name, None, Some(*token)),
+        What::Broken { name, token, .. } => ("broken", name, None, Some(*token)),
+        What::Handed {
+            name, token, key, ..
+        } => ("handed", name, Some(*key), Some(*token)),
+        What::Queued { name, key, .. } => ("queued", name, Some(*key), None),
+        What::Granted { name, token, .. } => ("granted", name, None, Some(*token)),
+        _ => return None,
+    };
+    if name.is_scratch() {
+        return None;
+    }
+    let holder = || table.last(name).map(|(_, inode, _)| inode.holder);
+    let session = key
+        .or_else(holder)
+        .and_then(|key| table.session_by_key(key));
+    let mut more = json!({ "claim": name.as_str() });
+    more["session"] = json!(session.map(|session| session.id.as_str()));
+    if let Some(token) = token {
+        more["token"] = json!(token.0);
+    }
+    match &event.what {
+        What::Claimed { pid, command, .. }
+        | What::Handed { pid, command, .. }
+        | What::Queued { pid, command, .. } => {
+            (more["pid"], more["command"]) = (json!(pid), json!(&**command));
+        }
+        What::Broken {
+            uid, pid, command, ..
+        } => {
+            more["by"] = json!({ "uid": uid, "pid": pid, "command": &**command });
+        }
+        _ => {}
+    }
+    if let What::Handed { from, was, .. } = &event.what {
+        let giver = table.session_by_key(*from);
+        more["from"] = json!(giver.map(|session| session.id.as_str()));
+        more["was_token"] = json!(was.0);
+    }
+    Some(event_line(event, word, more))
+}
+
+fn event_line(event: &Event, word: &str, more: Value) -> String {
+    let mut record = json!({ "seq": event.seq, "at": moment(event.at), "event": word });
+    if let (Value::Object(record), Value::Object(more)) = (&mut record, more) {
+        record.extend(more);
+    }
+    format!("{record}\n")
 }
 
 /// A session: its roots, what it holds, since when.
@@ -88,10 +187,7 @@ fn root(root: &Root) -> Value {
 
 /// The record of a lease as extended attributes.
 pub fn tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)> {
-    let Some((found, inode, session)) = table.last(name) else {
-        return Vec::new();
-    };
-    let Value::Object(fields) = lease(name, found, inode, session, now) else {
+    let Some(Value::Object(fields)) = lease(table, name, now) else {
         return Vec::new();
     };
     let text = |value: Value| match value {

@@ -13,14 +13,15 @@ mod write;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::identity::{self, Walk};
 use crate::lease::{
     Change, Command, Creation, Event, Ino, Member, Moment, Name, Place, Process, Refusal,
-    SessionId, SessionKey, Token,
+    SessionId, SessionKey, Shape, Token, WaiterId,
 };
 use crate::metrics::Metrics;
+use crate::news::News;
 use crate::process::{self, Processes};
 use crate::table::{Inode, Lease, Node, Session, Table};
 
@@ -51,6 +52,35 @@ pub struct Caller {
     pub gid: u32,
 }
 
+/// A place in a line.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its number; `None` if the caller's session holds the name already.
+    pub waiter: Option<WaiterId>,
+    /// The caller's session, if the caller is its only root: the lease would end with the caller.
+    pub alone: Option<SessionId>,
+}
+
+/// How it stands with a waiter.
+#[derive(Clone, Debug)]
+pub enum Turn {
+    /// The name is its own.
+    Granted,
+    /// It waits.
+    Waits {
+        /// For this.
+        name: Name,
+        /// Which this session holds.
+        holder: SessionId,
+        /// Since this moment.
+        since: SystemTime,
+        /// With so many before it.
+        before: usize,
+    },
+    /// It is in no line any more: its session is over, or it has lost what it was granted.
+    Over,
+}
+
 /// The leases of one mount.
 pub struct Store {
     inner: Mutex<Inner>,
@@ -64,6 +94,7 @@ struct Inner {
     opens: HashMap<Ino, u32>,
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
+    news: Arc<News>,
     /// The deadline that the reaper is to be woken for.
     alarm: Option<Duration>,
 }
@@ -75,6 +106,7 @@ impl Store {
         journal: Box<dyn Journal>,
         processes: Arc<Processes>,
         metrics: Arc<Metrics>,
+        news: Arc<News>,
     ) -> Self {
         let inner = Inner {
             table,
@@ -82,6 +114,7 @@ impl Store {
             opens: HashMap::new(),
             processes: Arc::clone(&processes),
             metrics,
+            news,
             alarm: None,
         };
         Self {
@@ -403,6 +436,77 @@ impl Store {
         let lease = inner.table.lease(name).ok_or(Refusal::NotFound)?;
         let (ino, to) = (lease.ino, to.clone());
         inner.transact(&Command::Give { ino, to, by })
+    }
+
+    // Waiting.
+
+    /// Stands in line for a name: see [`Seat`].
+    pub fn queue(&self, caller: Caller, name: &Name) -> Result<Seat, Refusal> {
+        let walk = self.walk(caller)?;
+        let mut inner = self.lock();
+        inner.judge_name(name);
+        let by = &inner.member(&walk)?;
+        let creation = Creation {
+            shape: Shape::File,
+            mode: 0o644,
+            uid: caller.uid,
+            gid: caller.gid,
+        };
+        let newest = inner.table.newest_waiter();
+        let queue = Command::Queue {
+            name: name.clone(),
+            by,
+            creation,
+        };
+        match inner.transact(&queue) {
+            Err(Refusal::Full) if inner.judge_all() => inner.transact(&queue)?,
+            result => result?,
+        }
+        let waiter = Some(inner.table.newest_waiter()).filter(|waiter| *waiter > newest);
+        let session = inner.table.session(&by.id);
+        let alone = session.is_some_and(|session| {
+            let itself = walk.caller().process;
+            session.roots.iter().all(|root| root.process == itself)
+        });
+        Ok(Seat {
+            waiter,
+            alone: alone.then(|| by.id.clone()),
+        })
+    }
+
+    /// How it stands with a waiter.
+    pub fn turn(&self, waiter: WaiterId) -> Turn {
+        let inner = self.lock();
+        if inner.table.granted(waiter).is_some() {
+            return Turn::Granted;
+        }
+        let Some((name, before)) = inner.table.waits_for(waiter) else {
+            return Turn::Over;
+        };
+        let Some((lease, _, session)) = inner.table.last(name) else {
+            return Turn::Over;
+        };
+        Turn::Waits {
+            name: name.clone(),
+            holder: session.id.clone(),
+            since: lease.since,
+            before,
+        }
+    }
+
+    /// The waiter is told that it holds the name. False if it holds it no more.
+    pub fn accept(&self, waiter: WaiterId) -> bool {
+        let mut inner = self.lock();
+        if let Some((name, _)) = inner.table.granted(waiter) {
+            let name = name.clone();
+            inner.judge_name(&name);
+        }
+        inner.table.granted(waiter).is_some() && inner.settle(&Command::Accept { waiter })
+    }
+
+    /// A waiter is gone.
+    pub fn leave(&self, waiter: WaiterId) {
+        self.lock().settle(&Command::Leave { waiter });
     }
 
     // Reaping.

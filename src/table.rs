@@ -13,6 +13,7 @@
 //! command, and so does the time.
 
 mod inside;
+mod line;
 mod sessions;
 mod state;
 mod terms;
@@ -26,7 +27,7 @@ use self::terms::renews;
 use crate::content::{Content, INSIDE_MAX};
 use crate::lease::{
     Binding, Change, Command, Creation, Deadline, End, Event, Ino, Label, Member, Moment, Name,
-    Place, Process, Refusal, Root, Rule, SessionId, SessionKey, Shape, Token, What,
+    Place, Process, Refusal, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId, What,
 };
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
@@ -118,7 +119,24 @@ pub struct Session {
     pub roots: Vec<Root>,
     /// What it holds, oldest first.
     pub leases: BTreeSet<Token>,
+    /// Its places in lines.
+    pub waiters: BTreeSet<WaiterId>,
     over: Option<End>,
+}
+
+/// A place in the line for a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// The session that waits.
+    pub key: SessionKey,
+    /// Since when.
+    pub since: SystemTime,
+    /// What the claim starts with when its turn has come.
+    pub creation: Creation,
+    /// The process that waits.
+    pub pid: u32,
+    /// Its command name.
+    pub command: Arc<str>,
 }
 
 /// The state, and the rules for what may happen to it.
@@ -129,6 +147,7 @@ pub struct Table {
     next_token: u64,
     next_ino: u64,
     next_key: u64,
+    next_waiter: u64,
     leases: HashMap<Name, Lease>,
     names: BTreeMap<Token, Name>,
     inodes: HashMap<Ino, Inode>,
@@ -138,6 +157,12 @@ pub struct Table {
     roots: HashMap<Process, Vec<SessionKey>>,
     bound: HashMap<Process, Vec<Ino>>,
     deadlines: BTreeSet<(Duration, Ino)>,
+    /// Who stands in line, by name.
+    lines: BTreeMap<Name, BTreeMap<WaiterId, Waiter>>,
+    /// In which line a waiter stands.
+    waiting: HashMap<WaiterId, Name>,
+    /// What waiters were granted that do not know it yet.
+    granted: HashMap<WaiterId, (Name, Token)>,
     over: BTreeSet<SessionKey>,
     unswept: usize,
 }
@@ -151,6 +176,7 @@ impl Table {
             next_token: 1,
             next_ino: FIRST_INO,
             next_key: 1,
+            next_waiter: 1,
             leases: HashMap::new(),
             names: BTreeMap::new(),
             inodes: HashMap::new(),
@@ -160,6 +186,9 @@ impl Table {
             roots: HashMap::new(),
             bound: HashMap::new(),
             deadlines: BTreeSet::new(),
+            lines: BTreeMap::new(),
+            waiting: HashMap::new(),
+            granted: HashMap::new(),
             over: BTreeSet::new(),
             unswept: 0,
         }
@@ -249,6 +278,15 @@ impl Table {
                     command: Arc::clone(command),
                 });
             }
+            Command::Queue { name, by, creation } => {
+                self.decide_queue(&mut draft, name, by, creation)?;
+            }
+            Command::Accept { waiter } => {
+                if self.granted.contains_key(waiter) {
+                    draft.push(What::Accepted { waiter: *waiter });
+                }
+            }
+            Command::Leave { waiter } => self.decide_leave(&mut draft, *waiter),
             Command::Limit { ino, by, ttl } => self.decide_limit(&mut draft, *ino, by, *ttl)?,
             Command::Give { ino, to, by } => self.decide_give(&mut draft, *ino, to, by)?,
             Command::Expire { ino } => self.decide_expire(&mut draft, *ino),
@@ -261,6 +299,7 @@ impl Table {
             }
         }
         self.renew_for_entries(&mut draft);
+        self.serve_lines(&mut draft);
         Ok(draft.events)
     }
 
@@ -592,16 +631,28 @@ impl Draft {
         created: Option<Creation>,
         by: &Member,
     ) {
+        self.grant_to(name, key, ino, created, by.pid, &by.command);
+    }
+
+    fn grant_to(
+        &mut self,
+        name: &Name,
+        key: SessionKey,
+        ino: Ino,
+        created: Option<Creation>,
+        pid: u32,
+        command: &Arc<str>,
+    ) -> Token {
         let token = self.token();
-        let (name, command) = (name.clone(), Arc::clone(&by.command));
         self.push(What::Claimed {
-            name,
+            name: name.clone(),
             token,
             key,
             ino,
             created,
-            pid: by.pid,
-            command,
+            pid,
+            command: Arc::clone(command),
         });
+        token
     }
 }

@@ -5,10 +5,14 @@
 //! ├── README            0444  the manual
 //! ├── claims/           1777  the leases: create = acquire, remove = release
 //! │   └── NAME                exists exactly while a live session holds it
+//! ├── queue/            0555  lists nothing, and has a file for every name
+//! │   └── NAME          0444  reads to its end once claims/NAME is the reader's
+//! ├── waiters           0444  who waits for what, a line each
 //! ├── sessions/         1777  the live sessions: create = register, remove = end
 //! │   └── ID            0644
 //! ├── self              0444  the session of whoever reads it
 //! ├── leases            0444  every live lease, a line each
+//! ├── events            0444  what happens from the opening on, a line each
 //! ├── control           0222  commands, a line each
 //! └── metrics           0444  counters
 //! ```
@@ -19,12 +23,14 @@
 //! Deliberately ignorant of: fuser, and of how the store comes by its answers.
 
 mod open;
+mod wait;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use self::wait::{QueueFiles, Waiting};
 use crate::content;
 use crate::identity::Walk;
 use crate::lease::{
@@ -32,6 +38,7 @@ use crate::lease::{
     Token,
 };
 use crate::metrics::Metrics;
+use crate::news::News;
 use crate::record;
 use crate::store::{Caller, Store};
 use crate::table::{FIRST_INO, Inode, Lease, Node, Session, Table};
@@ -47,9 +54,12 @@ const SELF: u64 = 5;
 const LEASES: u64 = 6;
 const CONTROL: u64 = 7;
 const METRICS: u64 = 8;
+const QUEUE: u64 = 9;
+const WAITERS: u64 = 10;
+const EVENTS: u64 = 11;
 
 /// The fixed files: inode, name, directory or not, mode.
-const FIXED: [(u64, &str, Kind, u16); 8] = [
+const FIXED: [(u64, &str, Kind, u16); 11] = [
     (ROOT, "", Kind::Directory, 0o555),
     (README, "README", Kind::File, 0o444),
     (CLAIMS, "claims", Kind::Directory, 0o1777),
@@ -58,6 +68,9 @@ const FIXED: [(u64, &str, Kind, u16); 8] = [
     (LEASES, "leases", Kind::File, 0o444),
     (CONTROL, "control", Kind::File, 0o222),
     (METRICS, "metrics", Kind::File, 0o444),
+    (QUEUE, "queue", Kind::Directory, 0o555),
+    (WAITERS, "waiters", Kind::File, 0o444),
+    (EVENTS, "events", Kind::File, 0o444),
 ];
 
 /// Inode numbers of session files: this plus the session's key, so that they too are never used twice.
@@ -66,6 +79,12 @@ const SESSION_INO: u64 = 1 << 40;
 const REGISTRATION: u64 = 1 << 41;
 /// Handles of fixed files and session files that are read.
 const SNAPSHOT: u64 = 1 << 42;
+
+/// Inode numbers of files in `queue/`, for as long as the kernel knows them.
+const QUEUE_INO: u64 = 1 << 43;
+/// Handles of files in `queue/`, by their waiters, and of `events`, by their readers.
+const QUEUE_HANDLE: u64 = 1 << 44;
+const EVENT_HANDLE: u64 = 1 << 45;
 
 /// The longest text that registers a session, in bytes: a pid and white space.
 const REGISTRATION_MAX: usize = 64;
@@ -118,7 +137,7 @@ pub struct Attr {
 impl Attr {
     /// It is there as long as the mount is.
     pub fn is_fixed(&self) -> bool {
-        self.ino < FIRST_INO
+        self.ino < FIRST_INO || (QUEUE_INO..QUEUE_HANDLE).contains(&self.ino)
     }
 }
 
@@ -138,8 +157,19 @@ pub struct Entry<'a> {
 pub struct Handle {
     /// Its number.
     pub fh: u64,
-    /// Whether its closes must be told, and its position means nothing.
-    pub stream: bool,
+    /// What it is open on.
+    pub opened: Opened,
+}
+
+/// What a descriptor is open on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// A claim, whose closes need not be told one by one.
+    Claim,
+    /// A text that was made for it, or one that it makes.
+    Text,
+    /// What comes as it comes, and has no positions.
+    Stream,
 }
 
 /// A file in `sessions/` that is open for writing.
@@ -163,6 +193,9 @@ pub struct Tree {
     next_handle: AtomicU64,
     snapshots: Mutex<HashMap<u64, Arc<str>>>,
     registrations: Mutex<HashMap<u64, Registration>>,
+    queue_files: Mutex<QueueFiles>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    news: Arc<News>,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -175,6 +208,7 @@ impl Tree {
     pub fn new(
         store: Arc<Store>,
         metrics: Arc<Metrics>,
+        news: Arc<News>,
         dotfiles: bool,
         uid: u32,
         gid: u32,
@@ -189,6 +223,9 @@ impl Tree {
             next_handle: AtomicU64::new(1),
             snapshots: Mutex::default(),
             registrations: Mutex::default(),
+            queue_files: Mutex::default(),
+            waiting: Mutex::default(),
+            news,
         }
     }
 
@@ -220,6 +257,7 @@ impl Tree {
                 let name = self.name(name).map_err(hide)?;
                 self.store.look(&name, claim_attr).ok_or(Refusal::NotFound)
             }
+            QUEUE => Ok(self.queue_file(Name::new(name).map_err(hide)?)),
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
                 let attr = |session: &Session| self.session_attr(session);
@@ -255,6 +293,7 @@ impl Tree {
             SESSION_INO..REGISTRATION => self
                 .session(ino, |session| self.session_attr(session))
                 .ok_or(Refusal::Lost),
+            QUEUE_INO..QUEUE_HANDLE => self.queue_attr(ino).ok_or(Refusal::Lost),
             _ => {
                 let walk = guard(&self.registrations)
                     .get(&ino)
@@ -374,6 +413,7 @@ impl Tree {
                     attr,
                 })
             }),
+            QUEUE => {}
             _ if dir.kind == Kind::Directory => {
                 self.store.look_at(Ino(ino), |table, node| {
                     for (cookie, label, ino) in node.content().entries.after(after) {

@@ -7,7 +7,7 @@ use fuser::{Errno, FileAttr, FileType, FopenFlags, INodeNo, ReplyXattr, Request,
 
 use crate::lease::Refusal;
 use crate::store::Caller;
-use crate::tree::{Attr, Handle, Kind};
+use crate::tree::{Attr, Handle, Kind, Opened};
 
 /// How long the kernel may remember a fixed file.
 pub(super) const FIXED_TTL: Duration = Duration::from_secs(3600);
@@ -65,10 +65,10 @@ pub(super) fn ttl(attr: &Attr) -> &'static Duration {
 
 /// Direct I/O, since what a file reads as may be longer than its size. A claim needs no FLUSH.
 pub(super) fn open_flags(handle: Handle) -> FopenFlags {
-    let more = if handle.stream {
-        FopenFlags::empty()
-    } else {
-        FopenFlags::FOPEN_NOFLUSH
+    let more = match handle.opened {
+        Opened::Claim => FopenFlags::FOPEN_NOFLUSH,
+        Opened::Text => FopenFlags::empty(),
+        Opened::Stream => FopenFlags::FOPEN_NONSEEKABLE | FopenFlags::FOPEN_STREAM,
     };
     FopenFlags::FOPEN_DIRECT_IO | more
 }

@@ -24,6 +24,7 @@ pub(super) fn errno(refusal: Refusal) -> Errno {
         Refusal::NotDirectory => Errno::ENOTDIR,
         Refusal::NotEmpty => Errno::ENOTEMPTY,
         Refusal::CrossDevice => Errno::EXDEV,
+        Refusal::Interrupted => Errno::EINTR,
         Refusal::Unsettled => Errno::EAGAIN,
         Refusal::Failed => Errno::EIO,
     }

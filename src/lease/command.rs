@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Creation, Ino, Member, Name, Place, Process, SessionId, Token};
+use super::{Creation, Ino, Member, Name, Place, Process, SessionId, Token, WaiterId};
 
 /// A change of what a claim contains, made by its holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +159,25 @@ pub enum Command<'a> {
     Expire {
         /// Which inode.
         ino: Ino,
+    },
+    /// Stand in line for a name, or take it if it is free.
+    Queue {
+        /// Which.
+        name: Name,
+        /// Who asks.
+        by: &'a Member,
+        /// What the claim starts with when its turn has come.
+        creation: Creation,
+    },
+    /// The waiter knows that the name is its own now.
+    Accept {
+        /// Which waiter.
+        waiter: WaiterId,
+    },
+    /// The waiter is gone: out of the line, and what it was granted without knowing it goes to the next.
+    Leave {
+        /// Which waiter.
+        waiter: WaiterId,
     },
     /// Take a name from a holder that lives.
     Break {

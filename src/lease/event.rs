@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{
     Binding, Change, Creation, Deadline, Ino, Label, Name, Process, Root, Rule, SessionId,
-    SessionKey, Token,
+    SessionKey, Token, WaiterId,
 };
 
 /// Why a session is over.
@@ -134,6 +134,40 @@ pub enum What {
         pid: u32,
         /// Its command name.
         command: Arc<str>,
+    },
+    /// A session stands in line for a name.
+    Queued {
+        /// Which.
+        name: Name,
+        /// Its place.
+        waiter: WaiterId,
+        /// The session.
+        key: SessionKey,
+        /// What the claim starts with when its turn has come.
+        creation: Creation,
+        /// The process that waits.
+        pid: u32,
+        /// Its command name.
+        command: Arc<str>,
+    },
+    /// The name that was just claimed is the waiter's, who does not know it yet.
+    Granted {
+        /// Which.
+        name: Name,
+        /// To whom.
+        waiter: WaiterId,
+        /// The token that it was granted with.
+        token: Token,
+    },
+    /// The waiter knows.
+    Accepted {
+        /// Which waiter.
+        waiter: WaiterId,
+    },
+    /// The waiter has left the line, or is gone before it knew.
+    LeftLine {
+        /// Which waiter.
+        waiter: WaiterId,
     },
     /// What a claim contains has changed.
     Altered {

@@ -97,7 +97,12 @@ pub(super) struct Status {
     pub(super) local_pids: Vec<u32>,
     /// It is a kernel thread.
     pub(super) kernel: bool,
+    /// A signal is pending that ends it.
+    pub(super) doomed: bool,
 }
+
+/// Signals that end no process by themselves: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH.
+const HARMLESS: u64 = 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 27;
 
 impl Status {
     pub(super) fn read(task: u32) -> io::Result<Self> {
@@ -107,6 +112,7 @@ impl Status {
 
     fn parse(text: &str) -> Option<Self> {
         let mut status = Self::default();
+        let (mut pending, mut spared) = (0, HARMLESS);
         for line in text.lines() {
             let Some((key, value)) = line.split_once(':') else {
                 continue;
@@ -117,10 +123,15 @@ impl Status {
                 // Real, effective, saved, file system.
                 "Uid" => status.uid = numbers.nth(1)?.ok()?,
                 "NSpid" => status.local_pids = numbers.filter_map(Result::ok).collect(),
+                "SigPnd" | "ShdPnd" => pending |= u64::from_str_radix(value.trim(), 16).ok()?,
+                "SigBlk" | "SigIgn" | "SigCgt" => {
+                    spared |= u64::from_str_radix(value.trim(), 16).ok()?;
+                }
                 "Kthread" => status.kernel = value.trim() == "1",
                 _ => {}
             }
         }
+        status.doomed = pending & !spared != 0;
         (status.tgid != 0).then_some(status)
     }
 }

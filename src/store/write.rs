@@ -10,7 +10,7 @@ use crate::identity::{Sight, View, Walk};
 use crate::lease::printable;
 use crate::lease::{
     Command, Creation, Event, Ino, Member, Name, Place, Process, Refusal, Root, Rule, SessionId,
-    SessionKey, Token, What,
+    SessionKey, Token, WaiterId, What,
 };
 use crate::process::{self, Watch};
 use crate::record;
@@ -237,7 +237,15 @@ impl Inner {
             });
         }
         let mut nameless = Vec::new();
+        let mut granted = Vec::new();
+        let has_readers = self.news.has_readers();
         for event in &events {
+            if has_readers {
+                self.news.publish(record::event(&self.table, event));
+            }
+            if let What::Granted { waiter, .. } = &event.what {
+                granted.push(*waiter);
+            }
             nameless.extend(self.loses_name(&event.what));
             let roots = self.frees_roots(&event.what);
             self.publish(event);
@@ -252,11 +260,34 @@ impl Inner {
         for process in dead {
             self.died(process);
         }
+        for waiter in granted {
+            self.tell(waiter);
+        }
         self.set_alarm();
         if self.table.wants_sweep() {
             self.processes.wake();
         }
         Ok(())
+    }
+
+    /// Tells a waiter that its turn has come. One that is dying by now, though it cannot die before it was answered, is
+    /// passed over.
+    fn tell(&mut self, waiter: WaiterId) {
+        let Some((name, _)) = self.table.granted(waiter) else {
+            return;
+        };
+        let name = name.clone();
+        // Its session may be dead and nobody have looked: then it is passed over by its end.
+        self.judge_name(&name);
+        let Some((name, _)) = self.table.granted(waiter) else {
+            return;
+        };
+        let pid = self.table.lease(name).map(|lease| lease.pid);
+        if pid.is_some_and(|pid| self.processes.is_doomed(pid)) {
+            self.settle(&Command::Leave { waiter });
+        } else {
+            self.news.grant(waiter);
+        }
     }
 
     /// Watches the processes that become roots, before anything is granted that depends on them. Those that are dead

@@ -40,7 +40,8 @@ impl Table {
         {
             return;
         }
-        if session.leases.is_empty() && session.roots.iter().all(|there| itself(&there)) {
+        let idle = session.leases.is_empty() && session.waiters.is_empty();
+        if idle && session.roots.iter().all(|there| itself(&there)) {
             let why = End::Ended;
             draft.push(What::SessionEnded { key, why });
             return;

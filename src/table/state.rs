@@ -9,11 +9,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Below, Child, Inode, Lease, Node, Session, Table};
+use super::{Below, Child, Inode, Lease, Node, Session, Table, Waiter};
 use crate::content::{BODY_MAX, Content, INSIDE_MAX};
 use crate::lease::{
     Change, Creation, End, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId,
-    SessionKey, Shape, Token, What,
+    SessionKey, Shape, Token, WaiterId, What,
 };
 
 impl Session {
@@ -44,7 +44,8 @@ impl Table {
         let people = self.sessions.len() + self.ids.len() + self.roots.len() + self.over.len();
         let names = self.leases.len() + self.names.len() + self.unswept;
         let inodes = self.inodes.len() + self.children.len();
-        people + names + inodes + self.bound.len() + self.deadlines.len()
+        let lines = self.lines.len() + self.waiting.len() + self.granted.len();
+        people + names + inodes + lines + self.bound.len() + self.deadlines.len()
     }
 
     /// How many sessions there are.
@@ -175,7 +176,7 @@ impl Table {
             && inode.bound.as_ref().is_none_or(|bound| bound.admits(by))
     }
 
-    fn is_alive(&self, key: SessionKey) -> bool {
+    pub(super) fn is_alive(&self, key: SessionKey) -> bool {
         self.sessions
             .get(&key)
             .is_some_and(|session| session.over.is_none())
@@ -209,6 +210,7 @@ impl Table {
                     since: event.at,
                     roots: Vec::new(),
                     leases: BTreeSet::new(),
+                    waiters: BTreeSet::new(),
                     over: None,
                 };
                 self.sessions.insert(*key, session);
@@ -268,6 +270,32 @@ impl Table {
                         .extend(deadline.map(|deadline| (deadline.until, *ino)));
                 }
             }
+            What::Queued {
+                name,
+                waiter,
+                key,
+                creation,
+                pid,
+                command,
+            } => {
+                let place = Waiter {
+                    key: *key,
+                    since: event.at,
+                    creation: creation.clone(),
+                    pid: *pid,
+                    command: Arc::clone(command),
+                };
+                self.apply_queued(name, *waiter, place);
+            }
+            What::Granted {
+                name,
+                waiter,
+                token,
+            } => {
+                self.apply_left_line(*waiter);
+                self.granted.insert(*waiter, (name.clone(), *token));
+            }
+            What::Accepted { waiter } | What::LeftLine { waiter } => self.apply_left_line(*waiter),
             What::Altered { ino, change } => self.apply_altered(*ino, change, event.at),
             What::Linked {
                 dir,
@@ -284,6 +312,34 @@ impl Table {
                 }
             }
             What::Forgotten { ino } => self.drop_inode(*ino),
+        }
+    }
+
+    fn apply_queued(&mut self, name: &Name, waiter: WaiterId, place: Waiter) {
+        self.next_waiter = self.next_waiter.max(waiter.0 + 1);
+        if let Some(session) = self.sessions.get_mut(&place.key) {
+            session.waiters.insert(waiter);
+        }
+        self.waiting.insert(waiter, name.clone());
+        let line = self.lines.entry(name.clone()).or_default();
+        line.insert(waiter, place);
+    }
+
+    fn apply_left_line(&mut self, waiter: WaiterId) {
+        self.granted.remove(&waiter);
+        let Some(name) = self.waiting.remove(&waiter) else {
+            return;
+        };
+        let Some(line) = self.lines.get_mut(&name) else {
+            return;
+        };
+        if let Some(place) = line.remove(&waiter)
+            && let Some(session) = self.sessions.get_mut(&place.key)
+        {
+            session.waiters.remove(&waiter);
+        }
+        if line.is_empty() {
+            self.lines.remove(&name);
         }
     }
 
@@ -453,12 +509,16 @@ impl Table {
         };
         let roots = std::mem::take(&mut session.roots);
         session.over = Some(why);
+        let waiters = std::mem::take(&mut session.waiters);
         self.ids.remove(&session.id);
         self.unswept += session.leases.len();
         if session.leases.is_empty() {
             self.sessions.remove(&key);
         } else {
             self.over.insert(key);
+        }
+        for waiter in waiters {
+            self.apply_left_line(waiter);
         }
         for root in roots {
             self.unroot(key, &root.process);

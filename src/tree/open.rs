@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    Attr, CLAIMS, CONTROL, Handle, LEASES, MANUAL, METRICS, README, REGISTRATION, REGISTRATION_MAX,
-    ROOT, Registration, SELF, SESSION_INO, SESSIONS, SNAPSHOT, Tree, first_name, guard,
+    Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_HANDLE,
+    QUEUE_INO, README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO,
+    SESSIONS, SNAPSHOT, Tree, WAITERS, first_name, guard,
 };
 use serde_json::Value;
 
@@ -49,7 +50,7 @@ impl Tree {
             .create(caller, &place, creation, exclusive, truncate)?;
         let handle = Handle {
             fh: ino.0,
-            stream: false,
+            opened: Opened::Claim,
         };
         Ok((self.attr(ino.0)?, handle))
     }
@@ -63,15 +64,19 @@ impl Tree {
         truncate: bool,
     ) -> Result<Handle, Refusal> {
         match ino {
-            ROOT | CLAIMS | SESSIONS => Err(Refusal::IsDirectory),
+            ROOT | CLAIMS | SESSIONS | QUEUE => Err(Refusal::IsDirectory),
             // Root passes every mode, but these are not for writing.
-            ..FIRST_INO if write && ino != CONTROL => Err(Refusal::Denied),
+            ..FIRST_INO | QUEUE_INO..QUEUE_HANDLE if write && ino != CONTROL => {
+                Err(Refusal::Denied)
+            }
+            EVENTS => Ok(self.open_events()),
+            QUEUE_INO..QUEUE_HANDLE => self.open_queue(caller, ino),
             ..FIRST_INO => Ok(self.snapshot()),
             FIRST_INO..SESSION_INO => {
                 self.store.open(caller, Ino(ino), write, truncate)?;
                 Ok(Handle {
                     fh: ino,
-                    stream: false,
+                    opened: Opened::Claim,
                 })
             }
             SESSION_INO..REGISTRATION if write || truncate => {
@@ -95,7 +100,7 @@ impl Tree {
     fn snapshot(&self) -> Handle {
         Handle {
             fh: SNAPSHOT + self.next_handle.fetch_add(1, Relaxed),
-            stream: true,
+            opened: Opened::Text,
         }
     }
 
@@ -116,7 +121,10 @@ impl Tree {
                 exclusive,
             },
         );
-        Ok(Handle { fh, stream: true })
+        Ok(Handle {
+            fh,
+            opened: Opened::Text,
+        })
     }
 
     /// Bytes of a file, handed to `show`.
@@ -163,6 +171,12 @@ impl Tree {
             README => Ok(String::from(MANUAL)),
             SELF => Ok(self.render_self(caller)),
             LEASES => Ok(self.render_leases()),
+            WAITERS => Ok(self.store.glance(|table| {
+                let lines = table.lines();
+                lines
+                    .map(|name| record::waiter_lines(table, name))
+                    .collect()
+            })),
             METRICS => {
                 let (leases, sessions) = self
                     .store
@@ -298,6 +312,10 @@ impl Tree {
     pub fn release(&self, ino: u64, fh: u64) {
         if (FIRST_INO..SESSION_INO).contains(&ino) {
             self.store.close(Ino(ino));
+            return;
+        }
+        if Self::is_stream(fh) {
+            self.close_stream(fh);
             return;
         }
         guard(&self.snapshots).remove(&fh);

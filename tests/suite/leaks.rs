@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use claimfs::content::INSIDE_MAX;
 use claimfs::lease::{
     Attributes, Change, Command, Creation, Event, Ino, Label, Member, Moment, Name, Place, Process,
-    Rule, SessionId, Shape, Token, What,
+    Rule, SessionId, Shape, Token, WaiterId, What,
 };
 use claimfs::table::{FIRST_INO, Table};
 
@@ -139,6 +139,18 @@ impl World {
         }
     }
 
+    fn waiter(&mut self) -> WaiterId {
+        let newest = self
+            .events
+            .iter()
+            .rev()
+            .find_map(|event| match &event.what {
+                What::Queued { waiter, .. } => Some(waiter.0),
+                _ => None,
+            });
+        WaiterId(newest.unwrap_or(1).saturating_sub(self.dice.below(6)))
+    }
+
     fn place(&mut self) -> Place {
         if self.dice.below(2) == 0 {
             let raw = self.dice.pick(&NAMES);
@@ -188,7 +200,7 @@ impl World {
         self.now += self.dice.below(2);
         let by = &self.by();
         let ino = self.recent();
-        match self.dice.below(22) {
+        match self.dice.below(26) {
             0..6 => {
                 let (name, creation) = (self.place(), self.creation());
                 let (exclusive, truncate) = (self.dice.below(2) == 0, self.dice.below(2) == 0);
@@ -261,6 +273,22 @@ impl World {
                     command,
                 });
             }
+            22..24 => {
+                let name = name(self.dice.pick(&["a", "b", "c", "d"]));
+                let creation = Creation {
+                    shape: Shape::File,
+                    ..self.creation()
+                };
+                self.run(&Command::Queue { name, by, creation });
+            }
+            24 => {
+                let waiter = self.waiter();
+                self.run(&Command::Accept { waiter });
+            }
+            25 => {
+                let waiter = self.waiter();
+                self.run(&Command::Leave { waiter });
+            }
             19 => {
                 if self.table.node(ino).is_some() {
                     self.open.push(ino);
@@ -281,8 +309,18 @@ impl World {
         }
     }
 
-    /// What a claim says is below it is what is there.
+    /// What is waited for is held, and what a claim says is below it is what is there.
     fn check(&self) {
+        for name in self.table.lines() {
+            assert!(
+                self.table.lease(name).is_some(),
+                "{name} is waited for and free"
+            );
+            let sessions = self.table.line(name).map(|(_, waiter)| waiter.key);
+            for key in sessions {
+                assert!(self.table.session_by_key(key).unwrap().is_alive());
+            }
+        }
         for name in NAMES {
             let name = Name::with_scratch(name.as_bytes()).unwrap();
             let Some(lease) = self.table.lease(&name) else {
@@ -352,6 +390,10 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
         while let Some(ino) = world.open.pop() {
             world.forget(ino);
         }
+        // Every descriptor is closed in the end.
+        for waiter in (1..=world.waiter().0 + 6).map(WaiterId) {
+            world.run(&Command::Leave { waiter });
+        }
         assert_eq!(
             world.table.remembered(),
             0,
@@ -360,17 +402,21 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
         );
     }
     let all = [
+        "Accepted",
         "Altered",
         "Bound",
         "Broken",
         "Claimed",
         "Expired",
         "Forgotten",
+        "Granted",
         "Handed",
         "Joined",
         "Left",
+        "LeftLine",
         "Limited",
         "Linked",
+        "Queued",
         "Reaped",
         "Released",
         "SessionEnded",

@@ -1,0 +1,162 @@
+//! Reads that wait, and pollers: parked here until there is something for them, and for at most a second.
+//!
+//! The kernel lets nobody out of a request that the server has taken, not even by SIGKILL, and fuser does not hand on its
+//! interrupts. So each parked read is answered within a second, whatever happens, and its reader then sees its signals.
+//!
+//! Lock order: the lot, then what the tree takes. Nothing is answered while the lot is locked.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fuser::{PollNotifier, ReplyData};
+
+use super::errno::errno;
+use crate::lease::Refusal;
+use crate::news::Ring;
+use crate::tree::Tree;
+
+/// How long a read waits at most.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks come together at multiples of this, so that a thousand readers wake nobody a thousand times a second.
+const BEAT: Duration = Duration::from_millis(250);
+
+struct Parked {
+    fh: u64,
+    size: usize,
+    until: Instant,
+    reply: ReplyData,
+}
+
+#[derive(Default)]
+struct Lot {
+    parked: Vec<Parked>,
+    pollers: HashMap<u64, PollNotifier>,
+}
+
+/// Serves those who wait.
+pub(super) struct Usher {
+    tree: Arc<Tree>,
+    lot: Mutex<Lot>,
+    start: Instant,
+}
+
+type Answer = Result<Vec<u8>, Refusal>;
+
+impl Usher {
+    /// Starts the thread, which ends with the process.
+    pub(super) fn start(tree: Arc<Tree>) -> io::Result<Arc<Self>> {
+        let usher = Arc::new(Self {
+            tree,
+            lot: Mutex::default(),
+            start: Instant::now(),
+        });
+        let own = Arc::clone(&usher);
+        thread::Builder::new()
+            .name(String::from("usher"))
+            .spawn(move || own.run())?;
+        Ok(usher)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lot> {
+        self.lot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a read, or parks it.
+    pub(super) fn read(&self, fh: u64, size: usize, may_wait: bool, reply: ReplyData) {
+        let mut lot = self.lock();
+        let answer = self.tree.read_stream(fh, size, false);
+        // What happens from here on rings the bell, and the usher then finds the read in the lot.
+        if let Some(answer) = answer.or((!may_wait).then_some(Err(Refusal::Unsettled))) {
+            drop(lot);
+            send(reply, answer);
+            return;
+        }
+        let is_first = lot.parked.is_empty();
+        lot.parked.push(Parked {
+            fh,
+            size,
+            until: self.next_beat(),
+            reply,
+        });
+        drop(lot);
+        if is_first {
+            self.tree.news().wake();
+        }
+    }
+
+    /// Whether a descriptor is ready; if it is not, its poller is told when it is.
+    pub(super) fn poll(&self, fh: u64, notifier: Option<PollNotifier>) -> bool {
+        let mut lot = self.lock();
+        let is_ready = self.tree.is_ready(fh);
+        if let Some(notifier) = notifier.filter(|_| !is_ready) {
+            lot.pollers.insert(fh, notifier);
+        }
+        is_ready
+    }
+
+    /// A descriptor is closed.
+    pub(super) fn close(&self, fh: u64) {
+        self.lock().pollers.remove(&fh);
+    }
+
+    /// The last beat within a tick from now.
+    fn next_beat(&self) -> Instant {
+        let latest = self.start.elapsed() + TICK;
+        let beats = latest.as_nanos() / BEAT.as_nanos();
+        let beats = u32::try_from(beats).unwrap_or(u32::MAX);
+        self.start + BEAT * beats
+    }
+
+    fn run(&self) {
+        loop {
+            let lot = self.lock();
+            let until = lot.parked.iter().map(|parked| parked.until).min();
+            drop(lot);
+            let ring = self.tree.news().wait(until);
+            self.serve(&ring);
+        }
+    }
+
+    fn serve(&self, ring: &Ring) {
+        let now = Instant::now();
+        let mut answers: Vec<(ReplyData, Answer)> = Vec::new();
+        let mut lot = self.lock();
+        let mut index = 0;
+        while let Some(parked) = lot.parked.get(index) {
+            let tick = parked.until <= now;
+            let concerned = tick || Tree::concerns(ring, parked.fh);
+            let answer = concerned
+                .then(|| self.tree.read_stream(parked.fh, parked.size, tick))
+                .flatten();
+            match answer {
+                Some(answer) => answers.push((lot.parked.swap_remove(index).reply, answer)),
+                None => index += 1,
+            }
+        }
+        let concerned = lot.pollers.keys().filter(|fh| Tree::concerns(ring, **fh));
+        let concerned: Vec<u64> = concerned.copied().collect();
+        let told: Vec<PollNotifier> = concerned
+            .iter()
+            .filter_map(|fh| lot.pollers.remove(fh))
+            .collect();
+        drop(lot);
+        for (reply, answer) in answers {
+            send(reply, answer);
+        }
+        for notifier in told {
+            if let Err(error) = notifier.notify() {
+                log::debug!("a poller has gone away: {error}");
+            }
+        }
+    }
+}
+
+fn send(reply: ReplyData, answer: Answer) {
+    match answer.map_err(errno) {
+        Ok(bytes) => reply.data(&bytes),
+        Err(errno) => reply.error(errno),
+    }
+}

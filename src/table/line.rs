@@ -1,0 +1,176 @@
+//! The rules of waiting: first come, first served, and a name that is waited for is never free.
+//!
+//! The grant to the next in line is part of the decision that frees the name, so that nobody comes between.
+//!
+//! Deliberately ignorant of: how one waits, and how a waiter is told.
+
+use super::{Draft, Table, Waiter};
+use crate::lease::{
+    Creation, End, Event, Member, Name, Refusal, Rule, SessionKey, Token, WaiterId, What,
+};
+
+impl Table {
+    /// The line for a name, first come first.
+    pub fn line(&self, name: &Name) -> impl Iterator<Item = (WaiterId, &Waiter)> {
+        let line = self.lines.get(name).into_iter().flatten();
+        line.map(|(waiter, there)| (*waiter, there))
+    }
+
+    /// How many wait for a name.
+    pub fn line_length(&self, name: &Name) -> usize {
+        self.lines
+            .get(name)
+            .map_or(0, std::collections::BTreeMap::len)
+    }
+
+    /// The names that are waited for.
+    pub fn lines(&self) -> impl Iterator<Item = &Name> {
+        self.lines.keys()
+    }
+
+    /// The newest waiter, wherever it stands.
+    pub fn newest_waiter(&self) -> WaiterId {
+        WaiterId(self.next_waiter - 1)
+    }
+
+    /// The name that a waiter waits for, and how many are before it.
+    pub fn waits_for(&self, waiter: WaiterId) -> Option<(&Name, usize)> {
+        let name = self.waiting.get(&waiter)?;
+        let before = self.lines.get(name)?.range(..waiter).count();
+        Some((name, before))
+    }
+
+    /// What a waiter was granted and does not know of yet, if it holds it still.
+    pub fn granted(&self, waiter: WaiterId) -> Option<(&Name, Token)> {
+        let (name, token) = self.granted.get(&waiter)?;
+        let lease = self.lease(name)?;
+        (lease.token == *token).then_some((name, *token))
+    }
+
+    pub(super) fn decide_queue(
+        &self,
+        draft: &mut Draft,
+        name: &Name,
+        by: &Member,
+        creation: &Creation,
+    ) -> Result<(), Refusal> {
+        if let Some(lease) = self.lease(name) {
+            // In a terminal's session it is another script that holds it.
+            if by.rule != Rule::Posix && self.own(lease.ino, by).is_ok() {
+                self.enter(draft, by)?;
+                return Ok(());
+            }
+        } else if self.lease_count() >= self.max_leases() {
+            return Err(Refusal::Full);
+        }
+        if self.waiting.len() >= self.max_leases() {
+            return Err(Refusal::Full);
+        }
+        let key = self.enter(draft, by)?;
+        let waiter = WaiterId(self.next_waiter);
+        draft.push(What::Queued {
+            name: name.clone(),
+            waiter,
+            key,
+            creation: creation.clone(),
+            pid: by.pid,
+            command: by.command.clone(),
+        });
+        if self.lease(name).is_none() {
+            self.bury(draft, name);
+            let ino = draft.ino();
+            let token = draft.grant_to(name, key, ino, Some(creation.clone()), by.pid, &by.command);
+            let name = name.clone();
+            draft.push(What::Granted {
+                name,
+                waiter,
+                token,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_leave(&self, draft: &mut Draft, waiter: WaiterId) {
+        if !self.waiting.contains_key(&waiter) && !self.granted.contains_key(&waiter) {
+            return;
+        }
+        draft.push(What::LeftLine { waiter });
+        if let Some((name, token)) = self.granted(waiter) {
+            let name = name.clone();
+            draft.push(What::Released { name, token });
+        }
+    }
+
+    /// Grants each name that a decision frees, and that is waited for, to the first in its line.
+    pub(super) fn serve_lines(&self, draft: &mut Draft) {
+        if self.lines.is_empty() {
+            return;
+        }
+        for (name, gone) in self.freed(&draft.events) {
+            let is_over = |key: SessionKey| {
+                let ends = |event: &Event| matches!(&event.what, What::SessionEnded { key: over, .. } if *over == key);
+                !self.is_alive(key) || draft.events.iter().any(ends)
+            };
+            let leaves = |waiter: WaiterId| {
+                let left = |event: &Event| matches!(&event.what, What::LeftLine { waiter: gone } if *gone == waiter);
+                draft.events.iter().any(left)
+            };
+            let next = self
+                .line(&name)
+                .find(|(waiter, there)| !is_over(there.key) && !leaves(*waiter));
+            let Some((waiter, next)) = next else {
+                continue;
+            };
+            if let Some(gone) = gone {
+                draft.push(gone);
+            }
+            let ino = draft.ino();
+            let created = Some(next.creation.clone());
+            let token = draft.grant_to(&name, next.key, ino, created, next.pid, &next.command);
+            let name = name.clone();
+            draft.push(What::Granted {
+                name,
+                waiter,
+                token,
+            });
+        }
+    }
+
+    /// The names with a line that these events leave free, and what is to be written down yet of the lease that was.
+    fn freed(&self, events: &[Event]) -> Vec<(Name, Option<What>)> {
+        let mut freed: Vec<(Name, Option<What>)> = Vec::new();
+        for event in events {
+            match &event.what {
+                What::Released { name, .. }
+                | What::Reaped { name, .. }
+                | What::Expired { name, .. }
+                | What::Broken { name, .. }
+                    if self.lines.contains_key(name) =>
+                {
+                    freed.push((name.clone(), None));
+                }
+                What::Claimed { name, .. } => freed.retain(|(there, _)| there != name),
+                What::SessionEnded { key, why } => {
+                    let theirs = self.lines.keys().filter_map(|name| {
+                        let (lease, inode, _) = self.last(name)?;
+                        let (name, token) = (name.clone(), lease.token);
+                        let gone = match why {
+                            End::Died => What::Reaped { name, token },
+                            End::Ended => What::Released { name, token },
+                        };
+                        (inode.holder == *key).then_some(gone)
+                    });
+                    for gone in theirs {
+                        if let What::Reaped { name, .. } | What::Released { name, .. } = &gone
+                            && freed.iter().all(|(there, _)| there != name)
+                        {
+                            freed.push((name.clone(), Some(gone)));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        freed
+    }
+}
