@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use self::command::{Attributes, Change, Command};
+pub use self::command::{Asker, Attributes, Change, Command};
 pub use self::event::{End, Event, What};
 
 /// The longest name of a claim or a session, in bytes: what `NAME_MAX` is on other filesystems.

@@ -2,6 +2,7 @@
 //!
 //! Deliberately ignorant of: where it is shown, and of every rule.
 
+use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -73,7 +74,7 @@ pub fn waiter_lines(table: &Table, name: &Name) -> String {
             "uid": waiter.creation.uid,
             "since": moment(waiter.since),
         });
-        lines.push_str(&format!("{record}\n"));
+        _ = writeln!(lines, "{record}");
     }
     lines
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::identity::{self, Walk};
 use crate::lease::{
-    Change, Command, Creation, Event, Ino, Member, Moment, Name, Place, Process, Refusal,
+    Asker, Change, Command, Creation, Event, Ino, Member, Moment, Name, Place, Process, Refusal,
     SessionId, SessionKey, Shape, Token, WaiterId,
 };
 use crate::metrics::Metrics;
@@ -383,12 +383,10 @@ impl Store {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         inner.judge_id(id);
-        inner.transact(&Command::End {
-            id: id.clone(),
-            uid: caller.uid,
-            pidns: walk.caller().pidns,
-            chain: &walk.processes(),
-        })
+        let id = id.clone();
+        let chain = &walk.processes();
+        let by = asker(&walk, chain);
+        inner.transact(&Command::End { id, by })
     }
 
     /// Takes a name from a holder that lives, for its uid and root. ESTALE for another token than the lease's.
@@ -396,14 +394,10 @@ impl Store {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         inner.judge_name(name);
-        inner.transact(&Command::Break {
-            name: name.clone(),
-            token,
-            uid: caller.uid,
-            pidns: walk.caller().pidns,
-            chain: &walk.processes(),
-            command: Arc::clone(&walk.caller().command),
-        })
+        let name = name.clone();
+        let chain = &walk.processes();
+        let by = asker(&walk, chain);
+        inner.transact(&Command::Break { name, token, by })
     }
 
     /// Gives a claim that one holds a deadline, or none.
@@ -531,5 +525,14 @@ impl Store {
     pub fn sweep(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         inner.settle(&Command::Sweep { limit }) && inner.table.wants_sweep()
+    }
+}
+
+fn asker<'a>(walk: &Walk, chain: &'a [Process]) -> Asker<'a> {
+    Asker {
+        uid: walk.uid(),
+        pidns: walk.caller().pidns,
+        chain,
+        command: Arc::clone(&walk.caller().command),
     }
 }

@@ -12,8 +12,10 @@
 //! Deliberately ignorant of: clocks, threads, files, `/proc`, fuser. That a process is dead reaches the table as a
 //! command, and so does the time.
 
+mod apply;
 mod inside;
 mod line;
+mod names;
 mod sessions;
 mod state;
 mod terms;
@@ -22,12 +24,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use self::sessions::reaches;
-use self::terms::renews;
-use crate::content::{Content, INSIDE_MAX};
+use crate::content::Content;
 use crate::lease::{
-    Binding, Change, Command, Creation, Deadline, End, Event, Ino, Label, Member, Moment, Name,
-    Place, Process, Refusal, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId, What,
+    Binding, Command, Creation, Deadline, End, Event, Ino, Label, Member, Moment, Name, Process,
+    Refusal, Root, Rule, SessionId, SessionKey, Token, WaiterId, What,
 };
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
@@ -197,6 +197,13 @@ impl Table {
     /// What a command makes happen, or why not. Changes nothing.
     pub fn decide(&self, command: &Command, now: Moment) -> Result<Vec<Event>, Refusal> {
         let mut draft = Draft::new(self, now);
+        self.decide_into(&mut draft, command)?;
+        self.renew_for_entries(&mut draft);
+        self.serve_lines(&mut draft);
+        Ok(draft.events)
+    }
+
+    fn decide_into(&self, draft: &mut Draft, command: &Command) -> Result<(), Refusal> {
         match command {
             Command::Claim {
                 name,
@@ -205,353 +212,59 @@ impl Table {
                 exclusive,
                 truncate,
             } => match self.found(name, by)? {
-                Some(_) if *exclusive => return Err(Refusal::Exists),
-                Some(ino) => self.decide_reclaim(&mut draft, ino, by, *truncate)?,
-                None => match name {
-                    Place::Claim(name) => self.decide_claim(&mut draft, name, by, creation)?,
-                    Place::Inside { dir, label } => {
-                        self.decide_create(&mut draft, *dir, label, creation)?;
-                    }
-                },
+                Some(_) if *exclusive => Err(Refusal::Exists),
+                Some(ino) => self.decide_reclaim(draft, ino, by, *truncate),
+                None => self.decide_claim(draft, name, by, creation),
             },
             Command::Reclaim { ino, by, truncate } => {
-                self.decide_reclaim(&mut draft, *ino, by, *truncate)?;
+                self.decide_reclaim(draft, *ino, by, *truncate)
             }
-            Command::Alter { ino, by, change } => {
-                self.decide_alter(&mut draft, *ino, by, change)?;
-            }
+            Command::Alter { ino, by, change } => self.decide_alter(draft, *ino, by, change),
             Command::Release {
                 name,
                 directory,
                 by,
-            } => {
-                let ino = self.found(name, by)?.ok_or(Refusal::NotFound)?;
-                self.check_removal(ino, *directory, by)?;
-                self.remove(&mut draft, name);
-            }
-            Command::Link { ino, name, by } => match name {
-                Place::Claim(name) => self.decide_link(&mut draft, *ino, name, by)?,
-                Place::Inside { dir, label } => {
-                    self.decide_link_inside(&mut draft, *ino, *dir, label, by)?;
-                }
-            },
-            Command::Exchange { one, other, by } => match (one, other) {
-                (Place::Claim(one), Place::Claim(other)) => {
-                    self.decide_exchange(&mut draft, one, other, by)?;
-                }
-                _ => self.decide_exchange_inside(&mut draft, one, other, by)?,
-            },
+            } => self.decide_release(draft, name, *directory, by),
+            Command::Link { ino, name, by } => self.decide_link(draft, *ino, name, by),
+            Command::Exchange { one, other, by } => self.decide_exchange(draft, one, other, by),
             Command::Rename {
                 from,
                 to,
                 noreplace,
                 by,
-            } => self.decide_rename(&mut draft, from, to, *noreplace, by)?,
-            Command::Join { exclusive, by } => self.decide_join(&mut draft, *exclusive, by)?,
-            Command::End {
-                id,
-                uid,
-                pidns,
-                chain,
-            } => self.decide_end(&mut draft, id, *uid, *pidns, chain)?,
-            Command::Break {
-                name,
-                token,
-                uid,
-                pidns,
-                chain,
-                command,
-            } => {
-                let lease = self.lease(name).ok_or(Refusal::NotFound)?;
-                let (_, _, session) = self.last(name).ok_or(Refusal::NotFound)?;
-                if !reaches(session, *uid, *pidns, chain) {
-                    return Err(Refusal::NotPermitted);
-                }
-                if lease.token != *token {
-                    return Err(Refusal::Lost);
-                }
-                draft.push(What::Broken {
-                    name: name.clone(),
-                    token: *token,
-                    uid: *uid,
-                    pid: chain.first().map_or(0, |process| process.pid),
-                    command: Arc::clone(command),
-                });
-            }
-            Command::Queue { name, by, creation } => {
-                self.decide_queue(&mut draft, name, by, creation)?;
-            }
-            Command::Accept { waiter } => {
-                if self.granted.contains_key(waiter) {
-                    draft.push(What::Accepted { waiter: *waiter });
-                }
-            }
-            Command::Leave { waiter } => self.decide_leave(&mut draft, *waiter),
-            Command::Limit { ino, by, ttl } => self.decide_limit(&mut draft, *ino, by, *ttl)?,
-            Command::Give { ino, to, by } => self.decide_give(&mut draft, *ino, to, by)?,
-            Command::Expire { ino } => self.decide_expire(&mut draft, *ino),
-            Command::Died { process } => self.decide_died(&mut draft, process),
-            Command::Sweep { limit } => self.decide_sweep(&mut draft, *limit),
-            Command::Forget { ino } => {
-                if self.is_nameless(*ino) {
-                    draft.push(What::Forgotten { ino: *ino });
-                }
-            }
-        }
-        self.renew_for_entries(&mut draft);
-        self.serve_lines(&mut draft);
-        Ok(draft.events)
-    }
-
-    fn decide_claim(
-        &self,
-        draft: &mut Draft,
-        name: &Name,
-        by: &Member,
-        creation: &Creation,
-    ) -> Result<(), Refusal> {
-        if self.lease_count() >= self.max_leases {
-            return Err(Refusal::Full);
-        }
-        let key = self.enter(draft, by)?;
-        self.bury(draft, name);
-        let ino = draft.ino();
-        draft.grant(name, key, ino, Some(creation.clone()), by);
-        Ok(())
-    }
-
-    fn decide_reclaim(
-        &self,
-        draft: &mut Draft,
-        ino: Ino,
-        by: &Member,
-        truncate: bool,
-    ) -> Result<(), Refusal> {
-        let node = self.own(ino, by)?;
-        if node.child.is_none() && !node.inode.names.is_empty() {
-            self.enter(draft, by)?;
-        }
-        if truncate {
-            if node.content().size() > 0 {
-                draft.push(What::Altered {
-                    ino,
-                    change: Change::Resize { size: 0 },
-                });
-            }
-            draft.renew(&node);
-        }
-        Ok(())
-    }
-
-    fn decide_alter(
-        &self,
-        draft: &mut Draft,
-        ino: Ino,
-        by: &Member,
-        change: &Change,
-    ) -> Result<(), Refusal> {
-        let node = self.own(ino, by)?;
-        node.content().check(change)?;
-        if let Some(child) = node.child {
-            let others = node.inode.below.bytes - child.content.weight();
-            let weight = child.content.weight_after(change);
-            if weight > child.content.weight() && others + weight > INSIDE_MAX {
-                return Err(Refusal::Full);
-            }
-        }
-        draft.push(What::Altered {
-            ino,
-            change: change.clone(),
-        });
-        let terms = node.child.is_none() && !node.inode.names.is_empty();
-        let ask = node.content().ask_after(change).filter(|_| terms);
-        if renews(change) {
-            draft.renew(&node);
-        }
-        if let Some(ask) = ask {
-            self.decide_ask(draft, ino, node.inode, by, ask);
-        }
-        Ok(())
-    }
-
-    /// The inode of a name, if there is one. That the caller may change the directory is checked first: EBUSY.
-    fn found(&self, place: &Place, by: &Member) -> Result<Option<Ino>, Refusal> {
-        match place {
-            Place::Claim(name) => Ok(self.lease(name).map(|lease| lease.ino)),
-            Place::Inside { dir, label } => {
-                Ok(self.own_directory(*dir, by)?.content().entries.get(label))
+            } => self.decide_rename(draft, from, to, *noreplace, by),
+            Command::Join { exclusive, by } => self.decide_join(draft, *exclusive, by),
+            Command::End { id, by } => self.decide_end(draft, id, by),
+            Command::Queue { name, by, creation } => self.decide_queue(draft, name, by, creation),
+            Command::Limit { ino, by, ttl } => self.decide_limit(draft, *ino, by, *ttl),
+            Command::Give { ino, to, by } => self.decide_give(draft, *ino, to, by),
+            Command::Break { name, token, by } => self.decide_break(draft, name, *token, by),
+            Command::Accept { .. }
+            | Command::Leave { .. }
+            | Command::Expire { .. }
+            | Command::Died { .. }
+            | Command::Sweep { .. }
+            | Command::Forget { .. } => {
+                self.decide_for_nobody(draft, command);
+                Ok(())
             }
         }
     }
 
-    /// Whether the caller may remove what has a name, by rmdir(2) or by unlink(2).
-    fn check_removal(&self, ino: Ino, directory: bool, by: &Member) -> Result<(), Refusal> {
-        let content = self.own(ino, by)?.content();
-        match (content.shape == Shape::Directory, directory) {
-            (true, false) => Err(Refusal::IsDirectory),
-            (false, true) => Err(Refusal::NotDirectory),
-            (true, true) if !content.entries.is_empty() => Err(Refusal::NotEmpty),
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes down that a name is given up, if it is there.
-    fn remove(&self, draft: &mut Draft, place: &Place) {
-        match place {
-            Place::Claim(name) => {
-                if let Some(lease) = self.lease(name) {
-                    let (name, token) = (name.clone(), lease.token);
-                    draft.push(What::Released { name, token });
-                }
+    /// What happens by itself, and is never refused.
+    fn decide_for_nobody(&self, draft: &mut Draft, command: &Command) {
+        match command {
+            Command::Accept { waiter } if self.granted.contains_key(waiter) => {
+                draft.push(What::Accepted { waiter: *waiter });
             }
-            Place::Inside { dir, label } => draft.push(What::Unlinked {
-                dir: *dir,
-                label: label.clone(),
-            }),
-        }
-    }
-
-    fn decide_link(
-        &self,
-        draft: &mut Draft,
-        ino: Ino,
-        name: &Name,
-        by: &Member,
-    ) -> Result<(), Refusal> {
-        self.node(ino).ok_or(Refusal::Lost)?;
-        if self.lease(name).is_some() {
-            return Err(Refusal::Exists);
-        }
-        let node = self.own(ino, by)?;
-        if node.links() == 0 {
-            return Err(Refusal::NotFound);
-        }
-        if node.child.is_some() {
-            return Err(Refusal::CrossDevice);
-        }
-        if node.content().shape == Shape::Directory {
-            return Err(Refusal::NotPermitted);
-        }
-        if self.lease_count() >= self.max_leases {
-            return Err(Refusal::Full);
-        }
-        let key = self.enter(draft, by)?;
-        self.bury(draft, name);
-        draft.grant(name, key, ino, None, by);
-        Ok(())
-    }
-
-    /// Each name is granted anew, so that both have new tokens.
-    fn decide_exchange(
-        &self,
-        draft: &mut Draft,
-        one: &Name,
-        other: &Name,
-        by: &Member,
-    ) -> Result<(), Refusal> {
-        let (a, b) = (self.lease(one), self.lease(other));
-        let (a, b) = (a.ok_or(Refusal::NotFound)?, b.ok_or(Refusal::NotFound)?);
-        self.own(a.ino, by)?;
-        self.own(b.ino, by)?;
-        if a.ino == b.ino {
-            return Ok(());
-        }
-        let key = self.enter(draft, by)?;
-        for (name, token) in [(one, a.token), (other, b.token)] {
-            let name = name.clone();
-            draft.push(What::Released { name, token });
-        }
-        draft.grant(one, key, b.ino, None, by);
-        draft.grant(other, key, a.ino, None, by);
-        // For a moment neither had a name, and so nothing to end with.
-        for ino in [a.ino, b.ino] {
-            let Some(inode) = self.inode(ino) else {
-                continue;
-            };
-            if let Some(binding) = inode.bound.clone() {
-                draft.push(What::Bound { ino, binding });
+            Command::Leave { waiter } => self.decide_leave(draft, *waiter),
+            Command::Expire { ino } => self.decide_expire(draft, *ino),
+            Command::Died { process } => self.decide_died(draft, process),
+            Command::Sweep { limit } => self.decide_sweep(draft, *limit),
+            Command::Forget { ino } if self.is_nameless(*ino) => {
+                draft.push(What::Forgotten { ino: *ino });
             }
-            if inode.deadline.is_some() {
-                let deadline = inode.deadline;
-                draft.push(What::Limited { ino, deadline });
-            }
-        }
-        Ok(())
-    }
-
-    fn decide_rename(
-        &self,
-        draft: &mut Draft,
-        from: &Place,
-        to: &Place,
-        noreplace: bool,
-        by: &Member,
-    ) -> Result<(), Refusal> {
-        let source = self.found(from, by)?.ok_or(Refusal::NotFound)?;
-        let target = self.found(to, by)?;
-        if noreplace && target.is_some() {
-            return Err(Refusal::Exists);
-        }
-        let is_directory = self.own(source, by)?.content().shape == Shape::Directory;
-        if let Some(target) = target {
-            self.own(target, by)?;
-            // Two names of one file: rename(2) leaves both.
-            if target == source {
-                return Ok(());
-            }
-            self.check_move(source, from, to)?;
-            self.check_removal(target, is_directory, by)?;
-            self.remove(draft, to);
-        } else {
-            self.check_move(source, from, to)?;
-        }
-        match to {
-            Place::Claim(name) => {
-                let key = self.enter(draft, by)?;
-                self.bury(draft, name);
-                draft.grant(name, key, source, None, by);
-            }
-            Place::Inside { dir, label } => draft.link(*dir, label, source, None),
-        }
-        self.remove(draft, from);
-        Ok(())
-    }
-
-    fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
-        let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
-        let names = sessions
-            .flat_map(|session| &session.leases)
-            .filter_map(|token| self.names.get(token));
-        for name in names.take(limit) {
-            self.bury(draft, name);
-        }
-    }
-
-    /// The inode, if the caller may change it: its session holds the claim, or there is no name left and it is only a
-    /// descriptor. EBUSY otherwise.
-    fn own(&self, ino: Ino, by: &Member) -> Result<Node<'_>, Refusal> {
-        let node = self.node(ino).ok_or(Refusal::Lost)?;
-        if node.links() == 0 || node.inode.names.is_empty() || self.holds(by, node.inode) {
-            Ok(node)
-        } else {
-            Err(Refusal::Busy)
-        }
-    }
-
-    /// Writes down that a name of a session that is over is gone, if it has one such.
-    fn bury(&self, draft: &mut Draft, name: &Name) {
-        let Some(lease) = self.leases.get(name) else {
-            return;
-        };
-        let holder = self
-            .inodes
-            .get(&lease.ino)
-            .and_then(|inode| self.sessions.get(&inode.holder));
-        let (name, token) = (name.clone(), lease.token);
-        match holder.and_then(|session| session.over) {
-            Some(End::Died) => draft.push(What::Reaped { name, token }),
-            Some(End::Ended) => draft.push(What::Released { name, token }),
-            None => {}
+            _ => {}
         }
     }
 }

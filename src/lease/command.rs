@@ -47,6 +47,19 @@ pub struct Attributes {
     pub mtime: Option<SystemTime>,
 }
 
+/// Who asks, where it is the uid and the sandbox that count and not the session.
+#[derive(Clone, Debug)]
+pub struct Asker<'a> {
+    /// The uid.
+    pub uid: u32,
+    /// The pid namespace; 0 for the mount's own.
+    pub pidns: u64,
+    /// The process and those above it.
+    pub chain: &'a [Process],
+    /// The command name of the process.
+    pub command: Arc<str>,
+}
+
 /// What somebody asks of the table.
 #[derive(Clone, Debug)]
 pub enum Command<'a> {
@@ -130,12 +143,8 @@ pub enum Command<'a> {
     End {
         /// Which.
         id: SessionId,
-        /// The uid that asks.
-        uid: u32,
-        /// Its pid namespace; 0 for the mount's own.
-        pidns: u64,
-        /// The process that asks and those above it.
-        chain: &'a [Process],
+        /// Who asks.
+        by: Asker<'a>,
     },
     /// Give what one holds a deadline, or none.
     Limit {
@@ -185,14 +194,8 @@ pub enum Command<'a> {
         name: Name,
         /// The token that it was granted with: a later grant is not meant.
         token: Token,
-        /// The uid that asks.
-        uid: u32,
-        /// Its pid namespace; 0 for the mount's own.
-        pidns: u64,
-        /// The process that asks and those above it.
-        chain: &'a [Process],
-        /// Its command name.
-        command: Arc<str>,
+        /// Who asks.
+        by: Asker<'a>,
     },
     /// A process is proven dead.
     Died {

@@ -3,7 +3,7 @@
 //! Deliberately ignorant of: how a caller came by its session (`identity.rs`), and of the state's maps being changed.
 
 use super::{Draft, Session, SessionKey, Table};
-use crate::lease::{End, Member, Process, Refusal, Root, SessionId, What};
+use crate::lease::{Asker, End, Member, Process, Refusal, Root, SessionId, What};
 
 impl Table {
     pub(super) fn decide_join(
@@ -57,12 +57,10 @@ impl Table {
         &self,
         draft: &mut Draft,
         id: &SessionId,
-        uid: u32,
-        pidns: u64,
-        chain: &[Process],
+        by: &Asker,
     ) -> Result<(), Refusal> {
         let session = self.session(id).ok_or(Refusal::NotFound)?;
-        if !reaches(session, uid, pidns, chain) {
+        if !reaches(session, by) {
             return Err(Refusal::NotPermitted);
         }
         draft.push(What::SessionEnded {
@@ -141,9 +139,10 @@ impl Table {
 
 /// Whether a caller may end a session or break its leases: root, and its uid from its own pid namespace, from the mount's, or
 /// from below one of its roots. What runs in a sandbox does not reach out of it.
-pub(super) fn reaches(session: &Session, uid: u32, pidns: u64, chain: &[Process]) -> bool {
+pub(super) fn reaches(session: &Session, by: &Asker) -> bool {
     let mut roots = session.roots.iter();
-    let near =
-        pidns == 0 || pidns == session.pidns || roots.any(|root| chain.contains(&root.process));
-    uid == 0 || (uid == session.uid && near)
+    let near = by.pidns == 0
+        || by.pidns == session.pidns
+        || roots.any(|root| by.chain.contains(&root.process));
+    by.uid == 0 || (by.uid == session.uid && near)
 }

@@ -1,5 +1,5 @@
-//! The terms of a lease, which are its inode's and so all of its names': the process that it ends with, its deadline, and
-//! whom it is handed to.
+//! The terms of a lease, which are its inode's and so all of its names': the process that it ends with, its deadline, whom
+//! it is handed to, and who may take it away.
 //!
 //! Deliberately ignorant of: how a body asks for terms (`content.rs`), and of the clock, which is an argument.
 
@@ -10,7 +10,8 @@ use super::sessions::reaches;
 use super::{Draft, Inode, Node, Session, Table};
 use crate::content::Ask;
 use crate::lease::{
-    Attributes, Binding, Change, Deadline, Ino, Member, Refusal, Rule, SessionId, What,
+    Asker, Attributes, Binding, Change, Deadline, Ino, Member, Name, Refusal, Rule, SessionId,
+    Token, What,
 };
 
 impl Table {
@@ -75,6 +76,31 @@ impl Table {
         Ok(())
     }
 
+    pub(super) fn decide_break(
+        &self,
+        draft: &mut Draft,
+        name: &Name,
+        token: Token,
+        by: &Asker,
+    ) -> Result<(), Refusal> {
+        let lease = self.lease(name).ok_or(Refusal::NotFound)?;
+        let (_, _, session) = self.last(name).ok_or(Refusal::NotFound)?;
+        if !reaches(session, by) {
+            return Err(Refusal::NotPermitted);
+        }
+        if lease.token != token {
+            return Err(Refusal::Lost);
+        }
+        draft.push(What::Broken {
+            name: name.clone(),
+            token,
+            uid: by.uid,
+            pid: by.chain.first().map_or(0, |process| process.pid),
+            command: Arc::clone(&by.command),
+        });
+        Ok(())
+    }
+
     pub(super) fn decide_expire(&self, draft: &mut Draft, ino: Ino) {
         let Some(inode) = self.inode(ino) else {
             return;
@@ -120,7 +146,13 @@ impl Table {
     fn receiver(&self, id: &SessionId, by: &Member) -> Result<&Session, Refusal> {
         let session = self.session(id).ok_or(Refusal::NotFound)?;
         let chain: Vec<_> = by.lineage.iter().map(|kin| kin.process).collect();
-        if session.uid == by.uid && reaches(session, by.uid, by.sandbox, &chain) {
+        let asker = Asker {
+            uid: by.uid,
+            pidns: by.sandbox,
+            chain: &chain,
+            command: Arc::clone(&by.command),
+        };
+        if session.uid == by.uid && reaches(session, &asker) {
             Ok(session)
         } else {
             Err(Refusal::NotPermitted)

@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use claimfs::content::INSIDE_MAX;
 use claimfs::lease::{
-    Attributes, Change, Command, Creation, Event, Ino, Label, Member, Moment, Name, Place, Process,
-    Rule, SessionId, Shape, Token, WaiterId, What,
+    Asker, Attributes, Change, Command, Creation, Event, Ino, Label, Member, Moment, Name, Place,
+    Process, Rule, SessionId, Shape, Token, WaiterId, What,
 };
 use claimfs::table::{FIRST_INO, Table};
 
@@ -262,16 +262,13 @@ impl World {
                     .table
                     .lease(&name)
                     .map_or(Token(1), |lease| lease.token);
-                let command = Arc::from("sh");
-                let (uid, pidns, chain) = (1000, 0, &[][..]);
-                self.run(&Command::Break {
-                    name,
-                    token,
-                    uid,
-                    pidns,
-                    chain,
-                    command,
-                });
+                let by = Asker {
+                    uid: 1000,
+                    pidns: 0,
+                    chain: &[],
+                    command: Arc::from("sh"),
+                };
+                self.run(&Command::Break { name, token, by });
             }
             22..24 => {
                 let name = name(self.dice.pick(&["a", "b", "c", "d"]));

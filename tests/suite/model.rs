@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use claimfs::content::BODY_MAX;
 use claimfs::lease::{
-    Change, Command, Creation, End, Event, Ino, Member, Moment, Name, Process, Refusal, Root, Rule,
-    SessionId, SessionKey, Token, What,
+    Asker, Change, Command, Creation, End, Event, Ino, Member, Moment, Name, Process, Refusal,
+    Root, Rule, SessionId, SessionKey, Token, What,
 };
 use claimfs::table::{FIRST_INO, Table};
 
@@ -147,9 +147,7 @@ impl Op {
             },
             Self::End { id, uid } => Command::End {
                 id,
-                uid,
-                pidns: 0,
-                chain: &[],
+                by: asker(uid, 0, &[]),
             },
             Self::Died { process } => Command::Died { process },
             Self::Sweep { limit } => Command::Sweep { limit },
@@ -1034,6 +1032,15 @@ pub fn process(pid: u32) -> Process {
     }
 }
 
+fn asker(uid: u32, pidns: u64, chain: &[Process]) -> Asker<'_> {
+    Asker {
+        uid,
+        pidns,
+        chain,
+        command: Arc::from("sh"),
+    }
+}
+
 pub fn member(session: &str, roots: &[Process]) -> Member {
     Member {
         id: id(session),
@@ -1331,9 +1338,7 @@ fn only_its_uid_and_root_end_a_session() {
         run(&mut table, &claim("x", &member("w", &[process(10)]))).unwrap();
         let end = |id| Command::End {
             id,
-            uid,
-            pidns: 0,
-            chain: &[],
+            by: asker(uid, 0, &[]),
         };
         assert_eq!(run(&mut table, &end(id("v"))), Err(Refusal::NotFound));
         let ended = run(&mut table, &end(id("w")));
@@ -1594,9 +1599,7 @@ fn sweeping_writes_down_at_most_so_many_and_all_in_the_end() {
     died(&mut table, process(10));
     let end = Command::End {
         id: id("b"),
-        uid: 1000,
-        pidns: 0,
-        chain: &[],
+        by: asker(1000, 0, &[]),
     };
     run(&mut table, &end).unwrap();
     let mut gone = Vec::new();
@@ -1651,9 +1654,7 @@ fn a_sandbox_ends_its_own_sessions_and_none_outside() {
         let (id, uid) = (id("w"), 1000);
         let end = Command::End {
             id,
-            uid,
-            pidns,
-            chain,
+            by: asker(uid, pidns, chain),
         };
         run(table, &end).map(|_| ())
     };

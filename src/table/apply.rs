@@ -1,0 +1,484 @@
+//! What an event makes of the state.
+//!
+//! Deliberately ignorant of: every rule. What arrives here was decided.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Below, Child, Inode, Lease, Session, Table, Waiter};
+use crate::content::{BODY_MAX, Content, INSIDE_MAX};
+use crate::lease::{
+    Change, Creation, End, Event, Ino, Label, Name, Process, Root, Rule, SessionKey, Shape, Token,
+    WaiterId, What,
+};
+
+impl Table {
+    /// Makes an event part of the state. Decides nothing.
+    pub fn apply(&mut self, event: &Event) {
+        self.seq = event.seq;
+        match &event.what {
+            What::SessionStarted {
+                key,
+                id,
+                uid,
+                pidns,
+                rule,
+            } => {
+                self.next_key = self.next_key.max(key.0 + 1);
+                self.ids.insert(id.clone(), *key);
+                let session = Session {
+                    key: *key,
+                    id: id.clone(),
+                    uid: *uid,
+                    pidns: *pidns,
+                    rule: *rule,
+                    since: event.at,
+                    roots: Vec::new(),
+                    leases: BTreeSet::new(),
+                    waiters: BTreeSet::new(),
+                    over: None,
+                };
+                self.sessions.insert(*key, session);
+            }
+            What::Joined { key, root } => self.apply_joined(*key, root),
+            What::Left { key, process } => self.apply_left(*key, process),
+            What::SessionEnded { key, why } => self.apply_ended(*key, *why),
+            What::Claimed { .. }
+            | What::Handed { .. }
+            | What::Queued { .. }
+            | What::Granted { .. } => self.apply_grant(event),
+            What::Released { name, .. } => self.apply_gone(name, false, event.at),
+            What::Reaped { name, .. } | What::Expired { name, .. } | What::Broken { name, .. } => {
+                self.apply_gone(name, true, event.at);
+            }
+            What::Limited { ino, deadline } => {
+                self.unlimit(*ino);
+                if let Some(inode) = self.inodes.get_mut(ino) {
+                    inode.deadline = *deadline;
+                    self.deadlines
+                        .extend(deadline.map(|deadline| (deadline.until, *ino)));
+                }
+            }
+            What::Accepted { waiter } | What::LeftLine { waiter } => self.apply_left_line(*waiter),
+            What::Altered { ino, change } => self.apply_altered(*ino, change, event.at),
+            What::Linked {
+                dir,
+                label,
+                ino,
+                created,
+            } => self.apply_linked(*dir, label, *ino, created.as_ref(), event.at),
+            What::Unlinked { dir, label } => self.apply_unlinked(*dir, label, event.at),
+            What::Bound { ino, binding } => {
+                self.unbind(*ino);
+                if let Some(inode) = self.inodes.get_mut(ino) {
+                    inode.bound = Some(binding.clone());
+                    self.bound.entry(binding.process).or_default().push(*ino);
+                }
+            }
+            What::Forgotten { ino } => self.drop_inode(*ino),
+        }
+    }
+
+    /// A name has a holder, or will have.
+    fn apply_grant(&mut self, event: &Event) {
+        match &event.what {
+            What::Claimed {
+                name,
+                token,
+                key,
+                ino,
+                created,
+                pid,
+                command,
+            } => {
+                self.next_token = self.next_token.max(token.0 + 1);
+                let lease = Lease {
+                    token: *token,
+                    ino: *ino,
+                    since: event.at,
+                    pid: *pid,
+                    command: Arc::clone(command),
+                };
+                self.apply_claimed(name, lease, *key, created.as_ref());
+            }
+            What::Handed {
+                name,
+                was,
+                token,
+                from,
+                key,
+                ino,
+                pid,
+                command,
+            } => {
+                self.next_token = self.next_token.max(token.0 + 1);
+                self.next_ino = self.next_ino.max(ino.0 + 1);
+                let lease = Lease {
+                    token: *token,
+                    ino: *ino,
+                    since: event.at,
+                    pid: *pid,
+                    command: Arc::clone(command),
+                };
+                self.apply_handed(name, *was, lease, *from, *key);
+            }
+            What::Queued {
+                name,
+                waiter,
+                key,
+                creation,
+                pid,
+                command,
+            } => {
+                let place = Waiter {
+                    key: *key,
+                    since: event.at,
+                    creation: creation.clone(),
+                    pid: *pid,
+                    command: Arc::clone(command),
+                };
+                self.apply_queued(name, *waiter, place);
+            }
+            What::Granted {
+                name,
+                waiter,
+                token,
+            } => {
+                self.apply_left_line(*waiter);
+                self.granted.insert(*waiter, (name.clone(), *token));
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_queued(&mut self, name: &Name, waiter: WaiterId, place: Waiter) {
+        self.next_waiter = self.next_waiter.max(waiter.0 + 1);
+        if let Some(session) = self.sessions.get_mut(&place.key) {
+            session.waiters.insert(waiter);
+        }
+        self.waiting.insert(waiter, name.clone());
+        let line = self.lines.entry(name.clone()).or_default();
+        line.insert(waiter, place);
+    }
+
+    fn apply_left_line(&mut self, waiter: WaiterId) {
+        self.granted.remove(&waiter);
+        let Some(name) = self.waiting.remove(&waiter) else {
+            return;
+        };
+        let Some(line) = self.lines.get_mut(&name) else {
+            return;
+        };
+        if let Some(place) = line.remove(&waiter)
+            && let Some(session) = self.sessions.get_mut(&place.key)
+        {
+            session.waiters.remove(&waiter);
+        }
+        if line.is_empty() {
+            self.lines.remove(&name);
+        }
+    }
+
+    fn content_mut(&mut self, ino: Ino) -> Option<&mut Content> {
+        match self.children.get_mut(&ino) {
+            Some(child) => Some(&mut child.content),
+            None => self.inodes.get_mut(&ino).map(|inode| &mut inode.content),
+        }
+    }
+
+    /// What the claim that an inode is part of has below it.
+    fn below(&mut self, ino: Ino) -> Option<&mut Below> {
+        let claim = self.children.get(&ino).map_or(ino, |child| child.claim);
+        self.inodes.get_mut(&claim).map(|inode| &mut inode.below)
+    }
+
+    fn apply_altered(&mut self, ino: Ino, change: &Change, at: SystemTime) {
+        let Some(content) = self.content_mut(ino) else {
+            return;
+        };
+        let before = content.weight();
+        content.apply(change, at);
+        let after = content.weight();
+        if self.children.contains_key(&ino)
+            && let Some(below) = self.below(ino)
+        {
+            below.bytes = below.bytes - before + after;
+        }
+    }
+
+    fn apply_linked(
+        &mut self,
+        dir: Ino,
+        label: &Label,
+        ino: Ino,
+        created: Option<&Creation>,
+        at: SystemTime,
+    ) {
+        if let Some(creation) = created {
+            self.next_ino = self.next_ino.max(ino.0 + 1);
+            let claim = self.children.get(&dir).map_or(dir, |child| child.claim);
+            let content = Content::new(creation.clone(), INSIDE_MAX, at);
+            if let Some(below) = self.below(dir) {
+                below.inodes.insert(ino);
+                below.bytes += content.weight();
+            }
+            let child = Child {
+                claim,
+                dir,
+                links: 0,
+                content,
+            };
+            self.children.insert(ino, child);
+        }
+        let Some(child) = self.children.get_mut(&ino) else {
+            return;
+        };
+        child.dir = dir;
+        child.links += 1;
+        child.content.ctime = at;
+        let is_directory = child.content.shape == Shape::Directory;
+        if let Some(content) = self.content_mut(dir) {
+            content.entries.insert(label.clone(), ino, is_directory);
+            content.touched(at);
+        }
+        if let Some(below) = self.below(dir) {
+            below.entries += 1;
+        }
+    }
+
+    fn apply_unlinked(&mut self, dir: Ino, label: &Label, at: SystemTime) {
+        let ino = self
+            .content_mut(dir)
+            .and_then(|content| content.entries.get(label));
+        let Some(child) = ino.and_then(|ino| self.children.get_mut(&ino)) else {
+            return;
+        };
+        child.links -= 1;
+        child.content.ctime = at;
+        let is_directory = child.content.shape == Shape::Directory;
+        if let Some(content) = self.content_mut(dir) {
+            content.entries.remove(label, is_directory);
+            content.touched(at);
+        }
+        if let Some(below) = self.below(dir) {
+            below.entries -= 1;
+        }
+    }
+
+    /// An inode goes, with all that is below it.
+    fn drop_inode(&mut self, ino: Ino) {
+        if let Some(child) = self.children.remove(&ino) {
+            if let Some(claim) = self.inodes.get_mut(&child.claim) {
+                claim.below.inodes.remove(&ino);
+                claim.below.bytes -= child.content.weight();
+            }
+        } else if let Some(inode) = self.inodes.remove(&ino) {
+            for below in inode.below.inodes {
+                self.children.remove(&below);
+            }
+        }
+    }
+
+    fn unlimit(&mut self, ino: Ino) {
+        let inode = self.inodes.get_mut(&ino);
+        if let Some(deadline) = inode.and_then(|inode| inode.deadline.take()) {
+            self.deadlines.remove(&(deadline.until, ino));
+        }
+    }
+
+    fn unbind(&mut self, ino: Ino) {
+        let bound = self
+            .inodes
+            .get_mut(&ino)
+            .and_then(|inode| inode.bound.take());
+        let Some(process) = bound.map(|bound| bound.process) else {
+            return;
+        };
+        if let Some(inodes) = self.bound.get_mut(&process) {
+            inodes.retain(|other| *other != ino);
+            if inodes.is_empty() {
+                self.bound.remove(&process);
+            }
+        }
+    }
+
+    fn apply_joined(&mut self, key: SessionKey, root: &Root) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        if root.registered && session.rule != Rule::Posix {
+            // What descends from its roots belongs to it from now on. Not so a terminal's: there a registration is for
+            // that process and what is below it, and whoever else claimed there goes on under rule 5.
+            session.rule = Rule::Registered;
+        }
+        if let Some(there) = session
+            .roots
+            .iter_mut()
+            .find(|there| there.process == root.process)
+        {
+            there.registered = root.registered;
+        } else {
+            session.roots.push(root.clone());
+            self.roots.entry(root.process).or_default().push(key);
+        }
+    }
+
+    fn apply_left(&mut self, key: SessionKey, process: &Process) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.roots.retain(|root| root.process != *process);
+        }
+        self.unroot(key, process);
+    }
+
+    fn unroot(&mut self, key: SessionKey, process: &Process) {
+        if let Some(keys) = self.roots.get_mut(process) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.roots.remove(process);
+            }
+        }
+    }
+
+    fn apply_ended(&mut self, key: SessionKey, why: End) {
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return;
+        };
+        let roots = std::mem::take(&mut session.roots);
+        session.over = Some(why);
+        let waiters = std::mem::take(&mut session.waiters);
+        self.ids.remove(&session.id);
+        self.unswept += session.leases.len();
+        if session.leases.is_empty() {
+            self.sessions.remove(&key);
+        } else {
+            self.over.insert(key);
+        }
+        for waiter in waiters {
+            self.apply_left_line(waiter);
+        }
+        for root in roots {
+            self.unroot(key, &root.process);
+        }
+    }
+
+    fn apply_claimed(
+        &mut self,
+        name: &Name,
+        lease: Lease,
+        key: SessionKey,
+        created: Option<&Creation>,
+    ) {
+        self.next_ino = self.next_ino.max(lease.ino.0 + 1);
+        if let Some(creation) = created {
+            let content = Content::new(creation.clone(), BODY_MAX, lease.since);
+            self.inodes.insert(
+                lease.ino,
+                Inode {
+                    holder: key,
+                    names: Vec::with_capacity(1),
+                    bound: None,
+                    deadline: None,
+                    content,
+                    below: Below::default(),
+                },
+            );
+        }
+        if let Some(inode) = self.inodes.get_mut(&lease.ino) {
+            inode.names.push(lease.token);
+            inode.content.ctime = lease.since;
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.insert(lease.token);
+        }
+        self.names.insert(lease.token, name.clone());
+        self.leases.insert(name.clone(), lease);
+    }
+
+    /// A name changes hands. The first of an inode's names takes the inode along, under its new number.
+    fn apply_handed(
+        &mut self,
+        name: &Name,
+        was: Token,
+        lease: Lease,
+        from: SessionKey,
+        key: SessionKey,
+    ) {
+        let Some(old) = self.leases.get(name).map(|lease| lease.ino) else {
+            return;
+        };
+        if old != lease.ino && !self.inodes.contains_key(&lease.ino) {
+            self.move_inode(old, lease.ino, key);
+        }
+        if let Some(inode) = self.inodes.get_mut(&lease.ino) {
+            inode.names.retain(|token| *token != was);
+            inode.names.push(lease.token);
+            inode.content.ctime = lease.since;
+        }
+        self.names.remove(&was);
+        self.names.insert(lease.token, name.clone());
+        if let Some(session) = self.sessions.get_mut(&from) {
+            session.leases.remove(&was);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.insert(lease.token);
+        }
+        self.leases.insert(name.clone(), lease);
+    }
+
+    fn move_inode(&mut self, from: Ino, to: Ino, holder: SessionKey) {
+        self.unbind(from);
+        let Some(deadline) = self.inodes.get(&from).map(|inode| inode.deadline) else {
+            return;
+        };
+        self.unlimit(from);
+        let Some(mut inode) = self.inodes.remove(&from) else {
+            return;
+        };
+        (inode.holder, inode.deadline) = (holder, deadline);
+        self.deadlines
+            .extend(deadline.map(|deadline| (deadline.until, to)));
+        for below in &inode.below.inodes {
+            if let Some(child) = self.children.get_mut(below) {
+                child.claim = to;
+                if child.dir == from {
+                    child.dir = to;
+                }
+            }
+        }
+        self.inodes.insert(to, inode);
+    }
+
+    /// A name goes. The inode of a lost lease goes with it, so that descriptors answer ESTALE; that of a released one
+    /// stays until it is forgotten, as an open file does on any filesystem.
+    fn apply_gone(&mut self, name: &Name, lost: bool, at: SystemTime) {
+        let Some(lease) = self.leases.remove(name) else {
+            return;
+        };
+        self.names.remove(&lease.token);
+        let Some(inode) = self.inodes.get_mut(&lease.ino) else {
+            return;
+        };
+        inode.names.retain(|token| *token != lease.token);
+        inode.content.ctime = at;
+        let (key, nameless) = (inode.holder, inode.names.is_empty());
+        let over = !self.is_alive(key);
+        if nameless {
+            self.unbind(lease.ino);
+            self.unlimit(lease.ino);
+        }
+        if nameless && (lost || over) {
+            self.drop_inode(lease.ino);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.leases.remove(&lease.token);
+            if over {
+                self.unswept -= 1;
+                if session.leases.is_empty() {
+                    self.sessions.remove(&key);
+                    self.over.remove(&key);
+                }
+            }
+        }
+    }
+}

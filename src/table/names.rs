@@ -1,0 +1,295 @@
+//! The rules of names: who takes one, changes what is behind it, and gives it up.
+//!
+//! Deliberately ignorant of: when a session is over (`sessions.rs`), and what else ends a lease (`terms.rs`).
+
+use super::terms::renews;
+use super::{Draft, Node, Table};
+use crate::content::INSIDE_MAX;
+use crate::lease::{Change, Creation, End, Ino, Member, Name, Place, Refusal, Shape, What};
+
+impl Table {
+    pub(super) fn decide_claim(
+        &self,
+        draft: &mut Draft,
+        place: &Place,
+        by: &Member,
+        creation: &Creation,
+    ) -> Result<(), Refusal> {
+        let name = match place {
+            Place::Claim(name) => name,
+            Place::Inside { dir, label } => {
+                return self.decide_create(draft, *dir, label, creation);
+            }
+        };
+        if self.lease_count() >= self.max_leases {
+            return Err(Refusal::Full);
+        }
+        let key = self.enter(draft, by)?;
+        self.bury(draft, name);
+        let ino = draft.ino();
+        draft.grant(name, key, ino, Some(creation.clone()), by);
+        Ok(())
+    }
+
+    pub(super) fn decide_reclaim(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        by: &Member,
+        truncate: bool,
+    ) -> Result<(), Refusal> {
+        let node = self.own(ino, by)?;
+        if node.child.is_none() && !node.inode.names.is_empty() {
+            self.enter(draft, by)?;
+        }
+        if truncate {
+            if node.content().size() > 0 {
+                draft.push(What::Altered {
+                    ino,
+                    change: Change::Resize { size: 0 },
+                });
+            }
+            draft.renew(&node);
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_alter(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        by: &Member,
+        change: &Change,
+    ) -> Result<(), Refusal> {
+        let node = self.own(ino, by)?;
+        node.content().check(change)?;
+        if let Some(child) = node.child {
+            let others = node.inode.below.bytes - child.content.weight();
+            let weight = child.content.weight_after(change);
+            if weight > child.content.weight() && others + weight > INSIDE_MAX {
+                return Err(Refusal::Full);
+            }
+        }
+        draft.push(What::Altered {
+            ino,
+            change: change.clone(),
+        });
+        let terms = node.child.is_none() && !node.inode.names.is_empty();
+        let ask = node.content().ask_after(change).filter(|_| terms);
+        if renews(change) {
+            draft.renew(&node);
+        }
+        if let Some(ask) = ask {
+            self.decide_ask(draft, ino, node.inode, by, ask);
+        }
+        Ok(())
+    }
+
+    /// The inode of a name, if there is one. That the caller may change the directory is checked first: EBUSY.
+    pub(super) fn found(&self, place: &Place, by: &Member) -> Result<Option<Ino>, Refusal> {
+        match place {
+            Place::Claim(name) => Ok(self.lease(name).map(|lease| lease.ino)),
+            Place::Inside { dir, label } => {
+                Ok(self.own_directory(*dir, by)?.content().entries.get(label))
+            }
+        }
+    }
+
+    pub(super) fn decide_release(
+        &self,
+        draft: &mut Draft,
+        place: &Place,
+        directory: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let ino = self.found(place, by)?.ok_or(Refusal::NotFound)?;
+        self.check_removal(ino, directory, by)?;
+        self.remove(draft, place);
+        Ok(())
+    }
+
+    /// Whether the caller may remove what has a name, by rmdir(2) or by unlink(2).
+    pub(super) fn check_removal(
+        &self,
+        ino: Ino,
+        directory: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let content = self.own(ino, by)?.content();
+        match (content.shape == Shape::Directory, directory) {
+            (true, false) => Err(Refusal::IsDirectory),
+            (false, true) => Err(Refusal::NotDirectory),
+            (true, true) if !content.entries.is_empty() => Err(Refusal::NotEmpty),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes down that a name is given up, if it is there.
+    pub(super) fn remove(&self, draft: &mut Draft, place: &Place) {
+        match place {
+            Place::Claim(name) => {
+                if let Some(lease) = self.lease(name) {
+                    let (name, token) = (name.clone(), lease.token);
+                    draft.push(What::Released { name, token });
+                }
+            }
+            Place::Inside { dir, label } => draft.push(What::Unlinked {
+                dir: *dir,
+                label: label.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn decide_link(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        place: &Place,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let name = match place {
+            Place::Claim(name) => name,
+            Place::Inside { dir, label } => {
+                return self.decide_link_inside(draft, ino, *dir, label, by);
+            }
+        };
+        self.node(ino).ok_or(Refusal::Lost)?;
+        if self.lease(name).is_some() {
+            return Err(Refusal::Exists);
+        }
+        let node = self.own(ino, by)?;
+        if node.links() == 0 {
+            return Err(Refusal::NotFound);
+        }
+        if node.child.is_some() {
+            return Err(Refusal::CrossDevice);
+        }
+        if node.content().shape == Shape::Directory {
+            return Err(Refusal::NotPermitted);
+        }
+        if self.lease_count() >= self.max_leases {
+            return Err(Refusal::Full);
+        }
+        let key = self.enter(draft, by)?;
+        self.bury(draft, name);
+        draft.grant(name, key, ino, None, by);
+        Ok(())
+    }
+
+    /// Each name is granted anew, so that both have new tokens.
+    pub(super) fn decide_exchange(
+        &self,
+        draft: &mut Draft,
+        one: &Place,
+        other: &Place,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let (Place::Claim(one), Place::Claim(other)) = (one, other) else {
+            return self.decide_exchange_inside(draft, one, other, by);
+        };
+        let (a, b) = (self.lease(one), self.lease(other));
+        let (a, b) = (a.ok_or(Refusal::NotFound)?, b.ok_or(Refusal::NotFound)?);
+        self.own(a.ino, by)?;
+        self.own(b.ino, by)?;
+        if a.ino == b.ino {
+            return Ok(());
+        }
+        let key = self.enter(draft, by)?;
+        for (name, token) in [(one, a.token), (other, b.token)] {
+            let name = name.clone();
+            draft.push(What::Released { name, token });
+        }
+        draft.grant(one, key, b.ino, None, by);
+        draft.grant(other, key, a.ino, None, by);
+        // For a moment neither had a name, and so nothing to end with.
+        for ino in [a.ino, b.ino] {
+            let Some(inode) = self.inode(ino) else {
+                continue;
+            };
+            if let Some(binding) = inode.bound.clone() {
+                draft.push(What::Bound { ino, binding });
+            }
+            if inode.deadline.is_some() {
+                let deadline = inode.deadline;
+                draft.push(What::Limited { ino, deadline });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_rename(
+        &self,
+        draft: &mut Draft,
+        from: &Place,
+        to: &Place,
+        noreplace: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let source = self.found(from, by)?.ok_or(Refusal::NotFound)?;
+        let target = self.found(to, by)?;
+        if noreplace && target.is_some() {
+            return Err(Refusal::Exists);
+        }
+        let is_directory = self.own(source, by)?.content().shape == Shape::Directory;
+        if let Some(target) = target {
+            self.own(target, by)?;
+            // Two names of one file: rename(2) leaves both.
+            if target == source {
+                return Ok(());
+            }
+            self.check_move(source, from, to)?;
+            self.check_removal(target, is_directory, by)?;
+            self.remove(draft, to);
+        } else {
+            self.check_move(source, from, to)?;
+        }
+        match to {
+            Place::Claim(name) => {
+                let key = self.enter(draft, by)?;
+                self.bury(draft, name);
+                draft.grant(name, key, source, None, by);
+            }
+            Place::Inside { dir, label } => draft.link(*dir, label, source, None),
+        }
+        self.remove(draft, from);
+        Ok(())
+    }
+
+    pub(super) fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
+        let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
+        let names = sessions
+            .flat_map(|session| &session.leases)
+            .filter_map(|token| self.names.get(token));
+        for name in names.take(limit) {
+            self.bury(draft, name);
+        }
+    }
+
+    /// The inode, if the caller may change it: its session holds the claim, or there is no name left and it is only a
+    /// descriptor. EBUSY otherwise.
+    pub(super) fn own(&self, ino: Ino, by: &Member) -> Result<Node<'_>, Refusal> {
+        let node = self.node(ino).ok_or(Refusal::Lost)?;
+        if node.links() == 0 || node.inode.names.is_empty() || self.holds(by, node.inode) {
+            Ok(node)
+        } else {
+            Err(Refusal::Busy)
+        }
+    }
+
+    /// Writes down that a name of a session that is over is gone, if it has one such.
+    pub(super) fn bury(&self, draft: &mut Draft, name: &Name) {
+        let Some(lease) = self.leases.get(name) else {
+            return;
+        };
+        let holder = self
+            .inodes
+            .get(&lease.ino)
+            .and_then(|inode| self.sessions.get(&inode.holder));
+        let (name, token) = (name.clone(), lease.token);
+        match holder.and_then(|session| session.over) {
+            Some(End::Died) => draft.push(What::Reaped { name, token }),
+            Some(End::Ended) => draft.push(What::Released { name, token }),
+            None => {}
+        }
+    }
+}
