@@ -51,6 +51,21 @@ struct Reader {
     next: u64,
     /// What it has not got yet of a line that was longer than its buffer.
     rest: Vec<u8>,
+    /// Where it is, in bytes from its opening.
+    at: u64,
+    /// What it got last, to which it may go back: shells and head(1) do when they have read past a line.
+    last: Vec<u8>,
+}
+
+impl Reader {
+    fn seek(&mut self, to: u64) {
+        let back = usize::try_from(self.at.saturating_sub(to)).unwrap_or(usize::MAX);
+        if let Some(kept) = self.last.len().checked_sub(back) {
+            let again = self.last.split_off(kept);
+            self.rest.splice(0..0, again);
+        }
+        self.at = to;
+    }
 }
 
 impl News {
@@ -126,8 +141,13 @@ impl News {
         let mut state = self.lock();
         state.next_reader += 1;
         let (id, next) = (state.next_reader, state.first + state.lines.len() as u64);
-        let rest = Vec::new();
-        state.readers.insert(id, Reader { next, rest });
+        let reader = Reader {
+            next,
+            rest: Vec::new(),
+            at: 0,
+            last: Vec::new(),
+        };
+        state.readers.insert(id, reader);
         id
     }
 
@@ -149,12 +169,15 @@ impl News {
         reader.is_some_and(|reader| reader.next < end || !reader.rest.is_empty())
     }
 
-    /// At most `size` bytes of what is new to a reader: whole lines, if its buffer has room for one. `None` if there is
-    /// nothing.
-    pub fn read(&self, reader: u64, size: usize) -> Option<Vec<u8>> {
+    /// At most `size` bytes of what is new to a reader, or of what it has gone back to: whole lines, if its buffer has room
+    /// for one. `None` if there is nothing.
+    pub fn read(&self, reader: u64, offset: u64, size: usize) -> Option<Vec<u8>> {
         let mut state = self.lock();
         let state = &mut *state;
         let reader = state.readers.get_mut(&reader)?;
+        if offset != reader.at {
+            reader.seek(offset);
+        }
         let mut bytes = std::mem::take(&mut reader.rest);
         if reader.next < state.first {
             let missed = state.first - reader.next;
@@ -172,6 +195,11 @@ impl News {
         if bytes.len() > size {
             reader.rest = bytes.split_off(size);
         }
-        (!bytes.is_empty()).then_some(bytes)
+        if bytes.is_empty() {
+            return None;
+        }
+        reader.at += bytes.len() as u64;
+        reader.last.clone_from(&bytes);
+        Some(bytes)
     }
 }

@@ -25,6 +25,7 @@ const BEAT: Duration = Duration::from_millis(250);
 
 struct Parked {
     fh: u64,
+    offset: u64,
     size: usize,
     until: Instant,
     reply: ReplyData,
@@ -65,9 +66,9 @@ impl Usher {
     }
 
     /// Answers a read, or parks it.
-    pub(super) fn read(&self, fh: u64, size: usize, may_wait: bool, reply: ReplyData) {
+    pub(super) fn read(&self, fh: u64, offset: u64, size: usize, may_wait: bool, reply: ReplyData) {
         let mut lot = self.lock();
-        let answer = self.tree.read_stream(fh, size, false);
+        let answer = self.tree.read_stream(fh, offset, size, false);
         // What happens from here on rings the bell, and the usher then finds the read in the lot.
         if let Some(answer) = answer.or((!may_wait).then_some(Err(Refusal::Unsettled))) {
             drop(lot);
@@ -77,6 +78,7 @@ impl Usher {
         let is_first = lot.parked.is_empty();
         lot.parked.push(Parked {
             fh,
+            offset,
             size,
             until: self.next_beat(),
             reply,
@@ -129,7 +131,10 @@ impl Usher {
             let tick = parked.until <= now;
             let concerned = tick || Tree::concerns(ring, parked.fh);
             let answer = concerned
-                .then(|| self.tree.read_stream(parked.fh, parked.size, tick))
+                .then(|| {
+                    self.tree
+                        .read_stream(parked.fh, parked.offset, parked.size, tick)
+                })
                 .flatten();
             match answer {
                 Some(answer) => answers.push((lot.parked.swap_remove(index).reply, answer)),

@@ -222,7 +222,7 @@ impl Inner {
 
     /// The write path.
     pub(super) fn transact(&mut self, command: &Command) -> Result<(), Refusal> {
-        let events = self.table.decide(command, process::now())?;
+        let events = self.decide(command)?;
         if events.is_empty() {
             return Ok(());
         }
@@ -270,22 +270,33 @@ impl Inner {
         Ok(())
     }
 
-    /// Tells a waiter that its turn has come. One that is dying by now, though it cannot die before it was answered, is
-    /// passed over.
+    /// Decides. A waiter that would be granted something and is dying by now, though it cannot die before its read is
+    /// answered, is struck from its line first.
+    fn decide(&mut self, command: &Command) -> Result<Vec<Event>, Refusal> {
+        loop {
+            let events = self.table.decide(command, process::now())?;
+            let doomed = events.iter().find_map(|event| match &event.what {
+                What::Granted { waiter, .. } => {
+                    let pid = self.table.waiter(*waiter)?.pid;
+                    self.processes.is_doomed(pid).then_some(*waiter)
+                }
+                _ => None,
+            });
+            match doomed {
+                Some(waiter) if self.settle(&Command::Leave { waiter }) => {}
+                _ => return Ok(events),
+            }
+        }
+    }
+
+    /// Tells a waiter that its turn has come. If its session is dead and nobody has looked yet, it is passed over by its
+    /// end.
     fn tell(&mut self, waiter: WaiterId) {
-        let Some((name, _)) = self.table.granted(waiter) else {
-            return;
-        };
-        let name = name.clone();
-        // Its session may be dead and nobody have looked: then it is passed over by its end.
-        self.judge_name(&name);
-        let Some((name, _)) = self.table.granted(waiter) else {
-            return;
-        };
-        let pid = self.table.lease(name).map(|lease| lease.pid);
-        if pid.is_some_and(|pid| self.processes.is_doomed(pid)) {
-            self.settle(&Command::Leave { waiter });
-        } else {
+        if let Some((name, _)) = self.table.granted(waiter) {
+            let name = name.clone();
+            self.judge_name(&name);
+        }
+        if self.table.granted(waiter).is_some() {
             self.news.grant(waiter);
         }
     }

@@ -28,6 +28,11 @@ impl Table {
         self.lines.keys()
     }
 
+    /// A waiter that stands in a line.
+    pub fn waiter(&self, waiter: WaiterId) -> Option<&Waiter> {
+        self.lines.get(self.waiting.get(&waiter)?)?.get(&waiter)
+    }
+
     /// The newest waiter, wherever it stands.
     pub fn newest_waiter(&self) -> WaiterId {
         WaiterId(self.next_waiter - 1)

@@ -99,7 +99,7 @@ impl Tree {
     pub(super) fn open_events(&self) -> Handle {
         Handle {
             fh: EVENT_HANDLE + self.news.open(),
-            opened: Opened::Stream,
+            opened: Opened::Text,
         }
     }
 
@@ -113,11 +113,12 @@ impl Tree {
     pub fn read_stream(
         &self,
         fh: u64,
+        offset: u64,
         size: usize,
         tick: bool,
     ) -> Option<Result<Vec<u8>, Refusal>> {
         if fh >= EVENT_HANDLE {
-            let read = self.news.read(fh - EVENT_HANDLE, size).map(Ok);
+            let read = self.news.read(fh - EVENT_HANDLE, offset, size).map(Ok);
             return read.or(tick.then_some(Err(Refusal::Interrupted)));
         }
         let mut waiting = guard(&self.waiting);

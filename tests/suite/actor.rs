@@ -90,6 +90,30 @@ fn perform(request: &Value) -> io::Result<Value> {
                     None => libc::write(fd, at, length) as i64,
                 })
             }
+            "read" => {
+                let mut buffer = vec![0_u8; int(request, "size") as usize];
+                let count = libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) as i64;
+                result(count)?;
+                buffer.truncate(count as usize);
+                Ok(json!(String::from_utf8_lossy(&buffer)))
+            }
+            "claim_until_busy" => {
+                // How many of so many exclusive creates were granted.
+                let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+                let file = path(request, "path");
+                let tries =
+                    (0..int(request, "times")).map(|_| libc::open(file.as_ptr(), flags, 0o644));
+                Ok(json!(tries.filter(|fd| *fd >= 0).count()))
+            }
+            "poll" => {
+                let mut poll = libc::pollfd {
+                    fd,
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
+                let timeout = int(request, "timeout") as i32;
+                result(i64::from(libc::poll(&raw mut poll, 1, timeout)))
+            }
             "pread" => {
                 let mut buffer = vec![0_u8; int(request, "size") as usize];
                 let count = libc::pread(

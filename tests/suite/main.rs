@@ -20,6 +20,8 @@ mod cli;
 mod docs;
 // The same calls on a claim and on tmpfs.
 mod alike;
+// What happens, as it happens.
+mod events;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;
 // What is inside a directory claim.
@@ -38,6 +40,8 @@ mod model;
 mod mount;
 // Second users: the uid rules.
 mod permission;
+// Standing in line for a name.
+mod queue;
 // Processes that die, stop, and come back with the same pid.
 mod race;
 // Names with a leading dot.

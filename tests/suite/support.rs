@@ -409,6 +409,18 @@ impl Actor {
     }
 
     /// Bytes from an offset on, as text.
+    /// read(2): at most 4 KiB of what comes next.
+    pub fn read(&mut self, fd: i64) -> Answer<String> {
+        let text = self.call("read", json!({ "fd": fd, "size": 4096 }))?;
+        Ok(text.as_str().unwrap().to_owned())
+    }
+
+    /// Whether a descriptor is readable by now, or within so many milliseconds.
+    pub fn poll(&mut self, fd: i64, timeout: i32) -> Answer<bool> {
+        let ready = self.call("poll", json!({ "fd": fd, "timeout": timeout }))?;
+        Ok(ready == 1)
+    }
+
     pub fn pread(&mut self, fd: i64, size: usize, offset: i64) -> Answer<String> {
         let text = self.call("pread", json!({ "fd": fd, "size": size, "offset": offset }))?;
         Ok(text.as_str().unwrap().to_owned())

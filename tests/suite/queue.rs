@@ -1,0 +1,454 @@
+//! Standing in line for a name: first come, first served, and nobody between.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use libc::{EACCES, EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ESTALE};
+use libc::{O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY, SIGCONT, SIGSTOP};
+use serde_json::{Value, json};
+
+use crate::support::{Actor, Guard, Mount, text, wait_until};
+
+/// Reads until the end: what was said until then.
+fn to_the_end(actor: &mut Actor, fd: i64) -> Vec<String> {
+    let mut said = Vec::new();
+    loop {
+        let text = actor.read(fd).unwrap();
+        if text.is_empty() {
+            return said;
+        }
+        said.push(text);
+    }
+}
+
+fn stand(actor: &mut Actor, name: &str) -> i64 {
+    actor.open(&format!("queue/{name}"), O_RDONLY).unwrap()
+}
+
+/// The sessions that wait for a name, first come first.
+fn line(mount: &Mount, name: &str) -> Vec<String> {
+    let lines = mount.read("waiters");
+    let records = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let of = records.filter(|record| record["claim"] == name);
+    of.map(|record| record["session"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn holder(mount: &Mount, name: &str) -> Option<String> {
+    let record = mount.record(name)?;
+    Some(record["session"].as_str().unwrap().to_owned())
+}
+
+/// A mount on which `holder` holds x, and actors of further sessions.
+fn held<const N: usize>(sessions: [&str; N]) -> Option<(Mount, Actor, [Actor; N])> {
+    let mount = Mount::new()?;
+    let mut first = mount.actor(Some("holder"));
+    first.claim("x").unwrap();
+    let others = sessions.map(|session| mount.actor(Some(session)));
+    Some((mount, first, others))
+}
+
+#[test]
+fn first_come_first_served() {
+    let Some((mount, mut first, mut waiters)) = held(["a", "b", "c"]) else {
+        return;
+    };
+    let fds = waiters.each_mut().map(|waiter| stand(waiter, "x"));
+    assert_eq!(line(&mount, "x"), ["a", "b", "c"]);
+    assert_eq!(mount.record("x").unwrap()["waiters"], 3);
+    let waiters_of = |actor: &mut Actor| actor.getxattr("claims/x", "user.claimfs.waiters");
+    assert_eq!(waiters_of(&mut first).unwrap(), "3");
+    let before = mount.record("x").unwrap()["token"].as_u64().unwrap();
+    first.unlink("claims/x").unwrap();
+    for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(holder(&mount, "x").unwrap(), name);
+        assert_eq!(first.claim("x"), Err(EEXIST));
+        to_the_end(&mut waiters[index], fds[index]);
+        assert_eq!(
+            waiters[index].read(fds[index]).unwrap(),
+            "",
+            "the end stays the end"
+        );
+        waiters[index].unlink("claims/x").unwrap();
+    }
+    assert!(mount.record("x").is_none());
+    assert_eq!(mount.read("waiters"), "");
+    first.claim("x").unwrap();
+    assert_eq!(mount.record("x").unwrap()["token"], before + 4);
+    assert_eq!(mount.record("x").unwrap().get("waiters"), None);
+}
+
+#[test]
+fn while_it_waits_a_reader_is_told_each_second_who_holds_the_name() {
+    let Some((_mount, mut first, [mut a, mut b])) = held(["a", "b"]) else {
+        return;
+    };
+    // A session of one process is told so first.
+    let note = |session: &str| {
+        format!(
+            "note: session {session} is this command alone, so claims/x will end with it; \
+             set the variable for the whole script, or register that: echo $$ > sessions/{session}\n"
+        )
+    };
+    let (fd, later) = (stand(&mut a, "x"), stand(&mut b, "x"));
+    assert_eq!(a.read(fd).unwrap(), note("a"));
+    assert_eq!(b.read(later).unwrap(), note("b"));
+    let start = Instant::now();
+    let said = a.read(fd).unwrap();
+    assert!(start.elapsed() < Duration::from_millis(1500));
+    assert!(
+        said.starts_with("waiting for x: held by holder for ") && said.ends_with(" s, 0 ahead\n"),
+        "{said}"
+    );
+    assert!(b.read(later).unwrap().ends_with(" s, 1 ahead\n"));
+    first.unlink("claims/x").unwrap();
+    assert_eq!(to_the_end(&mut a, fd), [""; 0]);
+}
+
+#[test]
+fn whatever_frees_the_name_the_next_in_line_has_it_at_once() {
+    type End = fn(&Mount, &mut Actor);
+    let ends: [(&str, End); 7] = [
+        ("rm", |_, first| first.unlink("claims/x").unwrap()),
+        ("mv", |_, first| {
+            first.rename("claims/x", "claims/y", 0).unwrap()
+        }),
+        ("SIGKILL", |_, first| first.kill()),
+        ("rm sessions/ID", |mount, _| {
+            fs::remove_file(mount.path("sessions/holder")).unwrap();
+        }),
+        ("break", |mount, _| {
+            let token = mount.record("x").unwrap()["token"].clone();
+            let command = json!({"break": "x", "token": token});
+            fs::write(mount.path("control"), command.to_string()).unwrap();
+        }),
+        ("ttl", |mount, first| {
+            first
+                .setxattr("claims/x", "user.claimfs.ttl", "50ms", 0)
+                .unwrap();
+            let gone = || holder(mount, "x").is_some_and(|holder| holder == "a");
+            wait_until("the deadline passes", gone);
+        }),
+        ("rename of another onto it, and away", |_, first| {
+            first.claim("z").unwrap();
+            first.rename("claims/z", "claims/x", 0).unwrap();
+            first.unlink("claims/x").unwrap();
+        }),
+    ];
+    for (how, end) in ends {
+        let Some((mount, mut first, [mut a, mut racer])) = held(["a", "racer"]) else {
+            return;
+        };
+        let fd = stand(&mut a, "x");
+        end(&mount, &mut first);
+        assert_eq!(racer.claim("x"), Err(EEXIST), "{how}");
+        assert_eq!(holder(&mount, "x").as_deref(), Some("a"), "{how}");
+        to_the_end(&mut a, fd);
+        let claim = a.open("claims/x", O_RDWR).unwrap();
+        a.write(claim, "mine").unwrap();
+        a.unlink("claims/x").unwrap();
+    }
+}
+
+#[test]
+fn no_racer_comes_between_two_hundred_times() {
+    let Some((mount, mut first, [mut a, mut racer])) = held(["a", "racer"]) else {
+        return;
+    };
+    for round in 0..200 {
+        let fd = stand(&mut a, "x");
+        // It tries as fast as it can while the name changes hands.
+        racer.send("claim_until_busy", json!({"path": "claims/x", "times": 40}));
+        first.unlink("claims/x").unwrap();
+        to_the_end(&mut a, fd);
+        assert_eq!(racer.receive().unwrap(), 0, "round {round}: it was granted");
+        a.close(fd).unwrap();
+        // And back again, by the line too.
+        let back = stand(&mut first, "x");
+        a.unlink("claims/x").unwrap();
+        to_the_end(&mut first, back);
+        first.close(back).unwrap();
+    }
+    assert_eq!(holder(&mount, "x").as_deref(), Some("holder"));
+}
+
+#[test]
+fn a_free_name_is_granted_at_once_and_ones_own_is_ones_own() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut a, mut helper) = (mount.actor(Some("a")), mount.actor(Some("a")));
+    helper.claim("other").unwrap();
+    let fd = stand(&mut a, "x");
+    assert_eq!(holder(&mount, "x").as_deref(), Some("a"));
+    assert_eq!(a.read(fd).unwrap(), "");
+    let again = stand(&mut a, "x");
+    assert_eq!(a.read(again).unwrap(), "");
+    a.close(again).unwrap();
+    a.close(fd).unwrap();
+    assert_eq!(holder(&mount, "x").as_deref(), Some("a"));
+    let token = mount.record("x").unwrap()["token"].clone();
+    let again = stand(&mut helper, "x");
+    assert_eq!(helper.read(again).unwrap(), "");
+    assert_eq!(mount.record("x").unwrap()["token"], token);
+}
+
+#[test]
+fn in_a_terminals_session_one_script_waits_for_the_other() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "set -C; echo > claims/x; timeout 1.2 cat queue/x > /dev/null; echo $?; (sleep 0.3; rm claims/x) & \
+                  timeout 10 cat queue/x > /dev/null; echo $?; wait";
+    assert_eq!(
+        mount.run(&format!("setsid -w sh -c '{script}'")),
+        "124\n0\n"
+    );
+}
+
+#[test]
+fn who_closes_leaves_the_line_at_once() {
+    let Some((mount, mut first, [mut a, mut b, mut c])) = held(["a", "b", "c"]) else {
+        return;
+    };
+    let fd = stand(&mut a, "x");
+    stand(&mut b, "x");
+    let last = stand(&mut c, "x");
+    a.close(fd).unwrap();
+    wait_until("a has left", || line(&mount, "x") == ["b", "c"]);
+    b.kill();
+    wait_until("b has left", || line(&mount, "x") == ["c"]);
+    first.unlink("claims/x").unwrap();
+    to_the_end(&mut c, last);
+}
+
+#[test]
+fn a_grant_that_nobody_came_to_know_of_passes_on() {
+    let Some((mount, mut first, [mut a, mut b])) = held(["a", "b"]) else {
+        return;
+    };
+    let (fd, next) = (stand(&mut a, "x"), stand(&mut b, "x"));
+    first.unlink("claims/x").unwrap();
+    assert_eq!(holder(&mount, "x").as_deref(), Some("a"));
+    a.close(fd).unwrap();
+    to_the_end(&mut b, next);
+    assert_eq!(holder(&mount, "x").as_deref(), Some("b"));
+    assert!(mount.path("sessions/a").exists());
+}
+
+#[test]
+fn who_is_dying_in_its_read_is_passed_over() {
+    let Some((mount, mut first, [mut b])) = held(["b"]) else {
+        return;
+    };
+    let events = fs::File::open(mount.path("events")).unwrap();
+    // Its session lives on without the reader.
+    let mut script = mount.sh("cat queue/x & echo $!; wait; echo gone; read -r line");
+    script
+        .env("CLAIMFS_SESSION", "a")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut script = Guard::spawn(&mut script);
+    let reader: i32 = script.line().parse().unwrap();
+    wait_until("it stands in line", || line(&mount, "x") == ["a"]);
+    let next = stand(&mut b, "x");
+    let parked = || {
+        let stack = fs::read_to_string(format!("/proc/{reader}/wchan"));
+        stack.is_ok_and(|wchan| wchan.contains("fuse") || wchan.contains("request_wait"))
+    };
+    wait_until("its read is parked", parked);
+    assert_eq!(unsafe { libc::kill(reader, libc::SIGKILL) }, 0);
+    first.unlink("claims/x").unwrap();
+    to_the_end(&mut b, next);
+    drop(events);
+    let log = mount.read("metrics");
+    // To the holder and to b, and to nobody else.
+    assert!(log.contains("claimfs_grants_total 2\n"), "{log}");
+}
+
+#[test]
+fn a_waiter_whose_session_is_over_is_passed_over() {
+    let Some((mount, mut first, [mut a, mut b, mut c])) = held(["a", "b", "c"]) else {
+        return;
+    };
+    let (fd, stopped, last) = (stand(&mut a, "x"), stand(&mut b, "x"), stand(&mut c, "x"));
+    fs::remove_file(mount.path("sessions/a")).unwrap();
+    assert_eq!(line(&mount, "x"), ["b", "c"]);
+    let mut answer = a.read(fd);
+    while answer.is_ok() {
+        answer = a.read(fd);
+    }
+    assert_eq!(answer, Err(ESTALE));
+    // A stopped process is alive: it keeps its turn.
+    b.signal(SIGSTOP);
+    first.unlink("claims/x").unwrap();
+    assert_eq!(holder(&mount, "x").as_deref(), Some("b"));
+    b.signal(SIGCONT);
+    to_the_end(&mut b, stopped);
+    b.kill();
+    to_the_end(&mut c, last);
+}
+
+#[test]
+fn a_reader_in_a_shell_ends_within_a_second_of_its_signal() {
+    let Some((mount, _first, [])) = held([]) else {
+        return;
+    };
+    for signal in ["TERM", "INT", "HUP", "KILL"] {
+        let start = Instant::now();
+        let out = mount.run(&format!(
+            "timeout -s {signal} 0.2 cat queue/x > /dev/null; echo $?"
+        ));
+        let code = if signal == "KILL" { "137\n" } else { "124\n" };
+        assert_eq!(out, code);
+        assert!(
+            start.elapsed() < Duration::from_millis(1900),
+            "{signal}: {:?}",
+            start.elapsed()
+        );
+    }
+    assert_eq!(mount.read("waiters"), "");
+}
+
+#[test]
+fn programs_poll_and_are_interrupted_at_once() {
+    let Some((mount, mut first, [mut a])) = held(["a"]) else {
+        return;
+    };
+    let fd = stand(&mut a, "x");
+    assert!(a.poll(fd, 0).unwrap(), "there is a note to read");
+    a.read(fd).unwrap();
+    assert!(!a.poll(fd, 0).unwrap());
+    a.send("poll", json!({"fd": fd, "timeout": 20_000}));
+    first.unlink("claims/x").unwrap();
+    let start = Instant::now();
+    assert_eq!(a.receive().unwrap(), 1);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(a.read(fd).unwrap(), "");
+    assert!(a.poll(fd, 0).unwrap(), "the end is readable");
+
+    let wait = "import os, select, sys\nfd = os.open('queue/x', os.O_RDONLY)\nos.read(fd, 999)\nprint('waits', flush=True)\n\
+                poller = select.epoll()\npoller.register(fd, select.EPOLLIN)\nprint(poller.poll(20))";
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", wait])
+        .current_dir(&mount.dir)
+        .stdout(Stdio::piped());
+    python.env("CLAIMFS_SESSION", "python");
+    let mut python = Guard::spawn(&mut python);
+    assert_eq!(python.line(), "waits");
+    let wchan = format!("/proc/{}/wchan", python.0.id());
+    wait_until("it polls", || {
+        fs::read_to_string(&wchan).is_ok_and(|wchan| wchan.contains("poll"))
+    });
+    let start = Instant::now();
+    unsafe { libc::kill(python.0.id() as i32, libc::SIGINT) };
+    python.0.wait().unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(700),
+        "{:?}",
+        start.elapsed()
+    );
+    wait_until("it has left", || mount.read("waiters").is_empty());
+}
+
+#[test]
+fn without_waiting_it_is_eagain() {
+    let Some((_mount, mut first, [mut a])) = held(["a"]) else {
+        return;
+    };
+    let fd = a.open("queue/x", O_RDONLY | O_NONBLOCK).unwrap();
+    a.read(fd).unwrap();
+    assert_eq!(a.read(fd), Err(EAGAIN));
+    first.unlink("claims/x").unwrap();
+    assert_eq!(a.read(fd).unwrap(), "");
+}
+
+#[test]
+fn queue_lists_nothing_and_has_a_file_for_every_name() {
+    let Some((mount, _first, [mut a])) = held(["a"]) else {
+        return;
+    };
+    assert_eq!(mount.run("ls -a queue"), ".\n..\n");
+    assert_eq!(
+        mount.run("grep -r nothing queue claims/..//queue; echo $?"),
+        "1\n"
+    );
+    let stat = a.stat("queue/any name").unwrap();
+    assert_eq!(
+        (stat["mode"].clone(), stat["size"].clone()),
+        (json!(libc::S_IFREG | 0o444), json!(0))
+    );
+    assert_eq!(a.stat("queue/.x"), Err(ENOENT));
+    assert_eq!(a.open("queue/x", O_WRONLY), Err(EACCES));
+    assert_eq!(a.open("queue/x", O_RDWR), Err(EACCES));
+    assert_eq!(a.open("queue/x", O_RDONLY | O_CREAT | O_EXCL), Err(EEXIST));
+    assert_eq!(a.unlink("queue/x"), Err(libc::EPERM));
+    assert_eq!(a.rename("claims/x", "queue/x", 0), Err(libc::EPERM));
+    assert_eq!(mount.read("waiters"), "", "looking joins nobody");
+    let mut bad = mount.actor(Some("a/b"));
+    assert_eq!(bad.open("queue/x", O_RDONLY), Err(EINVAL));
+}
+
+#[test]
+fn a_lease_that_is_handed_over_keeps_its_line() {
+    let Some((mount, mut first, [mut a, mut b])) = held(["a", "b"]) else {
+        return;
+    };
+    b.claim("own").unwrap();
+    let fd = stand(&mut a, "x");
+    fs::write(mount.path("control"), "{}").unwrap_err();
+    let control = first.open("control", O_WRONLY).unwrap();
+    first
+        .write(control, "{\"give\":\"x\",\"to\":\"b\"}")
+        .unwrap();
+    assert_eq!(line(&mount, "x"), ["a"]);
+    assert_eq!(first.unlink("claims/x"), Err(EBUSY));
+    b.unlink("claims/x").unwrap();
+    to_the_end(&mut a, fd);
+}
+
+#[test]
+fn a_thousand_wait_and_each_gets_it_once_in_order() {
+    let Some((mount, mut first, [])) = held([]) else {
+        return;
+    };
+    // One process with a thousand descriptors, whose session holds nothing when it opens them.
+    let script = r#"
+import os, resource, select
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+fds = [os.open('queue/x', os.O_RDONLY) for _ in range(1000)]
+for fd in fds:
+    os.read(fd, 999)
+poller = select.epoll()
+for fd in fds:
+    poller.register(fd, select.EPOLLIN)
+print('waits', flush=True)
+input()
+order = []
+while len(order) < 1000:
+    ready = [fd for fd, _ in poller.poll()]
+    assert len(ready) == 1, ready
+    assert os.read(ready[0], 999) == b''
+    order.append(ready[0])
+    poller.unregister(ready[0])
+    os.close(ready[0])
+    os.remove('claims/x')
+assert order == fds
+print('done')
+"#;
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", script])
+        .current_dir(&mount.dir)
+        .env("CLAIMFS_SESSION", "many");
+    let mut python = Guard::spawn(python.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    assert_eq!(python.line(), "waits");
+    assert_eq!(mount.read("waiters").lines().count(), 1000);
+    assert_eq!(mount.record("x").unwrap()["waiters"], 1000);
+    std::io::Write::write_all(python.0.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    first.unlink("claims/x").unwrap();
+    assert_eq!(python.line(), "done");
+    assert!(mount.record("x").is_none());
+    let (_, out, _) = text(&mount.claimfs(&["ls"]).output().unwrap());
+    assert_eq!(out, "");
+}
