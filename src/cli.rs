@@ -5,15 +5,22 @@
 #![allow(clippy::doc_markdown)]
 
 mod break_;
+mod child;
 mod claim;
 mod completions;
+mod enter;
+mod events;
+mod give;
+mod line;
 mod ls;
 mod mount;
 mod release;
+mod run;
 mod session;
 mod show;
 mod tool;
 mod umount;
+mod wait;
 mod whoami;
 
 use std::ffi::OsString;
@@ -107,6 +114,14 @@ enum Verb {
     Release(release::Arguments),
     /// Free a name whose holder lives but is gone in spirit: its user or root
     Break(break_::Arguments),
+    /// Hand a name to another live session
+    Give(give::Arguments),
+    /// Wait until nobody holds a name, without taking it
+    Wait(wait::Arguments),
+    /// Hold a name for as long as a command runs
+    Run(run::Arguments),
+    /// Print what happens, as it happens
+    Events(events::Arguments),
     /// List who holds what
     Ls(ls::Arguments),
     /// Show who holds a name
@@ -116,6 +131,9 @@ enum Verb {
     /// Run a command as a session, list sessions, end one
     #[command(subcommand)]
     Session(session::Verb),
+    /// Join a session and become a command
+    #[command(hide = true)]
+    Enter(enter::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -130,6 +148,11 @@ pub fn main() -> ExitCode {
         Verb::Claim(arguments) => arguments.run(mount),
         Verb::Release(arguments) => arguments.run(mount),
         Verb::Break(arguments) => arguments.run(mount),
+        Verb::Give(arguments) => arguments.run(mount),
+        Verb::Wait(arguments) => arguments.run(mount),
+        Verb::Run(arguments) => arguments.run(mount),
+        Verb::Events(arguments) => arguments.run(mount),
+        Verb::Enter(arguments) => arguments.run(mount),
         Verb::Ls(arguments) => arguments.run(mount),
         Verb::Show(arguments) => arguments.run(mount),
         Verb::Whoami(arguments) => arguments.run(mount),

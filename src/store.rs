@@ -422,13 +422,18 @@ impl Store {
 
     /// Hands a claim that one holds to another live session.
     pub fn give(&self, caller: Caller, name: &Name, to: &SessionId) -> Result<(), Refusal> {
+        let ino = self.look(name, |lease, _| lease.ino);
+        self.give_inode(caller, ino.ok_or(Refusal::NotFound)?, to)
+    }
+
+    /// Hands all names of an inode that one holds to another live session.
+    pub fn give_inode(&self, caller: Caller, ino: Ino, to: &SessionId) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        inner.judge_name(name);
+        inner.judge_inode(ino);
         inner.judge_id(to);
         let by = &inner.member(&walk)?;
-        let lease = inner.table.lease(name).ok_or(Refusal::NotFound)?;
-        let (ino, to) = (lease.ino, to.clone());
+        let to = to.clone();
         inner.transact(&Command::Give { ino, to, by })
     }
 

@@ -95,6 +95,9 @@ pub const MANUAL: &str = include_str!("manual.txt");
 /// The extended attribute that breaks a lease when it is set to its token.
 const BREAK: &str = "user.claimfs.break";
 
+/// The extended attribute that hands a lease to the session that it is set to.
+const SESSION: &str = "user.claimfs.session";
+
 /// The extended attribute that gives a lease a deadline, and takes it back when it is removed.
 const TTL: &str = "user.claimfs.ttl";
 
@@ -608,7 +611,8 @@ impl Tree {
     }
 
     /// Sets an extended attribute of the holder's own, or removes it; `user.claimfs.break`, set to the lease's token, takes the
-    /// name from its holder; `user.claimfs.ttl` is its deadline. EOPNOTSUPP outside `user.`.
+    /// name from its holder; `user.claimfs.ttl` is its deadline,
+    /// and `user.claimfs.session` its holder. EOPNOTSUPP outside `user.`.
     pub fn set_tag(
         &self,
         caller: Caller,
@@ -642,6 +646,10 @@ impl Tree {
                 None => None,
             };
             return self.store.limit_inode(caller, Ino(ino), ttl);
+        }
+        if name == SESSION {
+            let to = SessionId::new(value.ok_or(Refusal::NotPermitted)?)?;
+            return self.store.give_inode(caller, Ino(ino), &to);
         }
         let change = Change::Tag {
             name: String::from(name),

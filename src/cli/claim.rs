@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::line::{self, Patience};
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 use crate::lease::{Name, SessionId};
@@ -27,6 +28,9 @@ pub struct Arguments {
     /// Free it after this time [such as 30s or 1h] unless you renew it: 'touch' it, or write to it
     #[arg(long, value_name = "TIME")]
     ttl: Option<String>,
+    /// Stand in line if another holds it, for no longer than TIME [such as 30s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    wait: Option<String>,
     /// Print the lease's record as JSON, whoever holds it
     #[arg(long)]
     json: bool,
@@ -36,39 +40,44 @@ impl Arguments {
     pub fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
+        let patience = Patience::of(self.wait.as_deref())?;
         if let Some(id) = &self.session {
             return Err(self.speak_for(&tool::session_id(id)?.as_str().into(), mount));
         }
         let mount = Mount::find(mount)?;
         let me = own_session(&mount)?;
-        let path = mount.path(&["claims", name.as_str()]);
+        let until = patience.end();
         for _ in 0..ATTEMPTS {
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(_) => {
-                    limit(&mount, &name, ttl)?;
-                    let record = mount.lease(&name)?;
-                    return Ok(self.taken(&name, record.as_ref(), "taken"));
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(refused(&name, &error)),
+            if line::create(&mount, &name)? {
+                limit(&mount, &name, ttl)?;
+                let record = mount.lease(&name)?;
+                return Ok(self.taken(&name, record.as_ref(), "taken"));
             }
             // Free again since: another try.
             let Some(record) = mount.lease(&name)? else {
                 continue;
             };
-            if record["session"] != me["session"] {
-                return Ok(self.held(&record, &tool::held_by(&name, &record)));
-            }
             // Also where this very script is registered in it: the others that share it are not.
             let shared = SessionId::new(me["session"].as_str().unwrap_or_default().as_bytes());
-            if me["rule"] == "posix" || shared.is_ok_and(|id| id.posix_uid().is_some()) {
-                let text = format!(
-                    "claims/{name}: held by your own terminal session (pid {}, {}), whose scripts all share it; \
-                     give them sessions of their own with 'claimfs session run' or $CLAIMFS_SESSION",
-                    tool::field(&record, "pid"),
-                    tool::field(&record, "command"),
-                );
-                return Ok(self.held(&record, &text));
+            let shared = me["rule"] == "posix" || shared.is_ok_and(|id| id.posix_uid().is_some());
+            let own = record["session"] == me["session"];
+            if !own || shared {
+                if patience == Patience::None {
+                    let text = if own {
+                        shares(&name, &record)
+                    } else {
+                        tool::held_by(&name, &record)
+                    };
+                    return Ok(self.held(&record, &text));
+                }
+                if !line::stand(&mount, &name, until)? {
+                    let record = mount.lease(&name)?.unwrap_or(record);
+                    let text = format!("{}; waited in vain", tool::held_by(&name, &record));
+                    return Ok(self.held(&record, &text));
+                }
+                limit(&mount, &name, ttl)?;
+                let record = mount.lease(&name)?;
+                return Ok(self.taken(&name, record.as_ref(), "taken"));
             }
             limit(&mount, &name, ttl)?;
             let record = mount.lease(&name)?.unwrap_or(record);
@@ -92,6 +101,13 @@ impl Arguments {
         again.arg("claim");
         if self.json {
             again.arg("--json");
+        }
+        if let Some(wait) = &self.wait {
+            again.arg(if wait.is_empty() {
+                String::from("--wait")
+            } else {
+                format!("--wait={wait}")
+            });
         }
         if let Some(ttl) = &self.ttl {
             again.arg("--ttl").arg(ttl);
@@ -125,6 +141,16 @@ impl Arguments {
         tool::complain(text);
         Exit::Held
     }
+}
+
+/// The sentence for a name that another script of one's own terminal holds.
+fn shares(name: &Name, record: &Value) -> String {
+    format!(
+        "claims/{name}: held by your own terminal session (pid {}, {}), whose scripts all share it; \
+         give them sessions of their own with 'claimfs session run' or $CLAIMFS_SESSION",
+        tool::field(record, "pid"),
+        tool::field(record, "command"),
+    )
 }
 
 /// Gives the claim that was taken its deadline.
@@ -179,16 +205,4 @@ fn own_session(mount: &Mount) -> Result<Value, Failure> {
         ))
     })?;
     mount.whoami()
-}
-
-fn refused(name: &Name, error: &io::Error) -> Failure {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => Failure::held(format!(
-            "claims/{name}: your session id belongs to another user, or to another sandbox; see 'claimfs whoami'"
-        )),
-        Some(libc::ENOSPC) => Failure::unavailable(format!(
-            "claims/{name}: no room for another lease; release some, or mount with a larger --max-leases"
-        )),
-        _ => Failure::unavailable(format!("claims/{name}: {error}")),
-    }
 }

@@ -3,16 +3,14 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{self, Child, Command, ExitStatus};
+use std::process;
 use std::time::SystemTime;
 
 use serde_json::Value;
 
 use super::tool::{self, Mount};
-use super::{Exit, Failure};
-use crate::process::{Signals, signal};
+use super::{Exit, Failure, child};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
@@ -62,16 +60,6 @@ impl Verb {
     }
 }
 
-/// The signals that are passed on to the child. A terminal sends its own to both.
-const PASSED_ON: [i32; 6] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-];
-
 impl Run {
     fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
@@ -83,33 +71,16 @@ impl Run {
             }
             None => Self::register_anew(&mount)?,
         };
-        let [program, arguments @ ..] = self.command.as_slice() else {
-            return Err(Failure::usage("no command to run"));
-        };
-        let mut kept = PASSED_ON.to_vec();
-        kept.push(libc::SIGCHLD);
-        let signals = Signals::keep(&kept);
-        let mut command = Command::new(program);
-        command.args(arguments).env("CLAIMFS_SESSION", &id);
-        signals.unkept_in(&mut command);
-        let child = command.spawn();
-        let mut child = child.map_err(|error| {
-            let code = if error.kind() == io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
-            Failure {
-                exit: Exit::Child(code),
-                text: format!("{}: {error}", program.display()),
-            }
-        })?;
-        let status = supervise(&mut child, &signals)
-            .map_err(|error| Failure::unavailable(error.to_string()))?;
-        Ok(Exit::Child(code(status)))
+        let signals = child::keep_signals();
+        let mut command = child::command(&self.command)?;
+        command.env("CLAIMFS_SESSION", &id);
+        let mut child = child::spawn(&mut command, &signals)?;
+        let status = child::supervise(&mut child, &signals, |_| {})?;
+        Ok(Exit::Child(child::code(status)))
     }
 
-    fn register_anew(mount: &Mount) -> Result<String, Failure> {
+    /// Registers this process as a session that no live one is.
+    pub(super) fn register_anew(mount: &Mount) -> Result<String, Failure> {
         let pid = process::id();
         for count in 0_u32.. {
             let id = if count == 0 {
@@ -144,7 +115,7 @@ impl Run {
 }
 
 /// Registers this process as a root of a session.
-fn register(mount: &Mount, id: &str, new: bool) -> io::Result<()> {
+pub(super) fn register(mount: &Mount, id: &str, new: bool) -> io::Result<()> {
     let path = mount.path(&["sessions", id]);
     let mut file = OpenOptions::new()
         .write(true)
@@ -153,31 +124,6 @@ fn register(mount: &Mount, id: &str, new: bool) -> io::Result<()> {
         .create_new(new)
         .open(path)?;
     write!(file, "{}", process::id())
-}
-
-/// Waits for the child, and passes signals on to it until then.
-fn supervise(child: &mut Child, signals: &Signals) -> io::Result<ExitStatus> {
-    loop {
-        match signals.wait() {
-            libc::SIGCHLD => {
-                if let Some(status) = child.try_wait()? {
-                    return Ok(status);
-                }
-            }
-            // Not waited for yet, so its pid is still its own.
-            other => _ = signal(child.id(), other),
-        }
-    }
-}
-
-/// A child's end as a shell tells it: its exit code, or 128 and the signal.
-fn code(status: ExitStatus) -> u8 {
-    let signal = status.signal().map(|signal| 128 + signal);
-    status
-        .code()
-        .or(signal)
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(255)
 }
 
 impl Ls {

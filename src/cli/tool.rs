@@ -116,6 +116,15 @@ impl Mount {
             .collect())
     }
 
+    /// Everybody who stands in a line.
+    pub fn waiters(&self) -> Result<Vec<Value>, Failure> {
+        let text = self.read(&["waiters"])?;
+        let records = text.lines();
+        Ok(records
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
+    }
+
     /// The record of one lease.
     pub fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
         Ok(self
@@ -195,25 +204,31 @@ pub fn held_by(name: &Name, record: &Value) -> String {
     )
 }
 
-/// Rows under a heading, each column as wide as its widest cell; no heading for programs.
+/// Prints rows under a heading; nothing at all where there are none and nobody watches.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) {
+    if io::stdout().is_terminal() || !rows.is_empty() {
+        for line in aligned(heading, rows) {
+            say(&line);
+        }
+    }
+}
+
+/// Rows under a heading, each column as wide as its widest cell.
+pub fn aligned(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
-    let shown = io::stdout().is_terminal() || !rows.is_empty();
-    let lines: Vec<&Vec<String>> = shown.then_some(&heading).into_iter().chain(rows).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
     let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        let cells = lines.iter().map(|line| line[column].chars().count());
+        cells.max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..heading.len()).map(width).collect();
-    for line in lines {
+    let pad = |line: &&Vec<String>| {
         let mut text = String::new();
         for (cell, width) in line.iter().zip(&widths) {
             text.push_str(cell);
             text.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
         }
-        say(text.trim_end());
-    }
+        text.trim_end().to_owned()
+    };
+    lines.iter().map(pad).collect()
 }

@@ -14,7 +14,7 @@ use crate::support::{Guard, Mount, wait_until};
 /// The lines that there are by now.
 fn lines(events: &mut File) -> Vec<Value> {
     let mut text = String::new();
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     loop {
         match events.read(&mut buffer) {
             Ok(count) => text.push_str(std::str::from_utf8(&buffer[..count]).unwrap()),

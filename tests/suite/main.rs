@@ -16,6 +16,8 @@ mod actor;
 mod breaking;
 // The command line.
 mod cli;
+// `claimfs run`, and the other verbs that wait and watch.
+mod command;
 // Every command and every promise that the documentation prints.
 mod docs;
 // The same calls on a claim and on tmpfs.

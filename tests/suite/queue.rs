@@ -114,7 +114,7 @@ fn whatever_frees_the_name_the_next_in_line_has_it_at_once() {
     let ends: [(&str, End); 7] = [
         ("rm", |_, first| first.unlink("claims/x").unwrap()),
         ("mv", |_, first| {
-            first.rename("claims/x", "claims/y", 0).unwrap()
+            first.rename("claims/x", "claims/y", 0).unwrap();
         }),
         ("SIGKILL", |_, first| first.kill()),
         ("rm sessions/ID", |mount, _| {
@@ -413,7 +413,7 @@ fn a_thousand_wait_and_each_gets_it_once_in_order() {
         return;
     };
     // One process with a thousand descriptors, whose session holds nothing when it opens them.
-    let script = r#"
+    let script = r"
 import os, resource, select
 resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 fds = [os.open('queue/x', os.O_RDONLY) for _ in range(1000)]
@@ -435,7 +435,7 @@ while len(order) < 1000:
     os.remove('claims/x')
 assert order == fds
 print('done')
-"#;
+";
     let mut python = Command::new("python3");
     python
         .args(["-c", script])

@@ -1,0 +1,29 @@
+//! `claimfs enter SESSION -- CMD`, which `claimfs run` starts: not for people.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use super::tool::Mount;
+use super::{Exit, Failure, child, session};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The session
+    id: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+impl Arguments {
+    /// Makes this process a root of the session, and then the command.
+    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let mount = Mount::find(mount)?;
+        session::register(&mount, &self.id, false)
+            .map_err(|error| Failure::unavailable(format!("sessions/{}: {error}", self.id)))?;
+        let mut command = child::command(&self.command)?;
+        let error = command.exec();
+        Err(child::unstarted(&command, &error))
+    }
+}

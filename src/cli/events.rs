@@ -1,0 +1,82 @@
+//! `claimfs events`
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::tool::{self, Mount};
+use super::{Exit, Failure};
+use crate::lease::printable;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Go on; without it, this ends with the first thing that happens
+    #[arg(short, long)]
+    follow: bool,
+    /// Print the events as JSON, as the file events has them
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let mount = Mount::find(mount)?;
+        let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
+        let events = File::open(mount.path(&["events"])).map_err(failed)?;
+        for line in BufReader::new(events).lines() {
+            let line = line.map_err(failed)?;
+            let text = if self.json { line } else { sentence(&line) };
+            // Whoever reads this may wait for each line, and may have gone away.
+            let mut out = io::stdout().lock();
+            if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() || !self.follow {
+                break;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// An event for people: when, what, which claim, whose, and what else there is to say.
+fn sentence(line: &str) -> String {
+    let Ok(event) = serde_json::from_str::<Value>(line) else {
+        return printable(line);
+    };
+    if let Some(missed) = event["missed"].as_u64() {
+        return format!("({missed} events missed)");
+    }
+    let field = |key| tool::field(&event, key);
+    let mut more = Vec::new();
+    for (key, label) in [
+        ("token", "token"),
+        ("pid", "pid"),
+        ("command", ""),
+        ("from", "from"),
+        ("why", ""),
+    ] {
+        if event.get(key).is_some() {
+            more.push(format!("{label} {}", field(key)).trim().to_owned());
+        }
+    }
+    let by = &event["by"];
+    if by.is_object() {
+        let who = (tool::field(by, "uid"), tool::field(by, "pid"));
+        more.push(format!("by uid {}, pid {}", who.0, who.1));
+    }
+    let at = field("at");
+    let time = at.get(11..23).unwrap_or(&at);
+    let claim = if event.get("claim").is_some() {
+        field("claim")
+    } else {
+        String::from("-")
+    };
+    format!(
+        "{time}  {:<15}  {claim}  {}  {}",
+        field("event"),
+        field("session"),
+        more.join(", ")
+    )
+    .trim_end()
+    .to_owned()
+}

@@ -1,0 +1,49 @@
+//! `claimfs give NAME SESSION`
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::tool::{self, Mount};
+use super::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The name to hand over
+    name: String,
+    /// The live session to hand it to
+    session: String,
+}
+
+impl Arguments {
+    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let name = tool::claim_name(&self.name)?;
+        let id = tool::session_id(&self.session)?;
+        let mount = Mount::find(mount)?;
+        let Some(record) = mount.lease(&name)? else {
+            return Err(Failure::held(format!(
+                "claims/{name}: free; there is nothing to hand over"
+            )));
+        };
+        let command = json!({ "give": name.as_str(), "to": id.as_str() });
+        let given = mount.control(&command);
+        match given.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(()) => {
+                let record = mount.lease(&name)?.unwrap_or_default();
+                let token = tool::field(&record, "token");
+                tool::say(&format!(
+                    "claims/{name}: handed to session {id}, token {token}"
+                ));
+                Ok(Exit::Done)
+            }
+            Err((Some(libc::EBUSY), _)) => Err(Failure::held(tool::held_by(&name, &record))),
+            Err((Some(libc::ENOENT), _)) => Err(Failure::held(format!(
+                "claims/{name}: no live session {id} to hand it to; see 'claimfs session ls'"
+            ))),
+            Err((Some(libc::EPERM), _)) => Err(Failure::held(format!(
+                "claims/{name}: session {id} is another user's, or outside your sandbox; see 'claimfs session ls'"
+            ))),
+            Err((_, error)) => Err(Failure::unavailable(format!("control: {error}"))),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `claimfs run NAME -- CMD`
+//!
+//! The lease belongs to a session of its own, whose roots are this process and CMD: it ends when both have. So a `kill -9`
+//! of this process does not free what CMD still uses.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{self, Child};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::line::{self, Patience};
+use super::tool::{self, Mount};
+use super::{Exit, Failure, child, session};
+use crate::lease::Name;
+use crate::process::signal;
+
+/// How long CMD has to end once it was told that its lease is lost.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often a name that is freed and taken again meanwhile is tried.
+const ATTEMPTS: usize = 100;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnLoss {
+    /// SIGTERM, and SIGKILL 5 s later
+    Term,
+    /// SIGKILL at once
+    Kill,
+    /// Nothing
+    Ignore,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The name to hold while the command runs
+    name: String,
+    /// Stand in line if another holds it, for no longer than TIME [such as 30s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    wait: Option<String>,
+    /// What becomes of the command if the lease is lost meanwhile
+    #[arg(long, value_name = "WHAT", default_value = "term")]
+    on_loss: OnLoss,
+    /// The exit code if another holds the name
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = 1)]
+    conflict_exit_code: u8,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
+}
+
+impl Arguments {
+    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let name = tool::claim_name(&self.name)?;
+        let patience = Patience::of(self.wait.as_deref())?;
+        let mount = Mount::find(mount)?;
+        let events = File::open(mount.path(&["events"]))
+            .map_err(|error| Failure::unavailable(format!("events: {error}")))?;
+        let id = session::Run::register_anew(&mount)?;
+        if let Some(record) = take(&mount, &name, patience)? {
+            tool::complain(&tool::held_by(&name, &record));
+            return Ok(Exit::Child(self.conflict_exit_code));
+        }
+        // From here on they are CMD's, and in every thread.
+        let signals = child::keep_signals();
+        let record = mount.lease(&name)?.unwrap_or_default();
+        if record["session"] != id.as_str() {
+            return Err(Failure::held(format!(
+                "claims/{name}: lost as soon as it was taken"
+            )));
+        }
+        let token = tool::field(&record, "token");
+
+        let mut command = child::command(&self.entering(&mount, &id)?)?;
+        command
+            .env("CLAIMFS_SESSION", &id)
+            .env("CLAIMFS_CLAIM", name.as_str())
+            .env("CLAIMFS_TOKEN", &token);
+        let mut running = child::spawn(&mut command, &signals)?;
+        let lost = Arc::new(AtomicBool::new(false));
+        if self.on_loss != OnLoss::Ignore {
+            let (name, token, lost) = (name.clone(), record["token"].clone(), Arc::clone(&lost));
+            thread::spawn(move || watch(events, &name, &token, &lost));
+        }
+        let mut told = false;
+        let ended = child::supervise(&mut running, &signals, |running| {
+            if lost.load(SeqCst) {
+                self.lose(running, &name, &mut told);
+            }
+        })?;
+        // Released, rather than reaped a moment later. What is not ours any more refuses.
+        _ = fs::remove_file(mount.path(&["claims", name.as_str()]));
+        Ok(Exit::Child(child::code(ended)))
+    }
+
+    /// The command, run by a process that makes itself a root of the session first.
+    fn entering(&self, mount: &Mount, id: &str) -> Result<Vec<OsString>, Failure> {
+        let mut words = vec![super::program()?];
+        words.extend(["enter", "--mount"].map(OsString::from));
+        words.push(mount.path(&[]).into_os_string());
+        words.extend([id, "--"].map(OsString::from));
+        words.extend(self.command.iter().cloned());
+        Ok(words)
+    }
+
+    /// The lease is lost: first told so, then, the next time, made to end.
+    fn lose(&self, running: &Child, name: &Name, told: &mut bool) {
+        if *told || self.on_loss == OnLoss::Kill {
+            tool::complain(&format!("claims/{name}: lost; the command gets SIGKILL"));
+            _ = signal(running.id(), libc::SIGKILL);
+            return;
+        }
+        *told = true;
+        tool::complain(&format!(
+            "claims/{name}: lost; the command gets SIGTERM, and SIGKILL in {} s",
+            GRACE.as_secs()
+        ));
+        _ = signal(running.id(), libc::SIGTERM);
+        thread::spawn(|| {
+            thread::sleep(GRACE);
+            _ = signal(process::id(), child::NUDGE);
+        });
+    }
+}
+
+/// Takes the name, by standing in line if need be. `None` if it is ours, else the record of who has it.
+fn take(mount: &Mount, name: &Name, patience: Patience) -> Result<Option<Value>, Failure> {
+    let until = patience.end();
+    for _ in 0..ATTEMPTS {
+        if line::create(mount, name)? {
+            return Ok(None);
+        }
+        if patience != Patience::None {
+            if line::stand(mount, name, until)? {
+                return Ok(None);
+            }
+            return Ok(Some(mount.lease(name)?.unwrap_or_default()));
+        }
+        if let Some(record) = mount.lease(name)? {
+            return Ok(Some(record));
+        }
+    }
+    Err(Failure::held(format!(
+        "claims/{name}: taken and freed by others all the time; try again with --wait"
+    )))
+}
+
+/// Reads what happens until the lease is lost, and says so. That the mount is gone proves nothing: held.
+fn watch(events: File, name: &Name, token: &Value, lost: &AtomicBool) {
+    for line in BufReader::new(events).lines() {
+        let Ok(line) = line else { return };
+        let Ok(event) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        let ours = event["claim"] == name.as_str()
+            && match event["event"].as_str() {
+                Some("reaped" | "expired" | "broken") => event["token"] == *token,
+                Some("handed") => event["was_token"] == *token,
+                _ => false,
+            };
+        if ours {
+            lost.store(true, SeqCst);
+            _ = signal(process::id(), child::NUDGE);
+            return;
+        }
+    }
+}
