@@ -11,6 +11,7 @@ mod completions;
 mod enter;
 mod events;
 mod give;
+mod herald;
 mod line;
 mod ls;
 mod mount;
@@ -134,6 +135,9 @@ enum Verb {
     /// Join a session and become a command
     #[command(hide = true)]
     Enter(enter::Arguments),
+    /// Tell watchers of what has gone
+    #[command(hide = true)]
+    Herald(herald::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -153,6 +157,7 @@ pub fn main() -> ExitCode {
         Verb::Run(arguments) => arguments.run(mount),
         Verb::Events(arguments) => arguments.run(mount),
         Verb::Enter(arguments) => arguments.run(mount),
+        Verb::Herald(arguments) => arguments.run(),
         Verb::Ls(arguments) => arguments.run(mount),
         Verb::Show(arguments) => arguments.run(mount),
         Verb::Whoami(arguments) => arguments.run(mount),

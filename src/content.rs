@@ -67,6 +67,11 @@ impl Content {
         }
     }
 
+    /// How large the body may become, in bytes.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
     /// The bytes as written.
     pub fn body(&self) -> &[u8] {
         &self.body
@@ -275,6 +280,13 @@ impl Entries {
             .by_cookie
             .range((Bound::Excluded(cookie), Bound::Unbounded));
         rest.map(|(cookie, (label, ino))| (*cookie, label, *ino))
+    }
+
+    /// Gives the inodes behind the names other numbers.
+    pub fn renumber(&mut self, number: impl Fn(Ino) -> Ino) {
+        for (_, ino) in self.by_cookie.values_mut() {
+            *ino = number(*ino);
+        }
     }
 
     /// Adds a name that is not there.

@@ -36,7 +36,6 @@ use self::convert::{
 use self::errno::{errno, errno_name};
 use self::lot::Usher;
 use self::permit::{EXECUTE, READ, WRITE, owns, wants};
-use crate::content::BODY_MAX;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
 use crate::tree::{Attr, Tree};
 
@@ -140,6 +139,9 @@ impl ClaimFs {
         directory: bool,
     ) -> Result<(), Errno> {
         let caller = caller(request);
+        if self.tree.is_herald(caller.task) {
+            return self.look(|| self.tree.remove_ghost(parent.0, name.as_bytes()));
+        }
         self.run(|| {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             self.permit_removal(caller, parent, name)?;
@@ -175,8 +177,18 @@ impl Filesystem for ClaimFs {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.look(|| self.tree.lookup(parent.0, name.as_bytes())) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = name.as_bytes();
+        let found = if self.tree.is_herald(request.pid()) {
+            self.look(|| self.tree.ghost(parent.0, name))
+        } else {
+            self.look(|| {
+                // The kernel asks nobody whether a caller may search a directory of ours.
+                self.permit(caller(request), parent, EXECUTE)?;
+                self.tree.lookup(parent.0, name)
+            })
+        };
+        match found {
             Ok(attr) => reply.entry(ttl(&attr), &file_attr(&attr), Generation(0)),
             Err(errno) => reply.error(errno),
         }
@@ -705,7 +717,7 @@ impl Filesystem for ClaimFs {
                     self.tree
                         .set_attr(caller(request), ino.0, Some(end), attributes)
                 }
-                libc::FALLOC_FL_KEEP_SIZE if end > BODY_MAX as u64 => Err(Refusal::TooLarge),
+                libc::FALLOC_FL_KEEP_SIZE if end > self.tree.room(ino.0)? => Err(Refusal::TooLarge),
                 0 | libc::FALLOC_FL_KEEP_SIZE => Ok(attr),
                 _ => Err(Refusal::Unsupported),
             }

@@ -58,6 +58,7 @@
 pub mod cli;
 pub mod content;
 pub mod fs;
+pub mod herald;
 pub mod identity;
 pub mod keeper;
 pub mod lease;

@@ -15,6 +15,7 @@ use std::{env, panic, process, thread};
 use fuser::{Session, SessionACL};
 
 use crate::fs::ClaimFs;
+use crate::herald::Herald;
 use crate::keeper;
 use crate::metrics::Metrics;
 use crate::mounts::{self, FS_TYPE};
@@ -256,7 +257,8 @@ impl Plan {
             log::warn!("the limit of descriptors stays as it is: {error}");
         }
         let failed = |error: io::Error| Problem::new(format!("{}: {error}", self.dir.display()));
-        let fs = self.wire().map_err(failed)?;
+        let herald = Arc::new(Herald::default());
+        let fs = self.wire(&herald).map_err(failed)?;
         let device = keeper::mount(&self.dir, &self.state_dir, &self.options)
             .map_err(|error| self.explain(&error))?;
         let mut config = fuser::Config::default();
@@ -274,6 +276,7 @@ impl Plan {
             self.dir.display(),
             self.state_dir.display()
         );
+        herald.start(&self.dir).map_err(failed)?;
         let dir = self.dir.clone();
         let watch = thread::Builder::new().name(String::from("signals"));
         watch
@@ -289,7 +292,7 @@ impl Plan {
         served.map_err(failed)
     }
 
-    fn wire(&self) -> io::Result<ClaimFs> {
+    fn wire(&self, herald: &Arc<Herald>) -> io::Result<ClaimFs> {
         let metrics = Arc::new(Metrics::default());
         let news = Arc::new(News::default());
         let processes = Arc::new(Processes::new(self.variables.clone())?);
@@ -300,11 +303,20 @@ impl Plan {
             Arc::clone(&processes),
             Arc::clone(&metrics),
             Arc::clone(&news),
+            Arc::clone(herald),
         );
         let store = Arc::new(store);
         reaper::start(processes, Arc::clone(&store))?;
         let (uid, gid) = crate::process::real_ids();
-        ClaimFs::new(Tree::new(store, metrics, news, self.dotfiles, uid, gid))
+        ClaimFs::new(Tree::new(
+            store,
+            metrics,
+            news,
+            Arc::clone(herald),
+            self.dotfiles,
+            uid,
+            gid,
+        ))
     }
 
     /// Why mounting failed, and the way out.

@@ -236,6 +236,12 @@ pub fn identity(
         }
         (None, None) => String::from("it cannot be told now"),
     };
+    let alone = matches!(roots.as_slice(), [only] if only.process == caller.process);
+    let why = if alone && member.is_some() {
+        format!("{why}; it is this command alone, so what it claims ends with it")
+    } else {
+        why
+    };
     let text = json!({
         "session": member.map(|member| member.id.as_str()),
         "rule": member.map(|member| member.rule.as_str()),
@@ -245,6 +251,7 @@ pub fn identity(
         "pid": caller.process.pid,
         "command": &*caller.command,
         "roots": roots.into_iter().map(root).collect::<Vec<_>>(),
+        "alone": alone,
         "parent_session": parent.map(|member| member.id.as_str()),
     });
     format!("{text}\n")
@@ -262,6 +269,13 @@ pub fn stranger(uid: u32, refusal: Refusal) -> String {
         "{}\n",
         json!({ "session": null, "rule": null, "why": why, "live": false, "uid": uid })
     )
+}
+
+/// Whether a lease may have gone with the single command that a session variable was set for: it was held for less than a
+/// second.
+pub fn is_trap(lease: &Lease, session: &Session, now: SystemTime) -> bool {
+    let held = now.duration_since(lease.since).unwrap_or_default();
+    session.rule == Rule::Variable && held < Duration::from_secs(1)
 }
 
 /// The sentence that the log gets when a lease is taken from a dead holder.
@@ -282,8 +296,13 @@ pub fn obituary(
         }
         _ => String::from(" is dead"),
     };
+    let hint = if is_trap(lease, session, now) {
+        "; if its session variable was set for a single command, set it for the whole script"
+    } else {
+        ""
+    };
     format!(
-        "reaped claims/{name}: session {} (pid {}, {}){end}; it held the claim for {:.3} s, token {}",
+        "reaped claims/{name}: session {} (pid {}, {}){end}; it held the claim for {:.3} s, token {}{hint}",
         session.id,
         lease.pid,
         printable(&lease.command),

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::herald::Herald;
 use crate::identity::{self, Walk};
 use crate::lease::{
     Asker, Change, Command, Creation, Event, Ino, Member, Moment, Name, Place, Process, Refusal,
@@ -95,6 +96,7 @@ struct Inner {
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     news: Arc<News>,
+    herald: Arc<Herald>,
     /// The deadline that the reaper is to be woken for.
     alarm: Option<Duration>,
 }
@@ -107,6 +109,7 @@ impl Store {
         processes: Arc<Processes>,
         metrics: Arc<Metrics>,
         news: Arc<News>,
+        herald: Arc<Herald>,
     ) -> Self {
         let inner = Inner {
             table,
@@ -115,6 +118,7 @@ impl Store {
             processes: Arc::clone(&processes),
             metrics,
             news,
+            herald,
             alarm: None,
         };
         Self {

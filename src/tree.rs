@@ -26,12 +26,13 @@ mod open;
 mod wait;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use self::wait::{QueueFiles, Waiting};
 use crate::content;
+use crate::herald::Herald;
 use crate::identity::Walk;
 use crate::lease::{
     Attributes, Change, Creation, Ino, Label, Name, Place, Refusal, SessionId, SessionKey, Shape,
@@ -85,6 +86,9 @@ const QUEUE_INO: u64 = 1 << 43;
 /// Handles of files in `queue/`, by their waiters, and of `events`, by their readers.
 const QUEUE_HANDLE: u64 = 1 << 44;
 const EVENT_HANDLE: u64 = 1 << 45;
+
+/// Inode numbers of names that have gone, as only the herald's helper sees them.
+const GHOST_INO: u64 = 1 << 46;
 
 /// The longest text that registers a session, in bytes: a pid and white space.
 const REGISTRATION_MAX: usize = 64;
@@ -199,6 +203,7 @@ pub struct Tree {
     queue_files: Mutex<QueueFiles>,
     waiting: Mutex<HashMap<u64, Waiting>>,
     news: Arc<News>,
+    herald: Arc<Herald>,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -212,6 +217,7 @@ impl Tree {
         store: Arc<Store>,
         metrics: Arc<Metrics>,
         news: Arc<News>,
+        herald: Arc<Herald>,
         dotfiles: bool,
         uid: u32,
         gid: u32,
@@ -229,6 +235,7 @@ impl Tree {
             queue_files: Mutex::default(),
             waiting: Mutex::default(),
             news,
+            herald,
         }
     }
 
@@ -285,6 +292,43 @@ impl Tree {
         }
     }
 
+    /// How large a file may become, in bytes.
+    pub fn room(&self, ino: u64) -> Result<u64, Refusal> {
+        let room = |_: &Table, node: Node| node.content().room() as u64;
+        self.store.look_at(Ino(ino), room).ok_or(Refusal::Lost)
+    }
+
+    /// The caller is the helper that tells watchers of names that have gone.
+    pub fn is_herald(&self, task: u32) -> bool {
+        self.herald.is(task)
+    }
+
+    /// A name that has gone, as the helper sees it: there, and to be removed. One that is held again is what it is.
+    pub fn ghost(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+        let found = self.lookup(parent, name);
+        if parent != CLAIMS || found.is_ok() {
+            return found;
+        }
+        let ino = GHOST_INO + self.next_handle.fetch_add(1, Relaxed);
+        let file = self.virtual_file(ino, 0);
+        let kind = if self.herald.was_directory(&self.name(name)?) {
+            Kind::Directory
+        } else {
+            Kind::File
+        };
+        Ok(Attr { kind, ..file })
+    }
+
+    /// The helper removes a name that has gone; EBUSY for one that is held again.
+    pub fn remove_ghost(&self, parent: u64, name: &[u8]) -> Result<(), Refusal> {
+        let name = self.name(name)?;
+        self.herald.told(&name);
+        if parent != CLAIMS || self.store.look(&name, |_, _| ()).is_some() {
+            return Err(Refusal::Busy);
+        }
+        Ok(())
+    }
+
     /// The attributes of a node; ESTALE for one that was lost.
     pub fn attr(&self, ino: u64) -> Result<Attr, Refusal> {
         match ino {
@@ -297,6 +341,7 @@ impl Tree {
                 .session(ino, |session| self.session_attr(session))
                 .ok_or(Refusal::Lost),
             QUEUE_INO..QUEUE_HANDLE => self.queue_attr(ino).ok_or(Refusal::Lost),
+            GHOST_INO.. => Ok(self.virtual_file(ino, 0)),
             _ => {
                 let walk = guard(&self.registrations)
                     .get(&ino)
@@ -688,6 +733,7 @@ fn node_attr(ino: Ino, node: Node) -> Attr {
     let content = node.content();
     let (kind, nlink) = match content.shape {
         Shape::File => (Kind::File, node.links()),
+        Shape::Directory if node.links() == 0 => (Kind::Directory, 0),
         Shape::Directory => (Kind::Directory, 2 + content.entries.directories()),
         Shape::Symlink(_) => (Kind::Symlink, node.links()),
     };

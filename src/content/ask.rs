@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 use serde_json::Value;
 
 use crate::lease::SessionId;
@@ -65,12 +65,15 @@ fn pid(body: &[u8]) -> Option<u32> {
     text.parse().ok().filter(|pid| *pid != 0)
 }
 
-/// A time to live as people write it: `30s`, `1h 30m`, `250ms`, or a number of seconds; from 1 ms to a hundred years.
+/// A time to live as people write it: `30s`, `1h 30m`, `2d`, `250ms`, or a number of seconds; from 1 ms to a hundred years.
 pub fn ttl(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let ttl = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
-        Err(_) => Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()?,
+    let ttl = if let Ok(seconds) = text.parse::<f64>() {
+        Duration::try_from_secs_f64(seconds).ok()?
+    } else {
+        let span: Span = text.parse().ok()?;
+        let days = SpanRelativeTo::days_are_24_hours();
+        Duration::try_from(span.to_duration(days).ok()?).ok()?
     };
     (TTL_MIN..=TTL_MAX).contains(&ttl).then_some(ttl)
 }

@@ -10,7 +10,7 @@ use crate::identity::{Sight, View, Walk};
 use crate::lease::printable;
 use crate::lease::{
     Command, Creation, Event, Ino, Member, Name, Place, Process, Refusal, Root, Rule, SessionId,
-    SessionKey, Token, WaiterId, What,
+    SessionKey, Shape, Token, WaiterId, What,
 };
 use crate::process::{self, Watch};
 use crate::record;
@@ -104,7 +104,9 @@ impl Inner {
         let now = process::now().boot;
         let next = self.table.next_deadline();
         let due = next.filter(|(until, _)| *until <= now);
+        // What a session that is over leaves behind goes when it is swept.
         due.is_some_and(|(_, ino)| self.settle(&Command::Expire { ino }))
+            && self.table.next_deadline() != next
     }
 
     /// Sets the alarm for the next deadline.
@@ -238,6 +240,7 @@ impl Inner {
         }
         let mut nameless = Vec::new();
         let mut granted = Vec::new();
+        let mut freed = Vec::new();
         let has_readers = self.news.has_readers();
         for event in &events {
             if has_readers {
@@ -247,12 +250,16 @@ impl Inner {
                 granted.push(*waiter);
             }
             nameless.extend(self.loses_name(&event.what));
-            let roots = self.frees_roots(&event.what);
+            freed.extend(self.frees_roots(&event.what));
             self.publish(event);
             self.table.apply(event);
-            for root in roots.iter().filter(|root| !self.table.depends_on(root)) {
-                self.processes.forget(root);
-            }
+        }
+        // Only now: what one event lets go of, a later one of the same decision may hold on to.
+        for process in freed
+            .iter()
+            .filter(|process| !self.table.depends_on(process))
+        {
+            self.processes.forget(process);
         }
         for ino in nameless {
             self.forget(ino);
@@ -275,6 +282,14 @@ impl Inner {
     fn decide(&mut self, command: &Command) -> Result<Vec<Event>, Refusal> {
         loop {
             let events = self.table.decide(command, process::now())?;
+            // Nothing is granted to the dead, though nobody may have looked at them yet.
+            let receiver = events.iter().find_map(|event| match &event.what {
+                What::Handed { key, .. } => Some(*key),
+                _ => None,
+            });
+            if receiver.is_some_and(|key| !self.judge(key)) {
+                continue;
+            }
             let doomed = events.iter().find_map(|event| match &event.what {
                 What::Granted { waiter, .. } => {
                     let pid = self.table.waiter(*waiter)?.pid;
@@ -369,8 +384,27 @@ impl Inner {
         }
     }
 
+    /// Tells those who watch the directory of a name that goes without a call that removes it.
+    fn tell_watchers(&self, what: &What) {
+        let (name, by_call) = match what {
+            What::Reaped { name, .. } | What::Expired { name, .. } | What::Broken { name, .. } => {
+                (name, false)
+            }
+            // Where its session was ended, too.
+            What::Released { name, .. } => (name, true),
+            _ => return,
+        };
+        if let Some((_, inode, session)) = self.table.last(name)
+            && (!by_call || !session.is_alive())
+        {
+            let is_directory = inode.content.shape == Shape::Directory;
+            self.herald.tell(name, is_directory);
+        }
+    }
+
     /// Tells the world: the log and the counters, before the state is what the event makes of it.
     fn publish(&self, event: &Event) {
+        self.tell_watchers(&event.what);
         match &event.what {
             What::Claimed { name, .. }
             | What::Released { name, .. }
@@ -383,10 +417,13 @@ impl Inner {
             What::Reaped { name, .. } => {
                 self.metrics.reaps.fetch_add(1, Relaxed);
                 if let Some((lease, inode, session)) = self.table.last(name) {
-                    log::info!(
-                        "{}",
-                        record::obituary(name, lease, inode, session, event.at)
-                    );
+                    let level = if record::is_trap(lease, session, event.at) {
+                        log::Level::Warn
+                    } else {
+                        log::Level::Info
+                    };
+                    let text = record::obituary(name, lease, inode, session, event.at);
+                    log::log!(level, "{text}");
                 }
             }
             What::Expired { name, .. } => {

@@ -2,7 +2,7 @@
 //!
 //! Deliberately ignorant of: every rule. What arrives here was decided.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -438,15 +438,33 @@ impl Table {
         (inode.holder, inode.deadline) = (holder, deadline);
         self.deadlines
             .extend(deadline.map(|deadline| (deadline.until, to)));
-        for below in &inode.below.inodes {
-            if let Some(child) = self.children.get_mut(below) {
-                child.claim = to;
-                if child.dir == from {
-                    child.dir = to;
-                }
-            }
-        }
+        self.renumber(&mut inode, from, to);
         self.inodes.insert(to, inode);
+    }
+
+    /// Gives what is inside a claim the numbers after the claim's own new one, so that descriptors of before are lost. What is
+    /// only such a descriptor goes.
+    fn renumber(&mut self, inode: &mut Inode, from: Ino, to: Ino) {
+        let old = std::mem::take(&mut inode.below.inodes);
+        let next = (to.0 + 1..).map(Ino);
+        let mut numbers: HashMap<Ino, Ino> = old.into_iter().zip(next).collect();
+        self.next_ino = self.next_ino.max(to.0 + 1 + numbers.len() as u64);
+        numbers.insert(from, to);
+        let number = |ino: Ino| numbers.get(&ino).copied().unwrap_or(ino);
+        for (was, is) in numbers.iter().filter(|(was, _)| **was != from) {
+            let Some(mut child) = self.children.remove(was) else {
+                continue;
+            };
+            if child.links == 0 {
+                inode.below.bytes -= child.content.weight();
+                continue;
+            }
+            (child.claim, child.dir) = (to, number(child.dir));
+            child.content.entries.renumber(number);
+            inode.below.inodes.insert(*is);
+            self.children.insert(*is, child);
+        }
+        inode.content.entries.renumber(number);
     }
 
     /// A name goes. The inode of a lost lease goes with it, so that descriptors answer ESTALE; that of a released one

@@ -75,7 +75,7 @@ impl Table {
             change: change.clone(),
         });
         let terms = node.child.is_none() && !node.inode.names.is_empty();
-        let ask = node.content().ask_after(change).filter(|_| terms);
+        let ask = terms.then(|| node.content().ask_after(change)).flatten();
         if renews(change) {
             draft.renew(&node);
         }
@@ -265,11 +265,11 @@ impl Table {
         }
     }
 
-    /// The inode, if the caller may change it: its session holds the claim, or there is no name left and it is only a
+    /// The inode, if the caller may change it: its session holds the claim, or the claim has no name left and is only a
     /// descriptor. EBUSY otherwise.
     pub(super) fn own(&self, ino: Ino, by: &Member) -> Result<Node<'_>, Refusal> {
         let node = self.node(ino).ok_or(Refusal::Lost)?;
-        if node.links() == 0 || node.inode.names.is_empty() || self.holds(by, node.inode) {
+        if node.inode.names.is_empty() || self.holds(by, node.inode) {
             Ok(node)
         } else {
             Err(Refusal::Busy)

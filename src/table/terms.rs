@@ -56,7 +56,7 @@ impl Table {
                 let deadline = None;
                 draft.push(What::Limited { ino, deadline });
             }
-            None => {}
+            None => return Err(Refusal::NoAttribute),
         }
         Ok(())
     }
@@ -165,6 +165,8 @@ impl Table {
             return;
         };
         let ino = draft.ino();
+        // What is inside gets other numbers too, the next ones.
+        draft.next_ino += inode.below.inodes.len() as u64;
         for was in &inode.names {
             let Some(name) = self.names.get(was) else {
                 continue;

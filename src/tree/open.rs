@@ -52,7 +52,9 @@ impl Tree {
             fh: ino.0,
             opened: Opened::Claim,
         };
-        Ok((self.attr(ino.0)?, handle))
+        // Lost in the same moment: there will be no close.
+        let attr = self.attr(ino.0).inspect_err(|_| self.store.close(ino));
+        Ok((attr?, handle))
     }
 
     /// Opens a file; that its mode admits the caller was checked.
@@ -74,10 +76,10 @@ impl Tree {
             ..FIRST_INO => Ok(self.snapshot()),
             FIRST_INO..SESSION_INO => {
                 self.store.open(caller, Ino(ino), write, truncate)?;
-                Ok(Handle {
-                    fh: ino,
-                    opened: Opened::Claim,
-                })
+                // One that only reads may read the record, which changes by itself: it gets one picture of it.
+                let fh = if write { ino } else { self.snapshot().fh };
+                let opened = Opened::Claim;
+                Ok(Handle { fh, opened })
             }
             SESSION_INO..REGISTRATION if write || truncate => {
                 let id = self
@@ -137,25 +139,13 @@ impl Tree {
         size: usize,
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Refusal> {
-        if (FIRST_INO..SESSION_INO).contains(&ino) {
-            let now = self.store.now().boot;
-            let shown = self.store.look_at(Ino(ino), |table, node| {
-                let name = first_name(table, node);
-                match name.filter(|_| node.content().is_blank()) {
-                    Some(name) => show(content::slice(
-                        record::lease_line(table, name, now).as_bytes(),
-                        offset,
-                        size,
-                    )),
-                    None => show(content::slice(node.content().body(), offset, size)),
-                }
-            });
-            return shown.ok_or(Refusal::Lost);
-        }
         let kept = guard(&self.snapshots)
             .get(&fh)
             .filter(|_| offset > 0)
             .cloned();
+        if kept.is_none() && (FIRST_INO..SESSION_INO).contains(&ino) {
+            return self.read_claim(ino, fh, offset, size, show);
+        }
         let text = if let Some(text) = kept {
             text
         } else {
@@ -164,6 +154,30 @@ impl Tree {
             text
         };
         Ok(show(content::slice(text.as_bytes(), offset, size)))
+    }
+
+    fn read_claim<R>(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        size: usize,
+        show: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Refusal> {
+        let now = self.store.now().boot;
+        let shown = self.store.look_at(Ino(ino), |table, node| {
+            let name = first_name(table, node).filter(|_| node.content().is_blank());
+            let Some(name) = name else {
+                return show(content::slice(node.content().body(), offset, size));
+            };
+            let text: Arc<str> = Arc::from(record::lease_line(table, name, now));
+            let shown = show(content::slice(text.as_bytes(), offset, size));
+            if fh >= SNAPSHOT {
+                guard(&self.snapshots).insert(fh, text);
+            }
+            shown
+        });
+        shown.ok_or(Refusal::Lost)
     }
 
     fn render(&self, caller: Caller, ino: u64) -> Result<String, Refusal> {
@@ -312,6 +326,9 @@ impl Tree {
     pub fn release(&self, ino: u64, fh: u64) {
         if (FIRST_INO..SESSION_INO).contains(&ino) {
             self.store.close(Ino(ino));
+            if fh >= SNAPSHOT {
+                guard(&self.snapshots).remove(&fh);
+            }
             return;
         }
         if Self::is_stream(fh) {

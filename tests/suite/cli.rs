@@ -242,7 +242,7 @@ fn whoami_says_which_session_and_why() {
         (code, out.as_str()),
         (
             0,
-            "w1 (variable: your environment has CLAIMFS_SESSION=w1)\n"
+            "w1 (variable: your environment has CLAIMFS_SESSION=w1; it is this command alone, so what it claims ends with it)\n"
         )
     );
     let (code, out, _) = run(mount

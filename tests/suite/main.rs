@@ -28,6 +28,8 @@ mod events;
 mod identity;
 // What is inside a directory claim.
 mod inside;
+// What inotify tells of claims.
+mod watchers;
 // Claims that are directories, symlinks and further names.
 mod kinds;
 // The mount's life: what it refuses, how it ends, what it leaves.

@@ -369,7 +369,7 @@ fn the_record_is_also_extended_attributes() {
         Err(EOPNOTSUPP)
     );
     assert_eq!(
-        me.setxattr("claims/x", "user.claimfs.session", "other", 0),
+        me.setxattr("claims/x", "user.claimfs.name", "other", 0),
         Err(EPERM)
     );
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use crate::support::{Mount, root_or_skip, text};
+use crate::support::{Actor, Mount, root_or_skip, text};
 
 const USER: u32 = 4242;
 
@@ -214,4 +214,22 @@ fn a_sandbox_does_not_end_the_sessions_outside_of_it() {
     assert_eq!(mount.claims(), ["x"]);
     mount.run(&format!("{user} rm sessions/u1"));
     assert_eq!(mount.claims(), [""; 0]);
+}
+
+#[test]
+fn regression_a_directory_that_others_may_not_search_hides_what_is_in_it() {
+    let Some(mount) = shared() else { return };
+    let mut me = mount.actor(Some("me"));
+    me.mkdir("claims/private").unwrap();
+    me.chmod("claims/private", 0o700).unwrap();
+    me.mkdir("claims/private/sub").unwrap();
+    me.chmod("claims/private/sub", 0o755).unwrap();
+    let mut user = Actor::start(&mount, Some("user"), |command| {
+        command.uid(USER).gid(USER);
+    });
+    assert_eq!(user.stat("claims/private/sub"), Err(libc::EACCES));
+    assert_eq!(user.stat("claims/private/none"), Err(libc::EACCES));
+    assert!(user.stat("claims/private").is_ok());
+    me.chmod("claims/private", 0o711).unwrap();
+    assert!(user.stat("claims/private/sub").is_ok());
 }

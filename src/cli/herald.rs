@@ -1,0 +1,21 @@
+//! `claimfs herald DIR`, which the server starts: not for people.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::{Exit, Failure};
+use crate::herald;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The mount
+    dir: PathBuf,
+}
+
+impl Arguments {
+    pub fn run(&self) -> Result<Exit, Failure> {
+        herald::serve(&self.dir, io::stdin().lock())
+            .map(|()| Exit::Done)
+            .map_err(|error| Failure::unavailable(error.to_string()))
+    }
+}

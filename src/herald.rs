@@ -1,0 +1,175 @@
+//! Tells those who watch `claims/` with inotify of names that went without anybody's call: reaps, expiries, breaks.
+//!
+//! The kernel tells watchers of a directory only of what callers do in it. So a helper process of ours calls unlink(2) there,
+//! through the mount, for each name that has gone, and the server plays along: see [`Herald::is`].
+//!
+//! The helper is no thread of the server: a server that is killed inside a request of its own would stay, and the
+//! mount with it. It holds no `/dev/fuse` descriptor, takes its orders over a pipe, ends when that is closed, and nobody
+//! waits for it. What it tells trails what it tells of, and is paced: a name is free long before.
+//!
+//! Deliberately ignorant of: why a name has gone.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use std::{fs, thread};
+
+use crate::lease::Name;
+
+/// How many names wait to be told of; what comes on top is not told.
+const WAITING_MAX: usize = 65_536;
+
+/// How long it rests after each name, so that callers get their turn in the directory.
+const PACE: Duration = Duration::from_millis(2);
+
+/// How long it rests after the helper could not be started, or was killed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A name that has gone, and whether it was a directory.
+type Order = (Name, bool);
+
+/// The server's side.
+#[derive(Debug, Default)]
+pub struct Herald {
+    orders: OnceLock<SyncSender<Order>>,
+    /// The helper's pid; 0 while there is none.
+    helper: Arc<AtomicU32>,
+    /// The names among those that were directories.
+    directories: Mutex<HashSet<Name>>,
+}
+
+impl Herald {
+    /// Starts the thread that hands orders to the helper, which is started with the first of them.
+    pub fn start(&self, mount: &Path) -> io::Result<()> {
+        let (sender, orders) = mpsc::sync_channel(WAITING_MAX);
+        let (mount, helper) = (mount.to_path_buf(), Arc::clone(&self.helper));
+        thread::Builder::new()
+            .name(String::from("herald"))
+            .spawn(move || hand_on(&orders, &mount, &helper))?;
+        _ = self.orders.set(sender);
+        Ok(())
+    }
+
+    /// Tells of a name that has gone. Never waits.
+    pub fn tell(&self, name: &Name, is_directory: bool) {
+        let Some(orders) = self.orders.get() else {
+            return;
+        };
+        if is_directory {
+            self.directories().insert(name.clone());
+        } else {
+            self.directories().remove(name);
+        }
+        if let Err(TrySendError::Full(_)) = orders.try_send((name.clone(), is_directory)) {
+            log::warn!("claims/{name}: too many names go at once to tell watchers of each");
+        }
+    }
+
+    fn directories(&self) -> MutexGuard<'_, HashSet<Name>> {
+        let directories = self.directories.lock();
+        directories.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a name that has gone was a directory.
+    pub fn was_directory(&self, name: &Name) -> bool {
+        self.directories().contains(name)
+    }
+
+    /// The watchers were told.
+    pub fn told(&self, name: &Name) {
+        self.directories().remove(name);
+    }
+
+    /// Whether a caller is the helper. To it, a name that has gone is still there, and may be removed.
+    pub fn is(&self, task: u32) -> bool {
+        task != 0 && self.helper.load(SeqCst) == task
+    }
+}
+
+fn hand_on(orders: &Receiver<Order>, mount: &Path, helper: &AtomicU32) {
+    let mut running: Option<(Child, ChildStdin)> = None;
+    for (name, is_directory) in orders {
+        if running.is_none() {
+            match spawn(mount) {
+                Ok((child, pipe)) => {
+                    helper.store(child.id(), SeqCst);
+                    running = Some((child, pipe));
+                }
+                Err(error) => {
+                    log::warn!("watchers are not told that claims/{name} has gone: {error}");
+                    thread::sleep(PAUSE);
+                    continue;
+                }
+            }
+        }
+        let Some((child, pipe)) = &mut running else {
+            continue;
+        };
+        let kind: &[u8] = if is_directory { b"d" } else { b"f" };
+        let order = [kind, name.as_str().as_bytes(), b"\0"].concat();
+        if let Err(error) = pipe.write_all(&order) {
+            log::warn!("watchers are not told that claims/{name} has gone: {error}");
+            helper.store(0, SeqCst);
+            // It is dead, or will be; nobody waits for it longer than this takes.
+            _ = child.try_wait();
+            running = None;
+            thread::sleep(PAUSE);
+        }
+        thread::sleep(PACE);
+    }
+}
+
+fn spawn(mount: &Path) -> io::Result<(Child, ChildStdin)> {
+    let mut words = vec![OsString::from("herald")];
+    words.push(mount.as_os_str().to_owned());
+    let mut child = Command::new("/proc/self/exe")
+        .args(words)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let pipe = child.stdin.take();
+    let pipe = pipe.ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    Ok((child, pipe))
+}
+
+/// The helper's side: removes what it is told to, until its orders end.
+pub fn serve(mount: &Path, mut orders: impl Read) -> io::Result<()> {
+    let claims = mount.join("claims");
+    let mut buffer = [0; 4096];
+    let mut order: Vec<u8> = Vec::new();
+    loop {
+        let count = orders.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        for byte in &buffer[..count] {
+            if *byte == 0 {
+                carry_out(&claims, &order);
+                order.clear();
+            } else {
+                order.push(*byte);
+            }
+        }
+    }
+}
+
+/// One order. That it is refused, since the name is held again, or that nobody watches, is all the same.
+fn carry_out(claims: &Path, order: &[u8]) {
+    let Some((kind, name)) = order.split_first() else {
+        return;
+    };
+    let path: PathBuf = claims.join(std::ffi::OsStr::from_bytes(name));
+    _ = if *kind == b'd' {
+        fs::remove_dir(path)
+    } else {
+        fs::remove_file(path)
+    };
+}
