@@ -287,8 +287,12 @@ fn what_the_manual_tells_works_as_it_tells_it() {
     for command in [
         "set -C; echo > claims/repo && work; rm claims/repo",
         "set -C; echo > claims/NAME",
-        "cat claims/NAME",
-        "ls claims; cat leases",
+        "cat claims/NAME; cat leases",
+        "cat queue/NAME && { work; rm claims/NAME; }",
+        "claimfs run NAME --wait -- COMMAND",
+        "claimfs give NAME SESSION",
+        "claimfs claim NAME --ttl 30s",
+        "echo '{\"ttl\":\"30s\"}' > claims/NAME",
         "rm claims/NAME",
         "mv claims/OLD claims/NEW",
         "cat self",
@@ -356,10 +360,69 @@ fn what_the_manual_tells_works_as_it_tells_it() {
             .contains("\"session\":\"ID\"")
     );
     assert!(manual.contains(r#"echo '{"break":"NAME","token":T}' > control"#));
-    // The trap that it warns of.
+    let turn =
+        "work() { cat claims/NAME; }; cat queue/NAME && { work; rm claims/NAME; }; ls claims";
+    assert!(mount.run(turn).starts_with("{\"name\":\"NAME\","));
+    let deadline = "echo '{\"ttl\":\"30s\"}' > claims/NAME; tail -n 1 leases; rm claims/NAME";
+    assert!(mount.run(deadline).contains("\"ttl\":30,\"expires_in\":"));
+    let mut other = mount.actor(Some("SESSION"));
+    other.claim("own").unwrap();
+    for (arguments, says) in [
+        (
+            &["run", "NAME", "--wait", "--", "echo", "COMMAND"][..],
+            "COMMAND\n",
+        ),
+        (
+            &["claim", "NAME", "--ttl", "30s"],
+            "claims/NAME: taken by session ",
+        ),
+        (
+            &["give", "NAME", "SESSION"],
+            "claims/NAME: handed to session SESSION, token ",
+        ),
+    ] {
+        let output = mount.claimfs(arguments).output().unwrap();
+        assert!(text(&output).1.starts_with(says), "{:?}", text(&output));
+    }
+    other.kill();
+    // The traps that it warns of.
+    assert!(
+        mount
+            .run("CLAIMFS_SESSION=w1 cat queue/x")
+            .starts_with("note: session w1 is this command alone")
+    );
     assert_eq!(
         mount.run("CLAIMFS_SESSION=w1 touch claims/x; ls claims"),
         ""
+    );
+}
+
+#[test]
+fn what_the_readme_tells_of_waiting_and_watching_works_as_it_tells_it() {
+    let Some(mount) = Mount::new() else { return };
+    let text = readme();
+    for command in [
+        "cat queue/NAME && { work; rm claims/NAME; }",
+        "exec 3<events; cat leases; cat <&3",
+        "claimfs claim NAME --ttl 30s",
+        "CLAIMFS_SESSION=w1 cat queue/x",
+        "{\"ttl\":NAME,\"seconds\":30}",
+        "{\"give\":NAME,\"to\":\"w1\"}",
+        "user.claimfs.ttl",
+        "user.claimfs.session",
+    ] {
+        assert!(
+            text.contains(command),
+            "the README no longer says: {command}"
+        );
+    }
+    let out = mount.run(
+        "exec 3<events; echo > claims/NAME; cat leases; timeout 0.5 cat <&3; \
+         echo '{\"ttl\":\"NAME\",\"seconds\":30}' > control; tail -n 1 leases",
+    );
+    assert!(
+        out.contains("\"event\":\"claimed\",\"claim\":\"NAME\"") && out.contains("\"ttl\":30"),
+        "{out}"
     );
 }
 

@@ -452,3 +452,67 @@ print('done')
     let (_, out, _) = text(&mount.claimfs(&["ls"]).output().unwrap());
     assert_eq!(out, "");
 }
+
+/// The processor time that the server has used, in hundredths of a second: utime and stime of `/proc/PID/stat`.
+fn ticks(mount: &Mount) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", mount.pid())).unwrap();
+    let rest = stat.rsplit(')').next().unwrap();
+    let fields = rest.split_whitespace().skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_thousand_cats_cost_a_tenth_of_a_processor_at_most_and_pollers_nothing() {
+    let Some((mount, _first, [])) = held([]) else {
+        return;
+    };
+    let seconds = 4;
+    let mut cats = Vec::new();
+    for _ in 0..1000 {
+        let mut cat = Command::new("cat");
+        cat.arg("queue/x")
+            .current_dir(&mount.dir)
+            .env("CLAIMFS_SESSION", "many");
+        cats.push(Guard::spawn(cat.stdin(Stdio::null()).stdout(Stdio::null())));
+    }
+    wait_until("all stand in line", || {
+        mount.read("waiters").lines().count() == 1000
+    });
+    let before = ticks(&mount);
+    std::thread::sleep(Duration::from_secs(seconds));
+    let cats_cost = ticks(&mount) - before;
+    // All at once: each ends with its tick.
+    for cat in &cats {
+        unsafe { libc::kill(cat.0.id() as i32, libc::SIGKILL) };
+    }
+    drop(cats);
+    wait_until("all have left", || mount.read("waiters").is_empty());
+
+    let script = r"
+import os, resource, select
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+poller = select.epoll()
+for _ in range(1000):
+    fd = os.open('queue/x', os.O_RDONLY)
+    os.read(fd, 999)
+    poller.register(fd, select.EPOLLIN)
+print('waits', flush=True)
+poller.poll()
+";
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", script])
+        .current_dir(&mount.dir)
+        .env("CLAIMFS_SESSION", "many");
+    let mut python = Guard::spawn(python.stdout(Stdio::piped()));
+    assert_eq!(python.line(), "waits");
+    let before = ticks(&mount);
+    std::thread::sleep(Duration::from_secs(1));
+    let pollers_cost = ticks(&mount) - before;
+    assert!(
+        cats_cost <= seconds * 10,
+        "{cats_cost} hundredths in {seconds} s"
+    );
+    // One for the last of the calls that were counted late.
+    assert!(pollers_cost <= 1, "{pollers_cost} hundredths");
+}

@@ -1,0 +1,83 @@
+//! A mount for a bench.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::{env, fs};
+
+const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
+
+/// Ends what was started, also on a panic.
+pub struct Server {
+    child: Child,
+    pub dir: PathBuf,
+    holder: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut holder) = self.holder.take() {
+            _ = holder.kill();
+            _ = holder.wait();
+        }
+        _ = Command::new(CLAIMFS)
+            .arg("umount")
+            .arg("--lazy")
+            .arg(self.dir.join("mount"))
+            .status();
+        _ = self.child.wait();
+        _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Everything on one CPU: waking another costs more than what is measured.
+pub fn pin() {
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut set);
+        assert_eq!(
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set),
+            0
+        );
+    }
+}
+
+/// A mount on which `claims/held` is held.
+pub fn mount() -> Server {
+    let dir = env::temp_dir().join(format!("claimfs-bench-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    let mut command = Command::new(CLAIMFS);
+    command
+        .args(["mount", "--foreground", "--announce", "--state-dir"])
+        .arg(dir.join("state"))
+        .arg(dir.join("mount"));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut word = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut word)
+        .unwrap();
+    let mut server = Server {
+        child,
+        dir,
+        holder: None,
+    };
+    assert_eq!(word, "ready\n");
+    let mut holder = Command::new("sh");
+    holder
+        .args(["-c", "set -C; echo > claims/held; echo; exec sleep 600"])
+        .env("CLAIMFS_SESSION", "holder");
+    let mut holder = holder
+        .current_dir(server.dir.join("mount"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(holder.stdout.take().unwrap())
+        .read_line(&mut word)
+        .unwrap();
+    server.holder = Some(holder);
+    server
+}
