@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::ask::{Ask, TTL_MAX, ttl};
 use crate::lease::{Attributes, Change, Creation, Ino, Label, Refusal, Shape};
+use crate::wire;
 
 /// The largest body of a claim, in bytes (EFBIG past it).
 pub const BODY_MAX: usize = 64 * 1024;
@@ -25,10 +28,11 @@ pub const TAGS_MAX: usize = 4 * 1024;
 pub const RECORD_TAGS: &str = "user.claimfs.";
 
 /// The inode behind a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     /// File, directory or symlink: for good.
     pub shape: Shape,
+    #[serde(with = "wire::bytes")]
     body: Vec<u8>,
     /// Permission bits.
     pub mode: u16,
@@ -37,11 +41,15 @@ pub struct Content {
     /// Group.
     pub gid: u32,
     /// Time of last access: moved by utimes alone.
+    #[serde(with = "wire::moment")]
     pub atime: SystemTime,
     /// Time of last modification: moved by writes and utimes.
+    #[serde(with = "wire::moment")]
     pub mtime: SystemTime,
     /// Time of last change: moved by any change, names included.
+    #[serde(with = "wire::moment")]
     pub ctime: SystemTime,
+    #[serde(with = "wire::named_bytes")]
     tags: BTreeMap<String, Vec<u8>>,
     /// How large the body may become, in bytes.
     room: usize,
@@ -244,8 +252,9 @@ impl Content {
 }
 
 /// What is in a directory: names, in the order they came, so that a listing can go on where it stopped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entries {
+    #[serde(skip)]
     by_label: BTreeMap<Label, u64>,
     by_cookie: BTreeMap<u64, (Label, Ino)>,
     next: u64,
@@ -253,6 +262,14 @@ pub struct Entries {
 }
 
 impl Entries {
+    /// What is not written down, since the rest says it.
+    pub fn complete(&mut self) {
+        let labels = self.by_cookie.iter();
+        self.by_label = labels
+            .map(|(cookie, (label, _))| (label.clone(), *cookie))
+            .collect();
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_label.len()

@@ -12,18 +12,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 pub use self::command::{Asker, Attributes, Change, Command};
 pub use self::event::{End, Event, What};
+use crate::wire;
 
 /// The longest name of a claim or a session, in bytes: what `NAME_MAX` is on other filesystems.
 pub const NAME_MAX: usize = 255;
 
 /// The name of a lease: the file name under `claims/`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Name(Arc<str>);
 
 /// The id of a session: the file name under `sessions/`, and the value of a session variable.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct SessionId(Arc<str>);
 
 /// looop's rule for names, which holds for session ids too: not empty, no leading `.` (and so neither `.` nor `..`),
@@ -101,8 +106,8 @@ impl SessionId {
 
 /// The name of an entry inside a directory claim, where the rule is that of any filesystem: any bytes but `/` and NUL, no `.` and no
 /// `..`, at most 255.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Label(Arc<[u8]>);
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Label(#[serde(with = "wire::bytes")] Arc<[u8]>);
 
 impl Label {
     /// An entry's name: EINVAL or ENAMETOOLONG if it can be none.
@@ -146,6 +151,22 @@ impl From<Name> for Place {
     }
 }
 
+impl TryFrom<String> for Name {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::with_scratch(text.as_bytes()).map_err(|_| "no name of a claim")
+    }
+}
+
+impl TryFrom<String> for SessionId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(text.as_bytes()).map_err(|_| "no id of a session")
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&printable(&self.0))
@@ -172,23 +193,23 @@ pub fn printable(text: &str) -> String {
 }
 
 /// The fencing token: rises with every grant of any name, and is never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Token(pub u64);
 
 /// An inode number: unique and never used again, since lock clients compare them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ino(pub u64);
 
 /// Which session, of all that ever bore an id: a restarted id is another session and inherits nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionKey(pub u64);
 
 /// A place in a line, by when it was taken: the first in a line has the lowest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WaiterId(pub u64);
 
 /// One process of this boot, told from every other that had or will have its pid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// The pid, as the mount's own pid namespace numbers it.
     pub pid: u32,
@@ -199,20 +220,21 @@ pub struct Process {
 }
 
 /// A process that keeps a session alive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// The process.
     pub process: Process,
     /// Its command name when it became a root (`/proc/PID/comm`).
     pub command: Arc<str>,
     /// When it started.
+    #[serde(with = "wire::moment")]
     pub started: SystemTime,
     /// Named in `sessions/` or by `claimfs session run`: its descendants belong to the session by rule 1.
     pub registered: bool,
 }
 
 /// How a caller came by its session. Rules 3 and 4 (known agents, sandboxes) come between these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
     /// Rule 1: a root that was registered in `sessions/`.
     Registered,
@@ -275,7 +297,7 @@ pub struct Moment {
 }
 
 /// When a lease ends unless its holder shows that it is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadline {
     /// How long it is held from each renewal on.
     pub ttl: Duration,
@@ -284,7 +306,7 @@ pub struct Deadline {
 }
 
 /// The process that a lease ends with although its session may live on: the pid-file idiom.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// Which process.
     pub process: Process,
@@ -302,18 +324,18 @@ impl Binding {
 }
 
 /// What a claim is made as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shape {
     /// A regular file.
     File,
     /// A directory.
     Directory,
     /// A symbolic link to this, which need not exist.
-    Symlink(Arc<[u8]>),
+    Symlink(#[serde(with = "wire::bytes")] Arc<[u8]>),
 }
 
 /// What a new inode starts with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creation {
     /// File, directory or symlink.
     pub shape: Shape,

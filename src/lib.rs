@@ -72,3 +72,4 @@ pub mod record;
 pub mod store;
 pub mod table;
 pub mod tree;
+pub mod wire;

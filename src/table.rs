@@ -19,28 +19,33 @@ mod names;
 mod sessions;
 mod state;
 mod terms;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
 use crate::lease::{
     Binding, Command, Creation, Deadline, End, Event, Ino, Label, Member, Moment, Name, Process,
     Refusal, Root, Rule, SessionId, SessionKey, Token, WaiterId, What,
 };
+use crate::wire;
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
 pub const FIRST_INO: u64 = 1024;
 
 /// A name that is granted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Its fencing token.
     pub token: Token,
     /// The inode behind it, which knows the holder.
     pub ino: Ino,
     /// When it was granted.
+    #[serde(with = "wire::moment")]
     pub since: SystemTime,
     /// The process that claimed it.
     pub pid: u32,
@@ -49,7 +54,7 @@ pub struct Lease {
 }
 
 /// What stands behind one name, or several, or, while it is still open, none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
     /// The session that holds all of its names.
     pub holder: SessionKey,
@@ -66,7 +71,7 @@ pub struct Inode {
 }
 
 /// What a directory claim and the directories in it contain, all in all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Below {
     /// The inodes, those included that are open without a name.
     pub inodes: BTreeSet<Ino>,
@@ -77,7 +82,7 @@ pub struct Below {
 }
 
 /// An inode inside a directory claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {
     /// The claim that it is part of.
     pub claim: Ino,
@@ -101,7 +106,7 @@ pub struct Node<'a> {
 }
 
 /// A session: alive while one of its roots is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Which of all sessions.
     pub key: SessionKey,
@@ -114,6 +119,7 @@ pub struct Session {
     /// The rule that made it.
     pub rule: Rule,
     /// When it began.
+    #[serde(with = "wire::moment")]
     pub since: SystemTime,
     /// The processes that keep it alive.
     pub roots: Vec<Root>,
@@ -125,11 +131,12 @@ pub struct Session {
 }
 
 /// A place in the line for a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
     /// The session that waits.
     pub key: SessionKey,
     /// Since when.
+    #[serde(with = "wire::moment")]
     pub since: SystemTime,
     /// What the claim starts with when its turn has come.
     pub creation: Creation,
@@ -140,7 +147,7 @@ pub struct Waiter {
 }
 
 /// The state, and the rules for what may happen to it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     max_leases: usize,
     seq: u64,
@@ -149,21 +156,29 @@ pub struct Table {
     next_key: u64,
     next_waiter: u64,
     leases: HashMap<Name, Lease>,
+    #[serde(skip)]
     names: BTreeMap<Token, Name>,
     inodes: HashMap<Ino, Inode>,
     children: HashMap<Ino, Child>,
     sessions: BTreeMap<SessionKey, Session>,
+    #[serde(skip)]
     ids: HashMap<SessionId, SessionKey>,
-    roots: HashMap<Process, Vec<SessionKey>>,
-    bound: HashMap<Process, Vec<Ino>>,
+    #[serde(skip)]
+    roots: HashMap<Process, BTreeSet<SessionKey>>,
+    #[serde(skip)]
+    bound: HashMap<Process, BTreeSet<Ino>>,
+    #[serde(skip)]
     deadlines: BTreeSet<(Duration, Ino)>,
     /// Who stands in line, by name.
     lines: BTreeMap<Name, BTreeMap<WaiterId, Waiter>>,
     /// In which line a waiter stands.
+    #[serde(skip)]
     waiting: HashMap<WaiterId, Name>,
     /// What waiters were granted that do not know it yet.
     granted: HashMap<WaiterId, (Name, Token)>,
+    #[serde(skip)]
     over: BTreeSet<SessionKey>,
+    #[serde(skip)]
     unswept: usize,
 }
 

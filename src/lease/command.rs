@@ -3,21 +3,27 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
+use crate::wire;
+
 use super::{Creation, Ino, Member, Name, Place, Process, SessionId, Token, WaiterId};
 
 /// A change of what a claim contains, made by its holder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Bytes at an offset.
     Write {
         /// Where, in bytes; the gap to the old end reads as zeros.
         offset: u64,
         /// What.
+        #[serde(with = "wire::bytes")]
         data: Vec<u8>,
     },
     /// Bytes at the end, wherever that is by now (`O_APPEND`).
     Append {
         /// What.
+        #[serde(with = "wire::bytes")]
         data: Vec<u8>,
     },
     /// Another size in bytes: cut off, or filled up with zeros.
@@ -32,18 +38,21 @@ pub enum Change {
         /// Its full name.
         name: String,
         /// Its value.
+        #[serde(with = "wire::maybe_bytes")]
         value: Option<Vec<u8>>,
     },
 }
 
 /// What chmod and utimes set, each if given. Times are kept to the nanosecond, in the future too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// Permission bits.
     pub mode: Option<u16>,
     /// Time of last access.
+    #[serde(with = "wire::maybe_moment")]
     pub atime: Option<SystemTime>,
     /// Time of last modification.
+    #[serde(with = "wire::maybe_moment")]
     pub mtime: Option<SystemTime>,
 }
 

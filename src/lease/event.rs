@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
+use crate::wire;
+
 use super::{
     Binding, Change, Creation, Deadline, Ino, Label, Name, Process, Root, Rule, SessionId,
     SessionKey, Token, WaiterId,
 };
 
 /// Why a session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// All of its roots are proven dead: what it held is reaped.
     Died,
@@ -18,18 +22,19 @@ pub enum End {
 }
 
 /// Something that happened: a line of the journal, a line of `events`, a step of the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Its number; the next event has the next number.
     pub seq: u64,
     /// The wall clock when it was decided.
+    #[serde(with = "wire::moment")]
     pub at: SystemTime,
     /// What happened.
     pub what: What,
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A session began.
     SessionStarted {

@@ -73,7 +73,7 @@ impl Table {
                 self.unbind(*ino);
                 if let Some(inode) = self.inodes.get_mut(ino) {
                     inode.bound = Some(binding.clone());
-                    self.bound.entry(binding.process).or_default().push(*ino);
+                    self.bound.entry(binding.process).or_default().insert(*ino);
                 }
             }
             What::Forgotten { ino } => self.drop_inode(*ino),
@@ -296,7 +296,7 @@ impl Table {
             return;
         };
         if let Some(inodes) = self.bound.get_mut(&process) {
-            inodes.retain(|other| *other != ino);
+            inodes.remove(&ino);
             if inodes.is_empty() {
                 self.bound.remove(&process);
             }
@@ -320,7 +320,7 @@ impl Table {
             there.registered = root.registered;
         } else {
             session.roots.push(root.clone());
-            self.roots.entry(root.process).or_default().push(key);
+            self.roots.entry(root.process).or_default().insert(key);
         }
     }
 
@@ -333,7 +333,7 @@ impl Table {
 
     fn unroot(&mut self, key: SessionKey, process: &Process) {
         if let Some(keys) = self.roots.get_mut(process) {
-            keys.retain(|other| *other != key);
+            keys.remove(&key);
             if keys.is_empty() {
                 self.roots.remove(process);
             }

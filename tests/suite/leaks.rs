@@ -370,13 +370,23 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
         }
         let mut again = Table::new(12);
         for event in &world.events {
-            again.apply(event);
+            let text = serde_json::to_string(event).unwrap();
+            let read: Event = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, *event, "{text}");
+            again.apply(&read);
             let what = format!("{:?}", event.what);
             kinds.insert(what.split([' ', '(']).next().unwrap().to_owned());
         }
         assert!(
             again == world.table,
             "seed {seed}: a replay is another table"
+        );
+        // And so it is once it was written down and read.
+        let text = world.table.written().unwrap().to_string();
+        let read = Table::read(serde_json::from_str(&text).unwrap(), 12).unwrap();
+        assert!(
+            read == world.table,
+            "seed {seed}: written down it is another"
         );
         for (_, process) in std::mem::take(&mut world.alive) {
             world.run(&Command::Died { process });

@@ -456,13 +456,14 @@ impl Model {
                 s.roots
                     .iter()
                     .filter(move |root| named(s, root))
-                    .map(move |root| (id, root))
+                    .map(move |root| (id, s.key, root))
             })
-            .filter(|(_, root)| root.0 == *process)
+            .filter(|(.., root)| root.0 == *process)
             .collect();
-        roots.sort_by_key(|(_, root)| (!root.1, root.2));
-        assert!(roots.iter().filter(|(_, root)| root.1).count() < 2);
-        roots.first().map(|(id, root)| (*id, root.1))
+        // Of several sessions the oldest.
+        roots.sort_by_key(|(_, key, root)| (!root.1, *key));
+        assert!(roots.iter().filter(|(.., root)| root.1).count() < 2);
+        roots.first().map(|(id, _, root)| (*id, root.1))
     }
 }
 

@@ -1,0 +1,65 @@
+//! A table as it is written down whole, and made again from that.
+//!
+//! What can be told from the rest is not written: the indexes. Deliberately ignorant of: where it is written.
+
+use serde_json::{Error, Value};
+
+use super::Table;
+
+impl Table {
+    /// The table as JSON.
+    pub fn written(&self) -> Result<Value, Error> {
+        serde_json::to_value(self)
+    }
+
+    /// The table that was written, with room for so many leases now.
+    pub fn read(written: Value, max_leases: usize) -> Result<Self, Error> {
+        let mut table: Self = serde_json::from_value(written)?;
+        table.max_leases = max_leases;
+        table.complete();
+        Ok(table)
+    }
+
+    fn complete(&mut self) {
+        for (name, lease) in &self.leases {
+            self.names.insert(lease.token, name.clone());
+        }
+        for (ino, inode) in &mut self.inodes {
+            inode.content.entries.complete();
+            if let Some(bound) = &inode.bound {
+                self.bound.entry(bound.process).or_default().insert(*ino);
+            }
+            self.deadlines
+                .extend(inode.deadline.map(|deadline| (deadline.until, *ino)));
+        }
+        for child in self.children.values_mut() {
+            child.content.entries.complete();
+        }
+        for (key, session) in &self.sessions {
+            if session.over.is_some() {
+                self.over.insert(*key);
+                self.unswept += session.leases.len();
+                continue;
+            }
+            self.ids.insert(session.id.clone(), *key);
+            for root in &session.roots {
+                self.roots.entry(root.process).or_default().insert(*key);
+            }
+        }
+        for (name, line) in &self.lines {
+            for waiter in line.keys() {
+                self.waiting.insert(*waiter, name.clone());
+            }
+        }
+    }
+
+    /// At least these tokens were granted, though nothing else may be known of them.
+    pub fn skip_tokens(&mut self, granted: u64) {
+        self.next_token = self.next_token.max(granted + 1);
+    }
+
+    /// The token that is granted next.
+    pub fn next_token(&self) -> u64 {
+        self.next_token
+    }
+}
