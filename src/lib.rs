@@ -18,21 +18,26 @@
 //!                         │       └──── content
 //!                         ├── identity               (whose lease is it?)
 //!                         ├── process ─ /proc, pidfds
-//!                         └── Journal                (appended to before anything is applied)
-//!  reaper ─────────────── ┘                          (deaths)
+//!                         ├── journal                (appended to before anything is applied)
+//!                         ├── news ─ readers, waiters (what happens, for those who wait for it)
+//!                         └── herald                 (what went by itself, for those who watch)
+//!  reaper ─────────────── ┘                          (deaths, deadlines)
 //! ```
 //!
 //! | file | knows | *deliberately absent* |
 //! |---|---|---|
-//! | `lease.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
+//! | `lease.rs`, `lease/*.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
 //! | `table.rs`, `table/*.rs` | the rules: grant, refuse, release, reap, join, end; the state | I/O, clocks, threads, fuser |
-//! | `content.rs` | what a claim contains, and its limits | who holds it |
+//! | `content.rs`, `content/ask.rs` | what a claim contains and asks for, and its limits | who holds it |
 //! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
 //! | `record.rs` | leases and sessions as JSON | rules |
 //! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals; `unsafe` in the first | rules |
 //! | `store.rs`, `store/write.rs` | the mutex: table, journal, publishing | fuser |
-//! | `reaper.rs` | waits on pidfds, tells the store | rules, fuser |
-//! | `tree.rs`, `tree/open.rs` | the mount as files: nodes, modes, rendering | fuser, the inside of the store |
+//! | `journal.rs`, `wire.rs` | checksummed frames, the picture of a table, tokens set aside | what events mean |
+//! | `news.rs` | lines for readers of `events`, and the bell for those who wait | what the lines say |
+//! | `herald.rs` | the helper that tells inotify | why a name has gone |
+//! | `reaper.rs` | waits on pidfds and deadlines, tells the store | rules, fuser |
+//! | `tree.rs`, `tree/*.rs` | the mount as files: nodes, modes, rendering, waiting | fuser, the inside of the store |
 //! | `fs.rs`, `fs/*.rs` | decode, call, reply; the errno table; the uid rules | `/proc`, journals |
 //! | `keeper.rs` | the `/dev/fuse` descriptor; `unsafe` | what is served on it |
 //! | `mounts.rs` | `/proc/self/mountinfo` | how mounts come and go |
@@ -52,14 +57,16 @@
 //!
 //! # Locks
 //!
-//! The store's mutex, then the one inside [`process::Processes`]. The tree's two maps of open files are leaves: nothing
-//! is called while one of them is locked.
+//! In this order: the usher's lot of parked reads (`fs/lot.rs`), the tree's map of waiting descriptors, the store's mutex,
+//! the one inside [`process::Processes`], that of [`news::News`]. The tree's other maps of open files are leaves: nothing is called
+//! while one of them is locked. Nobody is answered, and no kernel notified, under any of them but the store's.
 
 pub mod cli;
 pub mod content;
 pub mod fs;
 pub mod herald;
 pub mod identity;
+pub mod journal;
 pub mod keeper;
 pub mod lease;
 pub mod metrics;

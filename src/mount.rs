@@ -16,14 +16,14 @@ use fuser::{Session, SessionACL};
 
 use crate::fs::ClaimFs;
 use crate::herald::Herald;
+use crate::journal::{self, Disk, Recovered, Unusable};
 use crate::keeper;
 use crate::metrics::Metrics;
 use crate::mounts::{self, FS_TYPE};
 use crate::news::News;
-use crate::process::{Processes, Signals, effective_uid, raise_descriptor_limit};
+use crate::process::{Boot, Processes, Signals, effective_uid, raise_descriptor_limit};
 use crate::reaper;
-use crate::store::{Store, Volatile};
-use crate::table::Table;
+use crate::store::Store;
 use crate::tree::Tree;
 
 /// How many leases a mount holds unless it is told otherwise.
@@ -40,6 +40,8 @@ pub struct Plan {
     pub variables: Vec<Arc<str>>,
     /// How many leases there may be.
     pub max_leases: usize,
+    /// A corrupt journal is set aside.
+    pub repair: bool,
     /// Scratch entries with a leading dot are admitted.
     pub dotfiles: bool,
     /// Mount over a directory that is not empty.
@@ -258,7 +260,10 @@ impl Plan {
         }
         let failed = |error: io::Error| Problem::new(format!("{}: {error}", self.dir.display()));
         let herald = Arc::new(Herald::default());
-        let fs = self.wire(&herald).map_err(failed)?;
+        let boot = Boot::current().map_err(failed)?;
+        let recovered = journal::read(&self.state_dir, &boot, self.max_leases, self.repair)
+            .map_err(|Unusable(text)| Problem::new(text))?;
+        let fs = self.wire(&herald, boot, recovered).map_err(failed)?;
         let device = keeper::mount(&self.dir, &self.state_dir, &self.options)
             .map_err(|error| self.explain(&error))?;
         let mut config = fuser::Config::default();
@@ -292,20 +297,27 @@ impl Plan {
         served.map_err(failed)
     }
 
-    fn wire(&self, herald: &Arc<Herald>) -> io::Result<ClaimFs> {
+    fn wire(&self, herald: &Arc<Herald>, boot: Boot, recovered: Recovered) -> io::Result<ClaimFs> {
+        if let Some(lost) = &recovered.lost {
+            log::warn!("{lost}");
+        }
+        let disk = Disk::begin(&self.state_dir, boot, &recovered)?;
+        let Recovered {
+            table, same_boot, ..
+        } = recovered;
         let metrics = Arc::new(Metrics::default());
         let news = Arc::new(News::default());
         let processes = Arc::new(Processes::new(self.variables.clone())?);
-        let table = Table::new(self.max_leases);
         let store = Store::new(
             table,
-            Box::new(Volatile),
+            Box::new(disk),
             Arc::clone(&processes),
             Arc::clone(&metrics),
             Arc::clone(&news),
             Arc::clone(herald),
         );
         let store = Arc::new(store);
+        store.recover(same_boot);
         reaper::start(processes, Arc::clone(&store))?;
         let (uid, gid) = crate::process::real_ids();
         ClaimFs::new(Tree::new(

@@ -11,13 +11,17 @@ mod known;
 mod proc;
 
 use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use self::proc::{Stat, Status};
 use crate::lease::{Moment, Process, Refusal};
@@ -389,6 +393,44 @@ pub fn now() -> Moment {
         wall: SystemTime::now(),
         // A clock that every kernel since 2.6.39 has does not fail; if it did, nothing would expire.
         boot: uptime().unwrap_or_default(),
+    }
+}
+
+/// Which boot of the machine this is, and which processes are seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The kernel's id for it.
+    pub id: String,
+    /// The inode of this process's pid namespace: pids of another mean other processes.
+    pub pidns: u64,
+}
+
+impl Boot {
+    /// This boot, from here.
+    pub fn current() -> io::Result<Self> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        Ok(Self {
+            id: String::from(id.trim()),
+            pidns: fs::metadata("/proc/self/ns/pid")?.ino(),
+        })
+    }
+}
+
+/// Sets room on the disk aside for a file, whose size stays what it is. EOPNOTSUPP where the filesystem cannot.
+pub fn set_aside(file: &File, from: u64, length: u64) -> io::Result<()> {
+    let bound = |value: u64| libc::off_t::try_from(value).map_err(io::Error::other);
+    let (from, length) = (bound(from)?, bound(length)?);
+    loop {
+        // SAFETY: fallocate takes no pointer, and the descriptor is open.
+        let done =
+            unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, from, length) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
 }
 

@@ -23,23 +23,16 @@ use crate::lease::{
 };
 use crate::metrics::Metrics;
 use crate::news::News;
-use crate::process::{self, Processes};
+use crate::process::{self, Processes, Watch};
 use crate::table::{Inode, Lease, Node, Session, Table};
 
 /// Where events are written down before they are applied.
 pub trait Journal: Send {
     /// Appends the events of one decision, all or none. An error refuses the decision.
     fn append(&mut self, events: &[Event]) -> io::Result<()>;
-}
 
-/// The journal of a mount that forgets everything with its server.
-#[derive(Debug)]
-pub struct Volatile;
-
-impl Journal for Volatile {
-    fn append(&mut self, _: &[Event]) -> io::Result<()> {
-        Ok(())
-    }
+    /// They were applied, and this is what came of it.
+    fn applied(&mut self, table: &Table);
 }
 
 /// Who makes a request, as the kernel says it.
@@ -510,6 +503,40 @@ impl Store {
     /// A waiter is gone.
     pub fn leave(&self, waiter: WaiterId) {
         self.lock().settle(&Command::Leave { waiter });
+    }
+
+    // Recovery.
+
+    /// Takes up what was recovered: ends what ended meanwhile, and watches who lives. `same_boot` says whether any process of
+    /// then may be alive. Nobody has anything open yet, and nobody waits.
+    pub fn recover(&self, same_boot: bool) {
+        let mut inner = self.lock();
+        let processes: Vec<Process> = inner.table.processes().copied().collect();
+        for process in processes {
+            let watched = if same_boot {
+                self.processes.watch(&process)
+            } else {
+                Ok(Watch::Dead)
+            };
+            match watched {
+                Ok(Watch::Watched) => {}
+                Ok(Watch::Dead) => inner.died(process),
+                Err(error) => log::error!(
+                    "pid {} cannot be watched: {error}; what depends on it stays held",
+                    process.pid
+                ),
+            }
+        }
+        let waiters: Vec<WaiterId> = inner.table.waiters().collect();
+        for waiter in waiters {
+            inner.settle(&Command::Leave { waiter });
+        }
+        let nameless: Vec<Ino> = inner.table.nameless().collect();
+        for ino in nameless {
+            inner.forget(ino);
+        }
+        inner.set_alarm();
+        self.processes.wake();
     }
 
     // Reaping.

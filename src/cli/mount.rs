@@ -36,6 +36,9 @@ pub struct Arguments {
     /// How many leases there may be at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEASES)]
     max_leases: usize,
+    /// Set a corrupt journal aside, with what was claimed in the part that is lost
+    #[arg(long)]
+    repair: bool,
     /// Admit names with a leading dot as scratch files, which some lock programs need: no leases, gone with their session
     #[arg(long)]
     dotfiles: bool,
@@ -103,6 +106,7 @@ impl Arguments {
             state_dir,
             variables,
             max_leases: self.max_leases,
+            repair: self.repair,
             dotfiles: self.dotfiles,
             nonempty: false,
             options,
@@ -132,6 +136,9 @@ impl Arguments {
         server.arg("--max-leases").arg(self.max_leases.to_string());
         if self.allow_other {
             server.arg("--allow-other");
+        }
+        if self.repair {
+            server.arg("--repair");
         }
         if self.dotfiles {
             server.arg("--dotfiles");

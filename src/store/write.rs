@@ -110,7 +110,7 @@ impl Inner {
     }
 
     /// Sets the alarm for the next deadline.
-    fn set_alarm(&mut self) {
+    pub(super) fn set_alarm(&mut self) {
         let next = self.table.next_deadline().map(|(until, _)| until);
         if next != self.alarm {
             self.alarm = next;
@@ -254,6 +254,7 @@ impl Inner {
             self.publish(event);
             self.table.apply(event);
         }
+        self.journal.applied(&self.table);
         // Only now: what one event lets go of, a later one of the same decision may hold on to.
         for process in freed
             .iter()

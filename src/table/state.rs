@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Inode, Lease, Node, Session, Table};
 use crate::lease::{
-    Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey, Token,
+    Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey, Token, WaiterId,
 };
 
 impl Session {
@@ -42,6 +42,59 @@ impl Table {
         let inodes = self.inodes.len() + self.children.len();
         let lines = self.lines.len() + self.waiting.len() + self.granted.len();
         people + names + inodes + lines + self.bound.len() + self.deadlines.len()
+    }
+
+    /// Every process that a session or a lease depends on.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.roots.keys().chain(self.bound.keys())
+    }
+
+    /// Every waiter, and whoever was granted something without knowing it.
+    pub fn waiters(&self) -> impl Iterator<Item = WaiterId> {
+        self.waiting.keys().chain(self.granted.keys()).copied()
+    }
+
+    /// Every inode that is there without a name.
+    pub fn nameless(&self) -> impl Iterator<Item = Ino> {
+        let children = self.children.iter().filter(|(_, child)| child.links == 0);
+        let claims = self
+            .inodes
+            .iter()
+            .filter(|(_, inode)| inode.names.is_empty());
+        let children = children.map(|(ino, _)| *ino);
+        children.chain(claims.map(|(ino, _)| *ino))
+    }
+
+    /// The names that are not free to be forgotten: those of leases, swept or not.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.leases.keys()
+    }
+
+    /// How many processes are roots, each as often as it is one.
+    pub fn root_count(&self) -> usize {
+        self.sessions
+            .values()
+            .map(|session| session.roots.len())
+            .sum()
+    }
+
+    /// How much there is to write down, roughly: in proportion to its size in bytes.
+    pub fn weight(&self) -> usize {
+        let bodies = self
+            .inodes
+            .values()
+            .map(|inode| inode.content.weight() + 300);
+        let children = self
+            .children
+            .values()
+            .map(|child| child.content.weight() + 400);
+        let people = 300 * self.sessions.len() + 200 * self.root_count();
+        let waiters = 300 * self.waiting.len();
+        1000 + bodies.sum::<usize>()
+            + children.sum::<usize>()
+            + people
+            + waiters
+            + 200 * self.leases.len()
     }
 
     /// How many sessions there are.

@@ -34,6 +34,8 @@ mod watchers;
 mod kinds;
 // The mount's life: what it refuses, how it ends, what it leaves.
 mod life;
+// What a server leaves to the next one.
+mod journal;
 // Everything at random, and nothing that stays behind.
 mod leaks;
 // The pid-file idiom.

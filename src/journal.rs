@@ -1,0 +1,553 @@
+//! Events on disk: checksummed frames behind a picture of the table, and the tokens that were set aside.
+//!
+//! ```text
+//! journal      frame: head, with the table as it was        written anew and renamed into place when it has grown
+//!              frame: the events of one decision            appended before they are applied
+//!              …
+//! tokens       no token up to this number is granted again  written with fsync, a block of tokens ahead
+//!
+//! frame        length u32, checksum u32 of length and payload (CRC-32), payload: JSON
+//! ```
+//!
+//! Promises: a decision is written down whole or not at all; what was cut off at the end was never answered; what is
+//! corrupt before the end is never passed over in silence; and each lease has room set aside for the event that frees it,
+//! so that a full disk refuses claims but no release.
+//!
+//! There is no fsync for a claim: a holder dies with the machine, and a killed server loses nothing that it has written.
+//!
+//! Deliberately ignorant of: what events mean, and who is alive.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::lease::{Event, Name, What};
+use crate::process::{Boot, set_aside};
+use crate::store::Journal;
+use crate::table::Table;
+
+/// How many tokens are set aside at once.
+const TOKENS: u64 = 1 << 16;
+
+/// How much may be added before it is looked whether the journal wants to be written anew, in bytes.
+const CHECK: u64 = 256 * 1024;
+
+/// What is set aside beyond the events that free what is held, in bytes.
+const SLACK: u64 = 64 * 1024;
+
+/// How much more is set aside than is needed, so that it need not be done for each claim, in bytes.
+const STRIDE: u64 = 256 * 1024;
+
+/// What an event that frees something takes at most, but for the name in it, in bytes.
+const FREEING: u64 = 224;
+
+/// The largest payload that is taken for one: a table of a million leases has less.
+const PAYLOAD_MAX: usize = 1 << 31;
+
+const VERSION: u32 = 1;
+
+/// The first frame.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    claimfs_journal: u32,
+    boot: Boot,
+    table: Value,
+}
+
+/// Each of the others.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    events: Vec<Event>,
+}
+
+/// Why a journal is not gone on with: a sentence for people.
+#[derive(Debug)]
+pub struct Unusable(pub String);
+
+/// What a state directory remembers.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The table, as far as it is known.
+    pub table: Table,
+    /// It was written in this boot, so that its processes may be alive.
+    pub same_boot: bool,
+    /// What was lost, if anything: a sentence for the log.
+    pub lost: Option<String>,
+    /// The journal must be kept aside before it is written anew.
+    corrupt: bool,
+    /// Where its last whole frame ends.
+    end: usize,
+}
+
+fn journal(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+/// Reads what a state directory remembers, and changes nothing. With `repair`, and where it was left by an earlier boot, whose
+/// processes are all dead, what comes before the first corrupt byte.
+pub fn read(
+    dir: &Path,
+    boot: &Boot,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Unusable> {
+    let path = journal(dir);
+    let unreadable =
+        |error: &dyn std::fmt::Display| Unusable(format!("{}: {error}", path.display()));
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(unreadable(&error)),
+    };
+    let reserved = Reserved::read(dir).map_err(|error| unreadable(&error))?;
+    // Whatever the journal itself says: no server has begun here in this boot.
+    let earlier = reserved
+        .boot
+        .as_ref()
+        .is_some_and(|there| *there != boot.id);
+    let mut recovered = match bytes {
+        Some(bytes) => replay(&path, &bytes, boot, max_leases, repair || earlier)?,
+        None => Recovered {
+            table: Table::new(max_leases),
+            same_boot: false,
+            lost: None,
+            corrupt: false,
+            end: 0,
+        },
+    };
+    // A journal that goes on where it stopped knows the newest token; any other may have lost some.
+    if !recovered.same_boot || recovered.lost.is_some() {
+        recovered.table.skip_tokens(reserved.tokens);
+    }
+    Ok(recovered)
+}
+
+fn replay(
+    path: &Path,
+    bytes: &[u8],
+    boot: &Boot,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Unusable> {
+    let (mut table, mut written, mut at) = (Table::new(max_leases), None, 0);
+    let mut problem = None;
+    while at < bytes.len() {
+        let frame = frame_at(bytes, at);
+        let read = frame.ok_or_else(|| String::from("its checksum is wrong"));
+        let read = read.and_then(|(payload, next)| {
+            if let Some(head) = first_frame(at, payload)? {
+                table = Table::read(head.table, max_leases).map_err(|error| error.to_string())?;
+                written = Some(head.boot);
+                return Ok(next);
+            }
+            let entry: Entry =
+                serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+            for event in &entry.events {
+                table.apply(event);
+            }
+            Ok(next)
+        });
+        match read {
+            Ok(next) => at = next,
+            Err(why) => {
+                problem = Some(why);
+                break;
+            }
+        }
+    }
+    let same_boot = written.as_ref().is_some_and(|there| there.id == boot.id);
+    if same_boot
+        && written
+            .as_ref()
+            .is_some_and(|there| there.pidns != boot.pidns)
+    {
+        return Err(Unusable(format!(
+            "{}: written in another pid namespace, whose processes cannot be told from here; mount from there, or name \
+             another directory with --state-dir DIR",
+            path.display()
+        )));
+    }
+    let mut lost = None;
+    if let Some(why) = problem {
+        let left = bytes.len() - at;
+        let torn = at > 0 && !(at + 1..bytes.len()).any(|at| frame_at(bytes, at).is_some());
+        if torn {
+            log::info!(
+                "{}: the last {left} bytes are of an event that was never answered, and are cut off",
+                path.display()
+            );
+        } else if !repair && (same_boot || written.is_none()) {
+            return Err(Unusable(format!(
+                "{}: corrupt at byte {at} of {}: {why}; whoever claimed after that may be alive, so nothing is served; once \
+                 they are gone, 'claimfs mount --repair' sets the rest aside",
+                path.display(),
+                bytes.len()
+            )));
+        } else {
+            lost = Some(format!(
+                "{}: corrupt at byte {at} of {}: {why}; the last {left} bytes are lost, with what was claimed and released in them",
+                path.display(),
+                bytes.len()
+            ));
+        }
+    }
+    Ok(Recovered {
+        table,
+        same_boot,
+        corrupt: lost.is_some(),
+        lost,
+        end: at,
+    })
+}
+
+/// The head, if this is the first frame.
+fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head>, String> {
+    if at > 0 {
+        return Ok(None);
+    }
+    let head: Head = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    if head.claimfs_journal == VERSION {
+        Ok(Some(head))
+    } else {
+        Err(format!(
+            "it is of version {}, and this claimfs knows version {VERSION}",
+            head.claimfs_journal
+        ))
+    }
+}
+
+/// The payload of the frame at an offset, and where the next one begins; `None` if no whole frame is there.
+fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let size = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    // An object, whatever it says; so that one is not looked for in vain at each offset of a megabyte.
+    let payload = rest
+        .get(..size)
+        .filter(|payload| payload.first() == Some(&b'{'))?;
+    (checksum(*length, payload) == u32::from_le_bytes(*sum)).then_some((payload, at + 8 + size))
+}
+
+fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&length);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 8];
+    serde_json::to_writer(&mut frame, value)?;
+    let size = frame.len() - 8;
+    let length = u32::try_from(size).ok().filter(|_| size <= PAYLOAD_MAX);
+    let length = length.ok_or(io::ErrorKind::FileTooLarge)?.to_le_bytes();
+    let sum = checksum(length, &frame[8..]).to_le_bytes();
+    frame[..4].copy_from_slice(&length);
+    frame[4..8].copy_from_slice(&sum);
+    Ok(frame)
+}
+
+/// The file `tokens`.
+#[derive(Debug, Default)]
+struct Reserved {
+    /// The highest token that may have been granted.
+    tokens: u64,
+    /// The newest boot in which a server has begun here.
+    boot: Option<String>,
+}
+
+impl Reserved {
+    fn read(dir: &Path) -> io::Result<Self> {
+        let text = match fs::read_to_string(dir.join("tokens")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error),
+        };
+        let mut words = text.split_whitespace();
+        let tokens = words.next().and_then(|word| word.parse().ok());
+        Ok(Self {
+            tokens: tokens.ok_or_else(|| io::Error::other("tokens: no number stands in it"))?,
+            boot: words.next().map(String::from),
+        })
+    }
+
+    fn write(dir: &Path, tokens: u64, boot: &Boot) -> io::Result<()> {
+        replace(
+            dir,
+            "tokens",
+            format!("{tokens} {}\n", boot.id).as_bytes(),
+            0,
+        )
+        .map(|_| ())
+    }
+}
+
+/// Writes a file whole and safe against power loss, sets room aside up to an offset, and then puts it in the place of the old
+/// one. Whether room could be set aside.
+fn replace(dir: &Path, name: &str, bytes: &[u8], room: u64) -> io::Result<(File, bool)> {
+    let new = dir.join(format!("{name}.new"));
+    let write = || {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&new)?;
+        file.write_all(bytes)?;
+        let has_room = room > 0 && has_room(&file, room)?;
+        file.sync_all()?;
+        fs::rename(&new, dir.join(name))?;
+        File::open(dir)?.sync_all()?;
+        Ok((file, has_room))
+    };
+    let written = write();
+    if written.is_err() {
+        // It takes room that others have a use for.
+        _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// Sets room aside; false where the filesystem cannot do that.
+fn has_room(file: &File, room: u64) -> io::Result<bool> {
+    match set_aside(file, 0, room) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            log::warn!(
+                "no room can be set aside for the journal: on a full disk, releases may fail"
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A journal that is appended to.
+#[derive(Debug)]
+pub struct Disk {
+    dir: PathBuf,
+    boot: Boot,
+    file: File,
+    /// Where the last whole frame ends.
+    end: u64,
+    /// Up to where there is room set aside; `None` where the filesystem cannot do that.
+    room: Option<u64>,
+    /// What the events that free everything would take.
+    debt: u64,
+    /// No token up to this one is granted after a crash.
+    granted: u64,
+    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    base: (u64, usize),
+    /// Where it is looked next whether to write it anew.
+    check: u64,
+}
+
+impl Disk {
+    /// Goes on with what was recovered: writes the journal anew, and keeps aside what was corrupt.
+    pub fn begin(dir: &Path, boot: Boot, recovered: &Recovered) -> io::Result<Self> {
+        if recovered.corrupt {
+            let aside = (0..).map(|number| dir.join(format!("journal.corrupt.{number}")));
+            if let Some(aside) = aside.into_iter().find(|path| !path.exists()) {
+                fs::hard_link(journal(dir), aside)?;
+            }
+        }
+        let table = &recovered.table;
+        let reserved = Reserved::read(dir)?;
+        let written = match write_table(dir, &boot, table) {
+            // On a full disk, what is there is gone on with.
+            Err(error)
+                if error.kind() == io::ErrorKind::StorageFull
+                    && recovered.same_boot
+                    && !recovered.corrupt =>
+            {
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open(journal(dir))?;
+                let end = recovered.end as u64;
+                file.set_len(end)?;
+                Written {
+                    file,
+                    end,
+                    room: Some(0),
+                    weight: table.weight(),
+                }
+            }
+            written => written?,
+        };
+        let is_new = reserved.boot.as_ref() != Some(&boot.id);
+        let mut disk = Self {
+            dir: dir.to_path_buf(),
+            boot,
+            check: written.end + CHECK,
+            base: (written.end, written.weight),
+            file: written.file,
+            end: written.end,
+            room: written.room,
+            debt: debt(table),
+            granted: if is_new { 0 } else { reserved.tokens },
+        };
+        disk.set_tokens_aside(table.next_token())?;
+        Ok(disk)
+    }
+
+    fn set_tokens_aside(&mut self, token: u64) -> io::Result<()> {
+        if token < self.granted {
+            return Ok(());
+        }
+        let granted = token + TOKENS;
+        Reserved::write(&self.dir, granted, &self.boot)?;
+        self.granted = granted;
+        Ok(())
+    }
+
+    /// Makes sure that there is room for a frame, and behind it for what frees everything then.
+    fn set_room_aside(&mut self, frame: u64, debt: u64) -> io::Result<()> {
+        let Some(room) = self.room else {
+            return Ok(());
+        };
+        let wanted = self.end + frame + debt + SLACK;
+        if wanted <= room {
+            return Ok(());
+        }
+        let room = wanted + STRIDE;
+        self.room = has_room(&self.file, room)?.then_some(room);
+        Ok(())
+    }
+
+    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all_at(frame, self.end);
+        if let Err(error) = written {
+            // What was written of it is cut off, and where even that fails, it is written over by the next.
+            _ = self.file.set_len(self.end);
+            self.room = self.room.map(|_| 0);
+            return Err(error);
+        }
+        self.end += frame.len() as u64;
+        Ok(())
+    }
+}
+
+/// A journal that was written anew.
+struct Written {
+    file: File,
+    end: u64,
+    room: Option<u64>,
+    /// How large the table is by its own reckoning.
+    weight: usize,
+}
+
+fn write_table(dir: &Path, boot: &Boot, table: &Table) -> io::Result<Written> {
+    let head = Head {
+        claimfs_journal: VERSION,
+        boot: boot.clone(),
+        table: table.written()?,
+    };
+    let frame = frame(&head)?;
+    let end = frame.len() as u64;
+    let room = end + debt(table) + SLACK + STRIDE;
+    let (file, has_room) = replace(dir, "journal", &frame, room)?;
+    Ok(Written {
+        file,
+        end,
+        room: has_room.then_some(room),
+        weight: table.weight(),
+    })
+}
+
+/// What the events that free everything take.
+fn debt(table: &Table) -> u64 {
+    let names: u64 = table.names().map(cost).sum();
+    let people = table.session_count() + table.root_count() + 2 * table.waiters().count();
+    names + people as u64 * FREEING
+}
+
+/// What the event takes that frees a name.
+fn cost(name: &Name) -> u64 {
+    let escaped = |c: char| {
+        if c.is_control() || matches!(c, '"' | '\\') {
+            6
+        } else {
+            c.len_utf8()
+        }
+    };
+    FREEING + name.as_str().chars().map(escaped).sum::<usize>() as u64
+}
+
+/// What an event adds to what freeing everything takes, and what it takes off that.
+fn balance(what: &What) -> (u64, u64) {
+    match what {
+        What::Claimed { name, .. } => (cost(name), 0),
+        What::Released { name, .. }
+        | What::Reaped { name, .. }
+        | What::Expired { name, .. }
+        | What::Broken { name, .. } => (0, cost(name)),
+        What::Queued { .. } => (2 * FREEING, 0),
+        What::LeftLine { .. } | What::Accepted { .. } => (0, 2 * FREEING),
+        What::SessionStarted { .. } | What::Joined { .. } => (FREEING, 0),
+        What::SessionEnded { .. } | What::Left { .. } => (0, FREEING),
+        _ => (0, 0),
+    }
+}
+
+/// What clears up, and never comes in numbers: it may take of the slack.
+fn is_small(what: &What) -> bool {
+    matches!(what, What::Forgotten { .. } | What::Unlinked { .. })
+}
+
+impl Journal for Disk {
+    fn append(&mut self, events: &[Event]) -> io::Result<()> {
+        let newest = events.iter().filter_map(|event| match &event.what {
+            What::Claimed { token, .. } | What::Handed { token, .. } => Some(token.0),
+            _ => None,
+        });
+        if let Some(token) = newest.max() {
+            self.set_tokens_aside(token)?;
+        }
+        let frame = frame(&Entry {
+            events: events.to_vec(),
+        })?;
+        let (mut more, mut less) = (0, 0);
+        for event in events {
+            let (adds, takes) = balance(&event.what);
+            (more, less) = (more + adds, less + takes);
+        }
+        let debt = (self.debt + more).saturating_sub(less);
+        // What frees is never refused for want of room: that is what the room is for.
+        if less == 0 && !events.iter().all(|event| is_small(&event.what)) {
+            self.set_room_aside(frame.len() as u64, debt)?;
+        }
+        self.write(&frame)?;
+        self.debt = debt;
+        Ok(())
+    }
+
+    fn applied(&mut self, table: &Table) {
+        if self.end < self.check {
+            return;
+        }
+        self.check = self.end + CHECK;
+        let (size, weight) = self.base;
+        // What the table would take now, as it took then.
+        let live = table.weight() as u64 * size / (weight as u64).max(1);
+        if self.end <= 3 * live + 2 * CHECK {
+            return;
+        }
+        match write_table(&self.dir, &self.boot, table) {
+            Ok(written) => {
+                log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
+                self.base = (written.end, written.weight);
+                (self.file, self.end, self.room) = (written.file, written.end, written.room);
+                (self.check, self.debt) = (self.end + CHECK, debt(table));
+            }
+            Err(error) => log::warn!(
+                "{}: the journal cannot be written anew, and goes on growing: {error}",
+                self.dir.display()
+            ),
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! What a server leaves to the next one: leases of the living, and nothing of the dead.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
+
+use claimfs::journal::{self, Disk, Unusable};
+use claimfs::lease::{Change, Command as Ask, Creation, Event, Member, Moment, Shape};
+use claimfs::process::Boot;
+use claimfs::store::Journal;
+use claimfs::table::Table;
+use libc::{EBUSY, EEXIST, ENOSPC, O_CREAT, O_EXCL, O_RDWR};
+
+use crate::model::{claim, member, name, process};
+use crate::support::{CLAIMFS, Mount, TempDir, root_or_skip, text, unmount, wait_until};
+
+#[test]
+fn the_living_keep_what_they_hold_when_the_server_is_killed_and_the_dead_do_not() {
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    let (mut me, mut dead) = (mount.actor(Some("me")), mount.actor(Some("dead")));
+    let fd = me.open("claims/x", O_RDWR | O_CREAT | O_EXCL).unwrap();
+    me.write(fd, "body").unwrap();
+    me.utimes("claims/x", 5, 4_102_444_800_123_456_789).unwrap();
+    me.setxattr("claims/x", "user.claimfs.ttl", "1h", 0)
+        .unwrap();
+    me.setxattr("claims/x", "user.note", "n", 0).unwrap();
+    me.link("claims/x", "claims/y").unwrap();
+    me.mkdir("claims/d").unwrap();
+    me.mkdir("claims/d/sub").unwrap();
+    me.symlink("somewhere", "claims/d/sub/s").unwrap();
+    dead.claim("stale").unwrap();
+    let mut waiter = mount.actor(Some("waiter"));
+    waiter.open("queue/x", libc::O_RDONLY).unwrap();
+    let (record, stat) = (mount.record("x").unwrap(), me.stat("claims/y").unwrap());
+    let newest = mount.record("stale").unwrap()["token"].as_u64().unwrap();
+
+    mount.kill();
+    dead.kill();
+    mount.start(&[]);
+    assert_eq!(mount.claims(), ["d", "x", "y"]);
+    let again = mount.record("x").unwrap();
+    for key in [
+        "session",
+        "token",
+        "pid",
+        "command",
+        "uid",
+        "acquired_at",
+        "ttl",
+    ] {
+        assert_eq!(again[key], record[key], "{key}");
+    }
+    assert_eq!(
+        mount.read("waiters"),
+        "",
+        "a place in a line is its descriptor's"
+    );
+    let log = mount.log();
+    assert!(
+        log.contains("reaped claims/stale: session dead (pid "),
+        "{log}"
+    );
+    // The holder's working directory was on the mount that died: by its path it is the same holder.
+    let (x, y) = (mount.path("claims/x"), mount.path("claims/y"));
+    let (x, y) = (x.to_str().unwrap(), y.to_str().unwrap());
+    assert_eq!(me.stat(y).unwrap(), stat);
+    assert_eq!(mount.read("claims/x"), "body");
+    assert_eq!(me.getxattr(x, "user.note").unwrap(), "n");
+    assert_eq!(
+        fs::read_link(mount.path("claims/d/sub/s")).unwrap(),
+        Path::new("somewhere")
+    );
+    let mut other = mount.actor(Some("other"));
+    assert_eq!(other.unlink("claims/x"), Err(EBUSY));
+    assert_eq!(other.claim("x"), Err(EEXIST));
+    other.claim("stale").unwrap();
+    assert!(mount.record("stale").unwrap()["token"].as_u64().unwrap() > newest);
+    me.unlink(x).unwrap();
+    me.kill();
+    wait_until("the watch goes on", || mount.claims() == ["stale"]);
+}
+
+#[test]
+fn an_orderly_unmount_ends_no_lease_either() {
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    let mut me = mount.actor(Some("me"));
+    me.claim("x").unwrap();
+    mount.stop();
+    mount.start(&[]);
+    assert_eq!(mount.record("x").unwrap()["session"], "me");
+    let mut other = mount.actor(Some("other"));
+    assert_eq!(other.claim("x"), Err(EEXIST));
+    me.kill();
+    other.claim("x").unwrap();
+}
+
+#[test]
+fn tokens_rise_although_the_journal_is_lost() {
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    let mut me = mount.actor(Some("me"));
+    for number in 0..3 {
+        me.claim(&number.to_string()).unwrap();
+    }
+    let newest = mount.record("2").unwrap()["token"].as_u64().unwrap();
+    mount.stop();
+    fs::remove_file(mount.state.join("journal")).unwrap();
+    mount.start(&[]);
+    let mut other = mount.actor(Some("other"));
+    other.claim("0").unwrap();
+    assert!(mount.record("0").unwrap()["token"].as_u64().unwrap() > newest);
+}
+
+fn boot() -> Boot {
+    Boot {
+        id: "this-boot".into(),
+        pidns: 7,
+    }
+}
+
+fn now(seconds: u64) -> Moment {
+    Moment {
+        wall: UNIX_EPOCH + Duration::from_secs(seconds),
+        boot: Duration::from_secs(seconds),
+    }
+}
+
+/// A journal with a history, the tables after each of its frames, and where these end.
+struct History {
+    dir: TempDir,
+    tables: Vec<(u64, Table)>,
+}
+
+fn copy(table: &Table) -> Table {
+    Table::read(table.written().unwrap(), 99).unwrap()
+}
+
+impl History {
+    fn new(steps: usize) -> Self {
+        let dir = TempDir::new();
+        let recovered = journal::read(dir.path(), &boot(), 99, false).unwrap();
+        let mut disk = Disk::begin(dir.path(), boot(), &recovered).unwrap();
+        let mut table = recovered.table;
+        let mut tables = vec![(size(dir.path()), copy(&table))];
+        let by: [Member; 2] = [member("w1", &[process(1)]), member("w2", &[process(2)])];
+        for step in 0..steps {
+            let by = &by[step % 2];
+            let of = ["a", "b", "c"][step % 3];
+            let lease = table.lease(&name(of)).map(|lease| lease.ino);
+            let ask = match lease {
+                None => claim(of, by),
+                Some(ino) if step % 5 < 3 => {
+                    let data = vec![b'x', step as u8, 0xFF, b'"'];
+                    Ask::Alter {
+                        ino,
+                        by,
+                        change: Change::Append { data },
+                    }
+                }
+                Some(_) => Ask::Release {
+                    name: name(of).into(),
+                    directory: false,
+                    by,
+                },
+            };
+            let events: Vec<Event> = table.decide(&ask, now(step as u64)).unwrap_or_default();
+            if events.is_empty() {
+                continue;
+            }
+            disk.append(&events).unwrap();
+            for event in &events {
+                table.apply(event);
+            }
+            disk.applied(&table);
+            tables.push((size(dir.path()), copy(&table)));
+        }
+        Self { dir, tables }
+    }
+
+    /// A directory with these bytes as its journal.
+    fn with(&self, bytes: &[u8]) -> TempDir {
+        let dir = TempDir::new();
+        fs::write(dir.path().join("journal"), bytes).unwrap();
+        fs::copy(self.dir.path().join("tokens"), dir.path().join("tokens")).unwrap();
+        dir
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        fs::read(self.dir.path().join("journal")).unwrap()
+    }
+}
+
+fn size(dir: &Path) -> u64 {
+    fs::metadata(dir.join("journal")).unwrap().len()
+}
+
+#[test]
+fn a_journal_cut_at_any_byte_is_what_was_whole() {
+    let history = History::new(60);
+    let bytes = history.bytes();
+    let head = history.tables[0].0 as usize;
+    let first = bytes.len().saturating_sub(4096).max(head);
+    for cut in first..=bytes.len() {
+        let dir = history.with(&bytes[..cut]);
+        let recovered = journal::read(dir.path(), &boot(), 99, false).unwrap();
+        let whole = history
+            .tables
+            .iter()
+            .rfind(|(end, _)| *end <= cut as u64)
+            .unwrap();
+        assert!(recovered.table == whole.1, "cut at {cut}");
+        assert!(recovered.same_boot && recovered.lost.is_none());
+    }
+    // And it goes on from there.
+    let dir = history.with(&bytes[..bytes.len() - 3]);
+    let recovered = journal::read(dir.path(), &boot(), 99, false).unwrap();
+    drop(Disk::begin(dir.path(), boot(), &recovered).unwrap());
+    let again = journal::read(dir.path(), &boot(), 99, false).unwrap();
+    assert!(again.table == recovered.table);
+}
+
+#[test]
+fn what_is_corrupt_before_the_end_is_refused_unless_it_is_of_an_earlier_boot_or_to_be_repaired() {
+    let history = History::new(60);
+    let bytes = history.bytes();
+    let head = history.tables[0].0 as usize;
+    // Every byte of a frame in the middle, its length and its checksum too, and some of the head.
+    let (from, to) = (history.tables[9].0 as usize, history.tables[10].0 as usize);
+    for at in (from..to).chain([0, 5, 8, head / 2, head - 1]) {
+        let mut corrupt = bytes.clone();
+        corrupt[at] ^= 0x41;
+        let dir = history.with(&corrupt);
+        let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+            panic!("byte {at}: passed over");
+        };
+        assert!(
+            why.contains("corrupt at byte ") && why.contains("'claimfs mount --repair'"),
+            "{why}"
+        );
+
+        let repaired = journal::read(dir.path(), &boot(), 99, true).unwrap();
+        let kept = if at < head {
+            None
+        } else {
+            Some(&history.tables[9].1)
+        };
+        assert!(
+            repaired.lost.as_ref().unwrap().contains("are lost"),
+            "byte {at}"
+        );
+        if let Some(kept) = kept {
+            let mut kept = copy(kept);
+            kept.skip_tokens(1 << 16);
+            let mut there = copy(&repaired.table);
+            there.skip_tokens(1 << 16);
+            assert!(
+                there.next_token() > 1 << 16
+                    && there.leases(claimfs::lease::Token(0)).count()
+                        == kept.leases(claimfs::lease::Token(0)).count()
+            );
+        }
+        drop(Disk::begin(dir.path(), boot(), &repaired).unwrap());
+        assert_eq!(
+            fs::read(dir.path().join("journal.corrupt.0")).unwrap(),
+            corrupt
+        );
+        assert!(
+            journal::read(dir.path(), &boot(), 99, false)
+                .unwrap()
+                .lost
+                .is_none()
+        );
+
+        // Power loss: all that it can speak of is dead.
+        let dir = history.with(&corrupt);
+        let later = Boot {
+            id: "a-later-boot".into(),
+            pidns: 7,
+        };
+        let recovered = journal::read(dir.path(), &later, 99, false).unwrap();
+        assert!(recovered.lost.is_some() && !recovered.same_boot);
+        assert!(recovered.table.next_token() > 1 << 16);
+    }
+}
+
+#[test]
+fn another_pid_namespace_is_refused() {
+    let history = History::new(10);
+    let elsewhere = Boot {
+        id: "this-boot".into(),
+        pidns: 8,
+    };
+    let Err(Unusable(why)) = journal::read(history.dir.path(), &elsewhere, 99, false) else {
+        panic!("pids mean other processes there");
+    };
+    assert!(why.contains("another pid namespace"), "{why}");
+}
+
+#[test]
+fn a_journal_stays_small_and_says_the_same_once_it_is_written_anew() {
+    let dir = TempDir::new();
+    let recovered = journal::read(dir.path(), &boot(), 9999, false).unwrap();
+    let mut disk = Disk::begin(dir.path(), boot(), &recovered).unwrap();
+    let mut table = recovered.table;
+    let by = &member("w1", &[process(1)]);
+    let mut run = |table: &mut Table, ask: &Ask| {
+        let events = table.decide(ask, now(1)).unwrap();
+        disk.append(&events).unwrap();
+        for event in &events {
+            table.apply(event);
+        }
+        disk.applied(table);
+        let live = table.written().unwrap().to_string().len() as u64;
+        let length = size(dir.path());
+        assert!(length <= 4 * live + (1 << 20), "{length} bytes for {live}");
+    };
+    // Nothing lives on; then a thousand with bodies; then none of them.
+    for _ in 0..4000 {
+        run(&mut table, &claim("x", by));
+        run(
+            &mut table,
+            &Ask::Release {
+                name: name("x").into(),
+                directory: false,
+                by,
+            },
+        );
+        let nameless: Vec<_> = table.nameless().collect();
+        for ino in nameless {
+            run(&mut table, &Ask::Forget { ino });
+        }
+    }
+    let created = |of: &str| Creation {
+        shape: Shape::File,
+        mode: 0o600,
+        uid: of.len() as u32,
+        gid: 1,
+    };
+    let names: Vec<String> = (0..150).map(|number| format!("n{number}")).collect();
+    for of in &names {
+        let ask = Ask::Claim {
+            name: name(of).into(),
+            by,
+            creation: created(of),
+            exclusive: true,
+            truncate: false,
+        };
+        run(&mut table, &ask);
+        let ino = table.lease(&name(of)).unwrap().ino;
+        let data = vec![b'b'; 20_000];
+        run(
+            &mut table,
+            &Ask::Alter {
+                ino,
+                by,
+                change: Change::Append { data },
+            },
+        );
+    }
+    for of in &names {
+        run(
+            &mut table,
+            &Ask::Release {
+                name: name(of).into(),
+                directory: false,
+                by,
+            },
+        );
+    }
+    let again = journal::read(dir.path(), &boot(), 9999, false).unwrap();
+    assert!(again.table == table);
+}
+
+/// A directory on a filesystem of its own, of so many kilobytes.
+struct Small(TempDir);
+
+impl Small {
+    fn new(kilobytes: u32) -> Self {
+        let dir = TempDir::new();
+        let size = format!("size={kilobytes}k");
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "claimfs-test"])
+            .arg(dir.path())
+            .status();
+        assert!(status.unwrap().success());
+        Self(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_claims_are_refused_releases_go_on_and_service_resumes() {
+    if !root_or_skip("mount a small filesystem") || !crate::support::can_mount() {
+        return;
+    }
+    let small = Small::new(2048);
+    let (state, temp) = (small.0.path().join("state"), TempDir::new());
+    let dir = temp.path().join("mount");
+    let mount = |arguments: &[&str]| {
+        let mut command = Command::new(CLAIMFS);
+        command
+            .arg("mount")
+            .arg("--state-dir")
+            .arg(&state)
+            .args(arguments)
+            .arg(&dir);
+        text(&command.output().unwrap())
+    };
+    assert_eq!(mount(&[]).0, 0);
+    let script = r"
+import errno, os
+held, refused = [], None
+for i in range(100000):
+    try:
+        os.close(os.open('claims/n%d' % i, os.O_CREAT | os.O_EXCL))
+        held.append(i)
+    except OSError as e:
+        refused = e.errno
+        break
+print(refused, len(held) > 100, len(os.listdir('claims')) == len(held))
+fill = open(os.environ['STATE'] + '/fill', 'wb', buffering=0)
+try:
+    while True:
+        fill.write(b'x' * 4096)
+except OSError as e:
+    print(e.errno)
+# Every single one can be released, and some that wait get theirs.
+for i in held:
+    os.remove('claims/n%d' % i)
+print(os.listdir('claims'))
+try:
+    os.close(os.open('claims/again', os.O_CREAT | os.O_EXCL))
+    print('granted, in what the others left')
+except OSError as e:
+    print(e.errno)
+fill.truncate(0)
+os.remove(os.environ['STATE'] + '/fill')
+for i in range(50):
+    os.close(os.open('claims/m%d' % i, os.O_CREAT | os.O_EXCL))
+print('resumed')
+";
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", script])
+        .current_dir(&dir)
+        .env("STATE", &state)
+        .env("CLAIMFS_SESSION", "w");
+    let (code, out, err) = text(&python.output().unwrap());
+    unmount(&dir);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(lines[0], format!("{ENOSPC} True True"), "{out}");
+    assert_eq!(
+        (lines[1], lines[2], *lines.last().unwrap()),
+        ("28", "[]", "resumed"),
+        "{out}"
+    );
+    // Nothing was granted that was not recorded, and nothing is torn.
+    assert_eq!(mount(&[]).0, 0);
+    unmount(&dir);
+    let file = fs::File::open(state.join("journal")).unwrap();
+    let mut head = [0; 9];
+    file.read_exact_at(&mut head, 0).unwrap();
+    assert_eq!(head[8], b'{');
+}
