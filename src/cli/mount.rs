@@ -2,6 +2,9 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -68,6 +71,9 @@ impl Arguments {
         let served = plan.serve(|| {
             if announce {
                 tool::say(READY);
+            }
+            if let Err(error) = notify("READY=1") {
+                log::warn!("systemd is not told that the mount is ready: {error}");
             }
         });
         match served {
@@ -172,6 +178,19 @@ impl Arguments {
             text => Err(Failure::unavailable(text)),
         }
     }
+}
+
+/// Tells the service manager, if there is one, as sd_notify(3) does.
+fn notify(state: &str) -> io::Result<()> {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&socket)?,
+    };
+    let sender = UnixDatagram::unbound()?;
+    sender.send_to_addr(state.as_bytes(), &address).map(|_| ())
 }
 
 fn answers(plan: &Plan, log: &Path) -> Result<Exit, Failure> {

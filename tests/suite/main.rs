@@ -52,6 +52,8 @@ mod queue;
 mod race;
 // Names with a leading dot.
 mod scratch;
+// What the system's own tools start: systemd, mount(8).
+mod service;
 // Whose lease is it, with real processes.
 mod session;
 // Mounts and actors that clean up after themselves.
