@@ -246,9 +246,11 @@ impl Drop for Mount {
 /// Unmounts what may still be mounted there.
 pub fn unmount(dir: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // As the kernel writes it: proc(5).
+    let shown = dir.to_str().unwrap().replace(' ', "\\040");
     if mounts
         .lines()
-        .any(|line| line.split(' ').nth(4) == dir.to_str())
+        .any(|line| line.split(' ').nth(4) == Some(&shown))
     {
         let tool = if is_root() {
             ["umount", "-l"]
