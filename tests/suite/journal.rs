@@ -475,3 +475,74 @@ print('resumed')
     file.read_exact_at(&mut head, 0).unwrap();
     assert_eq!(head[8], b'{');
 }
+
+/// Not a test of its own: the process that [`writing_anew_is_interrupted_at_every_system_call`] interrupts.
+#[test]
+fn write_anew() {
+    if let Some(dir) = std::env::var_os("CLAIMFS_TEST_JOURNAL") {
+        let recovered = journal::read(Path::new(&dir), &boot(), 99, false).unwrap();
+        let written = Disk::begin(Path::new(&dir), boot(), &recovered);
+        std::process::exit(i32::from(written.is_err()));
+    }
+}
+
+#[test]
+fn writing_anew_is_interrupted_at_every_system_call() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        crate::support::skip("strace is not installed");
+        return;
+    }
+    let history = History::new(40);
+    let bytes = history.bytes();
+    let (_, newest) = history.tables.last().unwrap();
+    let mut interrupted = 0;
+    for fault in ["signal=KILL", "error=EIO", "error=ENOSPC"] {
+        for call in ["openat", "write", "fallocate", "fsync", "rename", "unlink"] {
+            for when in 1.. {
+                let dir = history.with(&bytes);
+                let mut strace = Command::new("strace");
+                strace
+                    .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+                    .arg(dir.path());
+                for file in ["journal", "journal.new", "tokens", "tokens.new"] {
+                    strace.arg("-P").arg(dir.path().join(file));
+                }
+                strace
+                    .arg("-e")
+                    .arg(format!("inject={call}:{fault}:when={when}"));
+                strace.arg(std::env::current_exe().unwrap());
+                strace.args([
+                    "journal::write_anew",
+                    "--exact",
+                    "--nocapture",
+                    "--test-threads=1",
+                ]);
+                strace.env("CLAIMFS_TEST_JOURNAL", dir.path());
+                let output = strace.output().unwrap();
+                let done = output.status.success();
+                // Whatever came of it, nothing is lost, and the next one goes on.
+                let left = journal::read(dir.path(), &boot(), 99, false).unwrap();
+                assert!(
+                    left.table == *newest && left.lost.is_none(),
+                    "{call} {when} {fault}"
+                );
+                let mut disk = Disk::begin(dir.path(), boot(), &left).unwrap();
+                let mut table = left.table;
+                let by = &member("w3", &[process(3)]);
+                let events = table.decide(&claim("new", by), now(99)).unwrap();
+                disk.append(&events).unwrap();
+                for event in &events {
+                    table.apply(event);
+                }
+                assert!(table.lease(&name("new")).unwrap().token.0 >= newest.next_token());
+                assert!(journal::read(dir.path(), &boot(), 99, false).unwrap().table == table);
+                if done {
+                    break;
+                }
+                interrupted += 1;
+                assert!(when < 50, "{call} {fault}: {output:?}");
+            }
+        }
+    }
+    assert!(interrupted >= 20, "{interrupted}");
+}
