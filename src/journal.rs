@@ -23,7 +23,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::lease::{Event, Name, What};
 use crate::process::{Boot, set_aside};
@@ -52,10 +51,16 @@ const VERSION: u32 = 1;
 
 /// The first frame.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct Head<T> {
     claimfs_journal: u32,
     boot: Boot,
-    table: Value,
+    table: T,
+}
+
+/// What is looked at before the rest of it.
+#[derive(Deserialize)]
+struct Version {
+    claimfs_journal: u32,
 }
 
 /// Each of the others.
@@ -140,7 +145,7 @@ fn replay(
         let read = frame.ok_or_else(|| String::from("its checksum is wrong"));
         let read = read.and_then(|(payload, next)| {
             if let Some(head) = first_frame(at, payload)? {
-                table = Table::read(head.table, max_leases).map_err(|error| error.to_string())?;
+                table = head.table.completed(max_leases);
                 written = Some(head.boot);
                 return Ok(next);
             }
@@ -205,19 +210,21 @@ fn replay(
 }
 
 /// The head, if this is the first frame.
-fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head>, String> {
+fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table>>, String> {
     if at > 0 {
         return Ok(None);
     }
-    let head: Head = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-    if head.claimfs_journal == VERSION {
-        Ok(Some(head))
-    } else {
-        Err(format!(
-            "it is of version {}, and this claimfs knows version {VERSION}",
-            head.claimfs_journal
-        ))
+    let Version { claimfs_journal } = parse(payload)?;
+    if claimfs_journal != VERSION {
+        return Err(format!(
+            "it is of version {claimfs_journal}, and this claimfs knows version {VERSION}"
+        ));
     }
+    parse(payload).map(Some)
+}
+
+fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(payload).map_err(|error| error.to_string())
 }
 
 /// The payload of the frame at an offset, and where the next one begins; `None` if no whole frame is there.
@@ -445,7 +452,7 @@ fn write_table(dir: &Path, boot: &Boot, table: &Table) -> io::Result<Written> {
     let head = Head {
         claimfs_journal: VERSION,
         boot: boot.clone(),
-        table: table.written()?,
+        table,
     };
     let frame = frame(&head)?;
     let end = frame.len() as u64;

@@ -2,22 +2,15 @@
 //!
 //! What can be told from the rest is not written: the indexes. Deliberately ignorant of: where it is written.
 
-use serde_json::{Error, Value};
-
 use super::Table;
 
 impl Table {
-    /// The table as JSON.
-    pub fn written(&self) -> Result<Value, Error> {
-        serde_json::to_value(self)
-    }
-
-    /// The table that was written, with room for so many leases now.
-    pub fn read(written: Value, max_leases: usize) -> Result<Self, Error> {
-        let mut table: Self = serde_json::from_value(written)?;
-        table.max_leases = max_leases;
-        table.complete();
-        Ok(table)
+    /// The table that was read, with its indexes, and with room for so many leases now.
+    #[must_use]
+    pub fn completed(mut self, max_leases: usize) -> Self {
+        self.max_leases = max_leases;
+        self.complete();
+        self
     }
 
     fn complete(&mut self) {

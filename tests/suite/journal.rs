@@ -139,7 +139,9 @@ struct History {
 }
 
 fn copy(table: &Table) -> Table {
-    Table::read(table.written().unwrap(), 99).unwrap()
+    let text = serde_json::to_string(table).unwrap();
+    let read: Table = serde_json::from_str(&text).unwrap();
+    read.completed(99)
 }
 
 impl History {
@@ -317,7 +319,7 @@ fn a_journal_stays_small_and_says_the_same_once_it_is_written_anew() {
             table.apply(event);
         }
         disk.applied(table);
-        let live = table.written().unwrap().to_string().len() as u64;
+        let live = serde_json::to_string(table).unwrap().len() as u64;
         let length = size(dir.path());
         assert!(length <= 4 * live + (1 << 20), "{length} bytes for {live}");
     };

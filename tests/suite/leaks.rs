@@ -382,10 +382,10 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
             "seed {seed}: a replay is another table"
         );
         // And so it is once it was written down and read.
-        let text = world.table.written().unwrap().to_string();
-        let read = Table::read(serde_json::from_str(&text).unwrap(), 12).unwrap();
+        let text = serde_json::to_string(&world.table).unwrap();
+        let read: Table = serde_json::from_str(&text).unwrap();
         assert!(
-            read == world.table,
+            read.completed(12) == world.table,
             "seed {seed}: written down it is another"
         );
         for (_, process) in std::mem::take(&mut world.alive) {
