@@ -424,3 +424,29 @@ fn in_the_foreground_it_logs_to_standard_error_as_much_as_rust_log_says() {
         assert_eq!(log.contains("mounted on"), says, "{level}: {log}");
     }
 }
+
+#[test]
+fn a_server_that_stops_for_three_seconds_is_a_stall_and_nothing_more() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut holder, mut me) = (mount.actor(Some("holder")), mount.actor(Some("me")));
+    let mut dead = mount.actor(Some("dead"));
+    holder.claim("held").unwrap();
+    holder
+        .setxattr("claims/held", "user.claimfs.ttl", "1h", 0)
+        .unwrap();
+    dead.claim("stale").unwrap();
+    let line = me.open("queue/held", libc::O_RDONLY).unwrap();
+    let server = mount.pid() as i32;
+    unsafe { libc::kill(server, libc::SIGSTOP) };
+    dead.kill();
+    let start = std::time::Instant::now();
+    me.send("open", serde_json::json!({"path": "claims/stale", "flags": libc::O_CREAT | libc::O_EXCL, "mode": 0o644}));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    unsafe { libc::kill(server, libc::SIGCONT) };
+    assert!(me.receive().is_ok(), "the name of the dead is granted");
+    assert!(start.elapsed() >= std::time::Duration::from_secs(3));
+    assert_eq!(mount.record("held").unwrap()["session"], "holder");
+    holder.unlink("claims/held").unwrap();
+    while !me.read(line).unwrap().is_empty() {}
+    assert_eq!(mount.record("held").unwrap()["session"], "me");
+}
