@@ -434,7 +434,8 @@ impl Filesystem for ClaimFs {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         if Tree::is_stream(handle.0) {
             let may_wait = flags.0 & libc::O_NONBLOCK == 0;
-            self.usher.read(handle.0, offset, size, may_wait, reply);
+            self.usher
+                .read(request.pid(), handle.0, offset, size, may_wait, reply);
             return;
         }
         let read = || {

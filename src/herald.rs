@@ -10,9 +10,12 @@
 //! Deliberately ignorant of: why a name has gone.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -46,13 +49,15 @@ pub struct Herald {
 }
 
 impl Herald {
-    /// Starts the thread that hands orders to the helper, which is started with the first of them.
-    pub fn start(&self, mount: &Path) -> io::Result<()> {
+    /// Starts the thread that hands orders to the helper, which is started with the first of them. `device` is the mount's number
+    /// of a device, as mountinfo has it: the helper touches nothing else.
+    pub fn start(&self, mount: &Path, device: &str) -> io::Result<()> {
         let (sender, orders) = mpsc::sync_channel(WAITING_MAX);
-        let (mount, helper) = (mount.to_path_buf(), Arc::clone(&self.helper));
+        let helper = Arc::clone(&self.helper);
+        let words = [OsString::from("herald"), mount.into(), device.into()];
         thread::Builder::new()
             .name(String::from("herald"))
-            .spawn(move || hand_on(&orders, &mount, &helper))?;
+            .spawn(move || hand_on(&orders, &words, &helper))?;
         _ = self.orders.set(sender);
         Ok(())
     }
@@ -93,11 +98,11 @@ impl Herald {
     }
 }
 
-fn hand_on(orders: &Receiver<Order>, mount: &Path, helper: &AtomicU32) {
+fn hand_on(orders: &Receiver<Order>, words: &[OsString], helper: &AtomicU32) {
     let mut running: Option<(Child, ChildStdin)> = None;
     for (name, is_directory) in orders {
         if running.is_none() {
-            match spawn(mount) {
+            match spawn(words) {
                 Ok((child, pipe)) => {
                     helper.store(child.id(), SeqCst);
                     running = Some((child, pipe));
@@ -126,9 +131,7 @@ fn hand_on(orders: &Receiver<Order>, mount: &Path, helper: &AtomicU32) {
     }
 }
 
-fn spawn(mount: &Path) -> io::Result<(Child, ChildStdin)> {
-    let mut words = vec![OsString::from("herald")];
-    words.push(mount.as_os_str().to_owned());
+fn spawn(words: &[OsString]) -> io::Result<(Child, ChildStdin)> {
     let mut child = Command::new("/proc/self/exe")
         .args(words)
         .current_dir("/")
@@ -140,8 +143,9 @@ fn spawn(mount: &Path) -> io::Result<(Child, ChildStdin)> {
     Ok((child, pipe))
 }
 
-/// The helper's side: removes what it is told to, until its orders end.
-pub fn serve(mount: &Path, mut orders: impl Read) -> io::Result<()> {
+/// The helper's side: removes what it is told to, until its orders end, or until its path leads to another filesystem: the
+/// mount may be detached, and what is below it is not ours.
+pub fn serve(mount: &Path, device: &str, mut orders: impl Read) -> io::Result<()> {
     let claims = mount.join("claims");
     let mut buffer = [0; 4096];
     let mut order: Vec<u8> = Vec::new();
@@ -152,7 +156,12 @@ pub fn serve(mount: &Path, mut orders: impl Read) -> io::Result<()> {
         }
         for byte in &buffer[..count] {
             if *byte == 0 {
-                carry_out(&claims, &order);
+                let dir = match open(&claims, device) {
+                    // Unmounted.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    dir => dir?,
+                };
+                carry_out(&dir, &order);
                 order.clear();
             } else {
                 order.push(*byte);
@@ -161,12 +170,32 @@ pub fn serve(mount: &Path, mut orders: impl Read) -> io::Result<()> {
     }
 }
 
+/// The directory, if it is still the one of the mount.
+fn open(claims: &Path, device: &str) -> io::Result<File> {
+    let dir = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(claims)?;
+    let there = dir.metadata()?.dev();
+    let there = format!("{}:{}", libc::major(there), libc::minor(there));
+    if there == device {
+        Ok(dir)
+    } else {
+        Err(io::Error::other(format!(
+            "{}: no longer of the mount",
+            claims.display()
+        )))
+    }
+}
+
 /// One order. That it is refused, since the name is held again, or that nobody watches, is all the same.
-fn carry_out(claims: &Path, order: &[u8]) {
+fn carry_out(dir: &File, order: &[u8]) {
     let Some((kind, name)) = order.split_first() else {
         return;
     };
-    let path: PathBuf = claims.join(std::ffi::OsStr::from_bytes(name));
+    // Below the directory that was looked at, whatever its path leads to by now.
+    let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    let path = path.join(OsStr::from_bytes(name));
     _ = if *kind == b'd' {
         fs::remove_dir(path)
     } else {

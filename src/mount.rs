@@ -21,7 +21,9 @@ use crate::keeper;
 use crate::metrics::Metrics;
 use crate::mounts::{self, FS_TYPE};
 use crate::news::News;
-use crate::process::{Boot, Processes, Signals, effective_uid, raise_descriptor_limit};
+use crate::process::{
+    Boot, Processes, Signals, effective_uid, expect_children, raise_descriptor_limit,
+};
 use crate::reaper;
 use crate::store::Store;
 use crate::tree::Tree;
@@ -255,6 +257,8 @@ impl Plan {
         panic::set_hook(Box::new(end_unless_caught));
         // Kept before any thread starts, so that none of them is killed by one.
         let signals = Signals::keep(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
+        // Whoever started this may ignore the end of children, and their pids would be used again.
+        expect_children();
         if let Err(error) = raise_descriptor_limit() {
             log::warn!("the limit of descriptors stays as it is: {error}");
         }
@@ -281,7 +285,9 @@ impl Plan {
             self.dir.display(),
             self.state_dir.display()
         );
-        herald.start(&self.dir).map_err(failed)?;
+        if let Some(there) = mounts::on(&self.dir).map_err(failed)? {
+            herald.start(&self.dir, &there.device).map_err(failed)?;
+        }
         let dir = self.dir.clone();
         let watch = thread::Builder::new().name(String::from("signals"));
         watch
@@ -368,7 +374,7 @@ fn end_unless_caught(panic: &panic::PanicHookInfo) {
 /// Waits for a signal and unmounts; a mount that is in use is detached, and whoever uses it is told ENOTCONN.
 fn unmount_on(signals: &Signals, dir: &Path) {
     loop {
-        let signal = signals.wait();
+        let (signal, _) = signals.wait();
         if signal == libc::SIGHUP {
             continue;
         }

@@ -18,6 +18,8 @@ pub struct Mount {
     pub dir: PathBuf,
     /// What part of the file system: `/` unless it is a bind mount of a part.
     pub root: PathBuf,
+    /// The number of its device, as `MAJOR:MINOR`.
+    pub device: String,
     /// The file system type.
     pub fs_type: String,
     /// The source: for claimfs, its state directory.
@@ -53,6 +55,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     Some(Mount {
         dir: unescape(fields.get(4)?),
         root: unescape(fields.get(3)?),
+        device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
         fs_type: unescape(fields.get(dash + 1)?).to_str()?.to_owned(),
         source: unescape(fields.get(dash + 2)?),
     })

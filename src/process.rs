@@ -466,6 +466,12 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     }
 }
 
+/// Lets the pid of a child that has ended be its own until it is waited for, as it is by default.
+pub fn expect_children() {
+    // SAFETY: the default action takes no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Leaves the terminal: a session and a process group of its own.
 pub fn leave_terminal() -> io::Result<()> {
     // SAFETY: setsid takes nothing.
@@ -475,6 +481,9 @@ pub fn leave_terminal() -> io::Result<()> {
         Ok(())
     }
 }
+
+/// `si_code` of what the kernel sends (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
 
 /// Signals that are kept until [`Signals::wait`] takes them, in this thread and those that it starts from now on.
 #[derive(Clone, Copy)]
@@ -514,13 +523,18 @@ impl Signals {
         }
     }
 
-    /// Sleeps until one of them arrives, and says which.
-    pub fn wait(&self) -> i32 {
-        let mut signal = 0;
+    /// Sleeps until one of them arrives, and says which, and whether the kernel itself sent it: a terminal's go to the whole
+    /// foreground, children included.
+    pub fn wait(&self) -> (i32, bool) {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         loop {
-            // SAFETY: the set is initialised and `signal` outlives the call.
-            if unsafe { libc::sigwait(&raw const self.kept, &raw mut signal) } == 0 {
-                return signal;
+            // SAFETY: the set is initialised, and `info`, for which zeroes are valid, outlives the call.
+            let (signal, info) = unsafe {
+                let signal = libc::sigwaitinfo(&raw const self.kept, info.as_mut_ptr());
+                (signal, info.assume_init())
+            };
+            if signal > 0 {
+                return (signal, info.si_code == SI_KERNEL);
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::herald::Herald;
 use crate::identity::{self, Walk};
 use crate::lease::{
     Asker, Change, Command, Creation, Event, Ino, Member, Moment, Name, Place, Process, Refusal,
-    SessionId, SessionKey, Shape, Token, WaiterId,
+    Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
 use crate::metrics::Metrics;
 use crate::news::News;
@@ -49,8 +49,8 @@ pub struct Caller {
 /// A place in a line.
 #[derive(Clone, Debug)]
 pub struct Seat {
-    /// Its number; `None` if the caller's session holds the name already.
-    pub waiter: Option<WaiterId>,
+    /// Its number, and the session that waits; `None` if the caller's session holds the name already.
+    pub waiter: Option<(WaiterId, SessionKey)>,
     /// The caller's session, if the caller is its only root: the lease would end with the caller.
     pub alone: Option<SessionId>,
 }
@@ -60,11 +60,11 @@ pub struct Seat {
 pub enum Turn {
     /// The name is its own.
     Granted,
+    /// Its session holds the name by another way.
+    Held,
     /// It waits.
     Waits {
-        /// For this.
-        name: Name,
-        /// Which this session holds.
+        /// For what this session holds.
         holder: SessionId,
         /// Since this moment.
         since: SystemTime,
@@ -191,6 +191,22 @@ impl Store {
                 return;
             }
         }
+    }
+
+    /// Shows all live leases as they are at one moment, in the order of their tokens: the number of the newest event that they reflect.
+    pub fn picture(&self, mut show: impl FnMut(&Table, &Name)) -> u64 {
+        let mut inner = self.lock();
+        // Each is looked at first, since that may change the table.
+        inner.judge_all();
+        let held = inner.table.leases(Token(0));
+        let inos: Vec<Ino> = held.map(|(_, lease)| lease.ino).collect();
+        for ino in inos {
+            inner.judge_terms(ino);
+        }
+        for (name, _) in inner.table.leases(Token(0)) {
+            show(&inner.table, name);
+        }
+        inner.table.seq()
     }
 
     /// Shows a session, if it is alive, with the roots that are.
@@ -460,6 +476,7 @@ impl Store {
         }
         let waiter = Some(inner.table.newest_waiter()).filter(|waiter| *waiter > newest);
         let session = inner.table.session(&by.id);
+        let waiter = waiter.and_then(|waiter| Some((waiter, session?.key)));
         let alone = session.is_some_and(|session| {
             let itself = walk.caller().process;
             session.roots.iter().all(|root| root.process == itself)
@@ -470,24 +487,34 @@ impl Store {
         })
     }
 
-    /// How it stands with a waiter.
-    pub fn turn(&self, waiter: WaiterId) -> Turn {
+    /// How it stands with a waiter of a session for a name.
+    pub fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
         let inner = self.lock();
         if inner.table.granted(waiter).is_some() {
             return Turn::Granted;
         }
-        let Some((name, before)) = inner.table.waits_for(waiter) else {
+        let waits = inner.table.waits_for(waiter);
+        let Some((lease, _, holder)) = inner.table.last(name).filter(|last| last.2.is_alive())
+        else {
             return Turn::Over;
         };
-        let Some((lease, _, session)) = inner.table.last(name) else {
+        // Handed to it, or granted to another of its descriptors. In a terminal's session that is another script.
+        if holder.key == key && (waits.is_none() || holder.rule != Rule::Posix) {
+            return Turn::Held;
+        }
+        let Some((_, before)) = waits else {
             return Turn::Over;
         };
         Turn::Waits {
-            name: name.clone(),
-            holder: session.id.clone(),
+            holder: holder.id.clone(),
             since: lease.since,
             before,
         }
+    }
+
+    /// Whether a task has a signal to see that will end it.
+    pub fn is_doomed(&self, task: u32) -> bool {
+        task != 0 && self.processes.is_doomed(task)
     }
 
     /// The waiter is told that it holds the name. False if it holds it no more.

@@ -65,16 +65,18 @@ pub fn supervise(
 ) -> Result<ExitStatus, Failure> {
     loop {
         match signals.wait() {
-            libc::SIGCHLD => {
+            (libc::SIGCHLD, _) => {
                 let ended = child.try_wait();
                 let ended = ended.map_err(|error| Failure::unavailable(error.to_string()))?;
                 if let Some(status) = ended {
                     return Ok(status);
                 }
             }
-            NUDGE => nudged(child),
+            (NUDGE, _) => nudged(child),
+            // The terminal has told the child too.
+            (_, true) => {}
             // Not waited for yet, so its pid is still its own.
-            other => _ = signal(child.id(), other),
+            (other, false) => _ = signal(child.id(), other),
         }
     }
 }

@@ -10,11 +10,13 @@ use crate::herald;
 pub struct Arguments {
     /// The mount
     dir: PathBuf,
+    /// Its device, as mountinfo has it
+    device: String,
 }
 
 impl Arguments {
     pub fn run(&self) -> Result<Exit, Failure> {
-        herald::serve(&self.dir, io::stdin().lock())
+        herald::serve(&self.dir, &self.device, io::stdin().lock())
             .map(|()| Exit::Done)
             .map_err(|error| Failure::unavailable(error.to_string()))
     }

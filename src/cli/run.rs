@@ -91,8 +91,13 @@ impl Arguments {
         let mut running = child::spawn(&mut command, &signals)?;
         let lost = Arc::new(AtomicBool::new(false));
         if self.on_loss != OnLoss::Ignore {
-            let (name, token, lost) = (name.clone(), record["token"].clone(), Arc::clone(&lost));
-            thread::spawn(move || watch(events, &name, &token, &lost));
+            let own = Own {
+                mount: mount.clone(),
+                name: name.clone(),
+                record: record.clone(),
+            };
+            let lost = Arc::clone(&lost);
+            thread::spawn(move || watch(events, &own, &lost));
         }
         let mut told = false;
         let ended = child::supervise(&mut running, &signals, |running| {
@@ -100,8 +105,15 @@ impl Arguments {
                 self.lose(running, &name, &mut told);
             }
         })?;
-        // Released, rather than reaped a moment later. What is not ours any more refuses.
-        _ = fs::remove_file(mount.path(&["claims", name.as_str()]));
+        // Released, rather than reaped a moment later.
+        let own = Own {
+            mount,
+            name,
+            record,
+        };
+        if own.is_held() {
+            _ = fs::remove_file(own.mount.path(&["claims", own.name.as_str()]));
+        }
         Ok(Exit::Child(child::code(ended)))
     }
 
@@ -157,20 +169,44 @@ fn take(mount: &Mount, name: &Name, patience: Patience) -> Result<Option<Value>,
     )))
 }
 
-/// Reads what happens until the lease is lost, and says so. That the mount is gone proves nothing: held.
-fn watch(events: File, name: &Name, token: &Value, lost: &AtomicBool) {
+/// The lease, as it was when it was taken.
+struct Own {
+    mount: Mount,
+    name: Name,
+    record: Value,
+}
+
+impl Own {
+    /// It is still held, and is the same lease. That the mount is gone proves nothing: held.
+    fn is_held(&self) -> bool {
+        let Ok(record) = self.mount.lease(&self.name) else {
+            return true;
+        };
+        let same = |key| record.as_ref().map(|record| &record[key]) == Some(&self.record[key]);
+        same("session") && same("token") && same("acquired_at")
+    }
+
+    /// Whether an event says that it is lost. That it was released does not: that is the command's own affair.
+    fn is_lost_by(&self, event: &Value) -> bool {
+        let token = &self.record["token"];
+        let ours = event["claim"] == self.name.as_str();
+        match event["event"].as_str() {
+            Some("reaped" | "expired" | "broken") => ours && event["token"] == *token,
+            Some("handed") => ours && event["was_token"] == *token,
+            Some("session_ended") => event["session"] == self.record["session"],
+            // Some were missed, and the loss may be among them.
+            None if event.get("missed").is_some() => !self.is_held(),
+            _ => false,
+        }
+    }
+}
+
+/// Reads what happens until the lease is lost, and says so.
+fn watch(events: File, own: &Own, lost: &AtomicBool) {
     for line in BufReader::new(events).lines() {
         let Ok(line) = line else { return };
-        let Ok(event) = serde_json::from_str::<Value>(&line) else {
-            continue;
-        };
-        let ours = event["claim"] == name.as_str()
-            && match event["event"].as_str() {
-                Some("reaped" | "expired" | "broken") => event["token"] == *token,
-                Some("handed") => event["was_token"] == *token,
-                _ => false,
-            };
-        if ours {
+        let event: Value = serde_json::from_str(&line).unwrap_or_default();
+        if own.is_lost_by(&event) {
             lost.store(true, SeqCst);
             _ = signal(process::id(), child::NUDGE);
             return;

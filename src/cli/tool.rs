@@ -25,6 +25,7 @@ pub fn complain(text: &str) {
 }
 
 /// The root of a mount.
+#[derive(Clone, Debug)]
 pub struct Mount(PathBuf);
 
 impl Mount {

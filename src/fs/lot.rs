@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_millis(250);
 
 struct Parked {
+    /// The thread that reads.
+    task: u32,
     fh: u64,
     offset: u64,
     size: usize,
@@ -66,9 +68,17 @@ impl Usher {
     }
 
     /// Answers a read, or parks it.
-    pub(super) fn read(&self, fh: u64, offset: u64, size: usize, may_wait: bool, reply: ReplyData) {
+    pub(super) fn read(
+        &self,
+        task: u32,
+        fh: u64,
+        offset: u64,
+        size: usize,
+        may_wait: bool,
+        reply: ReplyData,
+    ) {
         let mut lot = self.lock();
-        let answer = self.tree.read_stream(fh, offset, size, false);
+        let answer = self.tree.read_stream(task, fh, offset, size, false);
         // What happens from here on rings the bell, and the usher then finds the read in the lot.
         if let Some(answer) = answer.or((!may_wait).then_some(Err(Refusal::Unsettled))) {
             drop(lot);
@@ -77,6 +87,7 @@ impl Usher {
         }
         let is_first = lot.parked.is_empty();
         lot.parked.push(Parked {
+            task,
             fh,
             offset,
             size,
@@ -89,11 +100,12 @@ impl Usher {
         }
     }
 
-    /// Whether a descriptor is ready; if it is not, its poller is told when it is.
+    /// Whether a descriptor is ready. Its poller is told whenever something happens, until it is closed: one that is told of edges
+    /// alone asks no second time.
     pub(super) fn poll(&self, fh: u64, notifier: Option<PollNotifier>) -> bool {
         let mut lot = self.lock();
         let is_ready = self.tree.is_ready(fh);
-        if let Some(notifier) = notifier.filter(|_| !is_ready) {
+        if let Some(notifier) = notifier {
             lot.pollers.insert(fh, notifier);
         }
         is_ready
@@ -133,7 +145,7 @@ impl Usher {
             let answer = concerned
                 .then(|| {
                     self.tree
-                        .read_stream(parked.fh, parked.offset, parked.size, tick)
+                        .read_stream(parked.task, parked.fh, parked.offset, parked.size, tick)
                 })
                 .flatten();
             match answer {
@@ -141,12 +153,9 @@ impl Usher {
                 None => index += 1,
             }
         }
-        let concerned = lot.pollers.keys().filter(|fh| Tree::concerns(ring, **fh));
-        let concerned: Vec<u64> = concerned.copied().collect();
-        let told: Vec<PollNotifier> = concerned
-            .iter()
-            .filter_map(|fh| lot.pollers.remove(fh))
-            .collect();
+        let pollers = lot.pollers.iter();
+        let concerned = pollers.filter(|(fh, _)| Tree::concerns(ring, **fh));
+        let told: Vec<PollNotifier> = concerned.map(|(_, poller)| poller.clone()).collect();
         drop(lot);
         for (reply, answer) in answers {
             send(reply, answer);

@@ -112,7 +112,7 @@ impl Status {
 
     fn parse(text: &str) -> Option<Self> {
         let mut status = Self::default();
-        let (mut pending, mut spared) = (0, HARMLESS);
+        let (mut pending, mut spared, mut over) = (0, HARMLESS, false);
         for line in text.lines() {
             let Some((key, value)) = line.split_once(':') else {
                 continue;
@@ -123,6 +123,8 @@ impl Status {
                 // Real, effective, saved, file system.
                 "Uid" => status.uid = numbers.nth(1)?.ok()?,
                 "NSpid" => status.local_pids = numbers.filter_map(Result::ok).collect(),
+                // The dead keep what was pending.
+                "State" => over = value.trim_start().starts_with(['Z', 'X']),
                 "SigPnd" | "ShdPnd" => pending |= u64::from_str_radix(value.trim(), 16).ok()?,
                 "SigBlk" | "SigIgn" | "SigCgt" => {
                     spared |= u64::from_str_radix(value.trim(), 16).ok()?;
@@ -131,7 +133,7 @@ impl Status {
                 _ => {}
             }
         }
-        status.doomed = pending & !spared != 0;
+        status.doomed = !over && pending & !spared != 0;
         (status.tgid != 0).then_some(status)
     }
 }

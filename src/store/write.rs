@@ -239,16 +239,14 @@ impl Inner {
             });
         }
         let mut nameless = Vec::new();
-        let mut granted = Vec::new();
+        let mut concerned = Vec::new();
         let mut freed = Vec::new();
         let has_readers = self.news.has_readers();
         for event in &events {
             if has_readers {
                 self.news.publish(record::event(&self.table, event));
             }
-            if let What::Granted { waiter, .. } = &event.what {
-                granted.push(*waiter);
-            }
+            concerned.extend(self.concerned(&event.what));
             nameless.extend(self.loses_name(&event.what));
             freed.extend(self.frees_roots(&event.what));
             self.publish(event);
@@ -268,8 +266,8 @@ impl Inner {
         for process in dead {
             self.died(process);
         }
-        for waiter in granted {
-            self.tell(waiter);
+        for waiter in concerned {
+            self.news.grant(waiter);
         }
         self.set_alarm();
         if self.table.wants_sweep() {
@@ -288,16 +286,25 @@ impl Inner {
                 What::Handed { key, .. } => Some(*key),
                 _ => None,
             });
-            if receiver.is_some_and(|key| !self.judge(key)) {
+            let before = self.table.seq();
+            if receiver.is_some_and(|key| !self.judge(key)) && self.table.seq() > before {
                 continue;
             }
-            let doomed = events.iter().find_map(|event| match &event.what {
+            let granted = events.iter().filter_map(|event| match &event.what {
                 What::Granted { waiter, .. } => {
-                    let pid = self.table.waiter(*waiter)?.pid;
-                    self.processes.is_doomed(pid).then_some(*waiter)
+                    let place = self.table.waiter(*waiter)?;
+                    Some((*waiter, place.key, place.pid))
                 }
                 _ => None,
             });
+            let granted: Vec<(WaiterId, SessionKey, u32)> = granted.collect();
+            if granted.iter().any(|(_, key, _)| !self.judge(*key)) && self.table.seq() > before {
+                continue;
+            }
+            let doomed = granted
+                .iter()
+                .find(|(.., pid)| self.processes.is_doomed(*pid))
+                .map(|(waiter, ..)| *waiter);
             match doomed {
                 Some(waiter) if self.settle(&Command::Leave { waiter }) => {}
                 _ => return Ok(events),
@@ -305,15 +312,25 @@ impl Inner {
         }
     }
 
-    /// Tells a waiter that its turn has come. If its session is dead and nobody has looked yet, it is passed over by its
-    /// end.
-    fn tell(&mut self, waiter: WaiterId) {
-        if let Some((name, _)) = self.table.granted(waiter) {
-            let name = name.clone();
-            self.judge_name(&name);
-        }
-        if self.table.granted(waiter).is_some() {
-            self.news.grant(waiter);
+    /// The waiters for whom an event changes something, before it is applied: their turn has come, their session holds the name by
+    /// another way, or they are in no line any more.
+    fn concerned(&self, what: &What) -> Vec<WaiterId> {
+        match what {
+            What::Granted { waiter, .. } | What::LeftLine { waiter } => vec![*waiter],
+            What::SessionEnded { key, .. } => {
+                let session = self.table.session_by_key(*key);
+                session
+                    .into_iter()
+                    .flat_map(|session| session.waiters.iter().copied())
+                    .collect()
+            }
+            What::Claimed { name, key, .. } | What::Handed { name, key, .. } => {
+                let line = self.table.line(name);
+                line.filter(|(_, place)| place.key == *key)
+                    .map(|(waiter, _)| waiter)
+                    .collect()
+            }
+            _ => Vec::new(),
         }
     }
 

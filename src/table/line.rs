@@ -63,6 +63,7 @@ impl Table {
             // In a terminal's session it is another script that holds it.
             if by.rule != Rule::Posix && self.own(lease.ino, by).is_ok() {
                 self.enter(draft, by)?;
+                self.know(draft, lease.token);
                 return Ok(());
             }
         } else if self.lease_count() >= self.max_leases() {
@@ -93,6 +94,15 @@ impl Table {
             });
         }
         Ok(())
+    }
+
+    /// Whoever else of the session was granted this without having read it: the session knows now, and that a descriptor is closed
+    /// takes nothing back.
+    pub(super) fn know(&self, draft: &mut Draft, token: Token) {
+        let mut granted = self.granted.iter();
+        if let Some((waiter, _)) = granted.find(|(_, (_, granted))| *granted == token) {
+            draft.push(What::Accepted { waiter: *waiter });
+        }
     }
 
     pub(super) fn decide_leave(&self, draft: &mut Draft, waiter: WaiterId) {

@@ -42,6 +42,7 @@ impl Table {
         if node.child.is_none() && !node.inode.names.is_empty() {
             self.enter(draft, by)?;
         }
+        self.know_all(draft, &node);
         if truncate {
             if node.content().size() > 0 {
                 draft.push(What::Altered {
@@ -63,6 +64,7 @@ impl Table {
     ) -> Result<(), Refusal> {
         let node = self.own(ino, by)?;
         node.content().check(change)?;
+        self.know_all(draft, &node);
         if let Some(child) = node.child {
             let others = node.inode.below.bytes - child.content.weight();
             let weight = child.content.weight_after(change);
@@ -83,6 +85,12 @@ impl Table {
             self.decide_ask(draft, ino, node.inode, by, ask);
         }
         Ok(())
+    }
+
+    fn know_all(&self, draft: &mut Draft, node: &Node) {
+        for token in &node.inode.names {
+            self.know(draft, *token);
+        }
     }
 
     /// The inode of a name, if there is one. That the caller may change the directory is checked first: EBUSY.

@@ -50,6 +50,9 @@ impl Table {
         ttl: Option<Duration>,
     ) -> Result<(), Refusal> {
         let inode = self.own_claim(ino, by)?;
+        for token in &inode.names {
+            self.know(draft, *token);
+        }
         match ttl {
             Some(ttl) => draft.limit(ino, ttl),
             None if inode.deadline.is_some() => {

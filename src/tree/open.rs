@@ -216,14 +216,12 @@ impl Tree {
         let mut lines = String::new();
         let mut count = 0_usize;
         let now = self.store.now().boot;
-        self.store.leases(Token(0), |table, name, _, _| {
+        let seq = self.store.picture(|table, name| {
             if !name.is_scratch() {
                 lines.push_str(&record::lease_line(table, name, now));
                 count += 1;
             }
-            true
         });
-        let seq = self.store.glance(crate::table::Table::seq);
         format!("{{\"seq\":{seq},\"leases\":{count}}}\n{lines}")
     }
 

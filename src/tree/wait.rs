@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Attr, EVENT_HANDLE, Handle, Opened, QUEUE_HANDLE, QUEUE_INO, Tree, guard};
-use crate::lease::{Name, Refusal, WaiterId};
+use crate::lease::{Name, Refusal, SessionKey, WaiterId};
 use crate::news::Ring;
 use crate::record;
 use crate::store::{Caller, Seat, Turn};
@@ -24,7 +24,8 @@ pub(super) struct QueueFiles {
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// `None` once its turn has come, and it knows.
-    waiter: Option<WaiterId>,
+    waiter: Option<(WaiterId, SessionKey)>,
+    name: Name,
     /// What it reads before it waits on.
     text: Vec<u8>,
 }
@@ -86,10 +87,10 @@ impl Tree {
         let fh = QUEUE_HANDLE
             + waiter.map_or_else(
                 || (1 << 43) + self.next_handle.fetch_add(1, Relaxed),
-                |waiter| waiter.0,
+                |(waiter, _)| waiter.0,
             );
         let text = text.into_bytes();
-        guard(&self.waiting).insert(fh, Waiting { waiter, text });
+        guard(&self.waiting).insert(fh, Waiting { waiter, name, text });
         Ok(Handle {
             fh,
             opened: Opened::Stream,
@@ -112,6 +113,7 @@ impl Tree {
     /// its reader is to have a chance to see its signals: a progress line in `queue/`, EINTR in `events`.
     pub fn read_stream(
         &self,
+        task: u32,
         fh: u64,
         offset: u64,
         size: usize,
@@ -126,22 +128,30 @@ impl Tree {
             return Some(Err(Refusal::Lost));
         };
         if open.text.is_empty() {
-            let Some(waiter) = open.waiter else {
+            let Some((waiter, key)) = open.waiter else {
                 return Some(Ok(Vec::new()));
             };
-            match self.store.turn(waiter) {
+            match self.store.turn(waiter, key, &open.name) {
+                // It will not live to see it: its descriptor's end gives its turn to the next.
+                Turn::Granted | Turn::Held if self.store.is_doomed(task) => {
+                    return Some(Err(Refusal::Interrupted));
+                }
                 Turn::Granted if self.store.accept(waiter) => {
+                    open.waiter = None;
+                    return Some(Ok(Vec::new()));
+                }
+                Turn::Held => {
+                    self.store.leave(waiter);
                     open.waiter = None;
                     return Some(Ok(Vec::new()));
                 }
                 Turn::Granted | Turn::Over => return Some(Err(Refusal::Lost)),
                 Turn::Waits { .. } if !tick => return None,
                 Turn::Waits {
-                    name,
                     holder,
                     since,
                     before,
-                } => open.text = record::progress(&name, &holder, since, before).into_bytes(),
+                } => open.text = record::progress(&open.name, &holder, since, before).into_bytes(),
             }
         }
         let rest = open.text.split_off(size.min(open.text.len()));
@@ -157,7 +167,8 @@ impl Tree {
         let Some(open) = waiting.get(&fh) else {
             return true;
         };
-        let waits = |waiter| matches!(self.store.turn(waiter), Turn::Waits { .. });
+        let waits =
+            |(waiter, key)| matches!(self.store.turn(waiter, key, &open.name), Turn::Waits { .. });
         !open.text.is_empty() || !open.waiter.is_some_and(waits)
     }
 
@@ -167,7 +178,7 @@ impl Tree {
             return;
         }
         let closed = guard(&self.waiting).remove(&fh);
-        if let Some(waiter) = closed.and_then(|open| open.waiter) {
+        if let Some((waiter, _)) = closed.and_then(|open| open.waiter) {
             self.store.leave(waiter);
         }
     }

@@ -418,3 +418,54 @@ fn the_terminal_is_told_who_holds_it_for_how_long_and_ones_place() {
         seen()
     );
 }
+
+#[test]
+fn regression_the_end_of_a_session_is_a_loss_too_and_what_others_took_is_left_to_them() {
+    let Some(mount) = Mount::new() else { return };
+    let told = "trap 'echo told; exit 5' TERM; echo up; while :; do sleep 0.05; done";
+    let mut running = start(&mount, &["run", "x", "--", "sh", "-c", told]);
+    assert_eq!(running.line(), "up");
+    let id = holder(&mount, "x").unwrap();
+    assert_eq!(run(&mount, "w", &["session", "end", &id]).0, 0);
+    assert_eq!(running.line(), "told");
+    assert_eq!(code_of(&mut running), Some(5));
+
+    // The worker that started it takes the name meanwhile: it is not for 'run' to give back.
+    let mut command = mount.claimfs(&[
+        "run",
+        "x",
+        "--on-loss=ignore",
+        "--",
+        "sh",
+        "-c",
+        "echo up; read -r line; true",
+    ]);
+    command
+        .env("CLAIMFS_SESSION", "w")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut running = Guard::spawn(&mut command);
+    assert_eq!(running.line(), "up");
+    let id = holder(&mount, "x").unwrap();
+    assert_eq!(run(&mount, "w", &["session", "end", &id]).0, 0);
+    let mut worker = mount.actor(Some("w"));
+    worker.claim("x").unwrap();
+    drop(running.0.stdin.take());
+    assert_eq!(code_of(&mut running), Some(0));
+    assert_eq!(holder(&mount, "x").as_deref(), Some("w"));
+}
+
+#[test]
+fn regression_a_command_does_not_start_once_its_lease_is_lost() {
+    let Some(mount) = Mount::new() else { return };
+    let (code, out, err) = run(&mount, "other", &["enter", "gone", "--", "echo", "never"]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    let mut command = mount.claimfs(&["enter", "gone", "--", "echo", "never"]);
+    command.env("CLAIMFS_CLAIM", "x").env("CLAIMFS_TOKEN", "1");
+    let (code, out, err) = text(&command.output().unwrap());
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(
+        err,
+        "claimfs: claims/x: lost before the command was started\n"
+    );
+}

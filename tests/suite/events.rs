@@ -371,3 +371,35 @@ fn a_hundred_readers_of_ten_thousand_claims_lose_no_line() {
         assert!(python.status().unwrap().success());
     });
 }
+
+#[test]
+fn regression_the_listing_and_the_events_after_it_never_contradict() {
+    let Some(mount) = Mount::new() else { return };
+    let mut static_ones = mount.actor(Some("static"));
+    for number in 0..500 {
+        static_ones.claim(&format!("s{number}")).unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let script = "import os\nwhile not os.path.exists('claims/stop'):\n    os.close(os.open('claims/x', os.O_CREAT | os.O_EXCL))\n    os.remove('claims/x')";
+            let mut python = Command::new("python3");
+            python.args(["-c", script]).current_dir(&mount.dir).env("CLAIMFS_SESSION", "me");
+            assert!(python.status().unwrap().success());
+        });
+        for _ in 0..60 {
+            let mut events = open(&mount);
+            let listing = mount.read("leases");
+            let head: Value = serde_json::from_str(listing.lines().next().unwrap()).unwrap();
+            let seen = head["seq"].as_u64().unwrap();
+            let mut is_held = listing.contains("\"name\":\"x\"");
+            for event in lines(&mut events) {
+                if event["seq"].as_u64().unwrap() > seen && event["claim"] == "x" {
+                    let takes = event["event"] == "claimed";
+                    assert_ne!(is_held, takes, "{event}");
+                    is_held = takes;
+                }
+            }
+        }
+        static_ones.claim("stop").unwrap();
+    });
+}

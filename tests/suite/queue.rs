@@ -408,17 +408,171 @@ fn a_lease_that_is_handed_over_keeps_its_line() {
 }
 
 #[test]
+fn regression_a_grant_that_the_session_makes_use_of_is_not_taken_back() {
+    type Use = fn(&mut Actor);
+    let uses: [Use; 3] = [
+        |b| {
+            let fd = stand(b, "x");
+            to_the_end(b, fd);
+        },
+        |b| b.open("claims/x", O_WRONLY | O_CREAT).map(drop).unwrap(),
+        |b| b.utimes("claims/x", 1, 1).unwrap(),
+    ];
+    for make_use in uses {
+        let Some((mount, mut first, [mut a, mut b, mut c])) = held(["w1", "w1", "c"]) else {
+            return;
+        };
+        b.claim("own").unwrap();
+        let (unread, _next) = (stand(&mut a, "x"), stand(&mut c, "x"));
+        first.unlink("claims/x").unwrap();
+        make_use(&mut b);
+        assert_eq!(a.read(unread).unwrap(), "", "it is its session's");
+        a.kill();
+        assert_eq!(holder(&mount, "x").as_deref(), Some("w1"));
+    }
+}
+
+#[test]
+fn regression_who_dies_in_anothers_descriptor_is_not_told_and_the_living_are() {
+    let Some((mount, mut first, [mut b])) = held(["b"]) else {
+        return;
+    };
+    // The shell opens, its child reads and is ended in its read; the shell then closes.
+    let script = "exec 3<queue/x; echo $$; sh -c 'echo $$; exec cat <&3' ; exec 3<&-; echo closed; read -r line; \
+                  sh -c 'exec 3<queue/x; cat <&3 > /dev/null & echo $$; echo $!; wait' & read -r line";
+    let mut script = mount.sh(script);
+    script
+        .env("CLAIMFS_SESSION", "a")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut script = Guard::spawn(&mut script);
+    script.line();
+    let reader: i32 = script.line().parse().unwrap();
+    let wchan = format!("/proc/{reader}/wchan");
+    let parked = || fs::read_to_string(&wchan).is_ok_and(|wchan| wchan.contains("request_wait"));
+    wait_until("its read is parked", || {
+        parked() && line(&mount, "x") == ["a"]
+    });
+    unsafe { libc::kill(reader, libc::SIGTERM) };
+    let next = stand(&mut b, "x");
+    first.unlink("claims/x").unwrap();
+    while script.line() != "closed" {}
+    to_the_end(&mut b, next);
+    assert_eq!(holder(&mount, "x").as_deref(), Some("b"));
+
+    // Another shell opens and dies; that nobody has waited for it does not strike the cat that reads.
+    b.unlink("claims/x").unwrap();
+    first.claim("x").unwrap();
+    std::io::Write::write_all(script.0.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    let (opener, cat) = (script.line(), script.line());
+    let parked = || {
+        let wchan = fs::read_to_string(format!("/proc/{cat}/wchan"));
+        wchan.is_ok_and(|wchan| wchan.contains("request_wait"))
+    };
+    wait_until("it reads", || parked() && line(&mount, "x") == ["a"]);
+    unsafe { libc::kill(opener.parse().unwrap(), libc::SIGKILL) };
+    let state = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    wait_until("it is a zombie", || state(&opener).contains(") Z "));
+    first.unlink("claims/x").unwrap();
+    wait_until("the cat ends", || !parked());
+    assert_eq!(holder(&mount, "x").as_deref(), Some("a"));
+    assert_eq!(mount.read("waiters"), "");
+}
+
+#[test]
+fn regression_pollers_of_edges_are_told_of_each() {
+    let Some((mount, mut first, [])) = held([]) else {
+        return;
+    };
+    let script = r"
+import os, select
+queue, events = (os.open(name, os.O_RDONLY | os.O_NONBLOCK) for name in ('queue/x', 'events'))
+poller = select.epoll()
+for fd in queue, events:
+    poller.register(fd, select.EPOLLIN | select.EPOLLET)
+print('waits', flush=True)
+ended = False
+while not ended:
+    for fd, _ in poller.poll():
+        try:
+            while True:
+                data = os.read(fd, 4096)
+                if not data:
+                    ended = True
+                    break
+                if fd == events:
+                    print(data.decode(), end='', flush=True)
+        except BlockingIOError:
+            pass
+print('ended', flush=True)
+";
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", script])
+        .current_dir(&mount.dir)
+        .env("CLAIMFS_SESSION", "edges");
+    let mut python = Guard::spawn(python.stdout(Stdio::piped()));
+    assert_eq!(python.line(), "waits");
+    for name in ["a", "b", "c"] {
+        first.claim(name).unwrap();
+        while !python.line().contains(&format!("\"claim\":\"{name}\"")) {}
+    }
+    first.unlink("claims/x").unwrap();
+    while python.line() != "ended" {}
+}
+
+#[test]
+fn regression_pollers_learn_that_their_session_is_over() {
+    let Some((mount, _first, [mut a])) = held(["a"]) else {
+        return;
+    };
+    let fd = stand(&mut a, "x");
+    a.read(fd).unwrap();
+    a.send("poll", json!({"fd": fd, "timeout": 15_000}));
+    let start = Instant::now();
+    fs::remove_file(mount.path("sessions/a")).unwrap();
+    assert_eq!(a.receive().unwrap(), 1);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(a.read(fd), Err(ESTALE));
+}
+
+#[test]
+fn regression_who_waits_for_what_its_session_is_given_waits_no_longer() {
+    let Some((mount, mut first, [mut a, mut b])) = held(["a", "b"]) else {
+        return;
+    };
+    let (fd, behind) = (stand(&mut a, "x"), stand(&mut b, "x"));
+    a.read(fd).unwrap();
+    let control = first.open("control", O_WRONLY).unwrap();
+    a.send("poll", json!({"fd": fd, "timeout": 15_000}));
+    first
+        .write(control, "{\"give\":\"x\",\"to\":\"a\"}")
+        .unwrap();
+    assert_eq!(a.receive().unwrap(), 1);
+    assert_eq!(a.read(fd).unwrap(), "");
+    assert_eq!(line(&mount, "x"), ["b"]);
+    a.unlink("claims/x").unwrap();
+    to_the_end(&mut b, behind);
+}
+
+#[test]
 fn a_thousand_wait_and_each_gets_it_once_in_order() {
     let Some((mount, mut first, [])) = held([]) else {
         return;
     };
-    // One process with a thousand descriptors, whose session holds nothing when it opens them.
+    // One process with a thousand descriptors, in a terminal's session, where each waits for the other.
     let script = r"
 import os, resource, select
 resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 fds = [os.open('queue/x', os.O_RDONLY) for _ in range(1000)]
+def is_ready(fd):
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return poll.poll(0)
+# Where the process is its session alone, it is told so first.
 for fd in fds:
-    os.read(fd, 999)
+    while is_ready(fd):
+        os.read(fd, 999)
 poller = select.epoll()
 for fd in fds:
     poller.register(fd, select.EPOLLIN)
@@ -437,10 +591,8 @@ assert order == fds
 print('done')
 ";
     let mut python = Command::new("python3");
-    python
-        .args(["-c", script])
-        .current_dir(&mount.dir)
-        .env("CLAIMFS_SESSION", "many");
+    python.args(["-c", script]).current_dir(&mount.dir);
+    crate::support::plain(&mut python);
     let mut python = Guard::spawn(python.stdin(Stdio::piped()).stdout(Stdio::piped()));
     assert_eq!(python.line(), "waits");
     assert_eq!(mount.read("waiters").lines().count(), 1000);

@@ -211,3 +211,52 @@ fn a_server_that_is_killed_meanwhile_leaves_nothing_wedged() {
         drop(watcher);
     }
 }
+
+#[test]
+fn regression_the_helper_touches_nothing_but_the_mount() {
+    if !crate::support::root_or_skip("detach a mount that is in use") {
+        return;
+    }
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    // What lies below the mount, with the names of claims.
+    mount.stop();
+    fs::create_dir(mount.path("claims")).unwrap();
+    for name in ["a", "b"] {
+        fs::write(mount.path("claims").join(name), "precious").unwrap();
+    }
+    mount.start(&["-o", "nonempty"]);
+    let mut actor = mount.actor(Some("w"));
+    for name in ["a", "b"] {
+        actor.claim(name).unwrap();
+    }
+    let mut other = mount.actor(Some("other"));
+    other.claim("own").unwrap();
+    // Detached, it is served on for those who are in it.
+    assert!(
+        Command::new("umount")
+            .arg("-l")
+            .arg(&mount.dir)
+            .status()
+            .unwrap()
+            .success()
+    );
+    actor.kill();
+    wait_until("what it held is reaped", || {
+        let log = mount.log();
+        ["a", "b"]
+            .iter()
+            .all(|name| log.contains(&format!("reaped claims/{name}: ")))
+    });
+    wait_until("the helper had its order", || {
+        mount.log().contains("no longer of the mount")
+    });
+    for name in ["a", "b"] {
+        assert_eq!(
+            fs::read_to_string(mount.path("claims").join(name)).unwrap(),
+            "precious"
+        );
+    }
+    fs::remove_dir_all(mount.path("claims")).unwrap();
+}
