@@ -59,11 +59,11 @@ fn the_living_keep_what_they_hold_when_the_server_is_killed_and_the_dead_do_not(
         "",
         "a place in a line is its descriptor's"
     );
-    let log = mount.log();
-    assert!(
-        log.contains("reaped claims/stale: session dead (pid "),
-        "{log}"
-    );
+    wait_until("the reap is told", || {
+        mount
+            .log()
+            .contains("reaped claims/stale: session dead (pid ")
+    });
     // The holder's working directory was on the mount that died: by its path it is the same holder.
     let (x, y) = (mount.path("claims/x"), mount.path("claims/y"));
     let (x, y) = (x.to_str().unwrap(), y.to_str().unwrap());
