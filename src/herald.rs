@@ -21,10 +21,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use crate::lease::Name;
+use crate::process::signal;
 
 /// How many names wait to be told of; what comes on top is not told.
 const WAITING_MAX: usize = 65_536;
@@ -35,6 +36,12 @@ const PACE: Duration = Duration::from_millis(2);
 /// How long it rests after the helper could not be started, or was killed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Nobody's pid: the herald tells nothing any more.
+const ENDED: u32 = u32::MAX;
+
+/// How long the helper may take to end, so that it does not keep the mount busy.
+const END: Duration = Duration::from_millis(200);
+
 /// A name that has gone, and whether it was a directory.
 type Order = (Name, bool);
 
@@ -42,7 +49,7 @@ type Order = (Name, bool);
 #[derive(Debug, Default)]
 pub struct Herald {
     orders: OnceLock<SyncSender<Order>>,
-    /// The helper's pid; 0 while there is none.
+    /// The helper's pid; 0 while there is none, [`ENDED`] once there is to be none any more.
     helper: Arc<AtomicU32>,
     /// The names among those that were directories.
     directories: Mutex<HashSet<Name>>,
@@ -77,6 +84,20 @@ impl Herald {
         }
     }
 
+    /// Ends the helper, before the mount goes: while it works it keeps it busy.
+    pub fn end(&self) {
+        let helper = self.helper.swap(ENDED, SeqCst);
+        // It is a child of ours that nobody has waited for, so its pid is still its own.
+        if helper == 0 || helper == ENDED || signal(helper, libc::SIGKILL).is_err() {
+            return;
+        }
+        let executable = format!("/proc/{helper}/exe");
+        let start = Instant::now();
+        while start.elapsed() < END && fs::read_link(&executable).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn directories(&self) -> MutexGuard<'_, HashSet<Name>> {
         let directories = self.directories.lock();
         directories.unwrap_or_else(PoisonError::into_inner)
@@ -101,10 +122,19 @@ impl Herald {
 fn hand_on(orders: &Receiver<Order>, words: &[OsString], helper: &AtomicU32) {
     let mut running: Option<(Child, ChildStdin)> = None;
     for (name, is_directory) in orders {
+        if helper.load(SeqCst) == ENDED {
+            return;
+        }
         if running.is_none() {
             match spawn(words) {
-                Ok((child, pipe)) => {
-                    helper.store(child.id(), SeqCst);
+                Ok((mut child, pipe)) => {
+                    if helper
+                        .compare_exchange(0, child.id(), SeqCst, SeqCst)
+                        .is_err()
+                    {
+                        _ = child.kill();
+                        return;
+                    }
                     running = Some((child, pipe));
                 }
                 Err(error) => {
@@ -121,7 +151,12 @@ fn hand_on(orders: &Receiver<Order>, words: &[OsString], helper: &AtomicU32) {
         let order = [kind, name.as_str().as_bytes(), b"\0"].concat();
         if let Err(error) = pipe.write_all(&order) {
             log::warn!("watchers are not told that claims/{name} has gone: {error}");
-            helper.store(0, SeqCst);
+            if helper
+                .compare_exchange(child.id(), 0, SeqCst, SeqCst)
+                .is_err()
+            {
+                return;
+            }
             // It is dead, or will be; nobody waits for it longer than this takes.
             _ = child.try_wait();
             running = None;

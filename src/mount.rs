@@ -291,7 +291,7 @@ impl Plan {
         let dir = self.dir.clone();
         let watch = thread::Builder::new().name(String::from("signals"));
         watch
-            .spawn(move || unmount_on(&signals, &dir))
+            .spawn(move || unmount_on(&signals, &dir, &herald))
             .map_err(failed)?;
         ready();
         let served = session.run();
@@ -372,13 +372,14 @@ fn end_unless_caught(panic: &panic::PanicHookInfo) {
 }
 
 /// Waits for a signal and unmounts; a mount that is in use is detached, and whoever uses it is told ENOTCONN.
-fn unmount_on(signals: &Signals, dir: &Path) {
+fn unmount_on(signals: &Signals, dir: &Path, herald: &Herald) {
     loop {
         let (signal, _) = signals.wait();
         if signal == libc::SIGHUP {
             continue;
         }
         log::info!("signal {signal}: unmounting {}", dir.display());
+        herald.end();
         match keeper::unmount(dir, false) {
             // The session ends by itself, and the process with it.
             Ok(()) => return,

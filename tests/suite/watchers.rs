@@ -260,3 +260,20 @@ fn regression_the_helper_touches_nothing_but_the_mount() {
     }
     fs::remove_dir_all(mount.path("claims")).unwrap();
 }
+
+#[test]
+fn regression_a_signal_unmounts_although_the_helper_is_at_work() {
+    for _ in 0..5 {
+        let Some(mut mount) = Mount::new() else {
+            return;
+        };
+        let mut many = mount.actor(Some("many"));
+        for number in 0..300 {
+            many.claim(&number.to_string()).unwrap();
+        }
+        many.kill();
+        wait_until("the helper is there", || helper(&mount).is_some());
+        assert_eq!(mount.stop(), Some(0));
+        assert!(!mount.log().contains("is in use"), "{}", mount.log());
+    }
+}
