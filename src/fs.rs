@@ -30,14 +30,14 @@ use fuser::{
 };
 
 use self::convert::{
-    LISTING_TTL, LONG_LISTING, answer_xattr, caller, file_attr, file_type, moment, open_flags,
-    permission_bits, tag_name, ttl,
+    LISTING_TTL, LONG_LISTING, answer_attr, answer_empty, answer_entry, answer_xattr, caller,
+    file_attr, file_type, moment, open_flags, permission_bits, tag_name, ttl,
 };
 use self::errno::{errno, errno_name};
 use self::lot::Usher;
 use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
-use crate::tree::{Attr, Tree};
+use crate::tree::Tree;
 
 /// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
 const UNLOCK: i32 = 2;
@@ -125,10 +125,7 @@ impl ClaimFs {
             self.tree.release(ino.0, handle.0);
             Ok(())
         });
-        match closed {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        answer_empty(closed, reply);
     }
 
     fn remove(
@@ -148,13 +145,6 @@ impl ClaimFs {
             self.tree
                 .remove(caller, parent.0, name.as_bytes(), directory)
         })
-    }
-}
-
-fn answer_entry(result: Result<Attr, Errno>, reply: ReplyEntry) {
-    match result {
-        Ok(attr) => reply.entry(ttl(&attr), &file_attr(&attr), Generation(0)),
-        Err(errno) => reply.error(errno),
     }
 }
 
@@ -195,10 +185,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.look(|| self.tree.attr(ino.0)) {
-            Ok(attr) => reply.attr(ttl(&attr), &file_attr(&attr)),
-            Err(errno) => reply.error(errno),
-        }
+        answer_attr(self.look(|| self.tree.attr(ino.0)), reply);
     }
 
     fn setattr(
@@ -246,10 +233,7 @@ impl Filesystem for ClaimFs {
             };
             self.tree.set_attr(caller, ino.0, size, attributes)
         });
-        match result {
-            Ok(attr) => reply.attr(ttl(&attr), &file_attr(&attr)),
-            Err(errno) => reply.error(errno),
-        }
+        answer_attr(result, reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -322,17 +306,11 @@ impl Filesystem for ClaimFs {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        match self.remove(request, parent, name, true) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        answer_empty(self.remove(request, parent, name, true), reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        match self.remove(request, parent, name, false) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        answer_empty(self.remove(request, parent, name, false), reply);
     }
 
     fn rename(
@@ -362,10 +340,7 @@ impl Filesystem for ClaimFs {
                 _ => Err(Refusal::Invalid),
             }
         });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        answer_empty(result, reply);
     }
 
     fn create(
@@ -645,10 +620,7 @@ impl Filesystem for ClaimFs {
                 _ => self.tree.set_tag(caller, ino.0, name, Some(value)),
             }
         });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        answer_empty(result, reply);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -684,10 +656,7 @@ impl Filesystem for ClaimFs {
             self.permit(caller, ino, WRITE)?;
             self.tree.set_tag(caller, ino.0, tag_name(name)?, None)
         });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        answer_empty(result, reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -723,10 +692,7 @@ impl Filesystem for ClaimFs {
                 _ => Err(Refusal::Unsupported),
             }
         });
-        match result {
-            Ok(_) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        answer_empty(result.map(|_| ()), reply);
     }
 
     fn ioctl(

@@ -1,9 +1,13 @@
-//! Between the kernel's values and ours: attributes, times, how long things may be remembered.
+//! Between the kernel's values and ours: attributes, times, how long things may be remembered, and the answers that are
+//! alike.
 
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, FopenFlags, INodeNo, ReplyXattr, Request, TimeOrNow};
+use fuser::{
+    Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry,
+    ReplyXattr, Request, TimeOrNow,
+};
 
 use crate::lease::Refusal;
 use crate::store::Caller;
@@ -106,6 +110,27 @@ pub(super) fn answer_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: Rep
             Ok(length) if length <= size => reply.data(&value),
             _ => reply.error(Errno::ERANGE),
         },
+        Err(errno) => reply.error(errno),
+    }
+}
+
+pub(super) fn answer_entry(result: Result<Attr, Errno>, reply: ReplyEntry) {
+    match result {
+        Ok(attr) => reply.entry(ttl(&attr), &file_attr(&attr), Generation(0)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+pub(super) fn answer_empty(result: Result<(), Errno>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+pub(super) fn answer_attr(result: Result<Attr, Errno>, reply: ReplyAttr) {
+    match result {
+        Ok(attr) => reply.attr(ttl(&attr), &file_attr(&attr)),
         Err(errno) => reply.error(errno),
     }
 }
