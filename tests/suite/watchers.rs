@@ -277,3 +277,23 @@ fn regression_a_signal_unmounts_although_the_helper_is_at_work() {
         assert!(!mount.log().contains("is in use"), "{}", mount.log());
     }
 }
+
+#[test]
+fn regression_umount_is_not_kept_from_it_by_the_helper() {
+    for _ in 0..5 {
+        let Some(mount) = Mount::new() else { return };
+        let mut many = mount.actor(Some("many"));
+        for number in 0..500 {
+            many.claim(&number.to_string()).unwrap();
+        }
+        many.kill();
+        wait_until("the helper is there", || helper(&mount).is_some());
+        let mut umount = Command::new(crate::support::CLAIMFS);
+        let output = umount.arg("umount").arg(&mount.dir).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
