@@ -315,7 +315,8 @@ fn a_reader_that_lags_too_far_is_told_how_many_it_missed() {
         .env("CLAIMFS_SESSION", "me");
     assert!(python.status().unwrap().success());
     wait_until("its end is told", || {
-        mount.claims().is_empty() && !mount.path("sessions/me").exists()
+        !mount.path("sessions/me").exists()
+            && mount.read("metrics").contains("claimfs_reaps_total 1\n")
     });
     let told = lines(&mut events);
     let missed = told[0]["missed"].as_u64().unwrap();
