@@ -267,7 +267,13 @@ impl Plan {
         let boot = Boot::current().map_err(failed)?;
         let recovered = journal::read(&self.state_dir, &boot, self.max_leases, self.repair)
             .map_err(|Unusable(text)| Problem::new(text))?;
-        let fs = self.wire(&herald, boot, recovered).map_err(failed)?;
+        let disk = Disk::begin(&self.state_dir, boot, &recovered).map_err(|error| {
+            Problem::new(format!(
+                "{}: the journal cannot be written: {error}; make room there, or name another with --state-dir DIR",
+                self.state_dir.display()
+            ))
+        })?;
+        let fs = self.wire(&herald, disk, recovered).map_err(failed)?;
         let device = keeper::mount(&self.dir, &self.state_dir, &self.options)
             .map_err(|error| self.explain(&error))?;
         let mut config = fuser::Config::default();
@@ -303,11 +309,10 @@ impl Plan {
         served.map_err(failed)
     }
 
-    fn wire(&self, herald: &Arc<Herald>, boot: Boot, recovered: Recovered) -> io::Result<ClaimFs> {
+    fn wire(&self, herald: &Arc<Herald>, disk: Disk, recovered: Recovered) -> io::Result<ClaimFs> {
         if let Some(lost) = &recovered.lost {
             log::warn!("{lost}");
         }
-        let disk = Disk::begin(&self.state_dir, boot, &recovered)?;
         let Recovered {
             table, same_boot, ..
         } = recovered;

@@ -20,8 +20,8 @@ pub const LINES_MAX: usize = 65_536;
 /// What rang the bell.
 #[derive(Debug, Default)]
 pub struct Ring {
-    /// These were granted what they wait for.
-    pub granted: Vec<WaiterId>,
+    /// Something has changed for these.
+    pub waiters: Vec<WaiterId>,
     /// There are new lines.
     pub lines: bool,
 }
@@ -97,10 +97,10 @@ impl News {
         self.ring(&mut state);
     }
 
-    /// Tells that a waiter was granted what it waits for.
-    pub fn grant(&self, waiter: WaiterId) {
+    /// Tells that something has changed for a waiter: its turn has come, or it stands in no line any more.
+    pub fn tell(&self, waiter: WaiterId) {
         let mut state = self.lock();
-        state.ring.granted.push(waiter);
+        state.ring.waiters.push(waiter);
         self.ring(&mut state);
     }
 

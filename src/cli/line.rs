@@ -172,7 +172,8 @@ fn refused(name: &Name, error: &io::Error) -> Failure {
             "claims/{name}: your session id belongs to another user, or to another sandbox; see 'claimfs whoami'"
         )),
         Some(libc::ENOSPC) => Failure::unavailable(format!(
-            "claims/{name}: no room for another lease; release some, or mount with a larger --max-leases"
+            "claims/{name}: no room for another lease: release some, mount with a larger --max-leases, or make room on the disk of \
+             the state directory, if its log says that the journal cannot be written"
         )),
         Some(libc::ESTALE) => Failure::held(format!(
             "claims/{name}: your session ended while it waited; see 'claimfs whoami'"

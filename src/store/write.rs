@@ -267,7 +267,7 @@ impl Inner {
             self.died(process);
         }
         for waiter in concerned {
-            self.news.grant(waiter);
+            self.news.tell(waiter);
         }
         self.set_alarm();
         if self.table.wants_sweep() {

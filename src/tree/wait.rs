@@ -188,7 +188,7 @@ impl Tree {
         if fh >= EVENT_HANDLE {
             ring.lines
         } else {
-            ring.granted.contains(&WaiterId(fh - QUEUE_HANDLE))
+            ring.waiters.contains(&WaiterId(fh - QUEUE_HANDLE))
         }
     }
 

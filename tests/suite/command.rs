@@ -191,6 +191,19 @@ fn a_command_whose_lease_is_lost_is_ended() {
     take_away(&mount, "x");
     assert_eq!(code_of(&mut running), Some(6));
 
+    // So is a handover, by whoever is of its session.
+    let mut other = mount.actor(Some("other"));
+    other.claim("own").unwrap();
+    let hands = format!("echo '{{\"session\":\"other\"}}' > claims/x; {told}");
+    let mut running = start(&mount, &["run", "x", "--", "sh", "-c", &hands]);
+    assert_eq!(
+        (running.line(), running.line()),
+        ("up".into(), "told".into())
+    );
+    assert_eq!(code_of(&mut running), Some(5));
+    assert_eq!(holder(&mount, "x").as_deref(), Some("other"));
+    other.unlink("claims/x").unwrap();
+
     // That it releases by itself, or renames, is its own affair.
     let own = "rm claims/x; sleep 0.3; exit 8";
     let mut running = start(&mount, &["run", "x", "--", "sh", "-c", own]);

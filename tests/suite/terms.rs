@@ -521,14 +521,20 @@ fn regression_a_session_that_is_dead_is_handed_nothing_though_nobody_has_looked(
     // The table believes what it is told, so the store looks at the receiver of each handover that is decided.
     let Some(mount) = Mount::new() else { return };
     let mut me = mount.actor(Some("me"));
-    for round in 0..40 {
+    let server = mount.pid() as i32;
+    for round in 0..30 {
         let id = format!("w{round}");
         let mut dead = mount.actor(Some(&id));
         dead.claim(&id).unwrap();
-        dead.kill();
         let fd = put(&mut me, "x", "");
-        me.write(fd, &format!("{{\"session\":\"{id}\"}}")).unwrap();
-        assert_eq!(mount.record("x").unwrap()["session"], "me");
+        // Stopped, the server can have seen nothing of the death when it is asked to hand over.
+        unsafe { libc::kill(server, libc::SIGSTOP) };
+        dead.kill();
+        let text = format!("{{\"session\":\"{id}\"}}");
+        me.send("write", json!({"fd": fd, "text": text}));
+        unsafe { libc::kill(server, libc::SIGCONT) };
+        me.receive().unwrap();
+        assert_eq!(mount.record("x").unwrap()["session"], "me", "round {round}");
         me.unlink("claims/x").unwrap();
         me.close(fd).unwrap();
     }
