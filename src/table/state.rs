@@ -65,7 +65,7 @@ impl Table {
         children.chain(claims.map(|(ino, _)| *ino))
     }
 
-    /// The names that are not free to be forgotten: those of leases, swept or not.
+    /// The names of all leases, swept or not.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         self.leases.keys()
     }
