@@ -194,7 +194,9 @@ fn a_command_whose_lease_is_lost_is_ended() {
     // So is a handover, by whoever is of its session.
     let mut other = mount.actor(Some("other"));
     other.claim("own").unwrap();
-    let hands = format!("echo '{{\"session\":\"other\"}}' > claims/x; {told}");
+    // It is ready to be told before it gives its lease away.
+    let ready = |ask: &str| told.replace("while", &format!("echo '{ask}' > claims/x; while"));
+    let hands = ready("{\"session\":\"other\"}");
     let mut running = start(&mount, &["run", "x", "--", "sh", "-c", &hands]);
     assert_eq!(
         (running.line(), running.line()),
@@ -209,7 +211,7 @@ fn a_command_whose_lease_is_lost_is_ended() {
     let mut running = start(&mount, &["run", "x", "--", "sh", "-c", own]);
     assert_eq!(code_of(&mut running), Some(8));
     // An expiry is a loss.
-    let short = format!("echo '{{\"ttl\":\"100ms\"}}' > claims/x; {told}");
+    let short = ready("{\"ttl\":\"100ms\"}");
     let mut running = start(&mount, &["run", "x", "--", "sh", "-c", &short]);
     assert_eq!(
         (running.line(), running.line()),
