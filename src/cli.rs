@@ -17,10 +17,12 @@ mod ls;
 mod mount;
 mod release;
 mod run;
+mod serve;
 mod session;
 mod show;
 mod tool;
 mod umount;
+mod upgrade;
 mod wait;
 mod whoami;
 
@@ -100,7 +102,7 @@ struct Arguments {
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 held by another, 2 usage, 3 no mount or unavailable.
-All but mount and umount are plain file calls: 'cat MOUNT/README' says which.";
+All but mount, umount and upgrade are plain file calls: 'cat MOUNT/README' says which.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -108,6 +110,8 @@ enum Verb {
     Mount(mount::Arguments),
     /// Unmount a directory
     Umount(umount::Arguments),
+    /// Let the claimfs that is installed now serve a mount, without unmounting it
+    Upgrade(upgrade::Arguments),
     /// Take a name: 0 if it is ours now or was already, 1 if another holds it
     Claim(claim::Arguments),
     /// Give a name back: 0 also if it is free already
@@ -135,6 +139,9 @@ enum Verb {
     /// Join a session and become a command
     #[command(hide = true)]
     Enter(enter::Arguments),
+    /// Serve a connection that a keeper holds
+    #[command(hide = true)]
+    Serve(serve::Arguments),
     /// Tell watchers of what has gone
     #[command(hide = true)]
     Herald(herald::Arguments),
@@ -149,6 +156,8 @@ pub fn main() -> ExitCode {
     let result = match verb {
         Verb::Mount(arguments) => arguments.run(),
         Verb::Umount(arguments) => arguments.run(),
+        Verb::Upgrade(arguments) => arguments.run(),
+        Verb::Serve(arguments) => arguments.run(),
         Verb::Claim(arguments) => arguments.run(mount),
         Verb::Release(arguments) => arguments.run(mount),
         Verb::Break(arguments) => arguments.run(mount),

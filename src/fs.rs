@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
 
 use fuser::{
@@ -36,8 +36,10 @@ use self::convert::{
 use self::errno::{errno, errno_name};
 use self::lot::Usher;
 use self::permit::{EXECUTE, READ, WRITE, owns, wants};
+use crate::connection::Done;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
-use crate::tree::Tree;
+use crate::store::Caller;
+use crate::tree::{Attr, Handle, Tree};
 
 /// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
 const UNLOCK: i32 = 2;
@@ -56,17 +58,36 @@ pub struct ClaimFs {
     tree: Arc<Tree>,
     usher: Arc<Usher>,
     has_refused_lock: AtomicBool,
+    /// What the kernel can do, as it says when the connection begins.
+    offered: Arc<AtomicU64>,
+    /// How many requests were begun, up to two: at the second, one is answered.
+    begun: AtomicU8,
+    answered: Box<dyn Fn() + Send + Sync>,
 }
 
 impl ClaimFs {
-    /// Serves a tree, and starts the thread that serves those who wait.
-    pub fn new(tree: Tree) -> io::Result<Self> {
+    /// Serves a tree, and starts the thread that serves those who wait. `answered` is called once a request is.
+    pub fn new(tree: Tree, answered: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
         let tree = Arc::new(tree);
         Ok(Self {
             usher: Usher::start(Arc::clone(&tree))?,
             tree,
             has_refused_lock: AtomicBool::new(false),
+            offered: Arc::default(),
+            begun: AtomicU8::new(0),
+            answered: Box::new(answered),
         })
+    }
+
+    /// What the kernel can do, once it has said so.
+    pub fn offered(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.offered)
+    }
+
+    fn begin(&self) {
+        if self.begun.load(Relaxed) < 2 && self.begun.fetch_add(1, Relaxed) == 1 {
+            (self.answered)();
+        }
     }
 
     /// Runs a handler: counts it, turns its refusal into an errno, and a panic into EIO.
@@ -75,8 +96,28 @@ impl ClaimFs {
             .inspect_err(|errno| self.tree.metrics().refused(errno_name(*errno)))
     }
 
+    /// Runs a handler that changes something, unless its request is one that is sent again and was carried out: then what is left is to
+    /// answer it.
+    fn change<T>(
+        &self,
+        caller: Caller,
+        again: impl FnOnce(Done) -> Result<T, Refusal>,
+        handler: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<T, Errno> {
+        match self.tree.done(caller) {
+            Some(done) => self.look(|| again(done)),
+            None => self.run(handler),
+        }
+    }
+
+    /// The node that a request made when it was sent first.
+    fn made(&self, done: Done) -> Result<Attr, Refusal> {
+        self.tree.attr(done.ino.ok_or(Refusal::Lost)?.0)
+    }
+
     /// Runs a handler that only looks: that there is nothing to see is no refusal.
     fn look<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
+        self.begin();
         let start = Instant::now();
         HANDLING.set(true);
         let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
@@ -109,14 +150,14 @@ impl ClaimFs {
         reply: ReplyEntry,
     ) {
         let caller = caller(request);
-        let result = self.run(|| {
+        let make = || {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             let shape = shape.ok_or(Refusal::NotPermitted)?;
             let mode = permission_bits(mode);
             self.tree
                 .make(caller, parent.0, name.as_bytes(), shape, mode)
-        });
-        answer_entry(result, reply);
+        };
+        answer_entry(self.change(caller, |done| self.made(done), make), reply);
     }
 
     fn close(&self, ino: INodeNo, handle: FileHandle, reply: ReplyEmpty) {
@@ -139,17 +180,19 @@ impl ClaimFs {
         if self.tree.is_herald(caller.task) {
             return self.look(|| self.tree.remove_ghost(parent.0, name.as_bytes()));
         }
-        self.run(|| {
+        let remove = || {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             self.permit_removal(caller, parent, name)?;
             self.tree
                 .remove(caller, parent.0, name.as_bytes(), directory)
-        })
+        };
+        self.change(caller, |_| Ok(()), remove)
     }
 }
 
 impl Filesystem for ClaimFs {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        self.offered.store(config.capabilities().bits(), Relaxed);
         // Each is a gain where the kernel has it; nothing depends on any but the truncation, which OPEN decides on.
         for wish in [
             InitFlags::FUSE_ATOMIC_O_TRUNC,
@@ -298,11 +341,11 @@ impl Filesystem for ClaimFs {
         reply: ReplyEntry,
     ) {
         let caller = caller(request);
-        let result = self.run(|| {
+        let link = || {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             self.tree.link(caller, ino.0, parent.0, name.as_bytes())
-        });
-        answer_entry(result, reply);
+        };
+        answer_entry(self.change(caller, |_| self.tree.attr(ino.0), link), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -324,7 +367,7 @@ impl Filesystem for ClaimFs {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        let result = self.run(|| {
+        let rename = || {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             self.permit(caller, new_parent, WRITE | EXECUTE)?;
             self.permit_removal(caller, parent, name)?;
@@ -339,8 +382,8 @@ impl Filesystem for ClaimFs {
                 flags if flags.is_empty() => self.tree.rename(caller, from, to, false),
                 _ => Err(Refusal::Invalid),
             }
-        });
-        answer_empty(result, reply);
+        };
+        answer_empty(self.change(caller, |_| Ok(()), rename), reply);
     }
 
     fn create(
@@ -354,15 +397,19 @@ impl Filesystem for ClaimFs {
         reply: ReplyCreate,
     ) {
         let caller = caller(request);
-        let result = self.run(|| {
+        let create = || {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             let mode = permission_bits(mode & !umask);
             let (exclusive, truncate) = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
             let name = name.as_bytes();
             self.tree
                 .create(caller, parent.0, name, mode, exclusive, truncate)
-        });
-        match result {
+        };
+        let again = |done| {
+            let attr = self.made(done)?;
+            Ok((attr, Handle::of_claim(attr.ino)))
+        };
+        match self.change(caller, again, create) {
             Ok((attr, handle)) => {
                 let fh = FileHandle(handle.fh);
                 reply.created(
@@ -379,7 +426,7 @@ impl Filesystem for ClaimFs {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let caller = caller(request);
-        let result = self.run(|| {
+        let open = || {
             let wants = wants(flags);
             self.permit(caller, ino, wants)?;
             self.tree.open(
@@ -388,8 +435,12 @@ impl Filesystem for ClaimFs {
                 wants & WRITE != 0,
                 flags.0 & libc::O_TRUNC != 0,
             )
-        });
-        match result {
+        };
+        let again = |done: Done| match done.seat {
+            Some((waiter, _)) => Ok(self.tree.reopen_queue(waiter)),
+            None => Ok(Handle::of_claim(ino.0)),
+        };
+        match self.change(caller, again, open) {
             Ok(handle) => reply.opened(FileHandle(handle.fh), open_flags(handle)),
             Err(errno) => reply.error(errno),
         }
@@ -442,10 +493,18 @@ impl Filesystem for ClaimFs {
         reply: ReplyWrite,
     ) {
         let append = flags.0 & libc::O_APPEND != 0;
-        match self.run(|| {
+        let caller = caller(request);
+        let write = || {
             self.tree
-                .write(caller(request), ino.0, handle.0, offset, data, append)
-        }) {
+                .write(caller, ino.0, handle.0, offset, data, append)
+        };
+        // What asks for several things knows itself how far it has come.
+        let written = if Tree::is_control(ino.0) {
+            self.run(write)
+        } else {
+            self.change(caller, |_| Ok(()), write)
+        };
+        match written {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(errno) => reply.error(errno),
         }
@@ -606,7 +665,7 @@ impl Filesystem for ClaimFs {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        let result = self.run(|| {
+        let set = || {
             let name = tag_name(name)?;
             self.permit(caller, ino, WRITE)?;
             let there = self
@@ -619,8 +678,8 @@ impl Filesystem for ClaimFs {
                 libc::XATTR_REPLACE if !there => Err(Refusal::NoAttribute),
                 _ => self.tree.set_tag(caller, ino.0, name, Some(value)),
             }
-        });
-        answer_empty(result, reply);
+        };
+        answer_empty(self.change(caller, |_| Ok(()), set), reply);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -652,11 +711,11 @@ impl Filesystem for ClaimFs {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let caller = caller(request);
-        let result = self.run(|| {
+        let remove = || {
             self.permit(caller, ino, WRITE)?;
             self.tree.set_tag(caller, ino.0, tag_name(name)?, None)
-        });
-        answer_empty(result, reply);
+        };
+        answer_empty(self.change(caller, |_| Ok(()), remove), reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

@@ -167,7 +167,10 @@ fn hand_on(orders: &Receiver<Order>, words: &[OsString], helper: &AtomicU32) {
 }
 
 fn spawn(words: &[OsString]) -> io::Result<(Child, ChildStdin)> {
-    let mut child = Command::new("/proc/self/exe")
+    let mut child = Command::new("/proc/self/exe");
+    // Nothing by which it would be taken for one of a session: should it outlive this server, it is a caller like any other.
+    child.env_clear();
+    let mut child = child
         .args(words)
         .current_dir("/")
         .stdin(Stdio::piped())

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::connection::{Connection, Key, Note};
 use crate::lease::{Event, Name, What};
 use crate::process::{Boot, set_aside};
 use crate::store::Journal;
@@ -51,10 +52,11 @@ const VERSION: u32 = 1;
 
 /// The first frame.
 #[derive(Serialize, Deserialize)]
-struct Head<T> {
+struct Head<T, C> {
     claimfs_journal: u32,
     boot: Boot,
     table: T,
+    connection: C,
 }
 
 /// What is looked at before the rest of it.
@@ -63,10 +65,27 @@ struct Version {
     claimfs_journal: u32,
 }
 
-/// Each of the others.
-#[derive(Serialize, Deserialize)]
+/// Each of the others: the events of a decision, with the request that it answers if there is one, or what else there is to know
+/// of a connection.
+#[derive(Deserialize)]
 struct Entry {
+    #[serde(default)]
+    key: Option<Key>,
+    #[serde(default)]
     events: Vec<Event>,
+    #[serde(default)]
+    note: Option<Note>,
+}
+
+/// The same, as it is written.
+#[derive(Default, Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Key>,
+    #[serde(skip_serializing_if = "<[Event]>::is_empty")]
+    events: &'a [Event],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a Note>,
 }
 
 /// Why a journal is not gone on with: a sentence for people.
@@ -78,6 +97,8 @@ pub struct Unusable(pub String);
 pub struct Recovered {
     /// The table, as far as it is known.
     pub table: Table,
+    /// The connection that the server before answered on.
+    pub connection: Connection,
     /// It was written in this boot, so that its processes may be alive.
     pub same_boot: bool,
     /// What was lost, if anything: a sentence for the log.
@@ -86,6 +107,8 @@ pub struct Recovered {
     corrupt: bool,
     /// Where its last whole frame ends.
     end: usize,
+    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    base: (u64, usize),
 }
 
 fn journal(dir: &Path) -> PathBuf {
@@ -119,9 +142,11 @@ pub fn read(
         None => Recovered {
             table: Table::new(max_leases),
             same_boot: false,
+            connection: Connection::default(),
             lost: None,
             corrupt: false,
             end: 0,
+            base: (0, 0),
         },
     };
     // A journal that goes on where it stopped knows the newest token; any other may have lost some.
@@ -139,6 +164,7 @@ fn replay(
     repair: bool,
 ) -> Result<Recovered, Unusable> {
     let (mut table, mut written, mut at) = (Table::new(max_leases), None, 0);
+    let (mut connection, mut base) = (Connection::default(), (0, 0));
     let mut problem = None;
     while at < bytes.len() {
         let frame = frame_at(bytes, at);
@@ -146,14 +172,18 @@ fn replay(
         let read = read.and_then(|(payload, next)| {
             if let Some(head) = first_frame(at, payload)? {
                 table = head.table.completed(max_leases);
+                base = (next as u64, table.weight());
+                connection = head.connection;
                 written = Some(head.boot);
                 return Ok(next);
             }
             let entry: Entry =
                 serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-            for event in &entry.events {
-                table.apply(event);
-            }
+            connection.replay(&mut table, &entry.events, entry.key);
+            entry
+                .note
+                .into_iter()
+                .for_each(|note| connection.note(note));
             Ok(next)
         });
         match read {
@@ -202,15 +232,17 @@ fn replay(
     }
     Ok(Recovered {
         table,
+        connection,
         same_boot,
         corrupt: lost.is_some(),
         lost,
         end: at,
+        base,
     })
 }
 
 /// The head, if this is the first frame.
-fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table>>, String> {
+fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table, Connection>>, String> {
     if at > 0 {
         return Ok(None);
     }
@@ -354,8 +386,14 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Goes on with what was recovered: writes the journal anew, and keeps aside what was corrupt.
-    pub fn begin(dir: &Path, boot: Boot, recovered: &Recovered) -> io::Result<Self> {
+    /// Goes on with what was recovered: where the connection goes on too, at the end of the journal; else that is written anew. What
+    /// was corrupt is kept aside.
+    pub fn begin(
+        dir: &Path,
+        boot: Boot,
+        recovered: &Recovered,
+        connection: &Connection,
+    ) -> io::Result<Self> {
         if recovered.corrupt {
             let aside = (0..).map(|number| dir.join(format!("journal.corrupt.{number}")));
             if let Some(aside) = aside.into_iter().find(|path| !path.exists()) {
@@ -364,34 +402,25 @@ impl Disk {
         }
         let table = &recovered.table;
         let reserved = Reserved::read(dir)?;
-        let written = match write_table(dir, &boot, table) {
-            // On a full disk, what is there is gone on with.
-            Err(error)
-                if error.kind() == io::ErrorKind::StorageFull
-                    && recovered.same_boot
-                    && !recovered.corrupt =>
-            {
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(journal(dir))?;
-                let end = recovered.end as u64;
-                file.set_len(end)?;
-                Written {
-                    file,
-                    end,
-                    room: Some(0),
-                    weight: table.weight(),
+        let may_go_on = recovered.same_boot && !recovered.corrupt;
+        let is_same = recovered.connection.nonce == connection.nonce;
+        let written = if may_go_on && is_same {
+            go_on(dir, recovered)?
+        } else {
+            match write_table(dir, &boot, table, connection) {
+                // On a full disk, what is there is gone on with.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && may_go_on => {
+                    go_on(dir, recovered)?
                 }
+                written => written?,
             }
-            written => written?,
         };
         let is_new = reserved.boot.as_ref() != Some(&boot.id);
         let mut disk = Self {
             dir: dir.to_path_buf(),
             boot,
             check: written.end + CHECK,
-            base: (written.end, written.weight),
+            base: written.base,
             file: written.file,
             end: written.end,
             room: written.room,
@@ -399,7 +428,42 @@ impl Disk {
             granted: if is_new { 0 } else { reserved.tokens },
         };
         disk.set_tokens_aside(table.next_token())?;
+        if disk.end == recovered.end as u64 && !is_same {
+            let nonce = connection.nonce.clone();
+            disk.note(&Note::Began { nonce }).unwrap_or_else(|error| {
+                log::warn!(
+                    "{}: should this server be killed, requests that it has not answered may fail: {error}",
+                    dir.display()
+                );
+            });
+        }
         Ok(disk)
+    }
+
+    /// Writes everything anew once there is much that is over.
+    fn tidy(&mut self, table: &Table, connection: impl FnOnce() -> Connection) {
+        if self.end < self.check {
+            return;
+        }
+        self.check = self.end + CHECK;
+        let (size, weight) = self.base;
+        // What the table would take now, as it took then.
+        let live = table.weight() as u64 * size / (weight as u64).max(1);
+        if self.end <= 3 * live + 2 * CHECK {
+            return;
+        }
+        match write_table(&self.dir, &self.boot, table, &connection()) {
+            Ok(written) => {
+                log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
+                self.base = written.base;
+                (self.file, self.end, self.room) = (written.file, written.end, written.room);
+                (self.check, self.debt) = (self.end + CHECK, debt(table));
+            }
+            Err(error) => log::warn!(
+                "{}: the journal cannot be written anew, and goes on growing: {error}",
+                self.dir.display()
+            ),
+        }
     }
 
     fn set_tokens_aside(&mut self, token: u64) -> io::Result<()> {
@@ -439,20 +503,40 @@ impl Disk {
     }
 }
 
-/// A journal that was written anew.
+/// A journal that is to be gone on with.
 struct Written {
     file: File,
     end: u64,
     room: Option<u64>,
-    /// How large the table is by its own reckoning.
-    weight: usize,
+    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    base: (u64, usize),
 }
 
-fn write_table(dir: &Path, boot: &Boot, table: &Table) -> io::Result<Written> {
+/// Goes on with the journal that is there, behind its last whole frame.
+fn go_on(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).open(journal(dir))?;
+    let end = recovered.end as u64;
+    file.set_len(end)?;
+    Ok(Written {
+        file,
+        end,
+        room: Some(0),
+        base: recovered.base,
+    })
+}
+
+fn write_table(
+    dir: &Path,
+    boot: &Boot,
+    table: &Table,
+    connection: &Connection,
+) -> io::Result<Written> {
     let head = Head {
         claimfs_journal: VERSION,
         boot: boot.clone(),
         table,
+        connection,
     };
     let frame = frame(&head)?;
     let end = frame.len() as u64;
@@ -462,7 +546,7 @@ fn write_table(dir: &Path, boot: &Boot, table: &Table) -> io::Result<Written> {
         file,
         end,
         room: has_room.then_some(room),
-        weight: table.weight(),
+        base: (end, table.weight()),
     })
 }
 
@@ -507,7 +591,7 @@ fn is_small(what: &What) -> bool {
 }
 
 impl Journal for Disk {
-    fn append(&mut self, events: &[Event]) -> io::Result<()> {
+    fn append(&mut self, events: &[Event], key: Option<Key>) -> io::Result<()> {
         let newest = events.iter().filter_map(|event| match &event.what {
             What::Claimed { token, .. } | What::Handed { token, .. } => Some(token.0),
             _ => None,
@@ -515,9 +599,8 @@ impl Journal for Disk {
         if let Some(token) = newest.max() {
             self.set_tokens_aside(token)?;
         }
-        let frame = frame(&Entry {
-            events: events.to_vec(),
-        })?;
+        let note = None;
+        let frame = frame(&Line { key, events, note })?;
         let (mut more, mut less) = (0, 0);
         for event in events {
             let (adds, takes) = balance(&event.what);
@@ -533,28 +616,16 @@ impl Journal for Disk {
         Ok(())
     }
 
-    fn applied(&mut self, table: &Table) {
-        if self.end < self.check {
-            return;
-        }
-        self.check = self.end + CHECK;
-        let (size, weight) = self.base;
-        // What the table would take now, as it took then.
-        let live = table.weight() as u64 * size / (weight as u64).max(1);
-        if self.end <= 3 * live + 2 * CHECK {
-            return;
-        }
-        match write_table(&self.dir, &self.boot, table) {
-            Ok(written) => {
-                log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
-                self.base = (written.end, written.weight);
-                (self.file, self.end, self.room) = (written.file, written.end, written.room);
-                (self.check, self.debt) = (self.end + CHECK, debt(table));
-            }
-            Err(error) => log::warn!(
-                "{}: the journal cannot be written anew, and goes on growing: {error}",
-                self.dir.display()
-            ),
-        }
+    fn note(&mut self, note: &Note) -> io::Result<()> {
+        let frame = frame(&Line {
+            note: Some(note),
+            ..Line::default()
+        })?;
+        self.set_room_aside(frame.len() as u64, self.debt)?;
+        self.write(&frame)
+    }
+
+    fn applied(&mut self, table: &Table, connection: &mut dyn FnMut() -> Connection) {
+        self.tidy(table, connection);
     }
 }

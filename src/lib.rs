@@ -62,6 +62,7 @@
 //! while one of them is locked. Nobody is answered, and no kernel notified, under any of them but the store's.
 
 pub mod cli;
+pub mod connection;
 pub mod content;
 pub mod fs;
 pub mod herald;

@@ -5,33 +5,46 @@
 //!
 //! Deliberately ignorant of: every rule.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 use std::{env, panic, process, thread};
 
-use fuser::{Session, SessionACL};
+use fuser::{PollHandle, Session, SessionACL};
 
+use crate::connection::{Connection, THREADS};
 use crate::fs::ClaimFs;
 use crate::herald::Herald;
 use crate::journal::{self, Disk, Recovered, Unusable};
-use crate::keeper;
-use crate::metrics::Metrics;
+use crate::keeper::{self, Charge, Told, device};
 use crate::mounts::{self, FS_TYPE};
-use crate::news::News;
 use crate::process::{
-    Boot, Processes, Signals, effective_uid, expect_children, raise_descriptor_limit,
+    Boot, Processes, Signals, effective_uid, expect_children, raise_descriptor_limit, signal,
+    wait_unread,
 };
 use crate::reaper;
 use crate::store::Store;
+use crate::table::Table;
 use crate::tree::Tree;
 
 /// How many leases a mount holds unless it is told otherwise.
 pub const DEFAULT_MAX_LEASES: usize = 1 << 20;
 
+/// How long a server without a keeper may take to unmount.
+const ORPHAN: Duration = Duration::from_secs(10);
+
+/// What a server ends with that has made way for another.
+const MADE_WAY: i32 = 75;
+
 /// What to mount, and how.
+// Each is a switch of the command line.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Where: an absolute path without symlinks.
@@ -48,8 +61,30 @@ pub struct Plan {
     pub dotfiles: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
+    /// After the death of a server, as on a kernel that sends nothing again.
+    pub without_resend: bool,
     /// Flags of the mount.
-    pub options: keeper::Options,
+    pub options: device::Options,
+}
+
+/// What a server is told of the connection that it serves.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// No other connection of this boot has it.
+    pub nonce: String,
+    /// What the kernel can do, where it has said so to a server before.
+    pub capabilities: Option<u64>,
+}
+
+/// What a server tells its keeper.
+#[derive(Clone, Copy, Debug)]
+pub enum Report<'a> {
+    /// Something was lost.
+    Lost(&'a str),
+    /// It answers from now on; the kernel can do this.
+    Ready(u64),
+    /// It has answered a request.
+    Answered,
 }
 
 /// A reason not to mount, as a sentence for a person.
@@ -143,10 +178,10 @@ impl Plan {
     /// Everything that can be known to be wrong before mounting. Cleans a dead mount of this very plan away.
     pub fn check(&self) -> Result<(), Problem> {
         let dir = self.dir.display();
-        if !Path::new(keeper::DEVICE).exists() {
+        if !Path::new(device::DEVICE).exists() {
             return Err(Problem::new(format!(
                 "{}: there is no such device; load the module with 'modprobe fuse', or give the container {0}",
-                keeper::DEVICE
+                device::DEVICE
             )));
         }
         let there = mounts::on(&self.dir)
@@ -160,6 +195,9 @@ impl Plan {
             return self.check();
         }
         if there.is_some_and(|mount| mount.fs_type == FS_TYPE) {
+            if self.end_orphan() {
+                return self.check();
+            }
             return Err(Problem::new(format!(
                 "{dir}: claimfs is already mounted here; use it, or unmount it with 'claimfs umount {dir}'"
             )));
@@ -195,11 +233,33 @@ impl Plan {
                 self.state_dir.display(),
             )));
         }
-        keeper::unmount(&self.dir, true).map_err(|error| {
+        device::unmount(&self.dir, true).map_err(|error| {
             Problem::new(format!(
                 "{dir}: the dead mount here cannot be unmounted: {error}"
             ))
         })
+    }
+
+    /// Ends a server of this plan whose keeper has died, and with it the mount. Whether there was one.
+    fn end_orphan(&self) -> bool {
+        let Ok(_lock) = self.lock("lock") else {
+            return false;
+        };
+        let serving = self.state_dir.join("serving");
+        let pid = fs::read_to_string(&serving).unwrap_or_default();
+        let is_there = || File::open(&serving).is_ok_and(|file| file.try_lock_shared().is_err());
+        let Some(pid) = pid.trim().parse().ok().filter(|_| is_there()) else {
+            return false;
+        };
+        // Its pid is its own as long as it has the lock.
+        if signal(pid, libc::SIGTERM).is_err() {
+            return false;
+        }
+        let until = Instant::now() + ORPHAN;
+        while is_there() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
+        }
+        !is_there()
     }
 
     /// Makes the state directory.
@@ -221,8 +281,9 @@ impl Plan {
         self.state_dir.join("log")
     }
 
-    fn lock_state_dir(&self) -> Result<File, Problem> {
-        let path = self.state_dir.join("lock");
+    /// Takes a lock of the state directory: `lock` is the keeper's, `serving` that of whoever appends to the journal.
+    fn lock(&self, name: &str) -> Result<File, Problem> {
+        let path = self.state_dir.join(name);
         let problem =
             |error: &dyn std::fmt::Display| Problem::new(format!("{}: {error}", path.display()));
         let open = OpenOptions::new()
@@ -249,97 +310,173 @@ impl Plan {
         Ok(file)
     }
 
-    /// Mounts and serves until the mount is gone. `ready` is called when requests are answered.
-    pub fn serve(&self, ready: impl FnOnce()) -> Result<(), Problem> {
+    /// Mounts, and keeps servers on the mount until it is gone. `words` make a server of this program.
+    pub fn keep(
+        &self,
+        program: PathBuf,
+        words: Vec<OsString>,
+        tell: impl FnMut(Told),
+    ) -> Result<(), Problem> {
         self.check()?;
         self.make_state_dir()?;
-        let _lock = self.lock_state_dir()?;
-        panic::set_hook(Box::new(end_unless_caught));
+        let _lock = self.lock("lock")?;
         // Kept before any thread starts, so that none of them is killed by one.
         let signals = Signals::keep(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
         // Whoever started this may ignore the end of children, and their pids would be used again.
         expect_children();
+        let mount = || {
+            let mounted = device::mount(&self.dir, &self.state_dir, &self.options);
+            mounted.map_err(|error| self.explain(&error).0)
+        };
+        let charge = Charge {
+            mount: &mount,
+            unmount: &|| _ = device::unmount(&self.dir, true),
+            words,
+            first_words: if self.repair { &["--repair"] } else { &[] },
+            program,
+            without_resend: self.without_resend,
+        };
+        keeper::keep(&charge, signals, tell)
+            .map_err(|why| Problem::new(format!("{}: {why}", self.dir.display())))
+    }
+
+    /// Reads what the state directory remembers, as a server would that takes over.
+    pub fn prove(&self) -> Result<(), Problem> {
+        let boot = Boot::current().map_err(|error| self.failed(&error))?;
+        self.recall(&boot).map(|_| ())
+    }
+
+    fn failed(&self, error: &io::Error) -> Problem {
+        Problem::new(format!("{}: {error}", self.dir.display()))
+    }
+
+    fn recall(&self, boot: &Boot) -> Result<Recovered, Problem> {
+        journal::read(&self.state_dir, boot, self.max_leases, self.repair)
+            .map_err(|Unusable(text)| Problem::new(text))
+    }
+
+    /// Serves a connection until the mount is gone: what the keeper starts. `report` takes what the keeper is to know.
+    pub fn serve(
+        &self,
+        link: &Link,
+        report: impl Fn(Report) + Send + Sync + 'static,
+    ) -> Result<(), Problem> {
+        let failed = |error: io::Error| self.failed(&error);
+        let _lock = self.lock("serving")?;
+        panic::set_hook(Box::new(end_unless_caught));
+        // Kept before any thread starts, so that none of them is killed by one.
+        let kept = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2];
+        let signals = Signals::keep(&kept);
+        expect_children();
         if let Err(error) = raise_descriptor_limit() {
             log::warn!("the limit of descriptors stays as it is: {error}");
         }
-        let failed = |error: io::Error| Problem::new(format!("{}: {error}", self.dir.display()));
         let herald = Arc::new(Herald::default());
+        // Before anything is reaped, which watchers are to be told of.
+        if let Some(there) = mounts::on(&self.dir).map_err(failed)? {
+            herald.start(&self.dir, &there.device).map_err(failed)?;
+        }
         let boot = Boot::current().map_err(failed)?;
-        let recovered = journal::read(&self.state_dir, &boot, self.max_leases, self.repair)
-            .map_err(|Unusable(text)| Problem::new(text))?;
-        let disk = Disk::begin(&self.state_dir, boot, &recovered).map_err(|error| {
+        let recovered = self.recall(&boot)?;
+        if let Some(lost) = &recovered.lost {
+            log::warn!("{lost}");
+            report(Report::Lost(lost));
+        }
+        let goes_on = recovered.same_boot && recovered.connection.nonce == link.nonce;
+        let connection = if goes_on {
+            recovered.connection.clone()
+        } else {
+            Connection::new(&link.nonce)
+        };
+        let disk = Disk::begin(&self.state_dir, boot, &recovered, &connection).map_err(|error| {
             Problem::new(format!(
                 "{}: the journal cannot be written: {error}; make room there, or name another with --state-dir DIR",
                 self.state_dir.display()
             ))
         })?;
-        let fs = self.wire(&herald, disk, recovered).map_err(failed)?;
-        let device = keeper::mount(&self.dir, &self.state_dir, &self.options)
-            .map_err(|error| self.explain(&error))?;
-        let mut config = fuser::Config::default();
-        config.n_threads = Some(2);
-        let acl = if self.options.allow_other {
-            SessionACL::All
-        } else {
-            SessionACL::Owner
-        };
-        let session = Session::from_fd(fs, device, acl, config)
-            .inspect_err(|_| _ = keeper::unmount(&self.dir, true));
-        let session = session.map_err(failed)?;
-        log::info!(
-            "mounted on {}, state in {}",
-            self.dir.display(),
-            self.state_dir.display()
-        );
-        if let Some(there) = mounts::on(&self.dir).map_err(failed)? {
-            herald.start(&self.dir, &there.device).map_err(failed)?;
-        }
-        let dir = self.dir.clone();
-        let watch = thread::Builder::new().name(String::from("signals"));
-        watch
-            .spawn(move || unmount_on(&signals, &dir, &herald))
+        let (same_boot, table) = (recovered.same_boot, recovered.table);
+        let (store, processes) = self
+            .store(table, connection, disk, &herald)
             .map_err(failed)?;
-        ready();
+        store.recover(same_boot, goes_on);
+        reaper::start(processes, Arc::clone(&store)).map_err(failed)?;
+        let tree = self.tree(&store, &herald);
+        let pollers = tree.pollers();
+        let report = Arc::new(report);
+        let answered = Arc::clone(&report);
+        let fs = ClaimFs::new(tree, move || answered(Report::Answered)).map_err(failed)?;
+        let offered = fs.offered();
+        let session = self.connect(fs, link).map_err(failed)?;
+        let notifier = session.notifier();
+        for (_, kh) in pollers {
+            // One that is gone is nobody's.
+            _ = notifier.poll(PollHandle(kh));
+        }
+        let what = if link.capabilities.is_some() {
+            "another server takes over"
+        } else {
+            "mounted"
+        };
+        let (dir, state) = (self.dir.display(), self.state_dir.display());
+        log::info!("{what} on {dir}, state in {state}");
+        let dir = self.dir.clone();
+        let end = move || watch_signals(&signals, &dir, &herald, &store);
+        let watch = thread::Builder::new().name(String::from("signals"));
+        watch.spawn(end).map_err(failed)?;
+        report(Report::Ready(offered.load(Relaxed)));
+        thread::spawn(|| {
+            if wait_unread(&io::stdout()).is_ok() {
+                log::warn!(
+                    "the keeper of this mount has died: should this server die too, the mount dies with it; \
+                     'claimfs mount' makes it anew"
+                );
+            }
+        });
         let served = session.run();
         if let Err(error) = &served {
             log::error!("the mount on {} breaks off: {error}", self.dir.display());
-            _ = keeper::unmount(&self.dir, true);
         }
         log::info!("no longer mounted on {}", self.dir.display());
         served.map_err(failed)
     }
 
-    fn wire(&self, herald: &Arc<Herald>, disk: Disk, recovered: Recovered) -> io::Result<ClaimFs> {
-        if let Some(lost) = &recovered.lost {
-            log::warn!("{lost}");
+    fn connect(&self, fs: ClaimFs, link: &Link) -> io::Result<Session<ClaimFs>> {
+        let mut config = fuser::Config::default();
+        config.n_threads = Some(THREADS);
+        let acl = if self.options.allow_other {
+            SessionACL::All
+        } else {
+            SessionACL::Owner
+        };
+        let device = io::stdin().as_fd().try_clone_to_owned()?;
+        match link.capabilities {
+            Some(capabilities) => device::adopt(fs, &device, capabilities, acl, config),
+            None => Session::from_fd(fs, device, acl, config),
         }
-        let Recovered {
-            table, same_boot, ..
-        } = recovered;
-        let metrics = Arc::new(Metrics::default());
-        let news = Arc::new(News::default());
+    }
+
+    fn store(
+        &self,
+        table: Table,
+        connection: Connection,
+        disk: Disk,
+        herald: &Arc<Herald>,
+    ) -> io::Result<(Arc<Store>, Arc<Processes>)> {
         let processes = Arc::new(Processes::new(self.variables.clone())?);
         let store = Store::new(
             table,
+            connection,
             Box::new(disk),
             Arc::clone(&processes),
-            Arc::clone(&metrics),
-            Arc::clone(&news),
             Arc::clone(herald),
         );
-        let store = Arc::new(store);
-        store.recover(same_boot);
-        reaper::start(processes, Arc::clone(&store))?;
+        Ok((Arc::new(store), processes))
+    }
+
+    fn tree(&self, store: &Arc<Store>, herald: &Arc<Herald>) -> Tree {
         let (uid, gid) = crate::process::real_ids();
-        ClaimFs::new(Tree::new(
-            store,
-            metrics,
-            news,
-            Arc::clone(herald),
-            self.dotfiles,
-            uid,
-            gid,
-        ))
+        let (store, herald) = (Arc::clone(store), Arc::clone(herald));
+        Tree::new(store, herald, self.dotfiles, uid, gid)
     }
 
     /// Why mounting failed, and the way out.
@@ -360,7 +497,7 @@ impl Plan {
         if error.raw_os_error() == Some(libc::EACCES) {
             return Problem::new(format!(
                 "{dir}: {} cannot be opened: {error}; mount as root, or as a user who may open it",
-                keeper::DEVICE
+                device::DEVICE
             ));
         }
         Problem::new(format!("{dir}: {error}"))
@@ -376,21 +513,28 @@ fn end_unless_caught(panic: &panic::PanicHookInfo) {
     }
 }
 
-/// Waits for a signal and unmounts; a mount that is in use is detached, and whoever uses it is told ENOTCONN.
-fn unmount_on(signals: &Signals, dir: &Path, herald: &Herald) {
+/// Waits for a signal and unmounts; a mount that is in use is detached, and whoever uses it is told ENOTCONN. Or makes way for
+/// another server.
+fn watch_signals(signals: &Signals, dir: &Path, herald: &Herald, store: &Store) {
     loop {
         let (signal, _) = signals.wait();
-        if signal == libc::SIGHUP {
-            continue;
+        match signal {
+            libc::SIGHUP => continue,
+            libc::SIGUSR2 => {
+                store.freeze();
+                log::info!("making way for another server");
+                process::exit(MADE_WAY);
+            }
+            _ => {}
         }
         log::info!("signal {signal}: unmounting {}", dir.display());
         herald.end();
-        match keeper::unmount(dir, false) {
+        match device::unmount(dir, false) {
             // The session ends by itself, and the process with it.
             Ok(()) => return,
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                 log::warn!("{} is in use; it is detached", dir.display());
-                _ = keeper::unmount(dir, true);
+                _ = device::unmount(dir, true);
                 process::exit(0);
             }
             Err(error) => log::error!("{} cannot be unmounted: {error}", dir.display()),

@@ -12,10 +12,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::connection::Position;
 use crate::lease::WaiterId;
 
 /// How many lines are kept for readers that lag behind.
 pub const LINES_MAX: usize = 65_536;
+
+/// The number of the oldest line there ever was: before it there is room for those that are known to be missing.
+const FIRST: u64 = 1 << 32;
 
 /// What rang the bell.
 #[derive(Debug, Default)]
@@ -33,15 +37,78 @@ pub struct News {
     bell: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    lines: VecDeque<Arc<str>>,
+    /// Each with the number of its event.
+    lines: VecDeque<(u64, Arc<str>)>,
     /// The number of the oldest line that is kept.
     first: u64,
+    /// The event after that of the newest line.
+    seq: u64,
+    /// No line of an event from this one on is missing.
+    from: u64,
     readers: HashMap<u64, Reader>,
     next_reader: u64,
     rung: bool,
     ring: Ring,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            lines: VecDeque::new(),
+            first: FIRST,
+            seq: 0,
+            from: 0,
+            readers: HashMap::new(),
+            next_reader: 0,
+            rung: false,
+            ring: Ring::default(),
+        }
+    }
+}
+
+impl State {
+    /// A line by its number.
+    fn line(&self, number: u64) -> Option<&(u64, Arc<str>)> {
+        let at = number.checked_sub(self.first)?;
+        self.lines.get(usize::try_from(at).ok()?)
+    }
+
+    /// The first line of an event, or of a later one.
+    fn line_of(&self, seq: u64) -> u64 {
+        let before = self.lines.partition_point(|(line, _)| *line < seq);
+        self.first + before as u64
+    }
+
+    /// Where a reader is, such that it can be found again among other lines than these.
+    fn position(&self, reader: &Reader) -> Position {
+        let (mut number, mut left) = (reader.next, reader.rest.len());
+        let mut skip = 0;
+        while left > 0 && number > self.first {
+            number -= 1;
+            let length = self.line(number).map_or(0, |(_, line)| line.len());
+            skip = length.saturating_sub(left);
+            left = left.saturating_sub(length);
+        }
+        Position {
+            offset: reader.at,
+            seq: self.line(number).map_or(self.seq, |(seq, _)| *seq),
+            skip,
+        }
+    }
+
+    /// Where the text goes on at a position: the number of the next line, and what is left of the one before it.
+    fn resume(&self, at: Position) -> (u64, Vec<u8>) {
+        let next = self.line_of(at.seq);
+        match self.line(next) {
+            Some((seq, line)) if *seq == at.seq && at.skip > 0 => {
+                let rest = line.as_bytes().get(at.skip..).unwrap_or_default();
+                (next + 1, rest.to_vec())
+            }
+            _ => (next, Vec::new()),
+        }
+    }
 }
 
 /// Where a reader is.
@@ -78,23 +145,79 @@ impl News {
         !self.lock().readers.is_empty()
     }
 
-    /// Adds lines, for the readers that are there.
-    pub fn publish(&self, lines: impl IntoIterator<Item = String>) {
+    /// Adds the line of an event, for the readers that are there.
+    pub fn publish(&self, seq: u64, line: String) {
         let mut state = self.lock();
         if state.readers.is_empty() {
             return;
         }
-        let before = state.lines.len();
-        state.lines.extend(lines.into_iter().map(Arc::from));
-        if state.lines.len() == before {
-            return;
-        }
+        state.lines.push_back((seq, Arc::from(line)));
+        state.seq = seq + 1;
         while state.lines.len() > LINES_MAX {
-            state.lines.pop_front();
+            let lost = state.lines.pop_front();
+            state.from = lost.map_or(0, |(seq, _)| seq + 1);
             state.first += 1;
         }
         state.ring.lines = true;
         self.ring(&mut state);
+    }
+
+    /// Goes on with lines, none of which is missing from the event `from` on, and with the readers that there were: each with
+    /// where its newest read began and where its next one does.
+    pub fn resume(
+        &self,
+        lines: impl IntoIterator<Item = (u64, String)>,
+        from: u64,
+        readers: &[(u64, Position, Position)],
+    ) {
+        let mut state = self.lock();
+        let lines = lines.into_iter();
+        state.lines = lines.map(|(seq, line)| (seq, Arc::from(line))).collect();
+        state.from = from;
+        let newest = state.lines.back().map_or(0, |(seq, _)| seq + 1);
+        let reached = readers.iter().map(|(_, _, to)| to.seq).max();
+        state.seq = newest.max(reached.unwrap_or(0));
+        for (id, began, to) in readers {
+            let (next, rest) = state.resume(*to);
+            // An event had a line, or had none: what is said to be missing may be too much.
+            let missing = from.saturating_sub(to.seq).min(FIRST);
+            let (mut again, mut last) = state.resume(*began);
+            while again < next
+                && let Some((_, line)) = state.line(again)
+            {
+                last.extend_from_slice(line.as_bytes());
+                again += 1;
+            }
+            let length = usize::try_from(to.offset - began.offset).unwrap_or(usize::MAX);
+            last.truncate(length);
+            let reader = Reader {
+                next: if missing > 0 {
+                    state.first - missing
+                } else {
+                    next
+                },
+                rest,
+                at: to.offset,
+                last,
+            };
+            state.readers.insert(*id, reader);
+            state.next_reader = state.next_reader.max(*id);
+        }
+        state.ring.lines = true;
+        self.ring(&mut state);
+    }
+
+    /// The lines of an event and later ones, the newest of them if there are too many, and the event from which on none is
+    /// missing among them.
+    pub fn since(&self, seq: u64, limit: usize) -> (VecDeque<(u64, String)>, u64) {
+        let state = self.lock();
+        let wanted = usize::try_from(state.line_of(seq) - state.first).unwrap_or(usize::MAX);
+        let skip = wanted.max(state.lines.len().saturating_sub(limit));
+        let left_out = skip.checked_sub(1).and_then(|last| state.lines.get(last));
+        let from = left_out.map_or(state.from, |(seq, _)| seq + 1);
+        let lines = state.lines.iter().skip(skip);
+        let lines = lines.map(|(seq, line)| (*seq, line.to_string()));
+        (lines.collect(), from)
     }
 
     /// Tells that something has changed for a waiter: its turn has come, or it stands in no line any more.
@@ -137,7 +260,7 @@ impl News {
     }
 
     /// A reader of what happens from now on.
-    pub fn open(&self) -> u64 {
+    pub fn open(&self) -> (u64, Position) {
         let mut state = self.lock();
         state.next_reader += 1;
         let (id, next) = (state.next_reader, state.first + state.lines.len() as u64);
@@ -147,8 +270,9 @@ impl News {
             at: 0,
             last: Vec::new(),
         };
+        let position = state.position(&reader);
         state.readers.insert(id, reader);
-        id
+        (id, position)
     }
 
     /// A reader is gone. With the last of them goes what is kept.
@@ -170,22 +294,41 @@ impl News {
     }
 
     /// At most `size` bytes of what is new to a reader, or of what it has gone back to: whole lines, if its buffer has room
-    /// for one. `None` if there is nothing.
-    pub fn read(&self, reader: u64, offset: u64, size: usize) -> Option<Vec<u8>> {
+    /// for one; and where that began and ended. `None` if there is nothing.
+    pub fn read(&self, reader: u64, offset: u64, size: usize) -> Option<Read> {
         let mut state = self.lock();
-        let state = &mut *state;
-        let reader = state.readers.get_mut(&reader)?;
+        let mut open = state.readers.remove(&reader)?;
+        let read = state.read(&mut open, offset, size);
+        state.readers.insert(reader, open);
+        read
+    }
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub struct Read {
+    /// Lines.
+    pub bytes: Vec<u8>,
+    /// Where they began.
+    pub from: Position,
+    /// Where the next ones do.
+    pub to: Position,
+}
+
+impl State {
+    fn read(&self, reader: &mut Reader, offset: u64, size: usize) -> Option<Read> {
         if offset != reader.at {
             reader.seek(offset);
         }
+        let from = self.position(reader);
         let mut bytes = std::mem::take(&mut reader.rest);
-        if reader.next < state.first {
-            let missed = state.first - reader.next;
-            reader.next = state.first;
+        if reader.next < self.first {
+            let missed = self.first - reader.next;
+            reader.next = self.first;
             bytes.extend_from_slice(format!("{{\"missed\":{missed}}}\n").as_bytes());
         }
-        let at = usize::try_from(reader.next - state.first).unwrap_or(usize::MAX);
-        for line in state.lines.iter().skip(at) {
+        let at = usize::try_from(reader.next - self.first).unwrap_or(usize::MAX);
+        for (_, line) in self.lines.iter().skip(at) {
             if !bytes.is_empty() && bytes.len() + line.len() > size {
                 break;
             }
@@ -200,6 +343,7 @@ impl News {
         }
         reader.at += bytes.len() as u64;
         reader.last.clone_from(&bytes);
-        Some(bytes)
+        let to = self.position(reader);
+        Some(Read { bytes, from, to })
     }
 }

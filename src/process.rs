@@ -164,6 +164,11 @@ impl Processes {
         Status::read(pid).is_ok_and(|status| status.doomed)
     }
 
+    /// Whether no process has this number.
+    pub fn is_gone(&self, pid: u32) -> bool {
+        signal(pid, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+    }
+
     /// Makes sure that a process is watched, or finds it dead. An error leaves it unknown: nothing may be granted that
     /// depends on it.
     pub fn watch(&self, process: &Process) -> io::Result<Watch> {
@@ -472,6 +477,12 @@ pub fn expect_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// What ps(1) calls this process.
+pub fn call_this(name: &str) {
+    // What cannot be written is not worth failing for.
+    _ = fs::write("/proc/self/comm", name);
+}
+
 /// Leaves the terminal: a session and a process group of its own.
 pub fn leave_terminal() -> io::Result<()> {
     // SAFETY: setsid takes nothing.
@@ -536,6 +547,25 @@ impl Signals {
             if signal > 0 {
                 return (signal, info.si_code == SI_KERNEL);
             }
+        }
+    }
+}
+
+/// Waits until nobody can read any more what is written to a pipe.
+pub fn wait_unread(pipe: &impl AsRawFd) -> io::Result<()> {
+    let mut poll = libc::pollfd {
+        fd: pipe.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    loop {
+        // SAFETY: `poll` is one pollfd, as the call is told, and outlives it.
+        if unsafe { libc::poll(&raw mut poll, 1, -1) } > 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }

@@ -10,11 +10,12 @@
 
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::connection::{AGAIN, Connection, Done, Key, Note};
 use crate::herald::Herald;
 use crate::identity::{self, Walk};
 use crate::lease::{
@@ -28,11 +29,15 @@ use crate::table::{Inode, Lease, Node, Session, Table};
 
 /// Where events are written down before they are applied.
 pub trait Journal: Send {
-    /// Appends the events of one decision, all or none. An error refuses the decision.
-    fn append(&mut self, events: &[Event]) -> io::Result<()>;
+    /// Appends the events of one decision, all or none, with the request that it answers if there is one. An error refuses the
+    /// decision.
+    fn append(&mut self, events: &[Event], key: Option<Key>) -> io::Result<()>;
 
-    /// They were applied, and this is what came of it.
-    fn applied(&mut self, table: &Table);
+    /// Appends what else there is to know of a connection.
+    fn note(&mut self, note: &Note) -> io::Result<()>;
+
+    /// What was appended is applied, and this is what came of it.
+    fn applied(&mut self, table: &Table, connection: &mut dyn FnMut() -> Connection);
 }
 
 /// Who makes a request, as the kernel says it.
@@ -44,6 +49,20 @@ pub struct Caller {
     pub uid: u32,
     /// Its gid for files.
     pub gid: u32,
+    /// The number of the request, as the kernel gave it.
+    pub request: u64,
+    /// Which part of it, where it asks for several things.
+    pub step: u32,
+}
+
+impl Caller {
+    fn key(self) -> Key {
+        Key(self.request & !AGAIN, self.step)
+    }
+
+    fn is_again(self) -> bool {
+        self.request & AGAIN != 0
+    }
 }
 
 /// A place in a line.
@@ -79,13 +98,21 @@ pub enum Turn {
 pub struct Store {
     inner: Mutex<Inner>,
     processes: Arc<Processes>,
+    metrics: Arc<Metrics>,
+    news: Arc<News>,
 }
 
 struct Inner {
     table: Table,
     journal: Box<dyn Journal>,
+    connection: Connection,
     /// How many descriptors are open on an inode: a nameless one lives as long as they do.
     opens: HashMap<Ino, u32>,
+    /// Inodes below this one are older than this server, so that nobody has counted their descriptors: a nameless one lives until
+    /// the kernel forgets it.
+    inherited: Ino,
+    /// Waiters whose descriptors the kernel may have never got: their openers were to be answered when the server before died.
+    unconfirmed: HashSet<WaiterId>,
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     news: Arc<News>,
@@ -95,29 +122,44 @@ struct Inner {
 }
 
 impl Store {
-    /// A store for an empty table.
+    /// A store for a table, and for a connection: see [`Store::recover`].
     pub fn new(
         table: Table,
+        connection: Connection,
         journal: Box<dyn Journal>,
         processes: Arc<Processes>,
-        metrics: Arc<Metrics>,
-        news: Arc<News>,
         herald: Arc<Herald>,
     ) -> Self {
+        let (metrics, news) = (Arc::<Metrics>::default(), Arc::<News>::default());
         let inner = Inner {
             table,
             journal,
+            connection,
             opens: HashMap::new(),
+            inherited: Ino(0),
+            unconfirmed: HashSet::new(),
             processes: Arc::clone(&processes),
-            metrics,
-            news,
+            metrics: Arc::clone(&metrics),
+            news: Arc::clone(&news),
             herald,
             alarm: None,
         };
         Self {
             inner: Mutex::new(inner),
             processes,
+            metrics,
+            news,
         }
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Where it is told what happens.
+    pub fn news(&self) -> Arc<News> {
+        Arc::clone(&self.news)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -250,6 +292,14 @@ impl Store {
         self.lock().member(walk)
     }
 
+    /// What came of a request that is sent again, if it was carried out when it was sent first.
+    pub fn done(&self, caller: Caller) -> Option<Done> {
+        if !caller.is_again() {
+            return None;
+        }
+        self.lock().connection.done(caller.key())
+    }
+
     // Claiming. The caller is walked first, and judged with the rest under the lock.
 
     /// Creates a claim or an entry of one, or opens one's own if `exclusive` is not set; the inode counts as opened.
@@ -263,7 +313,7 @@ impl Store {
     ) -> Result<Ino, Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        let ino = inner.claim(&walk, name, creation, exclusive, truncate)?;
+        let ino = inner.claim(caller, &walk, name, creation, exclusive, truncate)?;
         inner.opened(ino);
         Ok(ino)
     }
@@ -271,7 +321,8 @@ impl Store {
     /// Makes a claim or an entry of one that is not opened.
     pub fn make(&self, caller: Caller, name: &Place, creation: Creation) -> Result<Ino, Refusal> {
         let walk = self.walk(caller)?;
-        self.lock().claim(&walk, name, creation, true, false)
+        self.lock()
+            .claim(caller, &walk, name, creation, true, false)
     }
 
     /// Gives an inode that one holds a further name.
@@ -282,7 +333,7 @@ impl Store {
         inner.judge_place(name);
         let by = &inner.member(&walk)?;
         let name = name.clone();
-        inner.transact(&Command::Link { ino, name, by })
+        inner.answer(caller, &Command::Link { ino, name, by })
     }
 
     /// Swaps two names that one holds.
@@ -293,7 +344,7 @@ impl Store {
         inner.judge_place(other);
         let by = &inner.member(&walk)?;
         let (one, other) = (one.clone(), other.clone());
-        inner.transact(&Command::Exchange { one, other, by })
+        inner.answer(caller, &Command::Exchange { one, other, by })
     }
 
     /// Opens a claim: for its holder alone if it is to be written.
@@ -313,7 +364,7 @@ impl Store {
         inner.judge_inode(ino);
         if let Some(walk) = walk {
             let by = &inner.member(&walk)?;
-            inner.transact(&Command::Reclaim { ino, by, truncate })?;
+            inner.answer(caller, &Command::Reclaim { ino, by, truncate })?;
         }
         inner.table.node(ino).ok_or(Refusal::Lost)?;
         inner.opened(ino);
@@ -332,13 +383,21 @@ impl Store {
         }
     }
 
+    /// The kernel has forgotten an inode: nobody has it open.
+    pub fn forgotten(&self, ino: Ino) {
+        let mut inner = self.lock();
+        if ino < inner.inherited {
+            inner.drop_nameless(ino);
+        }
+    }
+
     /// Changes what a claim contains.
     pub fn alter(&self, caller: Caller, ino: Ino, change: Change) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         inner.judge_inode(ino);
         let by = &inner.member(&walk)?;
-        inner.transact(&Command::Alter { ino, by, change })
+        inner.answer(caller, &Command::Alter { ino, by, change })
     }
 
     /// Removes a claim or an entry of one.
@@ -348,11 +407,14 @@ impl Store {
         inner.judge_place(name);
         let by = &inner.member(&walk)?;
         let name = name.clone();
-        inner.transact(&Command::Release {
-            name,
-            directory,
-            by,
-        })
+        inner.answer(
+            caller,
+            &Command::Release {
+                name,
+                directory,
+                by,
+            },
+        )
     }
 
     /// Renames a claim or an entry of one.
@@ -368,27 +430,31 @@ impl Store {
         inner.judge_place(from);
         inner.judge_place(to);
         let by = &inner.member(&walk)?;
-        inner.transact(&Command::Rename {
-            from: from.clone(),
-            to: to.clone(),
-            noreplace,
-            by,
-        })
+        inner.answer(
+            caller,
+            &Command::Rename {
+                from: from.clone(),
+                to: to.clone(),
+                noreplace,
+                by,
+            },
+        )
     }
 
     /// Registers a session for a caller who was walked before, or a further root of one: see [`Walk::register`] for
-    /// `body`.
+    /// `body`, and `caller` for the request that asks for it, if it is one that may be sent again.
     pub fn register(
         &self,
         walk: &Walk,
         id: &SessionId,
         body: &[u8],
         exclusive: bool,
+        caller: Option<Caller>,
     ) -> Result<(), Refusal> {
         let by = &walk.register(id.clone(), body)?;
         let mut inner = self.lock();
         inner.judge_id(id);
-        inner.transact(&Command::Join { exclusive, by })
+        inner.transact(&Command::Join { exclusive, by }, caller)
     }
 
     /// Ends a session: for root, and for its uid as far as its sandbox reaches.
@@ -399,7 +465,7 @@ impl Store {
         let id = id.clone();
         let chain = &walk.processes();
         let by = asker(&walk, chain);
-        inner.transact(&Command::End { id, by })
+        inner.answer(caller, &Command::End { id, by })
     }
 
     /// Takes a name from a holder that lives, for its uid and root. ESTALE for another token than the lease's.
@@ -410,7 +476,7 @@ impl Store {
         let name = name.clone();
         let chain = &walk.processes();
         let by = asker(&walk, chain);
-        inner.transact(&Command::Break { name, token, by })
+        inner.answer(caller, &Command::Break { name, token, by })
     }
 
     /// Gives a claim that one holds a deadline, or none.
@@ -430,7 +496,7 @@ impl Store {
         let mut inner = self.lock();
         inner.judge_inode(ino);
         let by = &inner.member(&walk)?;
-        inner.transact(&Command::Limit { ino, by, ttl })
+        inner.answer(caller, &Command::Limit { ino, by, ttl })
     }
 
     /// Hands a claim that one holds to another live session.
@@ -447,7 +513,7 @@ impl Store {
         inner.judge_id(to);
         let by = &inner.member(&walk)?;
         let to = to.clone();
-        inner.transact(&Command::Give { ino, to, by })
+        inner.answer(caller, &Command::Give { ino, to, by })
     }
 
     // Waiting.
@@ -470,8 +536,8 @@ impl Store {
             by,
             creation,
         };
-        match inner.transact(&queue) {
-            Err(Refusal::Full) if inner.judge_all() => inner.transact(&queue)?,
+        match inner.answer(caller, &queue) {
+            Err(Refusal::Full) if inner.judge_all() => inner.answer(caller, &queue)?,
             result => result?,
         }
         let waiter = Some(inner.table.newest_waiter()).filter(|waiter| *waiter > newest);
@@ -532,12 +598,54 @@ impl Store {
         self.lock().settle(&Command::Leave { waiter });
     }
 
+    // The connection.
+
+    /// Something changed that is no event. Should it not be written down, it is lost with this server.
+    pub fn note(&self, note: Note) {
+        self.lock().note(note);
+    }
+
+    /// What there is to know of the connection.
+    pub fn connection(&self) -> Connection {
+        self.lock().connection.clone()
+    }
+
+    /// Everybody who waits, for what, and for which session.
+    pub fn seats(&self) -> Vec<(WaiterId, SessionKey, Name)> {
+        let inner = self.lock();
+        let table = &inner.table;
+        let waiting = table.waiters().filter_map(|waiter| {
+            if let Some((name, _)) = table.waits_for(waiter) {
+                return Some((waiter, table.waiter(waiter)?.key, name.clone()));
+            }
+            let (name, _) = table.granted(waiter)?;
+            Some((waiter, table.last(name)?.1.holder, name.clone()))
+        });
+        waiting.collect()
+    }
+
+    /// A process that is still there, and those above it, as if it had made a request.
+    pub fn walk_again(&self, process: &Process, uid: u32) -> Option<Walk> {
+        let walk = identity::walk(&*self.processes, process.pid, process.pid, uid).ok()?;
+        (walk.caller().process == *process).then_some(walk)
+    }
+
+    /// Stops for good, at a moment at which nothing is half done: whatever has not been answered then never is by this server.
+    pub fn freeze(&self) {
+        std::mem::forget(self.lock());
+    }
+
     // Recovery.
 
     /// Takes up what was recovered: ends what ended meanwhile, and watches who lives. `same_boot` says whether any process of
-    /// then may be alive. Nobody has anything open yet, and nobody waits.
-    pub fn recover(&self, same_boot: bool) {
+    /// then may be alive, and `same_connection` whether any descriptor may be: if not, nobody waits, and nothing is open.
+    pub fn recover(&self, same_boot: bool, same_connection: bool) {
         let mut inner = self.lock();
+        if same_connection {
+            inner.inherited = inner.table.next_ino();
+            inner.unconfirmed = inner.connection.unanswered_seats().collect();
+            inner.note(Note::TakenOver);
+        }
         let processes: Vec<Process> = inner.table.processes().copied().collect();
         for process in processes {
             let watched = if same_boot {
@@ -554,13 +662,15 @@ impl Store {
                 ),
             }
         }
-        let waiters: Vec<WaiterId> = inner.table.waiters().collect();
-        for waiter in waiters {
-            inner.settle(&Command::Leave { waiter });
-        }
-        let nameless: Vec<Ino> = inner.table.nameless().collect();
-        for ino in nameless {
-            inner.forget(ino);
+        if !same_connection {
+            let waiters: Vec<WaiterId> = inner.table.waiters().collect();
+            for waiter in waiters {
+                inner.settle(&Command::Leave { waiter });
+            }
+            let nameless: Vec<Ino> = inner.table.nameless().collect();
+            for ino in nameless {
+                inner.forget(ino);
+            }
         }
         inner.set_alarm();
         self.processes.wake();

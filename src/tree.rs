@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use self::wait::{QueueFiles, Waiting};
+use crate::connection::{Connection, Done, Note, Open, QUEUE_HANDLE};
 use crate::content;
 use crate::herald::Herald;
 use crate::identity::Walk;
@@ -83,12 +84,15 @@ const SNAPSHOT: u64 = 1 << 42;
 
 /// Inode numbers of files in `queue/`, for as long as the kernel knows them.
 const QUEUE_INO: u64 = 1 << 43;
-/// Handles of files in `queue/`, by their waiters, and of `events`, by their readers.
-const QUEUE_HANDLE: u64 = 1 << 44;
+/// Handles of `events`, by their readers.
 const EVENT_HANDLE: u64 = 1 << 45;
 
 /// Inode numbers of names that have gone, as only the herald's helper sees them.
 const GHOST_INO: u64 = 1 << 46;
+
+/// How far the numbers of handles that two servers in a row give are apart, and after how many they begin again.
+const LIFE: u64 = 1 << 32;
+const LIVES: u64 = 256;
 
 /// The longest text that registers a session, in bytes: a pid and white space.
 const REGISTRATION_MAX: usize = 64;
@@ -168,6 +172,16 @@ pub struct Handle {
     pub opened: Opened,
 }
 
+impl Handle {
+    /// A descriptor of a claim, or of what is inside one: its handle is its inode number.
+    pub fn of_claim(ino: u64) -> Self {
+        Self {
+            fh: ino,
+            opened: Opened::Claim,
+        }
+    }
+}
+
 /// What a descriptor is open on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -187,6 +201,20 @@ struct Registration {
     written: bool,
     /// `O_EXCL`: it must not register a session that is there by then.
     exclusive: bool,
+}
+
+impl Registration {
+    /// What a server that takes over is to know of it.
+    fn note(&self, fh: u64) -> Note {
+        let open = Open::Registering {
+            id: self.id.clone(),
+            process: self.walk.caller().process,
+            uid: self.walk.uid(),
+            exclusive: self.exclusive,
+            written: self.written,
+        };
+        Note::Opened { fh, open }
+    }
 }
 
 /// The files of one mount.
@@ -213,30 +241,89 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tree {
     /// The files of a mount whose fixed ones belong to `uid` and `gid`, and which admits scratch entries with a leading dot
     /// if `dotfiles` says so.
-    pub fn new(
-        store: Arc<Store>,
-        metrics: Arc<Metrics>,
-        news: Arc<News>,
-        herald: Arc<Herald>,
-        dotfiles: bool,
-        uid: u32,
-        gid: u32,
-    ) -> Self {
-        Self {
+    pub fn new(store: Arc<Store>, herald: Arc<Herald>, dotfiles: bool, uid: u32, gid: u32) -> Self {
+        let connection = store.connection();
+        let (metrics, news) = (store.metrics(), store.news());
+        let tree = Self {
             store,
             metrics,
             dotfiles,
             uid,
             gid,
             born: SystemTime::now(),
-            next_handle: AtomicU64::new(1),
+            // None that a server before this one has given.
+            next_handle: AtomicU64::new(1 + (connection.lives % LIVES) * LIFE),
             snapshots: Mutex::default(),
             registrations: Mutex::default(),
             queue_files: Mutex::default(),
             waiting: Mutex::default(),
             news,
             herald,
+        };
+        tree.resume(connection);
+        tree
+    }
+
+    /// Takes up what the descriptors of a connection stand for.
+    fn resume(&self, connection: Connection) {
+        let mut readers = Vec::new();
+        for (fh, open) in connection.open {
+            match open {
+                Open::Registering {
+                    id,
+                    process,
+                    uid,
+                    exclusive,
+                    written,
+                } => {
+                    // Of one that is gone nothing can be registered any more.
+                    if let Some(walk) = self.store.walk_again(&process, uid) {
+                        let open = Registration {
+                            id,
+                            walk: Arc::new(walk),
+                            written,
+                            exclusive,
+                        };
+                        guard(&self.registrations).insert(fh, open);
+                    }
+                }
+                Open::Seated => _ = guard(&self.waiting).insert(fh, Waiting::seated()),
+                Open::Granted { waiter, key, name } => {
+                    let open = Waiting::in_line(waiter, key, name);
+                    guard(&self.waiting).insert(fh, open);
+                }
+                Open::Reading { from, to } => readers.push((fh - EVENT_HANDLE, from, to)),
+            }
         }
+        for (waiter, key, name) in self.store.seats() {
+            let fh = QUEUE_HANDLE + waiter.0;
+            guard(&self.waiting).insert(fh, Waiting::in_line(waiter, key, name));
+        }
+        guard(&self.queue_files).resume(connection.files);
+        if !readers.is_empty() {
+            self.news
+                .resume(connection.lines, connection.lines_from, &readers);
+        }
+    }
+
+    /// Whether an inode is that of `control`.
+    pub fn is_control(ino: u64) -> bool {
+        ino == CONTROL
+    }
+
+    /// What came of a request that is sent again, if it was carried out when it was sent first.
+    pub fn done(&self, caller: Caller) -> Option<Done> {
+        self.store.done(caller)
+    }
+
+    /// The descriptors that were polled before this server, with the kernel's own handles of them: their pollers are to ask again.
+    pub fn pollers(&self) -> Vec<(u64, u64)> {
+        self.store.connection().pollers.into_iter().collect()
+    }
+
+    /// A descriptor is polled: with the kernel's own handle of it.
+    pub fn polled(&self, fh: u64, kh: u64) {
+        self.store.note(Note::Polled { fh, kh });
     }
 
     /// The counters of this mount.
@@ -514,7 +601,7 @@ impl Tree {
                 }
             }
             // `touch sessions/w1` registers, and is told if it cannot.
-            REGISTRATION.. if attributes.mtime.is_some() => self.register(ino, b"")?,
+            REGISTRATION.. if attributes.mtime.is_some() => self.register(ino, b"", None)?,
             // `> sessions/w1` and `> control` truncate what has no size.
             _ if attributes.mode.is_none() => {}
             _ => return Err(Refusal::NotPermitted),

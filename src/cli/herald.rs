@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Exit, Failure};
 use crate::herald;
+use crate::process::leave_terminal;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -16,6 +17,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> Result<Exit, Failure> {
+        // So that it belongs to nobody's session, whatever becomes of the server.
+        leave_terminal().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
         herald::serve(&self.dir, &self.device, io::stdin().lock())
             .map(|()| Exit::Done)
             .map_err(|error| Failure::unavailable(error.to_string()))

@@ -1,5 +1,6 @@
 //! `claimfs mount DIR`
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -12,20 +13,36 @@ use std::sync::Arc;
 use super::tool;
 use super::{Exit, Failure};
 use crate::identity::SESSION_VARIABLES;
-use crate::keeper;
+use crate::keeper::{Told, device};
 use crate::mount::{DEFAULT_MAX_LEASES, Plan, Problem, default_state_dir, resolve_dir};
 use crate::process::leave_terminal;
 
-/// What a server in the background says on its standard output once requests are answered.
+/// What comes before what was lost, on that.
+const LOST: &str = "lost: ";
+
+/// The file in the state directory that says what came of an upgrade: nothing if all is well.
+pub const UPGRADED: &str = "upgraded";
+
+/// What a keeper in the background says on its standard output once requests are answered.
 const READY: &str = "ready";
 
-// Each is a switch of the command line.
-#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Stay, and log to standard error (RUST_LOG says how much)
     #[arg(short, long)]
     foreground: bool,
+    /// Say so on standard output, and on it only, when the mount answers or why it does not
+    #[arg(long, hide = true)]
+    announce: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What a mount is like: for its keeper and for each of its servers.
+// Each is a switch of the command line.
+#[allow(clippy::struct_excessive_bools)]
+#[derive(Debug, clap::Args)]
+pub struct Settings {
     /// Where the log and the state are kept
     /// [default: /var/lib/claimfs/… for root, $XDG_STATE_HOME/claimfs/… else]
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
@@ -45,19 +62,21 @@ pub struct Arguments {
     /// Admit names with a leading dot as scratch files, which some lock programs need: no leases, gone with their session
     #[arg(long)]
     dotfiles: bool,
+    /// Take the mount away and make it anew when a server dies, as on kernels before 6.9
+    #[arg(long, hide = true)]
+    without_resend: bool,
     /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
     options: Vec<String>,
-    /// Say so on standard output, and on it only, when the mount answers or why it does not
-    #[arg(long, hide = true)]
-    announce: bool,
     /// The directory to mount on; it is made if it does not exist
     dir: PathBuf,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<Exit, Failure> {
-        let plan = self.plan()?;
+        let problem = |Problem(text)| Failure::unavailable(text);
+        let dir = resolve_dir(&self.settings.dir).map_err(problem)?;
+        let plan = self.settings.plan(dir)?;
         if !self.foreground {
             return self.start(&plan);
         }
@@ -66,30 +85,92 @@ impl Arguments {
             std::env::set_current_dir("/")
                 .map_err(|error| Failure::unavailable(format!("/: {error}")))?;
         }
-        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+        begin_log();
         let announce = self.announce;
-        let served = plan.serve(|| {
-            if announce {
-                tool::say(READY);
-            }
-            if let Err(error) = notify("READY=1") {
-                log::warn!("systemd is not told that the mount is ready: {error}");
-            }
-        });
-        match served {
-            Ok(()) => Ok(Exit::Done),
-            Err(Problem(text)) => {
+        let upgraded = plan.state_dir.join(UPGRADED);
+        let tell = |told| match told {
+            Told::Ready => {
                 if announce {
-                    tool::say(&text);
+                    tool::say(READY);
                 }
-                Err(Failure::unavailable(text))
+                if let Err(error) = notify("READY=1") {
+                    log::warn!("systemd is not told that the mount is ready: {error}");
+                }
             }
-        }
+            Told::Lost(what) if announce => tool::say(&format!("{LOST}{what}")),
+            Told::Lost(_) => {}
+            Told::Upgraded(result) => {
+                let text = result.err().unwrap_or_default();
+                if text.is_empty() {
+                    log::info!("upgraded");
+                } else {
+                    log::error!("no upgrade: {text}");
+                }
+                let new = upgraded.with_extension("new");
+                let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &upgraded));
+                if let Err(error) = written {
+                    log::warn!("{}: {error}", upgraded.display());
+                }
+            }
+        };
+        let words = self.settings.words(&plan);
+        let kept = plan.keep(PathBuf::from(super::program()?), words, tell);
+        kept.map(|()| Exit::Done).map_err(|Problem(text)| {
+            if announce {
+                tool::say(&text);
+            }
+            Failure::unavailable(text)
+        })
     }
 
-    fn plan(&self) -> Result<Plan, Failure> {
+    /// Starts this command again in the background, and waits until its mount answers.
+    fn start(&self, plan: &Plan) -> Result<Exit, Failure> {
         let problem = |Problem(text)| Failure::unavailable(text);
-        let dir = resolve_dir(&self.dir).map_err(problem)?;
+        plan.check().map_err(problem)?;
+        plan.make_state_dir().map_err(problem)?;
+        let log = plan.log_file();
+        let open = OpenOptions::new().create(true).append(true).open(&log);
+        let stderr =
+            open.map_err(|error| Failure::unavailable(format!("{}: {error}", log.display())))?;
+        let mut keeper = Command::new(super::program()?);
+        keeper.args(["mount", "--foreground", "--announce"]);
+        if self.settings.repair {
+            keeper.arg("--repair");
+        }
+        keeper
+            .args(self.settings.words(plan))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
+        let mut keeper = keeper
+            .spawn()
+            .map_err(|error| Failure::unavailable(format!("claimfs: {error}")))?;
+        let mut word = String::new();
+        if let Some(stdout) = keeper.stdout.take() {
+            let mut said = BufReader::new(stdout);
+            _ = said.read_line(&mut word);
+            while let Some(lost) = word.strip_prefix(LOST) {
+                tool::complain(lost.trim_end());
+                word.clear();
+                _ = said.read_line(&mut word);
+            }
+        }
+        match word.trim_end() {
+            READY => answers(plan, &log),
+            "" => Err(Failure::unavailable(format!(
+                "{}: the server ended before it had mounted; its log is {}",
+                plan.dir.display(),
+                log.display()
+            ))),
+            text => Err(Failure::unavailable(text)),
+        }
+    }
+}
+
+impl Settings {
+    /// What they come to, for a directory given by its canonical path.
+    pub fn plan(&self, dir: PathBuf) -> Result<Plan, Failure> {
+        let problem = |Problem(text)| Failure::unavailable(text);
         let state_dir = match &self.state_dir {
             Some(state_dir) => absolute(state_dir)?,
             None => default_state_dir(&dir).map_err(problem)?,
@@ -103,9 +184,9 @@ impl Arguments {
             }
             variables.push(Arc::from(name.as_str()));
         }
-        let options = keeper::Options {
+        let options = device::Options {
             allow_other: self.allow_other,
-            ..keeper::Options::default()
+            ..device::Options::default()
         };
         let mut plan = Plan {
             dir,
@@ -115,6 +196,7 @@ impl Arguments {
             repair: self.repair,
             dotfiles: self.dotfiles,
             nonempty: false,
+            without_resend: self.without_resend,
             options,
         };
         for option in &self.options {
@@ -123,61 +205,36 @@ impl Arguments {
         Ok(plan)
     }
 
-    /// Starts this command again in the background, and waits until its mount answers.
-    fn start(&self, plan: &Plan) -> Result<Exit, Failure> {
-        let problem = |Problem(text)| Failure::unavailable(text);
-        plan.check().map_err(problem)?;
-        plan.make_state_dir().map_err(problem)?;
-        let log = plan.log_file();
-        let open = OpenOptions::new().create(true).append(true).open(&log);
-        let stderr =
-            open.map_err(|error| Failure::unavailable(format!("{}: {error}", log.display())))?;
-        let mut server = Command::new(super::program()?);
-        server
-            .arg("mount")
-            .arg("--foreground")
-            .arg("--announce")
-            .arg("--state-dir")
-            .arg(&plan.state_dir);
-        server.arg("--max-leases").arg(self.max_leases.to_string());
-        if self.allow_other {
-            server.arg("--allow-other");
-        }
-        if self.repair {
-            server.arg("--repair");
-        }
-        if self.dotfiles {
-            server.arg("--dotfiles");
+    /// The directory, as it was given.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    /// The same settings as words of a command line, but for a repair, which is done once.
+    fn words(&self, plan: &Plan) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["--state-dir".into(), plan.state_dir.clone().into()];
+        words.extend(["--max-leases".into(), self.max_leases.to_string().into()]);
+        for (wanted, switch) in [
+            (self.allow_other, "--allow-other"),
+            (self.dotfiles, "--dotfiles"),
+            (self.without_resend, "--without-resend"),
+        ] {
+            words.extend(wanted.then(|| switch.into()));
         }
         for name in &self.session_var {
-            server.arg("--session-var").arg(name);
+            words.extend(["--session-var".into(), name.into()]);
         }
         if !self.options.is_empty() {
-            server.arg("-o").arg(self.options.join(","));
+            words.extend(["-o".into(), self.options.join(",").into()]);
         }
-        server
-            .arg("--")
-            .arg(&plan.dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
-        let mut server = server
-            .spawn()
-            .map_err(|error| Failure::unavailable(format!("claimfs: {error}")))?;
-        let mut word = String::new();
-        if let Some(stdout) = server.stdout.take() {
-            _ = BufReader::new(stdout).read_line(&mut word);
-        }
-        match word.trim_end() {
-            READY => answers(plan, &log),
-            "" => Err(Failure::unavailable(format!(
-                "{}: the server ended before it had mounted; its log is {}",
-                plan.dir.display(),
-                log.display()
-            ))),
-            text => Err(Failure::unavailable(text)),
-        }
+        words.extend(["--".into(), plan.dir.clone().into()]);
+        words
     }
+}
+
+/// Logs to standard error, as RUST_LOG says.
+pub fn begin_log() {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
 }
 
 /// Tells the service manager, if there is one, as sd_notify(3) does.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Exit, Failure};
-use crate::keeper;
+use crate::keeper::device;
 use crate::mount::resolve_existing;
 use crate::mounts::{self, FS_TYPE};
 
@@ -58,7 +58,7 @@ impl Arguments {
 fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
     let deadline = Instant::now() + BUSY;
     loop {
-        match keeper::unmount(dir, lazy) {
+        match device::unmount(dir, lazy) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
             {

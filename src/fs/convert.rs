@@ -28,6 +28,8 @@ pub(super) fn caller(request: &Request) -> Caller {
         task: request.pid(),
         uid: request.uid(),
         gid: request.gid(),
+        request: request.unique().0,
+        step: 0,
     }
 }
 

@@ -106,7 +106,11 @@ impl Usher {
         let mut lot = self.lock();
         let is_ready = self.tree.is_ready(fh);
         if let Some(notifier) = notifier {
-            lot.pollers.insert(fh, notifier);
+            let kh = notifier.handle();
+            let known = lot.pollers.insert(fh, notifier);
+            if known.is_none_or(|known| known.handle().0 != kh.0) {
+                self.tree.polled(fh, kh.0);
+            }
         }
         is_ready
     }

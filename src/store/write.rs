@@ -4,8 +4,10 @@
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 
-use super::Inner;
+use super::{Caller, Inner};
+use crate::connection::Note;
 use crate::identity::{Sight, View, Walk};
 use crate::lease::printable;
 use crate::lease::{
@@ -14,6 +16,9 @@ use crate::lease::{
 };
 use crate::process::{self, Watch};
 use crate::record;
+
+/// How many lines are written down with the table for readers of `events` that lag behind.
+const LINES_KEPT: usize = 1024;
 
 impl Inner {
     pub(super) fn next_lease(&self, after: Token) -> Option<(Token, SessionKey)> {
@@ -166,6 +171,7 @@ impl Inner {
 
     pub(super) fn claim(
         &mut self,
+        caller: Caller,
         walk: &Walk,
         name: &Place,
         creation: Creation,
@@ -181,10 +187,10 @@ impl Inner {
             exclusive,
             truncate,
         };
-        match self.transact(&claim) {
+        match self.answer(caller, &claim) {
             // The dead hold no room either, though nobody has asked about them yet.
             Err(Refusal::Full) if matches!(name, Place::Claim(_)) && self.judge_all() => {
-                self.transact(&claim)?;
+                self.answer(caller, &claim)?;
             }
             result => result?,
         }
@@ -200,7 +206,14 @@ impl Inner {
     }
 
     pub(super) fn forget(&mut self, ino: Ino) {
-        if !self.table.is_nameless(ino) || self.opens.contains_key(&ino) {
+        if ino >= self.inherited && !self.opens.contains_key(&ino) {
+            self.drop_nameless(ino);
+        }
+    }
+
+    /// Nobody has an inode open: it is gone, if it has no name.
+    pub(super) fn drop_nameless(&mut self, ino: Ino) {
+        if !self.table.is_nameless(ino) {
             return;
         }
         let claim = self.table.node(ino).map(|node| node.claim);
@@ -213,7 +226,7 @@ impl Inner {
 
     /// Carries out a command that no rule refuses. If it cannot be written down the state stays: held. Whether it could.
     pub(super) fn settle(&mut self, command: &Command) -> bool {
-        let settled = self.transact(command);
+        let settled = self.transact(command, None);
         if let Err(refusal) = settled {
             log::error!(
                 "{command:?} could not be recorded ({refusal:?}); what it concerns stays held"
@@ -222,14 +235,46 @@ impl Inner {
         settled.is_ok()
     }
 
+    /// Carries out what a request asks for.
+    pub(super) fn answer(&mut self, caller: Caller, command: &Command) -> Result<(), Refusal> {
+        self.transact(command, Some(caller))
+    }
+
+    /// Writes down what is no event.
+    pub(super) fn note(&mut self, note: Note) {
+        if let Err(error) = self.journal.note(&note) {
+            log::warn!(
+                "{note:?} cannot be recorded, and is lost if this server is killed: {error}"
+            );
+        }
+        self.connection.note(note);
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        let (connection, news) = (&self.connection, &self.news);
+        self.journal.applied(&self.table, &mut || {
+            let mut connection = connection.clone();
+            if let Some(wanted) = connection.wanted() {
+                (connection.lines, connection.lines_from) = news.since(wanted, LINES_KEPT);
+            }
+            connection
+        });
+    }
+
     /// The write path.
-    pub(super) fn transact(&mut self, command: &Command) -> Result<(), Refusal> {
+    pub(super) fn transact(
+        &mut self,
+        command: &Command,
+        caller: Option<Caller>,
+    ) -> Result<(), Refusal> {
         let events = self.decide(command)?;
         if events.is_empty() {
             return Ok(());
         }
         let dead = self.watch(&events)?;
-        if let Err(error) = self.journal.append(&events) {
+        let key = caller.map(Caller::key);
+        if let Err(error) = self.journal.append(&events, key) {
             log::error!("the journal refuses {} events: {error}", events.len());
             self.unwatch(&events);
             return Err(if error.kind() == io::ErrorKind::StorageFull {
@@ -243,16 +288,23 @@ impl Inner {
         let mut freed = Vec::new();
         let has_readers = self.news.has_readers();
         for event in &events {
-            if has_readers {
-                self.news.publish(record::event(&self.table, event));
+            if has_readers && let Some(line) = record::event(&self.table, event) {
+                self.news.publish(event.seq, line);
             }
             concerned.extend(self.concerned(&event.what));
             nameless.extend(self.loses_name(&event.what));
             freed.extend(self.frees_roots(&event.what));
             self.publish(event);
+            self.connection.observe(&self.table, event);
             self.table.apply(event);
         }
-        self.journal.applied(&self.table);
+        if let Some(caller) = caller {
+            let thread = thread::current().id();
+            let again = caller.is_again();
+            self.connection
+                .carried_out(thread, caller.key(), again, &events);
+        }
+        self.tidy();
         // Only now: what one event lets go of, a later one of the same decision may hold on to.
         for process in freed
             .iter()
@@ -303,7 +355,11 @@ impl Inner {
             }
             let doomed = granted
                 .iter()
-                .find(|(.., pid)| self.processes.is_doomed(*pid))
+                .find(|(waiter, _, pid)| {
+                    let vanished =
+                        || self.unconfirmed.contains(waiter) && self.processes.is_gone(*pid);
+                    self.processes.is_doomed(*pid) || vanished()
+                })
                 .map(|(waiter, ..)| *waiter);
             match doomed {
                 Some(waiter) if self.settle(&Command::Leave { waiter }) => {}

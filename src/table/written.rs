@@ -3,6 +3,7 @@
 //! What can be told from the rest is not written: the indexes. Deliberately ignorant of: where it is written.
 
 use super::Table;
+use crate::lease::Ino;
 
 impl Table {
     /// The table that was read, with its indexes, and with room for so many leases now.
@@ -49,6 +50,11 @@ impl Table {
     /// At least these tokens were granted, though nothing else may be known of them.
     pub fn skip_tokens(&mut self, granted: u64) {
         self.next_token = self.next_token.max(granted + 1);
+    }
+
+    /// The number of the next inode.
+    pub fn next_ino(&self) -> Ino {
+        Ino(self.next_ino)
     }
 
     /// The token that is granted next.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_HANDLE,
-    QUEUE_INO, README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO,
-    SESSIONS, SNAPSHOT, Tree, WAITERS, first_name, guard,
+    Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_INO,
+    README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO, SESSIONS,
+    SNAPSHOT, Tree, WAITERS, first_name, guard,
 };
 use serde_json::Value;
 
+use crate::connection::{Note, QUEUE_HANDLE};
 use crate::content;
 use crate::lease::{Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Token};
 use crate::record;
@@ -48,10 +49,7 @@ impl Tree {
         let ino = self
             .store
             .create(caller, &place, creation, exclusive, truncate)?;
-        let handle = Handle {
-            fh: ino.0,
-            opened: Opened::Claim,
-        };
+        let handle = Handle::of_claim(ino.0);
         // Lost in the same moment: there will be no close.
         let attr = self.attr(ino.0).inspect_err(|_| self.store.close(ino));
         Ok((attr?, handle))
@@ -114,15 +112,14 @@ impl Tree {
     ) -> Result<Handle, Refusal> {
         let walk = Arc::new(self.store.walk(caller)?);
         let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
-        guard(&self.registrations).insert(
-            fh,
-            Registration {
-                id,
-                walk,
-                written: false,
-                exclusive,
-            },
-        );
+        let open = Registration {
+            id,
+            walk,
+            written: false,
+            exclusive,
+        };
+        self.store.note(open.note(fh));
+        guard(&self.registrations).insert(fh, open);
         Ok(Handle {
             fh,
             opened: Opened::Text,
@@ -267,14 +264,20 @@ impl Tree {
                 self.store.alter(caller, Ino(ino), change)
             }
             _ if data.len() > REGISTRATION_MAX => Err(Refusal::TooLarge),
-            _ => self.register(fh, data),
+            _ => self.register(fh, data, Some(caller)),
         }
     }
 
     /// Commands, a JSON object a line. The first that is refused ends it, and says why by its errno.
     fn control(&self, caller: Caller, data: &[u8]) -> Result<(), Refusal> {
         let text = std::str::from_utf8(data).map_err(|_| Refusal::Invalid)?;
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        for (step, line) in (0..).zip(lines) {
+            let caller = Caller { step, ..caller };
+            // A write that is sent again goes on where it was interrupted.
+            if self.done(caller).is_some() {
+                continue;
+            }
             let command: Value = serde_json::from_str(line).map_err(|_| Refusal::Invalid)?;
             let name = |key: &str| {
                 let name = command.get(key).and_then(Value::as_str);
@@ -304,17 +307,30 @@ impl Tree {
         Ok(())
     }
 
-    pub(super) fn register(&self, fh: u64, body: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn register(
+        &self,
+        fh: u64,
+        body: &[u8],
+        caller: Option<Caller>,
+    ) -> Result<(), Refusal> {
         let mut registrations = guard(&self.registrations);
         let open = registrations.get_mut(&fh).ok_or(Refusal::Lost)?;
         // Whatever comes of it, this file was not left empty.
         open.written = true;
         let (id, walk, exclusive) = (open.id.clone(), Arc::clone(&open.walk), open.exclusive);
+        let written = open.note(fh);
         drop(registrations);
-        self.store.register(&walk, &id, body, exclusive)?;
+        self.store.note(written);
+        self.store.register(&walk, &id, body, exclusive, caller)?;
         // From here on it is this descriptor's own session that is there.
-        if let Some(open) = guard(&self.registrations).get_mut(&fh) {
+        let mut registrations = guard(&self.registrations);
+        let registered = registrations.get_mut(&fh).map(|open| {
             open.exclusive = false;
+            open.note(fh)
+        });
+        drop(registrations);
+        if let Some(note) = registered {
+            self.store.note(note);
         }
         Ok(())
     }
@@ -335,17 +351,21 @@ impl Tree {
         }
         guard(&self.snapshots).remove(&fh);
         let open = guard(&self.registrations).remove(&fh);
+        let was_registration = open.is_some();
         if let Some(Registration {
             id,
             walk,
             written: false,
             exclusive,
         }) = open
-            && let Err(refusal) = self.store.register(&walk, &id, b"", exclusive)
+            && let Err(refusal) = self.store.register(&walk, &id, b"", exclusive, None)
         {
             log::warn!(
                 "sessions/{id}: not registered, since the file was left empty and {refusal:?}"
             );
+        }
+        if was_registration {
+            self.store.note(Note::Closed { fh });
         }
     }
 }

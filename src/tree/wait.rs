@@ -3,14 +3,16 @@
 //! Promises: a read either has an answer or has none yet, and never sleeps; who is told that a name is its own has it;
 //! and a descriptor that is closed before it was told gives its turn to the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Attr, EVENT_HANDLE, Handle, Opened, QUEUE_HANDLE, QUEUE_INO, Tree, guard};
-use crate::lease::{Name, Refusal, SessionKey, WaiterId};
+use super::{Attr, EVENT_HANDLE, Handle, Opened, QUEUE_INO, SESSION_INO, Tree, guard};
+use crate::connection::{Note, Open, QUEUE_HANDLE};
+use crate::lease::{Ino, Name, Refusal, SessionKey, WaiterId};
 use crate::news::Ring;
 use crate::record;
 use crate::store::{Caller, Seat, Turn};
+use crate::table::FIRST_INO;
 
 /// The files of `queue/` that the kernel knows of. There is one for every name, and none is listed.
 #[derive(Debug, Default)]
@@ -25,29 +27,64 @@ pub(super) struct QueueFiles {
 pub(super) struct Waiting {
     /// `None` once its turn has come, and it knows.
     waiter: Option<(WaiterId, SessionKey)>,
-    name: Name,
+    /// What for; `None` once it does not wait.
+    name: Option<Name>,
     /// What it reads before it waits on.
     text: Vec<u8>,
 }
 
+impl Waiting {
+    /// One whose reader holds the name.
+    pub(super) fn seated() -> Self {
+        Self {
+            waiter: None,
+            name: None,
+            text: Vec::new(),
+        }
+    }
+
+    pub(super) fn in_line(waiter: WaiterId, key: SessionKey, name: Name) -> Self {
+        Self {
+            waiter: Some((waiter, key)),
+            name: Some(name),
+            text: Vec::new(),
+        }
+    }
+}
+
 impl QueueFiles {
-    /// The inode of a name, which the kernel is told of once more.
-    fn told(&mut self, name: Name) -> u64 {
-        let ino = *self.by_name.entry(name.clone()).or_insert_with(|| {
+    /// The inode of a name, which the kernel is told of once more, and whether for the first time.
+    fn told(&mut self, name: Name) -> (u64, bool) {
+        let known = self.by_name.get(&name).copied();
+        let ino = known.unwrap_or_else(|| {
             self.newest += 1;
+            self.by_name.insert(name.clone(), QUEUE_INO + self.newest);
             QUEUE_INO + self.newest
         });
         self.by_ino.entry(ino).or_insert((name, 0)).1 += 1;
-        ino
+        (ino, known.is_none())
     }
 
-    fn forget(&mut self, ino: u64, times: u64) {
-        if let Some((name, told)) = self.by_ino.get_mut(&ino) {
-            *told = told.saturating_sub(times);
-            if *told == 0 {
-                self.by_name.remove(name);
-                self.by_ino.remove(&ino);
-            }
+    /// The kernel forgets so many times that it was told of an inode. Whether it has forgotten it altogether.
+    fn forget(&mut self, ino: u64, times: u64) -> bool {
+        let Some((name, told)) = self.by_ino.get_mut(&ino) else {
+            return false;
+        };
+        *told = told.saturating_sub(times);
+        let is_forgotten = *told == 0;
+        if is_forgotten {
+            self.by_name.remove(name);
+            self.by_ino.remove(&ino);
+        }
+        is_forgotten
+    }
+
+    /// Takes up what the kernel was told of by a server before. How often is not known: it forgets all at once.
+    pub(super) fn resume(&mut self, files: BTreeMap<u64, Name>) {
+        for (ino, name) in files {
+            self.newest = self.newest.max(ino - QUEUE_INO);
+            self.by_name.insert(name.clone(), ino);
+            self.by_ino.insert(ino, (name, 0));
         }
     }
 }
@@ -55,7 +92,10 @@ impl QueueFiles {
 impl Tree {
     /// The file of a name in `queue/`.
     pub(super) fn queue_file(&self, name: Name) -> Attr {
-        let ino = guard(&self.queue_files).told(name);
+        let (ino, is_new) = guard(&self.queue_files).told(name.clone());
+        if is_new {
+            self.store.note(Note::Told { ino, name });
+        }
         self.virtual_file(ino, 0o444)
     }
 
@@ -66,8 +106,13 @@ impl Tree {
 
     /// The kernel forgets what it was told of an inode, so many times.
     pub fn forget(&self, ino: u64, times: u64) {
-        if (QUEUE_INO..QUEUE_HANDLE).contains(&ino) {
-            guard(&self.queue_files).forget(ino, times);
+        if (FIRST_INO..SESSION_INO).contains(&ino) {
+            self.store.forgotten(Ino(ino));
+        } else if (QUEUE_INO..QUEUE_HANDLE).contains(&ino) {
+            let is_forgotten = guard(&self.queue_files).forget(ino, times);
+            if is_forgotten {
+                self.store.note(Note::Forgotten { ino });
+            }
         }
     }
 
@@ -84,22 +129,47 @@ impl Tree {
                  set the variable for the whole script, or register that: echo $$ > sessions/{session}\n"
             )
         });
+        let open = match waiter {
+            Some((waiter, key)) => Waiting::in_line(waiter, key, name),
+            None => Waiting::seated(),
+        };
         let fh = QUEUE_HANDLE
             + waiter.map_or_else(
                 || (1 << 43) + self.next_handle.fetch_add(1, Relaxed),
                 |(waiter, _)| waiter.0,
             );
+        if waiter.is_none() {
+            self.seated(fh);
+        }
         let text = text.into_bytes();
-        guard(&self.waiting).insert(fh, Waiting { waiter, name, text });
+        guard(&self.waiting).insert(fh, Waiting { text, ..open });
         Ok(Handle {
             fh,
             opened: Opened::Stream,
         })
     }
 
-    pub(super) fn open_events(&self) -> Handle {
+    /// The descriptor of a place in a line that was given before.
+    pub fn reopen_queue(&self, waiter: WaiterId) -> Handle {
         Handle {
-            fh: EVENT_HANDLE + self.news.open(),
+            fh: QUEUE_HANDLE + waiter.0,
+            opened: Opened::Stream,
+        }
+    }
+
+    /// A descriptor reads to the end from now on.
+    fn seated(&self, fh: u64) {
+        let open = Open::Seated;
+        self.store.note(Note::Opened { fh, open });
+    }
+
+    pub(super) fn open_events(&self) -> Handle {
+        let (reader, at) = self.news.open();
+        let fh = EVENT_HANDLE + reader;
+        let open = Open::Reading { from: at, to: at };
+        self.store.note(Note::Opened { fh, open });
+        Handle {
+            fh,
             opened: Opened::Text,
         }
     }
@@ -120,18 +190,23 @@ impl Tree {
         tick: bool,
     ) -> Option<Result<Vec<u8>, Refusal>> {
         if fh >= EVENT_HANDLE {
-            let read = self.news.read(fh - EVENT_HANDLE, offset, size).map(Ok);
-            return read.or(tick.then_some(Err(Refusal::Interrupted)));
+            let Some(read) = self.news.read(fh - EVENT_HANDLE, offset, size) else {
+                return tick.then_some(Err(Refusal::Interrupted));
+            };
+            let (from, to) = (read.from, read.to);
+            let open = Open::Reading { from, to };
+            self.store.note(Note::Opened { fh, open });
+            return Some(Ok(read.bytes));
         }
         let mut waiting = guard(&self.waiting);
         let Some(open) = waiting.get_mut(&fh) else {
             return Some(Err(Refusal::Lost));
         };
         if open.text.is_empty() {
-            let Some((waiter, key)) = open.waiter else {
+            let (Some((waiter, key)), Some(name)) = (open.waiter, &open.name) else {
                 return Some(Ok(Vec::new()));
             };
-            match self.store.turn(waiter, key, &open.name) {
+            match self.store.turn(waiter, key, name) {
                 // It will not live to see it: its descriptor's end gives its turn to the next.
                 Turn::Granted | Turn::Held if self.store.is_doomed(task) => {
                     return Some(Err(Refusal::Interrupted));
@@ -141,6 +216,8 @@ impl Tree {
                     return Some(Ok(Vec::new()));
                 }
                 Turn::Held => {
+                    // First, or it would be told that it lost its place if this server were killed between the two.
+                    self.seated(fh);
                     self.store.leave(waiter);
                     open.waiter = None;
                     return Some(Ok(Vec::new()));
@@ -151,7 +228,7 @@ impl Tree {
                     holder,
                     since,
                     before,
-                } => open.text = record::progress(&open.name, &holder, since, before).into_bytes(),
+                } => open.text = record::progress(name, &holder, since, before).into_bytes(),
             }
         }
         let rest = open.text.split_off(size.min(open.text.len()));
@@ -167,20 +244,23 @@ impl Tree {
         let Some(open) = waiting.get(&fh) else {
             return true;
         };
-        let waits =
-            |(waiter, key)| matches!(self.store.turn(waiter, key, &open.name), Turn::Waits { .. });
-        !open.text.is_empty() || !open.waiter.is_some_and(waits)
+        let waits = |((waiter, key), name)| {
+            matches!(self.store.turn(waiter, key, name), Turn::Waits { .. })
+        };
+        !open.text.is_empty() || !open.waiter.zip(open.name.as_ref()).is_some_and(waits)
     }
 
     pub(super) fn close_stream(&self, fh: u64) {
         if fh >= EVENT_HANDLE {
             self.news.close(fh - EVENT_HANDLE);
+            self.store.note(Note::Closed { fh });
             return;
         }
         let closed = guard(&self.waiting).remove(&fh);
         if let Some((waiter, _)) = closed.and_then(|open| open.waiter) {
             self.store.leave(waiter);
         }
+        self.store.note(Note::Closed { fh });
     }
 
     /// Whether what rang concerns a descriptor.

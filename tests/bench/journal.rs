@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use std::{env, fs};
 
+use claimfs::connection::Connection;
 use claimfs::journal::{self, Disk, Recovered};
 use claimfs::lease::{
     Command, Creation, Member, Moment, Name, Process, Root, Rule, SessionId, Shape,
@@ -56,11 +57,11 @@ fn run(disk: &mut Disk, recovered: &mut Recovered, command: &Command) {
         boot: Duration::from_secs(1000),
     };
     let events = recovered.table.decide(command, now).unwrap();
-    disk.append(&events).unwrap();
+    disk.append(&events, None).unwrap();
     for event in &events {
         recovered.table.apply(event);
     }
-    disk.applied(&recovered.table);
+    disk.applied(&recovered.table, &mut Connection::default);
 }
 
 fn read(dir: &Path, boot: &Boot) -> (Recovered, Duration) {
@@ -78,7 +79,7 @@ fn main() {
     fs::create_dir(&dir).unwrap();
     let boot = Boot::current().unwrap();
     let (mut recovered, _) = read(&dir, &boot);
-    let mut disk = Disk::begin(&dir, boot.clone(), &recovered).unwrap();
+    let mut disk = Disk::begin(&dir, boot.clone(), &recovered, &Connection::new("1")).unwrap();
     let by = &member();
     let creation = Creation {
         shape: Shape::File,
@@ -118,7 +119,7 @@ fn main() {
     let length = size(&dir);
     let (_, took) = read(&dir, &boot);
     println!("read back, mostly event by event: {length} bytes in {took:.2?}");
-    drop(Disk::begin(&dir, boot.clone(), &recovered).unwrap());
+    drop(Disk::begin(&dir, boot.clone(), &recovered, &Connection::new("2")).unwrap());
     let length = size(&dir);
     let (_, took) = read(&dir, &boot);
     println!("read back, written anew: {length} bytes in {took:.2?}");

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use claimfs::connection::Connection;
 use claimfs::journal::{self, Disk, Unusable};
 use claimfs::lease::{Change, Command as Ask, Creation, Event, Member, Moment, Shape};
 use claimfs::process::Boot;
@@ -125,6 +127,12 @@ fn boot() -> Boot {
     }
 }
 
+/// A connection that no other test, and no server before, has had.
+fn another() -> Connection {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    Connection::new(&COUNT.fetch_add(1, Ordering::Relaxed).to_string())
+}
+
 fn now(seconds: u64) -> Moment {
     Moment {
         wall: UNIX_EPOCH + Duration::from_secs(seconds),
@@ -148,7 +156,7 @@ impl History {
     fn new(steps: usize) -> Self {
         let dir = TempDir::new();
         let recovered = journal::read(dir.path(), &boot(), 99, false).unwrap();
-        let mut disk = Disk::begin(dir.path(), boot(), &recovered).unwrap();
+        let mut disk = Disk::begin(dir.path(), boot(), &recovered, &another()).unwrap();
         let mut table = recovered.table;
         let mut tables = vec![(size(dir.path()), copy(&table))];
         let by: [Member; 2] = [member("w1", &[process(1)]), member("w2", &[process(2)])];
@@ -176,11 +184,11 @@ impl History {
             if events.is_empty() {
                 continue;
             }
-            disk.append(&events).unwrap();
+            disk.append(&events, None).unwrap();
             for event in &events {
                 table.apply(event);
             }
-            disk.applied(&table);
+            disk.applied(&table, &mut Connection::default);
             tables.push((size(dir.path()), copy(&table)));
         }
         Self { dir, tables }
@@ -223,7 +231,7 @@ fn a_journal_cut_at_any_byte_is_what_was_whole() {
     // And it goes on from there.
     let dir = history.with(&bytes[..bytes.len() - 3]);
     let recovered = journal::read(dir.path(), &boot(), 99, false).unwrap();
-    drop(Disk::begin(dir.path(), boot(), &recovered).unwrap());
+    drop(Disk::begin(dir.path(), boot(), &recovered, &another()).unwrap());
     let again = journal::read(dir.path(), &boot(), 99, false).unwrap();
     assert!(again.table == recovered.table);
 }
@@ -268,7 +276,7 @@ fn what_is_corrupt_before_the_end_is_refused_unless_it_is_of_an_earlier_boot_or_
                         == kept.leases(claimfs::lease::Token(0)).count()
             );
         }
-        drop(Disk::begin(dir.path(), boot(), &repaired).unwrap());
+        drop(Disk::begin(dir.path(), boot(), &repaired, &another()).unwrap());
         assert_eq!(
             fs::read(dir.path().join("journal.corrupt.0")).unwrap(),
             corrupt
@@ -309,16 +317,16 @@ fn another_pid_namespace_is_refused() {
 fn a_journal_stays_small_and_says_the_same_once_it_is_written_anew() {
     let dir = TempDir::new();
     let recovered = journal::read(dir.path(), &boot(), 9999, false).unwrap();
-    let mut disk = Disk::begin(dir.path(), boot(), &recovered).unwrap();
+    let mut disk = Disk::begin(dir.path(), boot(), &recovered, &another()).unwrap();
     let mut table = recovered.table;
     let by = &member("w1", &[process(1)]);
     let mut run = |table: &mut Table, ask: &Ask| {
         let events = table.decide(ask, now(1)).unwrap();
-        disk.append(&events).unwrap();
+        disk.append(&events, None).unwrap();
         for event in &events {
             table.apply(event);
         }
-        disk.applied(table);
+        disk.applied(table, &mut Connection::default);
         let live = serde_json::to_string(table).unwrap().len() as u64;
         let length = size(dir.path());
         assert!(length <= 4 * live + (1 << 20), "{length} bytes for {live}");
@@ -483,7 +491,7 @@ print('resumed')
 fn write_anew() {
     if let Some(dir) = std::env::var_os("CLAIMFS_TEST_JOURNAL") {
         let recovered = journal::read(Path::new(&dir), &boot(), 99, false).unwrap();
-        let written = Disk::begin(Path::new(&dir), boot(), &recovered);
+        let written = Disk::begin(Path::new(&dir), boot(), &recovered, &another());
         std::process::exit(i32::from(written.is_err()));
     }
 }
@@ -528,11 +536,11 @@ fn writing_anew_is_interrupted_at_every_system_call() {
                     left.table == *newest && left.lost.is_none(),
                     "{call} {when} {fault}"
                 );
-                let mut disk = Disk::begin(dir.path(), boot(), &left).unwrap();
+                let mut disk = Disk::begin(dir.path(), boot(), &left, &another()).unwrap();
                 let mut table = left.table;
                 let by = &member("w3", &[process(3)]);
                 let events = table.decide(&claim("new", by), now(99)).unwrap();
-                disk.append(&events).unwrap();
+                disk.append(&events, None).unwrap();
                 for event in &events {
                     table.apply(event);
                 }

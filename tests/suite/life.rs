@@ -187,13 +187,15 @@ fn what_cannot_be_mounted_on_is_refused_in_a_sentence() {
 #[test]
 fn signals_unmount() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        let Some(mut mount) = Mount::new() else {
-            return;
-        };
-        mount.actor(Some("w1")).claim("x").unwrap();
-        assert_eq!(unsafe { libc::kill(mount.pid() as i32, signal) }, 0);
-        wait_until("it is unmounted", || !is_mounted(&mount.dir));
-        assert_eq!(mount.stop(), Some(0));
+        for whom in [Mount::keeper, Mount::pid] {
+            let Some(mut mount) = Mount::new() else {
+                return;
+            };
+            mount.actor(Some("w1")).claim("x").unwrap();
+            assert_eq!(unsafe { libc::kill(whom(&mount) as i32, signal) }, 0);
+            wait_until("it is unmounted", || !is_mounted(&mount.dir));
+            assert_eq!(mount.stop(), Some(0));
+        }
     }
 }
 
@@ -293,14 +295,15 @@ fn while_nothing_happens_it_sleeps() {
         holder.claim(name).unwrap();
     }
     // What is still on its way from the claims arrives; then nothing may.
+    let switches = || switches(mount.pid()) + switches(mount.keeper());
     wait_until("it has come to rest", || {
-        let before = switches(mount.pid());
+        let before = switches();
         std::thread::sleep(std::time::Duration::from_millis(200));
-        switches(mount.pid()) == before
+        switches() == before
     });
-    let before = switches(mount.pid());
+    let before = switches();
     std::thread::sleep(std::time::Duration::from_secs(10));
-    assert_eq!(switches(mount.pid()), before, "a wake-up in 10 s of rest");
+    assert_eq!(switches(), before, "a wake-up in 10 s of rest");
 }
 
 /// A user's mounts (a user who has a name, which fusermount3 asks for): with no fusermount3 in reach, without `user_allow_other`, and as they should be. The device is one

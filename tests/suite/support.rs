@@ -95,7 +95,7 @@ impl Drop for TempDir {
 pub struct Mount {
     pub dir: PathBuf,
     pub state: PathBuf,
-    server: Option<Child>,
+    keeper: Option<Child>,
     log: PathBuf,
     _temp: TempDir,
 }
@@ -115,7 +115,7 @@ impl Mount {
         let mut mount = Self {
             dir,
             state,
-            server: None,
+            keeper: None,
             log: temp.path().join("log"),
             _temp: temp,
         };
@@ -141,17 +141,38 @@ impl Mount {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
-        let mut server = command.spawn().unwrap();
+        let mut keeper = command.spawn().unwrap();
         let mut word = String::new();
-        BufReader::new(server.stdout.take().unwrap())
+        BufReader::new(keeper.stdout.take().unwrap())
             .read_line(&mut word)
             .unwrap();
-        self.server = Some(server);
+        self.keeper = Some(keeper);
         assert_eq!(word, "ready\n", "{}", self.log());
     }
 
+    /// The process that holds the mount.
+    pub fn keeper(&self) -> u32 {
+        self.keeper.as_ref().unwrap().id()
+    }
+
+    /// The process that answers: another after each death.
+    pub fn server(&self) -> Option<u32> {
+        let keeper = self.keeper.as_ref()?.id();
+        children(keeper).into_iter().find(|pid| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == b"serve")
+        })
+    }
+
     pub fn pid(&self) -> u32 {
-        self.server.as_ref().unwrap().id()
+        self.server().unwrap()
+    }
+
+    /// Kills the server, which is no more than a stall, and waits until it is gone.
+    pub fn kill_server(&self) {
+        let server = self.pid();
+        assert_eq!(unsafe { libc::kill(server as i32, libc::SIGKILL) }, 0);
+        wait_until("the server is gone", || self.server() != Some(server));
     }
 
     /// What the server has logged.
@@ -210,31 +231,58 @@ impl Mount {
         command
     }
 
-    /// Ends the server as SIGTERM does, and waits for it.
+    /// Ends keeper and server as SIGTERM does, and waits for them.
     pub fn stop(&mut self) -> Option<i32> {
-        let mut server = self.server.take()?;
-        unsafe { libc::kill(server.id() as i32, libc::SIGTERM) };
-        server.wait().unwrap().code()
+        let mut keeper = self.keeper.take()?;
+        unsafe { libc::kill(keeper.id() as i32, libc::SIGTERM) };
+        keeper.wait().unwrap().code()
     }
 
-    /// Kills the server and waits for it: the mount is dead then.
+    /// Kills the keeper, and then the server, and waits for both: the mount is dead then.
     pub fn kill(&mut self) {
-        let mut server = self.server.take().unwrap();
-        server.kill().unwrap();
-        server.wait().unwrap();
+        let server = self.server();
+        let mut keeper = self.keeper.take().unwrap();
+        keeper.kill().unwrap();
+        keeper.wait().unwrap();
+        if let Some(server) = server {
+            unsafe { libc::kill(server as i32, libc::SIGKILL) };
+            wait_until("the server is gone", || is_over(server));
+        }
     }
+}
+
+/// The children of a process, whichever of its threads made them.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    let lists =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let text: String = lists.collect();
+    text.split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// Whether a process has exited, though nobody may have waited for it.
+pub fn is_over(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_err()
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            unsafe { libc::kill(server.id() as i32, libc::SIGTERM) };
+        let server = self.server();
+        if let Some(mut keeper) = self.keeper.take() {
+            unsafe { libc::kill(keeper.id() as i32, libc::SIGTERM) };
             let deadline = Instant::now() + Duration::from_secs(5);
-            while Instant::now() < deadline && matches!(server.try_wait(), Ok(None)) {
+            while Instant::now() < deadline && matches!(keeper.try_wait(), Ok(None)) {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            _ = server.kill();
-            _ = server.wait();
+            _ = keeper.kill();
+            _ = keeper.wait();
+        }
+        if let Some(server) = server.filter(|server| !is_over(*server)) {
+            unsafe { libc::kill(server as i32, libc::SIGKILL) };
         }
         unmount(&self.dir);
         if std::thread::panicking() {

@@ -33,21 +33,14 @@ fn watch(mount: &Mount, events: &str) -> Option<Guard> {
 }
 
 fn helper(mount: &Mount) -> Option<i32> {
-    let server = mount.pid();
-    let mut children: Vec<i32> = Vec::new();
-    // It is started by a thread, whose child it is.
-    for task in fs::read_dir(format!("/proc/{server}/task")).unwrap() {
-        let path = task.unwrap().path().join("children");
-        let text = fs::read_to_string(path).unwrap_or_default();
-        children.extend(
-            text.split_whitespace()
-                .map(|pid| pid.parse::<i32>().unwrap()),
-        );
-    }
-    children.into_iter().find(|pid| {
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        words.split(|byte| *byte == 0).any(|word| word == b"herald")
-    })
+    let children = crate::support::children(mount.pid());
+    children
+        .into_iter()
+        .find(|pid| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == b"herald")
+        })
+        .map(|pid| pid as i32)
 }
 
 #[test]

@@ -1,0 +1,65 @@
+//! `claimfs upgrade DIR`
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::mount::UPGRADED;
+use super::{Exit, Failure};
+use crate::mount::resolve_existing;
+use crate::mounts::{self, FS_TYPE};
+use crate::process::signal;
+
+/// How long it may take, all in all.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where claimfs is mounted
+    dir: PathBuf,
+}
+
+impl Arguments {
+    pub fn run(&self) -> Result<Exit, Failure> {
+        let dir = resolve_existing(&self.dir).map_err(|problem| Failure::unavailable(problem.0))?;
+        let shown = dir.display();
+        let there = mounts::on(&dir)
+            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
+        let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
+            return Err(Failure::unavailable(format!(
+                "{shown}: no claimfs is mounted here"
+            )));
+        };
+        let path = mount.source.join("lock");
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Failure::unavailable(format!("{}: {error}", path.display()))
+        };
+        let lock = File::open(&path).map_err(|error| unreadable(&error))?;
+        let pid = fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
+        // The pid is the keeper's as long as it has the lock.
+        let keeper = pid.trim().parse().ok();
+        let Some(keeper) = keeper.filter(|_| lock.try_lock_shared().is_err()) else {
+            return Err(Failure::unavailable(format!(
+                "{shown}: the keeper of this mount has died; 'claimfs mount {shown}' makes the mount anew"
+            )));
+        };
+        let upgraded = mount.source.join(UPGRADED);
+        _ = fs::remove_file(&upgraded);
+        signal(keeper, libc::SIGHUP).map_err(|error| {
+            Failure::unavailable(format!("{shown}: its keeper (pid {keeper}): {error}"))
+        })?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match fs::read_to_string(&upgraded) {
+                Ok(why) if why.is_empty() => return Ok(Exit::Done),
+                Ok(why) => return Err(Failure::unavailable(format!("{shown}: {why}"))),
+                Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+                Err(_) => {
+                    return Err(Failure::unavailable(format!(
+                        "{shown}: its keeper (pid {keeper}) does not say what came of it; its log may"
+                    )));
+                }
+            }
+        }
+    }
+}
