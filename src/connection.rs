@@ -17,12 +17,16 @@ use serde::{Deserialize, Serialize};
 use crate::lease::{Event, Ino, Name, Process, SessionId, SessionKey, WaiterId, What};
 use crate::record;
 use crate::table::Table;
+use crate::wire;
 
 /// The bit of a request's number that says that it was sent before (`FUSE_UNIQUE_RESEND`, Linux 6.9 on).
 pub const AGAIN: u64 = 1 << 63;
 
 /// Handles of files in `queue/`: this, and the waiter's number.
 pub const QUEUE_HANDLE: u64 = 1 << 44;
+
+/// Handles of `events`: this, and the reader's number.
+pub const EVENT_HANDLE: u64 = 1 << 45;
 
 /// How many threads serve requests, each one at a time.
 pub const THREADS: usize = 2;
@@ -112,6 +116,12 @@ pub enum Open {
         from: Position,
         /// Where the next one does.
         to: Position,
+        /// What it has not got of the line that it is in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+        rest: Vec<u8>,
+        /// What it got in its newest read, where the lines do not say it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+        last: Vec<u8>,
     },
 }
 

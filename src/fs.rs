@@ -62,12 +62,13 @@ pub struct ClaimFs {
     offered: Arc<AtomicU64>,
     /// How many requests were begun, up to two: at the second, one is answered.
     begun: AtomicU8,
-    answered: Box<dyn Fn() + Send + Sync>,
+    first: Box<dyn Fn(bool) + Send + Sync>,
 }
 
 impl ClaimFs {
-    /// Serves a tree, and starts the thread that serves those who wait. `answered` is called once a request is.
-    pub fn new(tree: Tree, answered: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
+    /// Serves a tree, and starts the thread that serves those who wait. `first` is called when a request has come, and once more when
+    /// one is answered.
+    pub fn new(tree: Tree, first: impl Fn(bool) + Send + Sync + 'static) -> io::Result<Self> {
         let tree = Arc::new(tree);
         Ok(Self {
             usher: Usher::start(Arc::clone(&tree))?,
@@ -75,7 +76,7 @@ impl ClaimFs {
             has_refused_lock: AtomicBool::new(false),
             offered: Arc::default(),
             begun: AtomicU8::new(0),
-            answered: Box::new(answered),
+            first: Box::new(first),
         })
     }
 
@@ -85,8 +86,12 @@ impl ClaimFs {
     }
 
     fn begin(&self) {
-        if self.begun.load(Relaxed) < 2 && self.begun.fetch_add(1, Relaxed) == 1 {
-            (self.answered)();
+        if self.begun.load(Relaxed) < 2 {
+            match self.begun.fetch_add(1, Relaxed) {
+                0 => (self.first)(false),
+                1 => (self.first)(true),
+                _ => {}
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! ```text
 //! claimfs mount          the keeper                                   claimfs serve, one after the other
 //!                        holds the descriptor  ── standard input ──▶  answers requests on it
-//!                        reads what it reports ◀─ standard output ──  "lost …", "ready CAPABILITIES", "answered", "failed …"
+//!                        reads what it reports ◀─ standard output ──  lost, ready, asked, answered, failed
 //!                        hands on what it gets ── signals ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way
 //! ```
 //!
@@ -13,14 +13,13 @@
 //! before the first is gone.
 //!
 //! Deliberately ignorant of: everything that is served.
-#![allow(unsafe_code)]
 
 pub mod device;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -78,16 +77,25 @@ enum Turn {
 struct Server {
     number: u64,
     child: Child,
-    /// It has answered a request.
+    is_ready: bool,
+    /// A request has reached it, and it has answered one.
+    is_asked: bool,
     has_answered: bool,
     /// Why it could not begin.
     failure: Option<String>,
 }
 
+/// How far an upgrade has come.
+enum Upgrade {
+    /// The server is to make way for this program.
+    Asked(File),
+    /// A server of another program begins; this is the one from before.
+    Begun(File),
+}
+
 struct Keeper<'a> {
     charge: &'a Charge<'a>,
     signals: Signals,
-    turns: Receiver<Turn>,
     sender: Sender<Turn>,
     program: File,
     device: OwnedFd,
@@ -95,30 +103,33 @@ struct Keeper<'a> {
     capabilities: Option<u64>,
     nonce: String,
     servers: u64,
+    /// When servers died, one after the other, that had answered nothing.
+    deaths: Vec<Instant>,
+    /// An upgrade, and how long the server has for its part in it.
+    upgrade: Option<(Upgrade, Instant)>,
 }
 
 /// Keeps a mount until it is gone. An error is a sentence.
 pub fn keep(charge: &Charge, signals: Signals, mut tell: impl FnMut(Told)) -> Result<(), String> {
-    let failed = |error: io::Error| format!("the keeper: {error}");
     let (sender, turns) = mpsc::channel();
     let to_keeper = sender.clone();
     thread::spawn(move || while to_keeper.send(Turn::Signal(signals.wait().0)).is_ok() {});
+    let program = File::open("/proc/self/exe").map_err(|error| format!("/proc/self/exe: {error}"));
     let mut keeper = Keeper {
         charge,
         signals,
-        turns,
         sender,
-        program: File::open("/proc/self/exe").map_err(failed)?,
+        program: program?,
         device: (charge.mount)()?,
         capabilities: None,
         nonce: nonce(),
         servers: 0,
+        deaths: Vec::new(),
+        upgrade: None,
     };
-    let kept = keeper.run(&mut tell);
-    if kept.is_err() {
-        (charge.unmount)();
-    }
-    kept
+    keeper
+        .run(&turns, &mut tell)
+        .inspect_err(|_| (charge.unmount)())
 }
 
 /// What no other connection of this boot has.
@@ -128,63 +139,46 @@ fn nonce() -> String {
 }
 
 impl Keeper<'_> {
-    fn run(&mut self, tell: &mut impl FnMut(Told)) -> Result<(), String> {
+    fn run(&mut self, turns: &Receiver<Turn>, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
         let mut server = self.start()?;
-        let mut deaths: Vec<Instant> = Vec::new();
-        let mut is_ready = false;
         loop {
-            match self.turns.recv().map_err(|error| error.to_string())? {
-                Turn::Signal(libc::SIGHUP) => tell(Told::Upgraded(self.upgrade(&mut server))),
-                Turn::Signal(number) => _ = signal(server.child.id(), number),
-                Turn::Said(of, line) if of == server.number => match self.heard(&mut server, &line)
-                {
-                    Some(Told::Ready) if is_ready => {}
-                    Some(told) => {
-                        is_ready |= matches!(told, Told::Ready);
-                        tell(told);
+            let until = self.upgrade.as_ref().map(|(_, until)| *until);
+            let turn = match until {
+                Some(until) => turns.recv_timeout(until.saturating_duration_since(Instant::now())),
+                None => turns.recv().map_err(RecvTimeoutError::from),
+            };
+            match turn {
+                Ok(Turn::Signal(libc::SIGHUP)) if self.upgrade.is_none() => {
+                    match self.ask_for_upgrade(&server) {
+                        Ok(new) => self.set_upgrade(Upgrade::Asked(new)),
+                        Err(why) => tell(Told::Upgraded(Err(self.as_before(&why)))),
                     }
-                    None => {}
-                },
-                Turn::Gone(of) if of == server.number => {
+                }
+                Ok(Turn::Signal(libc::SIGHUP)) => {}
+                Ok(Turn::Signal(number)) => _ = signal(server.child.id(), number),
+                Ok(Turn::Said(of, line)) if of == server.number => {
+                    self.hear(&mut server, &line, tell);
+                }
+                Ok(Turn::Gone(of)) if of == server.number => {
                     let status = server.child.wait().map_err(|error| error.to_string())?;
                     if status.success() {
                         return Ok(());
                     }
-                    if !is_ready {
-                        let why = server.failure.take();
-                        return Err(why.unwrap_or_else(|| format!("the server ended ({status})")));
-                    }
-                    if server.has_answered {
-                        deaths.clear();
-                    } else {
-                        Self::bear(&mut deaths, status, server.failure.as_deref())?;
-                    }
-                    log::error!("the server ended ({status}); another takes over");
+                    self.mourn(&mut server, status, tell)?;
                     server = self.start_again()?;
                 }
-                Turn::Said(..) | Turn::Gone(_) => {}
+                Ok(Turn::Said(..) | Turn::Gone(_)) => {}
+                // It neither makes way nor begins: what follows follows from its end.
+                Err(RecvTimeoutError::Timeout) => {
+                    _ = server.child.kill();
+                    server.failure = Some(String::from("it does not begin"));
+                    self.upgrade
+                        .iter_mut()
+                        .for_each(|(_, until)| *until += PATIENCE);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(String::from("nobody speaks")),
             }
         }
-    }
-
-    /// A server has died that never answered: rests for a while, or gives up.
-    fn bear(
-        deaths: &mut Vec<Instant>,
-        status: ExitStatus,
-        failure: Option<&str>,
-    ) -> Result<(), String> {
-        deaths.push(Instant::now());
-        deaths.retain(|death| death.elapsed() < DEATHS_WITHIN);
-        if deaths.len() < DEATHS {
-            let doublings = u32::try_from(deaths.len() - 1).unwrap_or(0);
-            thread::sleep(PAUSE * (1 << doublings));
-            return Ok(());
-        }
-        let why = failure.map_or_else(|| status.to_string(), String::from);
-        Err(format!(
-            "{DEATHS} servers ended within {} s without answering a request, the last one so: {why}; the mount is taken away",
-            DEATHS_WITHIN.as_secs()
-        ))
     }
 
     /// Starts a server on the connection.
@@ -197,12 +191,7 @@ impl Keeper<'_> {
             .map(|bits| format!("--capabilities={bits}"));
         let mut words = vec!["--connection", &self.nonce];
         words.extend(known.as_deref());
-        words.extend(
-            (number == 1)
-                .then_some(self.charge.first_words)
-                .into_iter()
-                .flatten(),
-        );
+        words.extend(self.charge.first_words.iter().filter(|_| number == 1));
         let mut command = self.command(&self.program, &words);
         let device = self.device.try_clone().map_err(failed)?;
         command.stdin(device).stdout(Stdio::piped());
@@ -221,6 +210,8 @@ impl Keeper<'_> {
         Ok(Server {
             number,
             child,
+            is_ready: false,
+            is_asked: false,
             has_answered: false,
             failure: None,
         })
@@ -245,115 +236,108 @@ impl Keeper<'_> {
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
         command.arg0("claimfs").arg("serve").args(words);
         command.args(&self.charge.words);
-        command.stdin(Stdio::null());
         self.signals.unkept_in(&mut command);
         command
     }
 
-    fn heard(&mut self, server: &mut Server, line: &str) -> Option<Told> {
+    fn hear(&mut self, server: &mut Server, line: &str, tell: &mut dyn FnMut(Told)) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "ready" => {
-                self.capabilities = self.capabilities.or_else(|| rest.parse().ok());
-                return Some(Told::Ready);
+                server.is_ready = true;
+                if self.capabilities.is_none() {
+                    self.capabilities = rest.parse().ok();
+                }
+                if server.number == 1 {
+                    tell(Told::Ready);
+                }
+                if let Some((Upgrade::Begun(_), _)) = &self.upgrade {
+                    self.upgrade = None;
+                    tell(Told::Upgraded(Ok(())));
+                }
             }
-            "lost" => return Some(Told::Lost(rest.to_owned())),
+            "lost" => tell(Told::Lost(rest.to_owned())),
+            "asked" => server.is_asked = true,
             "answered" => server.has_answered = true,
             "failed" => server.failure = Some(rest.to_owned()),
             _ => {}
         }
-        None
     }
 
-    /// Lets the program that lies on the disk now take over. If it cannot, the one from before goes on.
-    fn upgrade(&mut self, server: &mut Server) -> Result<(), String> {
-        let path = self.charge.program.display();
-        let goes_on = |why: &str| format!("{path}: {why}; the server from before goes on");
-        let new = File::open(&self.charge.program).map_err(|error| goes_on(&error.to_string()))?;
-        self.prove(&new).map_err(|why| goes_on(&why))?;
-        // It finishes what it is about and ends. Whatever it has not answered is sent again to the next.
-        _ = signal(server.child.id(), libc::SIGUSR2);
-        let status = Self::end(server).map_err(|error| error.to_string())?;
-        if status.success() {
-            // It was unmounted meanwhile: whoever waits for this server finds it so.
-            _ = self.sender.send(Turn::Gone(server.number));
-            return Err(format!("{path}: the mount is gone"));
+    /// A server has died: another is to take over, unless there is no point in that.
+    fn mourn(
+        &mut self,
+        server: &mut Server,
+        status: ExitStatus,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<(), String> {
+        let why = server.failure.take().unwrap_or_else(|| status.to_string());
+        match self.upgrade.take() {
+            Some((Upgrade::Asked(new), _)) => {
+                let old = std::mem::replace(&mut self.program, new);
+                self.set_upgrade(Upgrade::Begun(old));
+                return Ok(());
+            }
+            Some((Upgrade::Begun(old), _)) => {
+                self.program = old;
+                tell(Told::Upgraded(Err(self.as_before(&why))));
+                return Ok(());
+            }
+            None if server.number == 1 && !server.is_ready => return Err(why),
+            None => log::error!("the server ended ({why}); another takes over"),
         }
-        let old = std::mem::replace(&mut self.program, new);
-        let why = match self.begin_anew(server) {
-            Ok(()) => return Ok(()),
-            Err(why) => why,
-        };
-        log::error!("the new program cannot serve ({why}); the one from before takes over");
-        self.program = old;
-        self.begin_anew(server)?;
-        Err(goes_on(&why))
+        let is_killed = status.signal() == Some(libc::SIGKILL);
+        if server.has_answered {
+            self.deaths.clear();
+        } else if !(server.is_ready && is_killed && !server.is_asked) {
+            // Of one that somebody kills while nobody asks it anything, nothing can be said.
+            self.deaths.push(Instant::now());
+        }
+        self.deaths.retain(|death| death.elapsed() < DEATHS_WITHIN);
+        if self.deaths.len() < DEATHS {
+            thread::sleep(PAUSE * u32::try_from(1 << self.deaths.len() >> 1).unwrap_or(0));
+            return Ok(());
+        }
+        Err(format!(
+            "{DEATHS} servers ended within {} s without answering a request, the last one so: {why}; the mount is taken away",
+            DEATHS_WITHIN.as_secs()
+        ))
     }
 
-    /// Lets a program show that it starts and that it can read the state: it changes nothing.
-    fn prove(&self, program: &File) -> Result<(), String> {
-        let mut command = self.command(program, &["--prove"]);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+    fn set_upgrade(&mut self, upgrade: Upgrade) {
+        self.upgrade = Some((upgrade, Instant::now() + PATIENCE));
+    }
+
+    fn as_before(&self, why: &str) -> String {
+        let program = self.charge.program.display();
+        format!("{program}: {why}; the claimfs from before goes on")
+    }
+
+    /// Lets the program that lies on the disk now show that it starts and can read the state, which changes nothing, and asks the
+    /// server to make way for it: it finishes what it is about, and what it has not answered is sent again to the next.
+    fn ask_for_upgrade(&self, server: &Server) -> Result<File, String> {
+        let new = File::open(&self.charge.program).map_err(|error| error.to_string())?;
+        let mut command = self.command(&new, &["--prove"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let until = Instant::now() + PATIENCE;
-        loop {
+        let status = loop {
             match child.try_wait().map_err(|error| error.to_string())? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => {
-                    let said = child.stderr.take().map(io::read_to_string);
-                    let said = said.and_then(Result::ok).unwrap_or_default();
-                    let line = said.lines().next().unwrap_or("it says nothing");
-                    return Err(format!("it cannot take over ({status}): {line}"));
-                }
-                None if Instant::now() > until => {
-                    _ = child.kill();
-                    _ = child.wait();
-                    return Err(String::from("it does not come to an end when it is tried"));
-                }
+                Some(status) => break status,
+                None if Instant::now() > until => _ = child.kill(),
                 None => thread::sleep(Duration::from_millis(2)),
             }
+        };
+        if !status.success() {
+            let said = child.stderr.take().map(io::read_to_string);
+            let said = said.and_then(Result::ok).unwrap_or_default();
+            let line = said.lines().next().unwrap_or("it says nothing");
+            return Err(format!("it cannot take over ({status}): {line}"));
         }
-    }
-
-    /// Waits until a server has ended, and kills it if it does not.
-    fn end(server: &mut Server) -> io::Result<ExitStatus> {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Some(status) = server.child.try_wait()? {
-                return Ok(status);
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        server.child.kill()?;
-        server.child.wait()
-    }
-
-    /// Starts a server after another that has ended, and waits until it answers.
-    fn begin_anew(&mut self, server: &mut Server) -> Result<(), String> {
-        *server = self.start_again()?;
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.turns.recv_timeout(left) {
-                Ok(Turn::Signal(libc::SIGHUP)) => {}
-                Ok(Turn::Signal(number)) => _ = signal(server.child.id(), number),
-                Ok(Turn::Said(of, line)) if of == server.number => {
-                    if let Some(Told::Ready) = self.heard(server, &line) {
-                        return Ok(());
-                    }
-                }
-                Ok(Turn::Gone(of)) if of == server.number => {
-                    let status = server.child.wait().map_err(|error| error.to_string())?;
-                    let why = server.failure.take();
-                    return Err(why.unwrap_or_else(|| status.to_string()));
-                }
-                Ok(Turn::Said(..) | Turn::Gone(_)) => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    _ = server.child.kill();
-                    _ = server.child.wait();
-                    return Err(String::from("it does not begin"));
-                }
-            }
-        }
+        _ = signal(server.child.id(), libc::SIGUSR2);
+        Ok(new)
     }
 }

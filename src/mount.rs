@@ -83,7 +83,9 @@ pub enum Report<'a> {
     Lost(&'a str),
     /// It answers from now on; the kernel can do this.
     Ready(u64),
-    /// It has answered a request.
+    /// A request has reached it.
+    Asked,
+    /// It has answered one.
     Answered,
 }
 
@@ -403,8 +405,15 @@ impl Plan {
         let tree = self.tree(&store, &herald);
         let pollers = tree.pollers();
         let report = Arc::new(report);
-        let answered = Arc::clone(&report);
-        let fs = ClaimFs::new(tree, move || answered(Report::Answered)).map_err(failed)?;
+        let first = Arc::clone(&report);
+        let first = move |is_answered| {
+            first(if is_answered {
+                Report::Answered
+            } else {
+                Report::Asked
+            });
+        };
+        let fs = ClaimFs::new(tree, first).map_err(failed)?;
         let offered = fs.offered();
         let session = self.connect(fs, link).map_err(failed)?;
         let notifier = session.notifier();

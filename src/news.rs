@@ -98,6 +98,19 @@ impl State {
         }
     }
 
+    /// The text from one position to another, after which the line `next` comes.
+    fn between(&self, from: Position, to: Position, next: u64) -> Vec<u8> {
+        let (mut number, mut text) = self.resume(from);
+        while number < next
+            && let Some((_, line)) = self.line(number)
+        {
+            text.extend_from_slice(line.as_bytes());
+            number += 1;
+        }
+        text.truncate(usize::try_from(to.offset - from.offset).unwrap_or(usize::MAX));
+        text
+    }
+
     /// Where the text goes on at a position: the number of the next line, and what is left of the one before it.
     fn resume(&self, at: Position) -> (u64, Vec<u8>) {
         let next = self.line_of(at.seq);
@@ -162,46 +175,41 @@ impl News {
         self.ring(&mut state);
     }
 
-    /// Goes on with lines, none of which is missing from the event `from` on, and with the readers that there were: each with
-    /// where its newest read began and where its next one does.
+    /// Goes on with lines, none of which is missing from the event `from` on, and with the readers that there were.
     pub fn resume(
         &self,
         lines: impl IntoIterator<Item = (u64, String)>,
         from: u64,
-        readers: &[(u64, Position, Position)],
+        readers: Vec<Resumed>,
     ) {
         let mut state = self.lock();
         let lines = lines.into_iter();
         state.lines = lines.map(|(seq, line)| (seq, Arc::from(line))).collect();
         state.from = from;
         let newest = state.lines.back().map_or(0, |(seq, _)| seq + 1);
-        let reached = readers.iter().map(|(_, _, to)| to.seq).max();
+        let reached = readers.iter().map(|reader| reader.to.seq).max();
         state.seq = newest.max(reached.unwrap_or(0));
-        for (id, began, to) in readers {
-            let (next, rest) = state.resume(*to);
+        for there in readers {
+            let (next, _) = state.resume(there.to);
             // An event had a line, or had none: what is said to be missing may be too much.
-            let missing = from.saturating_sub(to.seq).min(FIRST);
-            let (mut again, mut last) = state.resume(*began);
-            while again < next
-                && let Some((_, line)) = state.line(again)
-            {
-                last.extend_from_slice(line.as_bytes());
-                again += 1;
-            }
-            let length = usize::try_from(to.offset - began.offset).unwrap_or(usize::MAX);
-            last.truncate(length);
+            let missing = from.saturating_sub(there.to.seq).min(FIRST);
+            let last = if there.last.is_empty() && there.from.seq >= from {
+                state.between(there.from, there.to, next)
+            } else {
+                there.last
+            };
             let reader = Reader {
                 next: if missing > 0 {
                     state.first - missing
                 } else {
                     next
                 },
-                rest,
-                at: to.offset,
+                rest: there.rest,
+                at: there.to.offset,
                 last,
             };
-            state.readers.insert(*id, reader);
-            state.next_reader = state.next_reader.max(*id);
+            state.readers.insert(there.id, reader);
+            state.next_reader = state.next_reader.max(there.id);
         }
         state.ring.lines = true;
         self.ring(&mut state);
@@ -218,6 +226,13 @@ impl News {
         let lines = state.lines.iter().skip(skip);
         let lines = lines.map(|(seq, line)| (*seq, line.to_string()));
         (lines.collect(), from)
+    }
+
+    /// What a reader got in its newest read.
+    pub fn last(&self, reader: u64) -> Vec<u8> {
+        let state = self.lock();
+        let reader = state.readers.get(&reader);
+        reader.map_or_else(Vec::new, |reader| reader.last.clone())
     }
 
     /// Tells that something has changed for a waiter: its turn has come, or it stands in no line any more.
@@ -313,16 +328,38 @@ pub struct Read {
     pub from: Position,
     /// Where the next ones do.
     pub to: Position,
+    /// What is left of the line that they end in.
+    pub rest: Vec<u8>,
+    /// It is not simply the lines of events from one position to the other.
+    pub is_odd: bool,
+}
+
+/// A reader that there was before this server: see [`crate::connection::Open::Reading`].
+#[derive(Debug)]
+pub struct Resumed {
+    /// Which.
+    pub id: u64,
+    /// Where its newest read began.
+    pub from: Position,
+    /// Where the next one does.
+    pub to: Position,
+    /// What it has not got of the line that it is in.
+    pub rest: Vec<u8>,
+    /// What it got in its newest read, where the lines do not say it.
+    pub last: Vec<u8>,
 }
 
 impl State {
     fn read(&self, reader: &mut Reader, offset: u64, size: usize) -> Option<Read> {
-        if offset != reader.at {
+        // What is not simply the next of the lines cannot be told from them later.
+        let mut is_odd = offset != reader.at;
+        if is_odd {
             reader.seek(offset);
         }
         let from = self.position(reader);
         let mut bytes = std::mem::take(&mut reader.rest);
         if reader.next < self.first {
+            is_odd = true;
             let missed = self.first - reader.next;
             reader.next = self.first;
             bytes.extend_from_slice(format!("{{\"missed\":{missed}}}\n").as_bytes());
@@ -344,6 +381,14 @@ impl State {
         reader.at += bytes.len() as u64;
         reader.last.clone_from(&bytes);
         let to = self.position(reader);
-        Some(Read { bytes, from, to })
+        let rest = reader.rest.clone();
+        is_odd |= !rest.is_empty() || from.skip > 0;
+        Some(Read {
+            bytes,
+            from,
+            to,
+            rest,
+            is_odd,
+        })
     }
 }

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use self::wait::{QueueFiles, Waiting};
-use crate::connection::{Connection, Done, Note, Open, QUEUE_HANDLE};
+use crate::connection::{Connection, Done, EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
 use crate::content;
 use crate::herald::Herald;
 use crate::identity::Walk;
@@ -40,7 +40,7 @@ use crate::lease::{
     Token,
 };
 use crate::metrics::Metrics;
-use crate::news::News;
+use crate::news::{News, Resumed};
 use crate::record;
 use crate::store::{Caller, Store};
 use crate::table::{FIRST_INO, Inode, Lease, Node, Session, Table};
@@ -84,8 +84,6 @@ const SNAPSHOT: u64 = 1 << 42;
 
 /// Inode numbers of files in `queue/`, for as long as the kernel knows them.
 const QUEUE_INO: u64 = 1 << 43;
-/// Handles of `events`, by their readers.
-const EVENT_HANDLE: u64 = 1 << 45;
 
 /// Inode numbers of names that have gone, as only the herald's helper sees them.
 const GHOST_INO: u64 = 1 << 46;
@@ -292,7 +290,18 @@ impl Tree {
                     let open = Waiting::in_line(waiter, key, name);
                     guard(&self.waiting).insert(fh, open);
                 }
-                Open::Reading { from, to } => readers.push((fh - EVENT_HANDLE, from, to)),
+                Open::Reading {
+                    from,
+                    to,
+                    rest,
+                    last,
+                } => readers.push(Resumed {
+                    id: fh - EVENT_HANDLE,
+                    from,
+                    to,
+                    rest,
+                    last,
+                }),
             }
         }
         for (waiter, key, name) in self.store.seats() {
@@ -302,7 +311,7 @@ impl Tree {
         guard(&self.queue_files).resume(connection.files);
         if !readers.is_empty() {
             self.news
-                .resume(connection.lines, connection.lines_from, &readers);
+                .resume(connection.lines, connection.lines_from, readers);
         }
     }
 

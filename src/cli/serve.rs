@@ -40,6 +40,7 @@ impl Arguments {
         let served = plan.serve(&link, |report| match report {
             Report::Lost(what) => say("lost", what),
             Report::Ready(capabilities) => say("ready", &capabilities.to_string()),
+            Report::Asked => say("asked", ""),
             Report::Answered => say("answered", ""),
         });
         served

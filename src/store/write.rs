@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use super::{Caller, Inner};
-use crate::connection::Note;
+use crate::connection::{EVENT_HANDLE, Note, Open};
 use crate::identity::{Sight, View, Walk};
 use crate::lease::printable;
 use crate::lease::{
@@ -19,6 +19,9 @@ use crate::record;
 
 /// How many lines are written down with the table for readers of `events` that lag behind.
 const LINES_KEPT: usize = 1024;
+
+/// How much is written down, in bytes, of what one of them got last.
+const LAST_KEPT: usize = 4096;
 
 impl Inner {
     pub(super) fn next_lease(&self, after: Token) -> Option<(Token, SessionKey)> {
@@ -255,8 +258,19 @@ impl Inner {
         let (connection, news) = (&self.connection, &self.news);
         self.journal.applied(&self.table, &mut || {
             let mut connection = connection.clone();
-            if let Some(wanted) = connection.wanted() {
-                (connection.lines, connection.lines_from) = news.since(wanted, LINES_KEPT);
+            let wanted = connection.wanted();
+            let kept = wanted.map(|wanted| news.since(wanted, LINES_KEPT));
+            (connection.lines, connection.lines_from) = kept.unwrap_or_default();
+            // Of those that lag behind more than that, what they got last, should they ask for it again.
+            for (fh, open) in &mut connection.open {
+                if let Open::Reading { from, last, .. } = open
+                    && from.seq < connection.lines_from
+                {
+                    *last = news.last(fh - EVENT_HANDLE);
+                    if last.len() > LAST_KEPT {
+                        last.clear();
+                    }
+                }
             }
             connection
         });

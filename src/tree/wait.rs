@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Attr, EVENT_HANDLE, Handle, Opened, QUEUE_INO, SESSION_INO, Tree, guard};
-use crate::connection::{Note, Open, QUEUE_HANDLE};
+use super::{Attr, Handle, Opened, QUEUE_INO, SESSION_INO, Tree, guard};
+use crate::connection::{EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
 use crate::lease::{Ino, Name, Refusal, SessionKey, WaiterId};
 use crate::news::Ring;
 use crate::record;
@@ -166,7 +166,12 @@ impl Tree {
     pub(super) fn open_events(&self) -> Handle {
         let (reader, at) = self.news.open();
         let fh = EVENT_HANDLE + reader;
-        let open = Open::Reading { from: at, to: at };
+        let open = Open::Reading {
+            from: at,
+            to: at,
+            rest: Vec::new(),
+            last: Vec::new(),
+        };
         self.store.note(Note::Opened { fh, open });
         Handle {
             fh,
@@ -193,8 +198,18 @@ impl Tree {
             let Some(read) = self.news.read(fh - EVENT_HANDLE, offset, size) else {
                 return tick.then_some(Err(Refusal::Interrupted));
             };
-            let (from, to) = (read.from, read.to);
-            let open = Open::Reading { from, to };
+            let (from, to, rest) = (read.from, read.to, read.rest);
+            let last = if read.is_odd {
+                read.bytes.clone()
+            } else {
+                Vec::new()
+            };
+            let open = Open::Reading {
+                from,
+                to,
+                rest,
+                last,
+            };
             self.store.note(Note::Opened { fh, open });
             return Some(Ok(read.bytes));
         }
