@@ -15,17 +15,20 @@
 //! Deliberately ignorant of: everything that is served.
 
 pub mod device;
+pub mod program;
+mod server;
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::program::Program;
+use self::server::{Server, Turn};
 use crate::process::{Signals, signal};
 
 /// So many deaths, one after the other without an answer between them, within so long: it will not get better.
@@ -67,37 +70,19 @@ pub enum Told {
     Upgraded(Result<(), String>),
 }
 
-/// What wakes the keeper; of a server, with its number.
-enum Turn {
-    Signal(i32),
-    Said(u64, String),
-    Gone(u64),
-}
-
-struct Server {
-    number: u64,
-    child: Child,
-    is_ready: bool,
-    /// A request has reached it, and it has answered one.
-    is_asked: bool,
-    has_answered: bool,
-    /// Why it could not begin.
-    failure: Option<String>,
-}
-
 /// How far an upgrade has come.
 enum Upgrade {
     /// The server is to make way for this program.
-    Asked(File),
+    Asked(Program),
     /// A server of another program begins; this is the one from before.
-    Begun(File),
+    Begun(Program),
 }
 
 struct Keeper<'a> {
     charge: &'a Charge<'a>,
     signals: Signals,
     sender: Sender<Turn>,
-    program: File,
+    program: Program,
     device: OwnedFd,
     /// What the kernel can do on this connection, once it has said so.
     capabilities: Option<u64>,
@@ -105,6 +90,8 @@ struct Keeper<'a> {
     servers: u64,
     /// When servers died, one after the other, that had answered nothing.
     deaths: Vec<Instant>,
+    /// The signal that is to end it all: a server that begins has yet to get it.
+    ending: Option<i32>,
     /// An upgrade, and how long the server has for its part in it.
     upgrade: Option<(Upgrade, Instant)>,
 }
@@ -114,17 +101,17 @@ pub fn keep(charge: &Charge, signals: Signals, mut tell: impl FnMut(Told)) -> Re
     let (sender, turns) = mpsc::channel();
     let to_keeper = sender.clone();
     thread::spawn(move || while to_keeper.send(Turn::Signal(signals.wait().0)).is_ok() {});
-    let program = File::open("/proc/self/exe").map_err(|error| format!("/proc/self/exe: {error}"));
     let mut keeper = Keeper {
         charge,
         signals,
         sender,
-        program: program?,
+        program: Program::current()?,
         device: (charge.mount)()?,
         capabilities: None,
         nonce: nonce(),
         servers: 0,
         deaths: Vec::new(),
+        ending: None,
         upgrade: None,
     };
     keeper
@@ -155,13 +142,17 @@ impl Keeper<'_> {
                     }
                 }
                 Ok(Turn::Signal(libc::SIGHUP)) => {}
-                Ok(Turn::Signal(number)) => _ = signal(server.child.id(), number),
+                Ok(Turn::Signal(number)) => {
+                    self.ending = Some(number);
+                    self.hand_on(&server);
+                }
                 Ok(Turn::Said(of, line)) if of == server.number => {
                     self.hear(&mut server, &line, tell);
                 }
                 Ok(Turn::Gone(of)) if of == server.number => {
                     let status = server.child.wait().map_err(|error| error.to_string())?;
-                    if status.success() {
+                    let begins = matches!(self.upgrade, Some((Upgrade::Begun(_), _)));
+                    if status.success() && (server.is_ready || !begins) {
                         return Ok(());
                     }
                     self.mourn(&mut server, status, tell)?;
@@ -181,6 +172,14 @@ impl Keeper<'_> {
         }
     }
 
+    /// Hands on the signal that ends it all, once there is somebody who knows what to do then.
+    fn hand_on(&self, server: &Server) {
+        if let Some(number) = self.ending.filter(|_| server.is_ready) {
+            // It may have ended by now.
+            _ = signal(server.child.id(), number);
+        }
+    }
+
     /// Starts a server on the connection.
     fn start(&mut self) -> Result<Server, String> {
         self.servers += 1;
@@ -192,29 +191,12 @@ impl Keeper<'_> {
         let mut words = vec!["--connection", &self.nonce];
         words.extend(known.as_deref());
         words.extend(self.charge.first_words.iter().filter(|_| number == 1));
-        let mut command = self.command(&self.program, &words);
+        let mut command = self
+            .program
+            .server(&words, &self.charge.words, self.signals);
         let device = self.device.try_clone().map_err(failed)?;
-        command.stdin(device).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(failed)?;
-        let stdout = child.stdout.take();
-        let sender = self.sender.clone();
-        thread::spawn(move || {
-            let lines = stdout
-                .into_iter()
-                .flat_map(|pipe| BufReader::new(pipe).lines());
-            for line in lines.map_while(Result::ok) {
-                _ = sender.send(Turn::Said(number, line));
-            }
-            _ = sender.send(Turn::Gone(number));
-        });
-        Ok(Server {
-            number,
-            child,
-            is_ready: false,
-            is_asked: false,
-            has_answered: false,
-            failure: None,
-        })
+        command.stdin(device);
+        Server::start(number, command, self.sender.clone()).map_err(failed)
     }
 
     /// Starts a server after another: on the same connection, if the kernel sends again what that one has left undone.
@@ -232,19 +214,12 @@ impl Keeper<'_> {
         self.start()
     }
 
-    fn command(&self, program: &File, words: &[&str]) -> Command {
-        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-        command.arg0("claimfs").arg("serve").args(words);
-        command.args(&self.charge.words);
-        self.signals.unkept_in(&mut command);
-        command
-    }
-
     fn hear(&mut self, server: &mut Server, line: &str, tell: &mut dyn FnMut(Told)) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "ready" => {
                 server.is_ready = true;
+                self.hand_on(server);
                 if self.capabilities.is_none() {
                     self.capabilities = rest.parse().ok();
                 }
@@ -313,30 +288,11 @@ impl Keeper<'_> {
         format!("{program}: {why}; the claimfs from before goes on")
     }
 
-    /// Lets the program that lies on the disk now show that it starts and can read the state, which changes nothing, and asks the
-    /// server to make way for it: it finishes what it is about, and what it has not answered is sent again to the next.
-    fn ask_for_upgrade(&self, server: &Server) -> Result<File, String> {
-        let new = File::open(&self.charge.program).map_err(|error| error.to_string())?;
-        let mut command = self.command(&new, &["--prove"]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| error.to_string())?;
-        let until = Instant::now() + PATIENCE;
-        let status = loop {
-            match child.try_wait().map_err(|error| error.to_string())? {
-                Some(status) => break status,
-                None if Instant::now() > until => _ = child.kill(),
-                None => thread::sleep(Duration::from_millis(2)),
-            }
-        };
-        if !status.success() {
-            let said = child.stderr.take().map(io::read_to_string);
-            let said = said.and_then(Result::ok).unwrap_or_default();
-            let line = said.lines().next().unwrap_or("it says nothing");
-            return Err(format!("it cannot take over ({status}): {line}"));
-        }
+    /// Lets the program that lies on the disk now prove itself, and asks the server to make way for it: it finishes what it is about,
+    /// and what it has not answered is sent again to the next.
+    fn ask_for_upgrade(&self, server: &Server) -> Result<Program, String> {
+        let new = Program::open(&self.charge.program)?;
+        new.prove(&self.charge.words, self.signals, PATIENCE)?;
         _ = signal(server.child.id(), libc::SIGUSR2);
         Ok(new)
     }

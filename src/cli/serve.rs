@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use super::mount::{Settings, begin_log};
-use super::{Exit, Failure};
+use super::{Exit, Failure, tool};
+use crate::keeper::program::PROVED;
 use crate::mount::{Link, Problem, Report};
 use crate::process::call_this;
 
@@ -30,7 +31,9 @@ impl Arguments {
         let plan = self.settings.plan(self.settings.dir())?;
         let unavailable = |Problem(text)| Failure::unavailable(text);
         if self.prove {
-            return plan.prove().map(|()| Exit::Done).map_err(unavailable);
+            plan.prove().map_err(unavailable)?;
+            tool::say(PROVED);
+            return Ok(Exit::Done);
         }
         begin_log();
         let link = Link {

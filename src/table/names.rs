@@ -39,7 +39,12 @@ impl Table {
         truncate: bool,
     ) -> Result<(), Refusal> {
         let node = self.own(ino, by)?;
-        if node.child.is_none() && !node.inode.names.is_empty() {
+        let is_nameless = node.inode.names.is_empty();
+        // Found by a name that went in the same moment, and whoever opens that wants the name: the kernel is to look again.
+        if is_nameless && !self.holds(by, node.inode) {
+            return Err(Refusal::Lost);
+        }
+        if node.child.is_none() && !is_nameless {
             self.enter(draft, by)?;
         }
         self.know_all(draft, &node);

@@ -32,6 +32,8 @@ mod inside;
 mod watchers;
 // Claims that are directories, symlinks and further names.
 mod kinds;
+// Clients that notice nothing while the server is killed again and again.
+mod kills;
 // The mount's life: what it refuses, how it ends, what it leaves.
 mod life;
 // What a server leaves to the next one.
@@ -50,6 +52,8 @@ mod permission;
 mod queue;
 // Processes that die, stop, and come back with the same pid.
 mod race;
+// A mount that outlives its servers.
+mod keeper;
 // Names with a leading dot.
 mod scratch;
 // What the system's own tools start: systemd, mount(8).

@@ -250,6 +250,8 @@ impl Model {
                 self.own(*ino, by)?;
                 if self.has_name(*ino) {
                     self.join(by, told, &mut expected)?;
+                } else if !self.is_theirs(*ino, by) {
+                    return Err(Refusal::Lost);
                 }
                 if *truncate {
                     self.files.get_mut(ino).unwrap().body.clear();
@@ -340,12 +342,15 @@ impl Model {
     }
 
     fn own(&self, ino: u64, by: &Member) -> Result<(), Refusal> {
-        let file = self.files.get(&ino).ok_or(Refusal::Lost)?;
-        let mine = || matches!(self.joinable(by), Ok(Some(key)) if key == file.holder);
-        if self.has_name(ino) && !mine() {
+        self.files.get(&ino).ok_or(Refusal::Lost)?;
+        if self.has_name(ino) && !self.is_theirs(ino, by) {
             return Err(Refusal::Busy);
         }
         Ok(())
+    }
+
+    fn is_theirs(&self, ino: u64, by: &Member) -> bool {
+        matches!(self.joinable(by), Ok(Some(key)) if key == self.files[&ino].holder)
     }
 
     /// A process is registered in one session at a time; what it was alone in, and what holds nothing, is over.

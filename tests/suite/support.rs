@@ -95,6 +95,8 @@ impl Drop for TempDir {
 pub struct Mount {
     pub dir: PathBuf,
     pub state: PathBuf,
+    /// What is started to mount.
+    pub program: PathBuf,
     keeper: Option<Child>,
     log: PathBuf,
     _temp: TempDir,
@@ -107,20 +109,26 @@ impl Mount {
     }
 
     pub fn with(options: &[&str]) -> Option<Self> {
+        let mut mount = Self::unmounted()?;
+        mount.start(options);
+        Some(mount)
+    }
+
+    /// What [`Mount::start`] mounts.
+    pub fn unmounted() -> Option<Self> {
         if !can_mount() {
             return None;
         }
         let temp = TempDir::new();
         let (dir, state) = (temp.path().join("mount"), temp.path().join("state"));
-        let mut mount = Self {
+        Some(Self {
             dir,
             state,
+            program: CLAIMFS.into(),
             keeper: None,
             log: temp.path().join("log"),
             _temp: temp,
-        };
-        mount.start(options);
-        Some(mount)
+        })
     }
 
     /// Starts a server, again if need be.
@@ -130,7 +138,7 @@ impl Mount {
             .append(true)
             .open(&self.log)
             .unwrap();
-        let mut command = Command::new(CLAIMFS);
+        let mut command = Command::new(&self.program);
         command
             .args(["mount", "--foreground", "--announce", "--state-dir"])
             .arg(&self.state)
@@ -231,6 +239,18 @@ impl Mount {
         command
     }
 
+    /// Kills the keeper, and waits for it.
+    pub fn kill_keeper(&mut self) {
+        let mut keeper = self.keeper.take().unwrap();
+        keeper.kill().unwrap();
+        keeper.wait().unwrap();
+    }
+
+    /// Waits until the keeper has ended by itself: its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.keeper.take()?.wait().unwrap().code()
+    }
+
     /// Ends keeper and server as SIGTERM does, and waits for them.
     pub fn stop(&mut self) -> Option<i32> {
         let mut keeper = self.keeper.take()?;
@@ -241,9 +261,7 @@ impl Mount {
     /// Kills the keeper, and then the server, and waits for both: the mount is dead then.
     pub fn kill(&mut self) {
         let server = self.server();
-        let mut keeper = self.keeper.take().unwrap();
-        keeper.kill().unwrap();
-        keeper.wait().unwrap();
+        self.kill_keeper();
         if let Some(server) = server {
             unsafe { libc::kill(server as i32, libc::SIGKILL) };
             wait_until("the server is gone", || is_over(server));
@@ -443,6 +461,13 @@ impl Actor {
             libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL,
         )?;
         self.close(fd)
+    }
+
+    /// The same by a path that leads to another mount than that of its working directory.
+    pub fn claim_at(&mut self, path: &Path) {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+        let fd = self.open(path.to_str().unwrap(), flags).unwrap();
+        self.close(fd).unwrap();
     }
 
     pub fn write(&mut self, fd: i64, text: &str) -> Answer<i64> {
