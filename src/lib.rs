@@ -39,7 +39,8 @@
 //! | `reaper.rs` | waits on pidfds and deadlines, tells the store | rules, fuser |
 //! | `tree.rs`, `tree/*.rs` | the mount as files: nodes, modes, rendering, waiting | fuser, the inside of the store |
 //! | `fs.rs`, `fs/*.rs` | decode, call, reply; the errno table; the uid rules | `/proc`, journals |
-//! | `keeper.rs` | the `/dev/fuse` descriptor; `unsafe` | what is served on it |
+//! | `connection.rs` | what one connection to the kernel is owed, whichever server answers on it | how it is kept |
+//! | `keeper.rs`, `keeper/*.rs` | the `/dev/fuse` descriptor, and servers on it; `unsafe` in `device.rs` | what is served |
 //! | `mounts.rs` | `/proc/self/mountinfo` | how mounts come and go |
 //! | `mount.rs` | mounting, signals, wiring | rules |
 //! | `metrics.rs` | counters | what they mean |
@@ -54,6 +55,8 @@
 //! 4. Tokens, inode numbers and session keys only rise, so neither a lock client that compares inodes nor a restarted
 //!    session id is ever taken for its predecessor.
 //! 5. Nothing is granted before it was appended, and every root of a live session is watched before it counts.
+//! 6. A request is carried out once, however often it is sent: what was carried out is in the journal with its number, for as long as
+//!    the kernel may not have its answer.
 //!
 //! # Locks
 //!

@@ -207,7 +207,7 @@ fn the_commands_of_the_readme_exist() {
         );
         verbs += 1;
     }
-    assert_eq!(verbs, 14);
+    assert_eq!(verbs, 15);
 }
 
 #[test]
@@ -216,6 +216,7 @@ fn help_reads_well_at_80_columns() {
         &[][..],
         &["mount"],
         &["umount"],
+        &["upgrade"],
         &["claim"],
         &["release"],
         &["break"],
