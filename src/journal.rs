@@ -13,7 +13,8 @@
 //! corrupt before the end is never passed over in silence; and each lease has room set aside for the event that frees it,
 //! so that a full disk refuses claims but no release.
 //!
-//! There is no fsync for a claim: a holder dies with the machine, and a killed server loses nothing that it has written.
+//! There is no fsync for a claim whose holder dies with the machine: a killed server loses nothing that it has written. There is one
+//! for each deadline of a session without processes, which lives on.
 //!
 //! Deliberately ignorant of: what events mean, and who is alive.
 
@@ -611,7 +612,17 @@ impl Journal for Disk {
         if less == 0 && !events.iter().all(|event| is_small(&event.what)) {
             self.set_room_aside(frame.len() as u64, debt)?;
         }
+        let before = self.end;
         self.write(&frame)?;
+        // What does not die with the machine is not to be lost with its memory.
+        let outlives = |event: &Event| matches!(event.what, What::Prolonged { .. });
+        if events.iter().any(outlives)
+            && let Err(error) = self.file.sync_data()
+        {
+            self.end = before;
+            _ = self.file.set_len(before);
+            return Err(error);
+        }
         self.debt = debt;
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::command::{Asker, Attributes, Change, Command};
+pub use self::command::{Asker, Attributes, Change, Command, Named};
 pub use self::event::{End, Event, What};
 use crate::wire;
 
@@ -242,6 +242,8 @@ pub enum Rule {
     Variable,
     /// Rule 5: the POSIX session, shared by whatever runs in one terminal.
     Posix,
+    /// None of them: it has no processes that the mount can see, and lives by its deadline alone.
+    Named,
 }
 
 impl Rule {
@@ -251,6 +253,7 @@ impl Rule {
             Self::Registered => "registered",
             Self::Variable => "variable",
             Self::Posix => "posix",
+            Self::Named => "named",
         }
     }
 }
@@ -303,6 +306,15 @@ pub struct Deadline {
     pub ttl: Duration,
     /// When it ends: the time since boot.
     pub until: Duration,
+}
+
+/// What ends at its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    /// The leases of an inode.
+    Claim(Ino),
+    /// A session that has no processes.
+    Session(SessionKey),
 }
 
 /// The process that a lease ends with although its session may live on: the pid-file idiom.

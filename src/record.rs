@@ -34,7 +34,7 @@ pub fn lease(table: &Table, name: &Name, now: Duration) -> Option<Value> {
     if let Some(bound) = &inode.bound {
         record["bound_pid"] = json!(bound.process.pid);
     }
-    if let Some(deadline) = inode.deadline {
+    if let Some(deadline) = inode.deadline.or(session.deadline) {
         record["ttl"] = seconds(deadline.ttl);
         record["expires_in"] = seconds(deadline.until.saturating_sub(now));
     }
@@ -98,6 +98,7 @@ pub fn event(table: &Table, event: &Event) -> Option<String> {
             let why = match why {
                 End::Died => "died",
                 End::Ended => "ended",
+                End::Lapsed => "lapsed",
             };
             let more = json!({ "session": session.id.as_str(), "uid": session.uid, "key": key.0, "why": why });
             return Some(event_line(event, "session_ended", more));
@@ -167,14 +168,18 @@ pub fn session(table: &Table, session: &Session) -> Value {
         .filter(|name| !name.is_scratch())
         .map(Name::as_str)
         .collect();
-    json!({
+    let mut record = json!({
         "id": session.id.as_str(),
         "uid": session.uid,
         "rule": session.rule.as_str(),
         "since": moment(session.since),
         "roots": roots,
         "leases": leases,
-    })
+    });
+    if let Some(deadline) = session.deadline {
+        record["ttl"] = seconds(deadline.ttl);
+    }
+    record
 }
 
 fn root(root: &Root) -> Value {
@@ -261,7 +266,8 @@ pub fn identity(
 pub fn stranger(uid: u32, refusal: Refusal) -> String {
     let why = match refusal {
         Refusal::NotPermitted => {
-            "the mount cannot see your process, so it cannot tell whether you live: you may look, not claim"
+            "the mount cannot see your process, so it cannot tell whether you live: you may look, and claim for a session \
+             that lives by a deadline: echo '{\"claim\":\"NAME\",\"session\":\"ID\",\"seconds\":30}' > control"
         }
         _ => "the processes above you changed faster than they could be read: try again",
     };

@@ -19,8 +19,8 @@ use crate::connection::{AGAIN, Connection, Done, Key, Note};
 use crate::herald::Herald;
 use crate::identity::{self, Walk};
 use crate::lease::{
-    Asker, Change, Command, Creation, Event, Ino, Member, Moment, Name, Place, Process, Refusal,
-    Rule, SessionId, SessionKey, Shape, Token, WaiterId,
+    Asker, Change, Command, Creation, Event, Ino, Member, Moment, Name, Named, Place, Process,
+    Refusal, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
 use crate::metrics::Metrics;
 use crate::news::News;
@@ -516,6 +516,38 @@ impl Store {
         inner.answer(caller, &Command::Give { ino, to, by })
     }
 
+    // For callers that the mount cannot see.
+
+    /// Takes a claim for a session without processes, which lives for `ttl` from now on; so it does if the claim is its own already.
+    pub fn hold(
+        &self,
+        caller: Caller,
+        name: &Name,
+        id: SessionId,
+        ttl: Duration,
+    ) -> Result<(), Refusal> {
+        let by = &named(caller, id);
+        let mut inner = self.lock();
+        inner.judge_name(name);
+        inner.judge_id(&by.id);
+        let name = name.clone();
+        let hold = Command::Hold { name, by, ttl };
+        match inner.answer(caller, &hold) {
+            Err(Refusal::Full) if inner.judge_all() => inner.answer(caller, &hold),
+            result => result,
+        }
+    }
+
+    /// Gives up a claim of such a session.
+    pub fn yield_up(&self, caller: Caller, name: &Name, id: SessionId) -> Result<(), Refusal> {
+        let by = &named(caller, id);
+        let mut inner = self.lock();
+        inner.judge_name(name);
+        inner.judge_id(&by.id);
+        let name = name.clone();
+        inner.answer(caller, &Command::Yield { name, by })
+    }
+
     // Waiting.
 
     /// Stands in line for a name: see [`Seat`].
@@ -672,6 +704,13 @@ impl Store {
                 inner.forget(ino);
             }
         }
+        if !same_boot {
+            let sessions = inner.table.sessions(SessionKey(0));
+            let keys: Vec<SessionKey> = sessions.map(|session| session.key).collect();
+            for key in keys {
+                inner.settle(&Command::Restart { key });
+            }
+        }
         inner.set_alarm();
         self.processes.wake();
     }
@@ -698,6 +737,14 @@ impl Store {
     pub fn sweep(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         inner.settle(&Command::Sweep { limit }) && inner.table.wants_sweep()
+    }
+}
+
+fn named(caller: Caller, id: SessionId) -> Named {
+    Named {
+        id,
+        uid: caller.uid,
+        gid: caller.gid,
     }
 }
 

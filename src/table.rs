@@ -7,7 +7,7 @@
 //! - a name has at most one lease, and every lease one holder: the session of its inode;
 //! - tokens, inode numbers and session keys only rise;
 //! - a session that is over holds nothing that anybody sees, though its leases are swept one event at a time;
-//! - a session that is not over has at least one root.
+//! - a session that is not over has at least one root, or a deadline.
 //!
 //! Deliberately ignorant of: clocks, threads, files, `/proc`, fuser. That a process is dead reaches the table as a
 //! command, and so does the time.
@@ -15,6 +15,7 @@
 mod apply;
 mod inside;
 mod line;
+mod named;
 mod names;
 mod sessions;
 mod state;
@@ -29,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
 use crate::lease::{
-    Binding, Command, Creation, Deadline, End, Event, Ino, Label, Member, Moment, Name, Process,
-    Refusal, Root, Rule, SessionId, SessionKey, Token, WaiterId, What,
+    Binding, Command, Creation, Deadline, Due, End, Event, Ino, Label, Member, Moment, Name,
+    Process, Refusal, Root, Rule, SessionId, SessionKey, Token, WaiterId, What,
 };
 use crate::wire;
 
@@ -123,6 +124,8 @@ pub struct Session {
     pub since: SystemTime,
     /// The processes that keep it alive.
     pub roots: Vec<Root>,
+    /// When it is over, if it has none.
+    pub deadline: Option<Deadline>,
     /// What it holds, oldest first.
     pub leases: BTreeSet<Token>,
     /// Its places in lines.
@@ -168,7 +171,7 @@ pub struct Table {
     #[serde(skip)]
     bound: HashMap<Process, BTreeSet<Ino>>,
     #[serde(skip)]
-    deadlines: BTreeSet<(Duration, Ino)>,
+    deadlines: BTreeSet<(Duration, Due)>,
     /// Who stands in line, by name.
     lines: BTreeMap<Name, BTreeMap<WaiterId, Waiter>>,
     /// In which line a waiter stands.
@@ -254,7 +257,10 @@ impl Table {
             Command::Limit { ino, by, ttl } => self.decide_limit(draft, *ino, by, *ttl),
             Command::Give { ino, to, by } => self.decide_give(draft, *ino, to, by),
             Command::Break { name, token, by } => self.decide_break(draft, name, *token, by),
+            Command::Hold { name, by, ttl } => self.decide_hold(draft, name, by, *ttl),
+            Command::Yield { name, by } => self.decide_yield(draft, name, by),
             Command::Accept { .. }
+            | Command::Restart { .. }
             | Command::Leave { .. }
             | Command::Expire { .. }
             | Command::Died { .. }
@@ -273,7 +279,13 @@ impl Table {
                 draft.push(What::Accepted { waiter: *waiter });
             }
             Command::Leave { waiter } => self.decide_leave(draft, *waiter),
-            Command::Expire { ino } => self.decide_expire(draft, *ino),
+            Command::Expire {
+                due: Due::Claim(ino),
+            } => self.decide_expire(draft, *ino),
+            Command::Expire {
+                due: Due::Session(key),
+            } => self.decide_lapse(draft, *key),
+            Command::Restart { key } => self.decide_restart(draft, *key),
             Command::Died { process } => self.decide_died(draft, process),
             Command::Sweep { limit } => self.decide_sweep(draft, *limit),
             Command::Forget { ino } if self.is_nameless(*ino) => {
@@ -328,9 +340,12 @@ impl Draft {
     }
 
     fn start(&mut self, by: &Member) -> SessionKey {
+        self.start_with(by.id.clone(), by.uid, by.pidns, by.rule)
+    }
+
+    fn start_with(&mut self, id: SessionId, uid: u32, pidns: u64, rule: Rule) -> SessionKey {
         let key = SessionKey(self.next_key);
         self.next_key += 1;
-        let (id, uid, pidns, rule) = (by.id.clone(), by.uid, by.pidns, by.rule);
         self.push(What::SessionStarted {
             key,
             id,

@@ -42,7 +42,12 @@ impl Arguments {
         let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
         let patience = Patience::of(self.wait.as_deref())?;
         if let Some(id) = &self.session {
-            return Err(self.speak_for(&tool::session_id(id)?.as_str().into(), mount));
+            let id = tool::session_id(id)?;
+            let there = Mount::find(mount)?;
+            if is_unseen(&there.whoami()?) {
+                return self.hold(&there, &name, &id, ttl);
+            }
+            return Err(self.speak_for(&id.as_str().into(), mount));
         }
         let mount = Mount::find(mount)?;
         let me = own_session(&mount)?;
@@ -86,6 +91,31 @@ impl Arguments {
         Err(Failure::held(format!(
             "claims/{name}: taken and freed by others all the time; try again"
         )))
+    }
+
+    /// Takes the name for a session without processes, since the mount cannot see any of ours.
+    fn hold(
+        &self,
+        mount: &Mount,
+        name: &Name,
+        id: &SessionId,
+        ttl: Option<Duration>,
+    ) -> Result<Exit, Failure> {
+        let ttl = ttl.ok_or_else(|| Failure::usage(UNSEEN))?;
+        let seconds = ttl.as_secs_f64();
+        let command = json!({ "claim": name.as_str(), "session": id.as_str(), "seconds": seconds });
+        match mount.control(&command) {
+            Ok(()) => {
+                let record = mount.lease(name)?;
+                Ok(self.taken(name, record.as_ref(), "taken"))
+            }
+            Err(error) => match mount.lease(name)? {
+                Some(record) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    Ok(self.held(&record, &tool::held_by(name, &record)))
+                }
+                _ => Err(Failure::unavailable(format!("claims/{name}: {error}"))),
+            },
+        }
     }
 
     /// Starts this command again as if the variable had been set for it: its environment is what the mount reads.
@@ -143,6 +173,14 @@ impl Arguments {
     }
 }
 
+const UNSEEN: &str = "the mount cannot see this process, and so not whether it lives: claim for a session that lives by a deadline, \
+     with --session ID --ttl TIME, and claim again before it ends";
+
+/// Whether the mount cannot see this process.
+fn is_unseen(me: &Value) -> bool {
+    me["session"].is_null() && me["pid"].is_null()
+}
+
 /// The sentence for a name that another script of one's own terminal holds.
 fn shares(name: &Name, record: &Value) -> String {
     format!(
@@ -170,6 +208,9 @@ fn limit(mount: &Mount, name: &Name, ttl: Option<Duration>) -> Result<(), Failur
 /// its only root, its parent is registered as one first.
 fn own_session(mount: &Mount) -> Result<Value, Failure> {
     let me = mount.whoami()?;
+    if is_unseen(&me) {
+        return Err(Failure::usage(UNSEEN));
+    }
     let Some(id) = me["session"].as_str() else {
         return Err(Failure::usage(format!(
             "no session: {}",

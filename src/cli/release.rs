@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
@@ -11,6 +13,9 @@ use super::{Exit, Failure};
 pub struct Arguments {
     /// The name to give back
     name: String,
+    /// The session that holds it, where the mount cannot see this process
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
 }
 
 impl Arguments {
@@ -18,14 +23,19 @@ impl Arguments {
         let name = tool::claim_name(&self.name)?;
         let mount = Mount::find(mount)?;
         let path = mount.path(&["claims", name.as_str()]);
-        let removed = fs::remove_file(&path).or_else(|error| {
-            let is_directory = error.kind() == io::ErrorKind::IsADirectory;
-            if is_directory {
-                fs::remove_dir(&path)
-            } else {
-                Err(error)
+        let removed = match &self.session {
+            Some(id) => {
+                let id = tool::session_id(id)?;
+                mount.control(&json!({ "release": name.as_str(), "session": id.as_str() }))
             }
-        });
+            None => fs::remove_file(&path).or_else(|error| {
+                if error.kind() == io::ErrorKind::IsADirectory {
+                    fs::remove_dir(&path)
+                } else {
+                    Err(error)
+                }
+            }),
+        };
         match removed {
             Ok(()) => Ok(Exit::Done),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Exit::Done),

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire;
 
-use super::{Creation, Ino, Member, Name, Place, Process, SessionId, Token, WaiterId};
+use super::{
+    Creation, Due, Ino, Member, Name, Place, Process, SessionId, SessionKey, Token, WaiterId,
+};
 
 /// A change of what a claim contains, made by its holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,17 @@ pub struct Asker<'a> {
     pub chain: &'a [Process],
     /// The command name of the process.
     pub command: Arc<str>,
+}
+
+/// A caller whose processes the mount cannot see, and who says what session it speaks for.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The session.
+    pub id: SessionId,
+    /// The uid of the caller, and so of the session.
+    pub uid: u32,
+    /// The gid of the caller.
+    pub gid: u32,
 }
 
 /// What somebody asks of the table.
@@ -173,10 +186,31 @@ pub enum Command<'a> {
         /// Who asks.
         by: &'a Member,
     },
-    /// End the leases of an inode whose deadline has passed.
+    /// End what has reached its deadline.
     Expire {
-        /// Which inode.
-        ino: Ino,
+        /// What.
+        due: Due,
+    },
+    /// Take a name for a session without processes, or show that it still wants what it holds.
+    Hold {
+        /// Which.
+        name: Name,
+        /// Who asks.
+        by: &'a Named,
+        /// How long the session lives from now on.
+        ttl: Duration,
+    },
+    /// Give up a name of such a session.
+    Yield {
+        /// Which.
+        name: Name,
+        /// Who asks.
+        by: &'a Named,
+    },
+    /// The clock that deadlines go by has begun again: such a session lives for its whole time once more.
+    Restart {
+        /// Which session.
+        key: SessionKey,
     },
     /// Stand in line for a name, or take it if it is free.
     Queue {

@@ -19,6 +19,8 @@ pub enum End {
     Died,
     /// Its uid or root removed `sessions/ID`: what it held is released.
     Ended,
+    /// It had no processes, and its deadline has passed: what it held expires.
+    Lapsed,
 }
 
 /// Something that happened: a line of the journal, a line of `events`, a step of the model.
@@ -62,6 +64,13 @@ pub enum What {
         key: SessionKey,
         /// Which process.
         process: Process,
+    },
+    /// A session without processes lives until this from now on.
+    Prolonged {
+        /// Which session.
+        key: SessionKey,
+        /// Until when.
+        deadline: Deadline,
     },
     /// A session is over; its names are free from here on, though each lease still gets an event of its own.
     SessionEnded {

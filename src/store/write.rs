@@ -11,8 +11,8 @@ use crate::connection::{EVENT_HANDLE, Note, Open};
 use crate::identity::{Sight, View, Walk};
 use crate::lease::printable;
 use crate::lease::{
-    Command, Creation, Event, Ino, Member, Name, Place, Process, Refusal, Root, Rule, SessionId,
-    SessionKey, Shape, Token, WaiterId, What,
+    Command, Creation, Due, Event, Ino, Member, Name, Place, Process, Refusal, Root, Rule,
+    SessionId, SessionKey, Shape, Token, WaiterId, What,
 };
 use crate::process::{self, Watch};
 use crate::record;
@@ -34,6 +34,15 @@ impl Inner {
         let Some(session) = self.table.session_by_key(key) else {
             return false;
         };
+        if let Some(deadline) = session.deadline {
+            let is_over = session.is_alive() && deadline.until <= process::now().boot;
+            if is_over {
+                let due = Due::Session(key);
+                self.settle(&Command::Expire { due });
+                self.processes.wake();
+            }
+            return !is_over;
+        }
         if session
             .roots
             .iter()
@@ -97,7 +106,8 @@ impl Inner {
             .deadline
             .is_some_and(|deadline| deadline.until <= process::now().boot)
         {
-            self.settle(&Command::Expire { ino });
+            let due = Due::Claim(ino);
+            self.settle(&Command::Expire { due });
             return;
         }
         let bound = inode.bound.as_ref();
@@ -107,13 +117,13 @@ impl Inner {
         }
     }
 
-    /// Ends the leases of the inode whose deadline is next, if it has passed. Whether one had.
+    /// Ends what has the next deadline, if that has passed. Whether it had.
     pub(super) fn expire_next(&mut self) -> bool {
         let now = process::now().boot;
         let next = self.table.next_deadline();
         let due = next.filter(|(until, _)| *until <= now);
         // What a session that is over leaves behind goes when it is swept.
-        due.is_some_and(|(_, ino)| self.settle(&Command::Expire { ino }))
+        due.is_some_and(|(_, due)| self.settle(&Command::Expire { due }))
             && self.table.next_deadline() != next
     }
 

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use super::{Below, Child, Inode, Lease, Session, Table, Waiter};
 use crate::content::{BODY_MAX, Content, INSIDE_MAX};
 use crate::lease::{
-    Change, Creation, End, Event, Ino, Label, Name, Process, Root, Rule, SessionKey, Shape, Token,
-    WaiterId, What,
+    Change, Creation, Due, End, Event, Ino, Label, Name, Process, Root, Rule, SessionKey, Shape,
+    Token, WaiterId, What,
 };
 
 impl Table {
@@ -35,6 +35,7 @@ impl Table {
                     rule: *rule,
                     since: event.at,
                     roots: Vec::new(),
+                    deadline: None,
                     leases: BTreeSet::new(),
                     waiters: BTreeSet::new(),
                     over: None,
@@ -43,6 +44,16 @@ impl Table {
             }
             What::Joined { key, root } => self.apply_joined(*key, root),
             What::Left { key, process } => self.apply_left(*key, process),
+            What::Prolonged { key, deadline } => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    let before = session.deadline.replace(*deadline);
+                    let due = Due::Session(*key);
+                    if let Some(before) = before {
+                        self.deadlines.remove(&(before.until, due));
+                    }
+                    self.deadlines.insert((deadline.until, due));
+                }
+            }
             What::SessionEnded { key, why } => self.apply_ended(*key, *why),
             What::Claimed { .. }
             | What::Handed { .. }
@@ -57,7 +68,7 @@ impl Table {
                 if let Some(inode) = self.inodes.get_mut(ino) {
                     inode.deadline = *deadline;
                     self.deadlines
-                        .extend(deadline.map(|deadline| (deadline.until, *ino)));
+                        .extend(deadline.map(|deadline| (deadline.until, Due::Claim(*ino))));
                 }
             }
             What::Accepted { waiter } | What::LeftLine { waiter } => self.apply_left_line(*waiter),
@@ -283,7 +294,7 @@ impl Table {
     fn unlimit(&mut self, ino: Ino) {
         let inode = self.inodes.get_mut(&ino);
         if let Some(deadline) = inode.and_then(|inode| inode.deadline.take()) {
-            self.deadlines.remove(&(deadline.until, ino));
+            self.deadlines.remove(&(deadline.until, Due::Claim(ino)));
         }
     }
 
@@ -346,6 +357,9 @@ impl Table {
         };
         let roots = std::mem::take(&mut session.roots);
         session.over = Some(why);
+        if let Some(deadline) = session.deadline {
+            self.deadlines.remove(&(deadline.until, Due::Session(key)));
+        }
         let waiters = std::mem::take(&mut session.waiters);
         self.ids.remove(&session.id);
         self.unswept += session.leases.len();
@@ -437,7 +451,7 @@ impl Table {
         };
         (inode.holder, inode.deadline) = (holder, deadline);
         self.deadlines
-            .extend(deadline.map(|deadline| (deadline.until, to)));
+            .extend(deadline.map(|deadline| (deadline.until, Due::Claim(to))));
         self.renumber(&mut inode, from, to);
         self.inodes.insert(to, inode);
     }

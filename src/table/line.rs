@@ -171,12 +171,15 @@ impl Table {
                         let (name, token) = (name.clone(), lease.token);
                         let gone = match why {
                             End::Died => What::Reaped { name, token },
+                            End::Lapsed => What::Expired { name, token },
                             End::Ended => What::Released { name, token },
                         };
                         (inode.holder == *key).then_some(gone)
                     });
                     for gone in theirs {
-                        if let What::Reaped { name, .. } | What::Released { name, .. } = &gone
+                        if let What::Reaped { name, .. }
+                        | What::Expired { name, .. }
+                        | What::Released { name, .. } = &gone
                             && freed.iter().all(|(there, _)| there != name)
                         {
                             freed.push((name.clone(), Some(gone)));

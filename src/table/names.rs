@@ -301,6 +301,7 @@ impl Table {
         let (name, token) = (name.clone(), lease.token);
         match holder.and_then(|session| session.over) {
             Some(End::Died) => draft.push(What::Reaped { name, token }),
+            Some(End::Lapsed) => draft.push(What::Expired { name, token }),
             Some(End::Ended) => draft.push(What::Released { name, token }),
             None => {}
         }

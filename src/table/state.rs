@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::{Inode, Lease, Node, Session, Table};
 use crate::lease::{
-    Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey, Token, WaiterId,
+    Due, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey, Token,
+    WaiterId,
 };
 
 impl Session {
@@ -209,8 +210,8 @@ impl Table {
         !self.over.is_empty()
     }
 
-    /// The inode whose leases end first, and when: the time since boot.
-    pub fn next_deadline(&self) -> Option<(Duration, Ino)> {
+    /// What ends first by its deadline, and when: the time since boot.
+    pub fn next_deadline(&self) -> Option<(Duration, Due)> {
         self.deadlines.first().copied()
     }
 

@@ -155,7 +155,8 @@ impl Table {
             chain: &chain,
             command: Arc::clone(&by.command),
         };
-        if session.uid == by.uid && reaches(session, &asker) {
+        let has_processes = !session.roots.is_empty();
+        if session.uid == by.uid && has_processes && reaches(session, &asker) {
             Ok(session)
         } else {
             Err(Refusal::NotPermitted)

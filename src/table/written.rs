@@ -3,7 +3,7 @@
 //! What can be told from the rest is not written: the indexes. Deliberately ignorant of: where it is written.
 
 use super::Table;
-use crate::lease::Ino;
+use crate::lease::{Due, Ino};
 
 impl Table {
     /// The table that was read, with its indexes, and with room for so many leases now.
@@ -23,8 +23,11 @@ impl Table {
             if let Some(bound) = &inode.bound {
                 self.bound.entry(bound.process).or_default().insert(*ino);
             }
-            self.deadlines
-                .extend(inode.deadline.map(|deadline| (deadline.until, *ino)));
+            self.deadlines.extend(
+                inode
+                    .deadline
+                    .map(|deadline| (deadline.until, Due::Claim(*ino))),
+            );
         }
         for child in self.children.values_mut() {
             child.content.entries.complete();
@@ -36,6 +39,9 @@ impl Table {
                 continue;
             }
             self.ids.insert(session.id.clone(), *key);
+            let deadline = session.deadline;
+            self.deadlines
+                .extend(deadline.map(|deadline| (deadline.until, Due::Session(*key))));
             for root in &session.roots {
                 self.roots.entry(root.process).or_default().insert(*key);
             }

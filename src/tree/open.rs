@@ -283,21 +283,29 @@ impl Tree {
                 let name = command.get(key).and_then(Value::as_str);
                 name.map(|name| Name::new(name.as_bytes())).transpose()
             };
-            if let Some(name) = name("break")? {
+            let id = |key: &str| {
+                let id = command.get(key).and_then(Value::as_str);
+                SessionId::new(id.ok_or(Refusal::Invalid)?.as_bytes())
+            };
+            let seconds = || match command.get("seconds") {
+                Some(Value::Number(seconds)) => content::ttl(&seconds.to_string()),
+                _ => None,
+            };
+            if let Some(name) = name("claim")? {
+                let ttl = seconds().ok_or(Refusal::Invalid)?;
+                self.store.hold(caller, &name, id("session")?, ttl)?;
+            } else if let Some(name) = name("release")? {
+                self.store.yield_up(caller, &name, id("session")?)?;
+            } else if let Some(name) = name("break")? {
                 let token = command.get("token").and_then(Value::as_u64);
                 let token = Token(token.ok_or(Refusal::Invalid)?);
                 self.store.break_lease(caller, &name, token)?;
             } else if let Some(name) = name("give")? {
-                let to = command.get("to").and_then(Value::as_str);
-                let to = SessionId::new(to.ok_or(Refusal::Invalid)?.as_bytes())?;
-                self.store.give(caller, &name, &to)?;
+                self.store.give(caller, &name, &id("to")?)?;
             } else if let Some(name) = name("ttl")? {
                 let ttl = match command.get("seconds") {
                     Some(Value::Null) => None,
-                    Some(Value::Number(seconds)) => {
-                        Some(content::ttl(&seconds.to_string()).ok_or(Refusal::Invalid)?)
-                    }
-                    _ => return Err(Refusal::Invalid),
+                    _ => Some(seconds().ok_or(Refusal::Invalid)?),
                 };
                 self.store.limit(caller, &name, ttl)?;
             } else {

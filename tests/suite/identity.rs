@@ -507,7 +507,7 @@ fn pid_1_is_never_a_root_of_those_below_it() {
         match rule {
             Rule::Registered => registered.push((1, "w", true)),
             Rule::Variable => tree.set(&[1, 10, 20], "w"),
-            Rule::Posix => {}
+            Rule::Posix | Rule::Named => {}
         }
         let session = if rule == Rule::Posix {
             "sid-1-uid-1000"

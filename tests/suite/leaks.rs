@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use claimfs::content::INSIDE_MAX;
 use claimfs::lease::{
-    Asker, Attributes, Change, Command, Creation, Event, Ino, Label, Member, Moment, Name, Place,
-    Process, Rule, SessionId, Shape, Token, WaiterId, What,
+    Asker, Attributes, Change, Command, Creation, Due, Event, Ino, Label, Member, Moment, Name,
+    Named, Place, Process, Rule, SessionId, Shape, Token, WaiterId, What,
 };
 use claimfs::table::{FIRST_INO, Table};
 
@@ -151,6 +151,14 @@ impl World {
         WaiterId(newest.unwrap_or(1).saturating_sub(self.dice.below(6)))
     }
 
+    /// A name, and a session without processes, or another's.
+    fn named(&mut self) -> (Name, Named) {
+        let id = SessionId::new(self.dice.pick(&[b"n1", b"n2", b"w1"])).unwrap();
+        let (uid, gid) = (self.dice.pick(&[1000, 1000, 1001]), 1000);
+        let name = name(self.dice.pick(&["a", "b", "c", "d"]));
+        (name, Named { id, uid, gid })
+    }
+
     fn place(&mut self) -> Place {
         if self.dice.below(2) == 0 {
             let raw = self.dice.pick(&NAMES);
@@ -200,7 +208,7 @@ impl World {
         self.now += self.dice.below(2);
         let by = &self.by();
         let ino = self.recent();
-        match self.dice.below(26) {
+        match self.dice.below(28) {
             0..6 => {
                 let (name, creation) = (self.place(), self.creation());
                 let (exclusive, truncate) = (self.dice.below(2) == 0, self.dice.below(2) == 0);
@@ -253,7 +261,7 @@ impl World {
             17 => {
                 let due = self.table.next_deadline();
                 self.run(&Command::Expire {
-                    ino: due.map_or(ino, |(_, ino)| ino),
+                    due: due.map_or(Due::Claim(ino), |(_, due)| due),
                 });
             }
             18 => {
@@ -269,6 +277,15 @@ impl World {
                     command: Arc::from("sh"),
                 };
                 self.run(&Command::Break { name, token, by });
+            }
+            26 => {
+                let (name, by) = self.named();
+                let ttl = Duration::from_secs(self.dice.pick(&[2, 5]));
+                self.run(&Command::Hold { name, by: &by, ttl });
+            }
+            27 => {
+                let (name, by) = self.named();
+                self.run(&Command::Yield { name, by: &by });
             }
             22..24 => {
                 let name = name(self.dice.pick(&["a", "b", "c", "d"]));
@@ -391,6 +408,16 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
         for (_, process) in std::mem::take(&mut world.alive) {
             world.run(&Command::Died { process });
         }
+        world.now += 100;
+        let expire = |world: &mut World| {
+            while let Some((_, due)) = world.table.next_deadline() {
+                world.run(&Command::Expire { due });
+            }
+        };
+        while world.table.wants_sweep() {
+            world.run(&Command::Sweep { limit: 3 });
+        }
+        expire(&mut world);
         while world.table.wants_sweep() {
             world.run(&Command::Sweep { limit: 3 });
         }
@@ -423,6 +450,7 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
         "LeftLine",
         "Limited",
         "Linked",
+        "Prolonged",
         "Queued",
         "Reaped",
         "Released",

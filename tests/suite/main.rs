@@ -40,6 +40,8 @@ mod life;
 mod journal;
 // Everything at random, and nothing that stays behind.
 mod leaks;
+// Sessions without processes, for callers that the mount cannot see.
+mod named;
 // The pid-file idiom.
 mod pidfile;
 // Random commands against a naive map, in the pure core.

@@ -58,7 +58,7 @@ fn root(process: Process, registered: bool) -> Root {
     }
 }
 
-fn creation(uid: u32) -> Creation {
+pub fn creation(uid: u32) -> Creation {
     Creation {
         shape: claimfs::lease::Shape::File,
         mode: 0o644,
@@ -1113,6 +1113,7 @@ fn words(events: &[What]) -> Vec<String> {
         What::SessionStarted { id, .. } => format!("started {id}"),
         What::Joined { root, .. } if root.registered => format!("registered {}", root.process.pid),
         What::Joined { root, .. } => format!("joined {}", root.process.pid),
+        What::Prolonged { .. } => "prolonged".into(),
         What::Left { process, .. } => format!("left {}", process.pid),
         What::SessionEnded { why, .. } => format!("over {why:?}"),
         What::Claimed { name, .. } => format!("claimed {name}"),

@@ -630,7 +630,7 @@ fn regression_descriptors_inside_a_directory_that_was_given_are_lost_too() {
 #[test]
 fn a_jump_of_the_wall_clock_changes_nothing() {
     use crate::model::{claim, member, name, process};
-    use claimfs::lease::{Command, Moment, What};
+    use claimfs::lease::{Command, Due, Moment, What};
     use claimfs::table::Table;
 
     let mut table = Table::new(9);
@@ -657,11 +657,23 @@ fn a_jump_of_the_wall_clock_changes_nothing() {
     );
     for (wall, boot) in [(2_000_000_000, 60), (0, 70), (1_000_031, 79)] {
         assert_eq!(
-            run(&mut table, &Command::Expire { ino }, moment(wall, boot)),
+            run(
+                &mut table,
+                &Command::Expire {
+                    due: Due::Claim(ino)
+                },
+                moment(wall, boot)
+            ),
             []
         );
     }
-    let events = run(&mut table, &Command::Expire { ino }, moment(0, 80));
+    let events = run(
+        &mut table,
+        &Command::Expire {
+            due: Due::Claim(ino),
+        },
+        moment(0, 80),
+    );
     assert!(matches!(events.as_slice(), [What::Expired { .. }]));
     assert!(table.lease(&name("x")).is_none());
 }

@@ -1,0 +1,101 @@
+//! The rules of sessions that have no processes: callers that the mount cannot see say which they speak for, and each lives by a
+//! deadline that they move on.
+//!
+//! Deliberately ignorant of: the clock, which is an argument.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Draft, Table};
+use crate::lease::{Creation, Deadline, End, Name, Named, Refusal, Rule, SessionKey, Shape, What};
+
+/// The pid namespace of what lives in none that the mount can see.
+const NOWHERE: u64 = u64::MAX;
+
+impl Table {
+    pub(super) fn decide_hold(
+        &self,
+        draft: &mut Draft,
+        name: &Name,
+        by: &Named,
+        ttl: Duration,
+    ) -> Result<(), Refusal> {
+        let known = self.speaks_for(by)?;
+        let lease = self.lease(name).and_then(|lease| self.inode(lease.ino));
+        if lease.is_some_and(|inode| known != Some(inode.holder)) {
+            return Err(Refusal::Busy);
+        }
+        if lease.is_none() && self.lease_count() >= self.max_leases {
+            return Err(Refusal::Full);
+        }
+        let key = known.unwrap_or_else(|| {
+            let (id, uid) = (by.id.clone(), by.uid);
+            draft.start_with(id, uid, NOWHERE, Rule::Named)
+        });
+        draft.prolong(key, ttl);
+        if lease.is_none() {
+            self.bury(draft, name);
+            let creation = Creation {
+                shape: Shape::File,
+                mode: 0o644,
+                uid: by.uid,
+                gid: by.gid,
+            };
+            let ino = draft.ino();
+            draft.grant_to(name, key, ino, Some(creation), 0, &Arc::from(""));
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_yield(
+        &self,
+        draft: &mut Draft,
+        name: &Name,
+        by: &Named,
+    ) -> Result<(), Refusal> {
+        let known = self.speaks_for(by)?;
+        let lease = self.lease(name).ok_or(Refusal::NotFound)?;
+        let holder = self.inode(lease.ino).map(|inode| inode.holder);
+        if known.is_none() || holder != known {
+            return Err(Refusal::Busy);
+        }
+        let (name, token) = (name.clone(), lease.token);
+        draft.push(What::Released { name, token });
+        Ok(())
+    }
+
+    /// The live session that the caller names, if there is one. EPERM for one of another uid, or one that processes make.
+    fn speaks_for(&self, by: &Named) -> Result<Option<SessionKey>, Refusal> {
+        match self.session(&by.id) {
+            Some(session) if session.uid == by.uid && session.rule == Rule::Named => {
+                Ok(Some(session.key))
+            }
+            None if by.id.posix_uid().is_none() => Ok(None),
+            _ => Err(Refusal::NotPermitted),
+        }
+    }
+
+    pub(super) fn decide_lapse(&self, draft: &mut Draft, key: SessionKey) {
+        let session = self.sessions.get(&key).filter(|session| session.is_alive());
+        let deadline = session.and_then(|session| session.deadline);
+        if deadline.is_some_and(|deadline| deadline.until <= draft.boot) {
+            let why = End::Lapsed;
+            draft.push(What::SessionEnded { key, why });
+        }
+    }
+
+    pub(super) fn decide_restart(&self, draft: &mut Draft, key: SessionKey) {
+        let session = self.sessions.get(&key).filter(|session| session.is_alive());
+        if let Some(deadline) = session.and_then(|session| session.deadline) {
+            draft.prolong(key, deadline.ttl);
+        }
+    }
+}
+
+impl Draft {
+    fn prolong(&mut self, key: SessionKey, ttl: Duration) {
+        let until = self.boot.saturating_add(ttl);
+        let deadline = Deadline { ttl, until };
+        self.push(What::Prolonged { key, deadline });
+    }
+}
