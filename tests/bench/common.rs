@@ -1,7 +1,7 @@
 //! A mount for a bench.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
@@ -44,7 +44,12 @@ pub fn pin() {
 
 /// A mount on which `claims/held` is held.
 pub fn mount() -> Server {
-    let dir = env::temp_dir().join(format!("claimfs-bench-{}", std::process::id()));
+    mount_with_state(&env::temp_dir())
+}
+
+/// The same, with its state directory below another.
+pub fn mount_with_state(parent: &Path) -> Server {
+    let dir = parent.join(format!("claimfs-bench-mount-{}", std::process::id()));
     fs::create_dir(&dir).unwrap();
     let mut command = Command::new(CLAIMFS);
     command
