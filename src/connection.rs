@@ -9,8 +9,7 @@
 //!
 //! Deliberately ignorant of: how it is written down, fuser, processes.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::thread::ThreadId;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +37,35 @@ const LINES_MAX: usize = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key(pub u64, pub u32);
 
+/// A request, or a part of one, as a thread of a server has it before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(Key, u64, bool)", into = "(Key, u64, bool)")]
+pub struct Sent {
+    /// Which.
+    pub key: Key,
+    /// It was sent before.
+    pub again: bool,
+    /// Which thread, of all that there ever were: each has one request before it at a time.
+    pub thread: u64,
+}
+
+impl From<(Key, u64, bool)> for Sent {
+    fn from((key, thread, again): (Key, u64, bool)) -> Self {
+        Self { key, again, thread }
+    }
+}
+
+impl From<Sent> for (Key, u64, bool) {
+    fn from(sent: Sent) -> Self {
+        (sent.key, sent.thread, sent.again)
+    }
+}
+
 /// What came of a request that was carried out, as far as its answer says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
+    /// The handle that it opened.
+    pub fh: Option<u64>,
     /// What it made or emptied.
     pub ino: Option<Ino>,
     /// The place in a line that it was given.
@@ -119,6 +144,9 @@ pub enum Open {
         /// What it has not got of the line that it is in.
         #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
         rest: Vec<u8>,
+        /// How many lines after that are lost.
+        #[serde(default)]
+        missed: u64,
         /// What it got in its newest read, where the lines do not say it.
         #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
         last: Vec<u8>,
@@ -159,6 +187,11 @@ pub enum Note {
         /// Its handle.
         fh: u64,
     },
+    /// The kernel has the descriptor of a place in a line.
+    Confirmed {
+        /// Which.
+        waiter: WaiterId,
+    },
     /// A server has taken over from one that has ended.
     TakenOver,
     /// A connection has begun; whatever was open on another is closed.
@@ -179,6 +212,8 @@ pub struct Connection {
     pub files: BTreeMap<u64, Name>,
     /// Descriptors, by handle.
     pub open: BTreeMap<u64, Open>,
+    /// Waiters whose descriptors the kernel may have never got.
+    pub unconfirmed: BTreeSet<WaiterId>,
     /// The kernel's handles of those that are polled.
     pub pollers: BTreeMap<u64, u64>,
     /// The newest lines of `events`, for readers that have not got them yet, by event.
@@ -188,11 +223,9 @@ pub struct Connection {
     #[serde(with = "pairs")]
     done: HashMap<Key, Done>,
     /// What each thread has carried out of its newest request.
-    #[serde(skip)]
-    newest: HashMap<ThreadId, Vec<Key>>,
-    /// The threads that have gone on to what is not sent again.
-    #[serde(skip)]
-    past: HashSet<ThreadId>,
+    newest: BTreeMap<u64, Vec<Key>>,
+    /// The threads of the newest server that have gone on to what is not sent again.
+    past: BTreeSet<u64>,
 }
 
 impl Connection {
@@ -209,11 +242,6 @@ impl Connection {
         self.done.get(&key).copied()
     }
 
-    /// The places in lines that were given in requests whose answers may not have arrived.
-    pub fn unanswered_seats(&self) -> impl Iterator<Item = WaiterId> {
-        self.done.values().filter_map(|done| Some(done.seat?.0))
-    }
-
     /// The event from which on some reader may want lines again.
     pub fn wanted(&self) -> Option<u64> {
         let open = self.open.values();
@@ -226,23 +254,37 @@ impl Connection {
 
     /// A thread has carried out a request. Whatever it did before is answered; and since the kernel sends what it sends again before
     /// anything else, once every thread has done something new, so is all that other servers did.
-    pub fn carried_out(&mut self, thread: ThreadId, key: Key, again: bool, events: &[Event]) {
-        let newest = self.newest.entry(thread).or_default();
-        if newest.first().is_some_and(|before| before.0 != key.0) {
+    fn carried_out(&mut self, sent: Sent, done: Done) {
+        let newest = self.newest.entry(sent.thread).or_default();
+        if newest.first().is_some_and(|before| before.0 != sent.key.0) {
             for answered in newest.drain(..) {
                 self.done.remove(&answered);
             }
         }
-        newest.push(key);
-        self.done.insert(key, Done::of(events));
-        if !again && self.past.insert(thread) && self.past.len() == THREADS {
+        newest.push(sent.key);
+        self.done.insert(sent.key, done);
+        if !sent.again && self.past.insert(sent.thread) && self.past.len() == THREADS {
+            let past = &self.past;
+            self.newest.retain(|thread, _| past.contains(thread));
             let newest: HashSet<Key> = self.newest.values().flatten().copied().collect();
             self.done.retain(|known, _| newest.contains(known));
         }
     }
 
-    /// Something changed.
-    pub fn note(&mut self, note: Note) {
+    /// Events that were applied were what a request asked for.
+    pub fn answers(&mut self, sent: Sent, events: &[Event]) {
+        self.carried_out(sent, Done::of(events));
+    }
+
+    /// Something changed, by a request if it is one that opens what the note is about.
+    pub fn note(&mut self, note: Note, sent: Option<Sent>) {
+        if let (Note::Opened { fh, .. }, Some(sent)) = (&note, sent) {
+            let done = Done {
+                fh: Some(*fh),
+                ..Done::default()
+            };
+            self.carried_out(sent, done);
+        }
         match note {
             Note::Told { ino, name } => _ = self.files.insert(ino, name),
             Note::Forgotten { ino } => _ = self.files.remove(&ino),
@@ -262,13 +304,26 @@ impl Connection {
                     self.lines.clear();
                 }
             }
-            Note::TakenOver => self.lives += 1,
+            Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
+            Note::TakenOver => {
+                self.lives += 1;
+                self.past.clear();
+            }
             Note::Began { nonce } => *self = Self::new(&nonce),
         }
     }
 
     /// An event, before it is applied.
     pub fn observe(&mut self, table: &Table, event: &Event) {
+        match &event.what {
+            What::Queued { waiter, .. } | What::Granted { waiter, .. }
+                if table.newest_waiter() < *waiter =>
+            {
+                self.unconfirmed.insert(*waiter);
+            }
+            What::LeftLine { waiter } => _ = self.unconfirmed.remove(waiter),
+            _ => {}
+        }
         if let What::Accepted { waiter } = &event.what
             && let Some((name, _)) = table.granted(*waiter)
             && let Some((_, inode, _)) = table.last(name)
@@ -283,7 +338,7 @@ impl Connection {
     }
 
     /// Events of a journal that is read, with the request that they came of: they are applied to the table.
-    pub fn replay(&mut self, table: &mut Table, events: &[Event], key: Option<Key>) {
+    pub fn replay(&mut self, table: &mut Table, events: &[Event], sent: Option<Sent>) {
         let has_readers = self.wanted().is_some();
         for event in events {
             if has_readers && let Some(line) = record::event(table, event) {
@@ -296,8 +351,8 @@ impl Connection {
             self.observe(table, event);
             table.apply(event);
         }
-        if let Some(key) = key {
-            self.done.insert(key, Done::of(events));
+        if let Some(sent) = sent.filter(|_| !events.is_empty()) {
+            self.answers(sent, events);
         }
     }
 }

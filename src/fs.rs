@@ -39,7 +39,7 @@ use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use crate::connection::Done;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
 use crate::store::Caller;
-use crate::tree::{Attr, Handle, Tree};
+use crate::tree::{Attr, Opened, Tree};
 
 /// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
 const UNLOCK: i32 = 2;
@@ -117,7 +117,8 @@ impl ClaimFs {
 
     /// The node that a request made when it was sent first.
     fn made(&self, done: Done) -> Result<Attr, Refusal> {
-        self.tree.attr(done.ino.ok_or(Refusal::Lost)?.0)
+        let ino = done.ino.map(|ino| ino.0);
+        self.tree.attr(ino.or(done.fh).ok_or(Refusal::Lost)?)
     }
 
     /// Runs a handler that only looks: that there is nothing to see is no refusal.
@@ -165,10 +166,10 @@ impl ClaimFs {
         answer_entry(self.change(caller, |done| self.made(done), make), reply);
     }
 
-    fn close(&self, ino: INodeNo, handle: FileHandle, reply: ReplyEmpty) {
+    fn close(&self, request: &Request, ino: INodeNo, handle: FileHandle, reply: ReplyEmpty) {
         let closed = self.look(|| {
             self.usher.close(handle.0);
-            self.tree.release(ino.0, handle.0);
+            self.tree.release(caller(request), ino.0, handle.0);
             Ok(())
         });
         answer_empty(closed, reply);
@@ -412,7 +413,7 @@ impl Filesystem for ClaimFs {
         };
         let again = |done| {
             let attr = self.made(done)?;
-            Ok((attr, Handle::of_claim(attr.ino)))
+            Ok((attr, self.tree.reopened(caller, attr.ino, done)))
         };
         match self.change(caller, again, create) {
             Ok((attr, handle)) => {
@@ -441,12 +442,14 @@ impl Filesystem for ClaimFs {
                 flags.0 & libc::O_TRUNC != 0,
             )
         };
-        let again = |done: Done| match done.seat {
-            Some((waiter, _)) => Ok(self.tree.reopen_queue(waiter)),
-            None => Ok(Handle::of_claim(ino.0)),
-        };
+        let again = |done| Ok(self.tree.reopened(caller, ino.0, done));
         match self.change(caller, again, open) {
-            Ok(handle) => reply.opened(FileHandle(handle.fh), open_flags(handle)),
+            Ok(handle) => {
+                reply.opened(FileHandle(handle.fh), open_flags(handle));
+                if handle.opened == Opened::Stream {
+                    self.tree.confirmed(handle.fh);
+                }
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -465,8 +468,11 @@ impl Filesystem for ClaimFs {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         if Tree::is_stream(handle.0) {
             let may_wait = flags.0 & libc::O_NONBLOCK == 0;
+            self.begin();
             self.usher
                 .read(request.pid(), handle.0, offset, size, may_wait, reply);
+            // That it waits is an answer too, as far as whoever watches this server is concerned.
+            self.begin();
             return;
         }
         let read = || {
@@ -507,7 +513,11 @@ impl Filesystem for ClaimFs {
         let written = if Tree::is_control(ino.0) {
             self.run(write)
         } else {
-            self.change(caller, |_| Ok(()), write)
+            let again = |_| {
+                self.tree.registered(handle.0);
+                Ok(())
+            };
+            self.change(caller, again, write)
         };
         match written {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
@@ -521,7 +531,7 @@ impl Filesystem for ClaimFs {
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
@@ -529,7 +539,7 @@ impl Filesystem for ClaimFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.close(ino, handle, reply);
+        self.close(request, ino, handle, reply);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, times: u64) {
@@ -581,13 +591,13 @@ impl Filesystem for ClaimFs {
 
     fn releasedir(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.close(ino, handle, reply);
+        self.close(request, ino, handle, reply);
     }
 
     fn readdir(

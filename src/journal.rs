@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{Connection, Key, Note};
+use crate::connection::{Connection, Note, Sent};
 use crate::lease::{Event, Name, What};
 use crate::process::{Boot, set_aside};
 use crate::store::Journal;
@@ -71,7 +71,7 @@ struct Version {
 #[derive(Deserialize)]
 struct Entry {
     #[serde(default)]
-    key: Option<Key>,
+    sent: Option<Sent>,
     #[serde(default)]
     events: Vec<Event>,
     #[serde(default)]
@@ -79,10 +79,10 @@ struct Entry {
 }
 
 /// The same, as it is written.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<Key>,
+    sent: Option<Sent>,
     #[serde(skip_serializing_if = "<[Event]>::is_empty")]
     events: &'a [Event],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,18 +173,17 @@ fn replay(
         let read = read.and_then(|(payload, next)| {
             if let Some(head) = first_frame(at, payload)? {
                 table = head.table.completed(max_leases);
-                base = (next as u64, table.weight());
                 connection = head.connection;
+                base = (next as u64 - size(&connection), table.weight());
                 written = Some(head.boot);
                 return Ok(next);
             }
             let entry: Entry =
                 serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-            connection.replay(&mut table, &entry.events, entry.key);
-            entry
-                .note
-                .into_iter()
-                .for_each(|note| connection.note(note));
+            connection.replay(&mut table, &entry.events, entry.sent);
+            if let Some(note) = entry.note {
+                connection.note(note, entry.sent);
+            }
             Ok(next)
         });
         match read {
@@ -337,8 +336,9 @@ fn replace(dir: &Path, name: &str, bytes: &[u8], room: u64) -> io::Result<(File,
             .create(true)
             .truncate(true)
             .open(&new)?;
-        file.write_all(bytes)?;
+        // First, so that what there is no room for costs nobody much.
         let has_room = room > 0 && has_room(&file, room)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, dir.join(name))?;
         File::open(dir)?.sync_all()?;
@@ -420,7 +420,8 @@ impl Disk {
         let mut disk = Self {
             dir: dir.to_path_buf(),
             boot,
-            check: written.end + CHECK,
+            // One that goes on may be due, however little each of those before it has written.
+            check: written.base.0 + CHECK,
             base: written.base,
             file: written.file,
             end: written.end,
@@ -431,7 +432,7 @@ impl Disk {
         disk.set_tokens_aside(table.next_token())?;
         if disk.end == recovered.end as u64 && !is_same {
             let nonce = connection.nonce.clone();
-            disk.note(&Note::Began { nonce }).unwrap_or_else(|error| {
+            disk.note(&Note::Began { nonce }, None).unwrap_or_else(|error| {
                 log::warn!(
                     "{}: should this server be killed, requests that it has not answered may fail: {error}",
                     dir.display()
@@ -460,10 +461,12 @@ impl Disk {
                 (self.file, self.end, self.room) = (written.file, written.end, written.room);
                 (self.check, self.debt) = (self.end + CHECK, debt(table));
             }
-            Err(error) => log::warn!(
-                "{}: the journal cannot be written anew, and goes on growing: {error}",
-                self.dir.display()
-            ),
+            Err(error) => {
+                log::debug!(
+                    "{}: the journal cannot be written anew, and goes on growing: {error}",
+                    self.dir.display()
+                );
+            }
         }
     }
 
@@ -541,14 +544,27 @@ fn write_table(
     };
     let frame = frame(&head)?;
     let end = frame.len() as u64;
-    let room = end + debt(table) + SLACK + STRIDE;
-    let (file, has_room) = replace(dir, "journal", &frame, room)?;
+    let mut room = end + debt(table) + SLACK + STRIDE;
+    let mut replaced = replace(dir, "journal", &frame, room);
+    if let Err(error) = &replaced
+        && error.kind() == io::ErrorKind::StorageFull
+    {
+        // With the old one goes what it has: more can be set aside then.
+        room -= STRIDE;
+        replaced = replace(dir, "journal", &frame, room);
+    }
+    let (file, has_room) = replaced?;
     Ok(Written {
         file,
         end,
         room: has_room.then_some(room),
-        base: (end, table.weight()),
+        base: (end - size(connection), table.weight()),
     })
+}
+
+/// What a connection takes of the first frame.
+fn size(connection: &Connection) -> u64 {
+    serde_json::to_vec(connection).map_or(0, |bytes| bytes.len() as u64)
 }
 
 /// What the events that free everything take.
@@ -592,7 +608,7 @@ fn is_small(what: &What) -> bool {
 }
 
 impl Journal for Disk {
-    fn append(&mut self, events: &[Event], key: Option<Key>) -> io::Result<()> {
+    fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()> {
         let newest = events.iter().filter_map(|event| match &event.what {
             What::Claimed { token, .. } | What::Handed { token, .. } => Some(token.0),
             _ => None,
@@ -601,7 +617,7 @@ impl Journal for Disk {
             self.set_tokens_aside(token)?;
         }
         let note = None;
-        let frame = frame(&Line { key, events, note })?;
+        let frame = frame(&Line { sent, events, note })?;
         let (mut more, mut less) = (0, 0);
         for event in events {
             let (adds, takes) = balance(&event.what);
@@ -610,7 +626,12 @@ impl Journal for Disk {
         let debt = (self.debt + more).saturating_sub(less);
         // What frees is never refused for want of room: that is what the room is for.
         if less == 0 && !events.iter().all(|event| is_small(&event.what)) {
-            self.set_room_aside(frame.len() as u64, debt)?;
+            let aside = self.set_room_aside(frame.len() as u64, debt);
+            if aside.is_err() {
+                // There may be room in what is over.
+                self.check = 0;
+            }
+            aside?;
         }
         let before = self.end;
         self.write(&frame)?;
@@ -627,11 +648,9 @@ impl Journal for Disk {
         Ok(())
     }
 
-    fn note(&mut self, note: &Note) -> io::Result<()> {
-        let frame = frame(&Line {
-            note: Some(note),
-            ..Line::default()
-        })?;
+    fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()> {
+        let (note, events) = (Some(note), &[][..]);
+        let frame = frame(&Line { sent, events, note })?;
         self.set_room_aside(frame.len() as u64, self.debt)?;
         self.write(&frame)
     }

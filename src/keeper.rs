@@ -20,7 +20,6 @@ mod server;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -28,18 +27,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::program::Program;
-use self::server::{Server, Turn};
+use self::server::{Deaths, Server, Turn};
 use crate::process::{Signals, signal};
 
-/// So many deaths, one after the other without an answer between them, within so long: it will not get better.
-const DEATHS: usize = 5;
-const DEATHS_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long it rests after a death without an answer before; twice as long after each further one.
-const PAUSE: Duration = Duration::from_millis(10);
-
 /// How long a server may take to make way, and a new program to prove itself and to begin.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `FUSE_HAS_RESEND`: the kernel sends again what a dead server had not answered (`include/uapi/linux/fuse.h`, Linux 6.9 on).
 const HAS_RESEND: u64 = 1 << 39;
@@ -88,10 +80,11 @@ struct Keeper<'a> {
     capabilities: Option<u64>,
     nonce: String,
     servers: u64,
-    /// When servers died, one after the other, that had answered nothing.
-    deaths: Vec<Instant>,
+    deaths: Deaths,
     /// The signal that is to end it all: a server that begins has yet to get it.
     ending: Option<i32>,
+    /// A program is to prove itself for an upgrade.
+    is_trying: bool,
     /// An upgrade, and how long the server has for its part in it.
     upgrade: Option<(Upgrade, Instant)>,
 }
@@ -100,7 +93,15 @@ struct Keeper<'a> {
 pub fn keep(charge: &Charge, signals: Signals, mut tell: impl FnMut(Told)) -> Result<(), String> {
     let (sender, turns) = mpsc::channel();
     let to_keeper = sender.clone();
-    thread::spawn(move || while to_keeper.send(Turn::Signal(signals.wait().0)).is_ok() {});
+    thread::spawn(move || {
+        loop {
+            match signals.wait() {
+                // That a terminal closes is no wish for an upgrade.
+                (libc::SIGHUP, true) => {}
+                (number, _) => _ = to_keeper.send(Turn::Signal(number)),
+            }
+        }
+    });
     let mut keeper = Keeper {
         charge,
         signals,
@@ -110,13 +111,13 @@ pub fn keep(charge: &Charge, signals: Signals, mut tell: impl FnMut(Told)) -> Re
         capabilities: None,
         nonce: nonce(),
         servers: 0,
-        deaths: Vec::new(),
+        deaths: Deaths::default(),
         ending: None,
+        is_trying: false,
         upgrade: None,
     };
-    keeper
-        .run(&turns, &mut tell)
-        .inspect_err(|_| (charge.unmount)())
+    let kept = keeper.run(&turns, &mut tell);
+    kept.inspect_err(|_| (charge.unmount)())
 }
 
 /// What no other connection of this boot has.
@@ -135,13 +136,17 @@ impl Keeper<'_> {
                 None => turns.recv().map_err(RecvTimeoutError::from),
             };
             match turn {
-                Ok(Turn::Signal(libc::SIGHUP)) if self.upgrade.is_none() => {
-                    match self.ask_for_upgrade(&server) {
-                        Ok(new) => self.set_upgrade(Upgrade::Asked(new)),
-                        Err(why) => tell(Told::Upgraded(Err(self.as_before(&why)))),
-                    }
+                Ok(Turn::Signal(libc::SIGHUP)) => self.try_upgrade(),
+                Ok(Turn::Proved(Ok(new))) => {
+                    self.is_trying = false;
+                    // It finishes what it is about, and what it has not answered is sent again to the next.
+                    _ = signal(server.child.id(), libc::SIGUSR2);
+                    self.set_upgrade(Upgrade::Asked(new));
                 }
-                Ok(Turn::Signal(libc::SIGHUP)) => {}
+                Ok(Turn::Proved(Err(why))) => {
+                    self.is_trying = false;
+                    tell(Told::Upgraded(Err(self.as_before(&why))));
+                }
                 Ok(Turn::Signal(number)) => {
                     self.ending = Some(number);
                     self.hand_on(&server);
@@ -167,7 +172,7 @@ impl Keeper<'_> {
                         .iter_mut()
                         .for_each(|(_, until)| *until += PATIENCE);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(String::from("nobody speaks")),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
     }
@@ -258,25 +263,14 @@ impl Keeper<'_> {
                 tell(Told::Upgraded(Err(self.as_before(&why))));
                 return Ok(());
             }
-            None if server.number == 1 && !server.is_ready => return Err(why),
-            None => log::error!("the server ended ({why}); another takes over"),
+            None => {}
         }
-        let is_killed = status.signal() == Some(libc::SIGKILL);
-        if server.has_answered {
-            self.deaths.clear();
-        } else if !(server.is_ready && is_killed && !server.is_asked) {
-            // Of one that somebody kills while nobody asks it anything, nothing can be said.
-            self.deaths.push(Instant::now());
+        if server.number == 1 && !server.is_ready {
+            return Err(why);
         }
-        self.deaths.retain(|death| death.elapsed() < DEATHS_WITHIN);
-        if self.deaths.len() < DEATHS {
-            thread::sleep(PAUSE * u32::try_from(1 << self.deaths.len() >> 1).unwrap_or(0));
-            return Ok(());
-        }
-        Err(format!(
-            "{DEATHS} servers ended within {} s without answering a request, the last one so: {why}; the mount is taken away",
-            DEATHS_WITHIN.as_secs()
-        ))
+        log::error!("the server ended ({why}); another takes over");
+        thread::sleep(self.deaths.one_more(server, status, &why)?);
+        Ok(())
     }
 
     fn set_upgrade(&mut self, upgrade: Upgrade) {
@@ -288,12 +282,18 @@ impl Keeper<'_> {
         format!("{program}: {why}; the claimfs from before goes on")
     }
 
-    /// Lets the program that lies on the disk now prove itself, and asks the server to make way for it: it finishes what it is about,
-    /// and what it has not answered is sent again to the next.
-    fn ask_for_upgrade(&self, server: &Server) -> Result<Program, String> {
-        let new = Program::open(&self.charge.program)?;
-        new.prove(&self.charge.words, self.signals, PATIENCE)?;
-        _ = signal(server.child.id(), libc::SIGUSR2);
-        Ok(new)
+    /// Lets the program that lies on the disk now prove itself, unless another does so already.
+    fn try_upgrade(&mut self) {
+        if self.upgrade.is_some() || self.is_trying {
+            return;
+        }
+        self.is_trying = true;
+        let (path, words) = (self.charge.program.clone(), self.charge.words.clone());
+        let (signals, connection) = (self.signals, self.nonce.clone());
+        let sender = self.sender.clone();
+        thread::spawn(move || {
+            let proved = Program::proved(&path, &connection, &words, signals, PATIENCE);
+            _ = sender.send(Turn::Proved(proved));
+        });
     }
 }

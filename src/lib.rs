@@ -34,6 +34,7 @@
 //! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals; `unsafe` in the first | rules |
 //! | `store.rs`, `store/write.rs` | the mutex: table, journal, publishing | fuser |
 //! | `journal.rs`, `wire.rs` | checksummed frames, the picture of a table, tokens set aside | what events mean |
+//! | `texts.rs` | what is read in several reads, for the server after this one | what it says |
 //! | `news.rs` | lines for readers of `events`, and the bell for those who wait | what the lines say |
 //! | `herald.rs` | the helper that tells inotify | why a name has gone |
 //! | `reaper.rs` | waits on pidfds and deadlines, tells the store | rules, fuser |
@@ -82,5 +83,6 @@ pub mod reaper;
 pub mod record;
 pub mod store;
 pub mod table;
+pub mod texts;
 pub mod tree;
 pub mod wire;

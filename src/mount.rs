@@ -31,6 +31,7 @@ use crate::process::{
 use crate::reaper;
 use crate::store::Store;
 use crate::table::Table;
+use crate::texts::Texts;
 use crate::tree::Tree;
 
 /// How many leases a mount holds unless it is told otherwise.
@@ -189,15 +190,12 @@ impl Plan {
         let there = mounts::on(&self.dir)
             .map_err(|error| Problem::new(format!("/proc/self/mountinfo: {error}")))?;
         let metadata = fs::metadata(&self.dir);
-        if metadata
-            .as_ref()
-            .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
-        {
+        if metadata.as_ref().is_err_and(is_disconnected) {
             self.clean_dead(there.as_ref())?;
             return self.check();
         }
-        if there.is_some_and(|mount| mount.fs_type == FS_TYPE) {
-            if self.end_orphan() {
+        if let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) {
+            if mount.source == self.state_dir && self.end_orphan() {
                 return self.check();
             }
             return Err(Problem::new(format!(
@@ -235,11 +233,15 @@ impl Plan {
                 self.state_dir.display(),
             )));
         }
-        device::unmount(&self.dir, true).map_err(|error| {
-            Problem::new(format!(
+        // Whoever else mounts here has it, or will find that nothing is left to be cleaned.
+        let _lock = self.lock("lock")?;
+        let is_dead = || fs::metadata(&self.dir).is_err_and(|error| is_disconnected(&error));
+        match device::unmount(&self.dir, true) {
+            Err(error) if is_dead() => Err(Problem::new(format!(
                 "{dir}: the dead mount here cannot be unmounted: {error}"
-            ))
-        })
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Ends a server of this plan whose keeper has died, and with it the mount. Whether there was one.
@@ -342,10 +344,21 @@ impl Plan {
             .map_err(|why| Problem::new(format!("{}: {why}", self.dir.display())))
     }
 
-    /// Reads what the state directory remembers, as a server would that takes over.
-    pub fn prove(&self) -> Result<(), Problem> {
+    /// Reads what the state directory remembers, as a server would that takes over a connection.
+    pub fn prove(&self, nonce: &str) -> Result<(), Problem> {
         let boot = Boot::current().map_err(|error| self.failed(&error))?;
-        self.recall(&boot).map(|_| ())
+        self.belongs(&self.recall(&boot)?, nonce)
+    }
+
+    /// Whether what was recovered is what the server before on this connection has left.
+    fn belongs(&self, recovered: &Recovered, nonce: &str) -> Result<(), Problem> {
+        if recovered.same_boot && recovered.connection.nonce == nonce {
+            return Ok(());
+        }
+        Err(Problem::new(format!(
+            "{}: the journal is not the one of this mount, so what is held is not known, and nothing is served",
+            self.state_dir.display()
+        )))
     }
 
     fn failed(&self, error: &io::Error) -> Problem {
@@ -385,6 +398,9 @@ impl Plan {
             report(Report::Lost(lost));
         }
         let goes_on = recovered.same_boot && recovered.connection.nonce == link.nonce;
+        if link.capabilities.is_some() {
+            self.belongs(&recovered, &link.nonce)?;
+        }
         let connection = if goes_on {
             recovered.connection.clone()
         } else {
@@ -485,7 +501,8 @@ impl Plan {
     fn tree(&self, store: &Arc<Store>, herald: &Arc<Herald>) -> Tree {
         let (uid, gid) = crate::process::real_ids();
         let (store, herald) = (Arc::clone(store), Arc::clone(herald));
-        Tree::new(store, herald, self.dotfiles, uid, gid)
+        let texts = Texts::new(self.state_dir.join("texts"));
+        Tree::new(store, herald, texts, self.dotfiles, uid, gid)
     }
 
     /// Why mounting failed, and the way out.
@@ -511,6 +528,11 @@ impl Plan {
         }
         Problem::new(format!("{dir}: {error}"))
     }
+}
+
+/// What a mount answers whose server is gone.
+fn is_disconnected(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOTCONN)
 }
 
 /// A panic in a handler is caught and answered. Any other leaves a request without an answer and whoever made it

@@ -191,8 +191,7 @@ impl News {
         state.seq = newest.max(reached.unwrap_or(0));
         for there in readers {
             let (next, _) = state.resume(there.to);
-            // An event had a line, or had none: what is said to be missing may be too much.
-            let missing = from.saturating_sub(there.to.seq).min(FIRST);
+            let missing = there.missed.min(FIRST);
             let last = if there.last.is_empty() && there.from.seq >= from {
                 state.between(there.from, there.to, next)
             } else {
@@ -228,11 +227,14 @@ impl News {
         (lines.collect(), from)
     }
 
-    /// What a reader got in its newest read.
-    pub fn last(&self, reader: u64) -> Vec<u8> {
+    /// What a reader got in its newest read, and how many lines it has not got of events before this one.
+    pub fn left_out(&self, reader: u64, before: u64) -> (Vec<u8>, u64) {
         let state = self.lock();
+        let first = state.line_of(before);
         let reader = state.readers.get(&reader);
-        reader.map_or_else(Vec::new, |reader| reader.last.clone())
+        reader.map_or((Vec::new(), 0), |reader| {
+            (reader.last.clone(), first.saturating_sub(reader.next))
+        })
     }
 
     /// Tells that something has changed for a waiter: its turn has come, or it stands in no line any more.
@@ -345,6 +347,8 @@ pub struct Resumed {
     pub to: Position,
     /// What it has not got of the line that it is in.
     pub rest: Vec<u8>,
+    /// How many lines after that are lost.
+    pub missed: u64,
     /// What it got in its newest read, where the lines do not say it.
     pub last: Vec<u8>,
 }

@@ -164,9 +164,12 @@ impl Processes {
         Status::read(pid).is_ok_and(|status| status.doomed)
     }
 
-    /// Whether no process has this number.
+    /// Whether no process has this number, or one that has exited and that nobody has waited for.
     pub fn is_gone(&self, pid: u32) -> bool {
-        signal(pid, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+        match self.known.relieved(|| pidfd_open(pid)) {
+            Ok(pidfd) => exited(&pidfd),
+            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
+        }
     }
 
     /// Makes sure that a process is watched, or finds it dead. An error leaves it unknown: nothing may be granted that

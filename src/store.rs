@@ -10,12 +10,13 @@
 
 mod write;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::connection::{AGAIN, Connection, Done, Key, Note};
+use crate::connection::{AGAIN, Connection, Done, Key, Note, Sent};
 use crate::herald::Herald;
 use crate::identity::{self, Walk};
 use crate::lease::{
@@ -31,10 +32,10 @@ use crate::table::{Inode, Lease, Node, Session, Table};
 pub trait Journal: Send {
     /// Appends the events of one decision, all or none, with the request that it answers if there is one. An error refuses the
     /// decision.
-    fn append(&mut self, events: &[Event], key: Option<Key>) -> io::Result<()>;
+    fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()>;
 
     /// Appends what else there is to know of a connection.
-    fn note(&mut self, note: &Note) -> io::Result<()>;
+    fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()>;
 
     /// What was appended is applied, and this is what came of it.
     fn applied(&mut self, table: &Table, connection: &mut dyn FnMut() -> Connection);
@@ -63,6 +64,21 @@ impl Caller {
     fn is_again(self) -> bool {
         self.request & AGAIN != 0
     }
+
+    fn sent(self, lives: u64) -> Sent {
+        Sent {
+            key: self.key(),
+            again: self.is_again(),
+            thread: THREAD.with(|number| lives << 16 | number),
+        }
+    }
+}
+
+/// How many threads have numbers.
+static NUMBERED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static THREAD: u64 = NUMBERED.fetch_add(1, Relaxed);
 }
 
 /// A place in a line.
@@ -111,8 +127,6 @@ struct Inner {
     /// Inodes below this one are older than this server, so that nobody has counted their descriptors: a nameless one lives until
     /// the kernel forgets it.
     inherited: Ino,
-    /// Waiters whose descriptors the kernel may have never got: their openers were to be answered when the server before died.
-    unconfirmed: HashSet<WaiterId>,
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     news: Arc<News>,
@@ -137,7 +151,6 @@ impl Store {
             connection,
             opens: HashMap::new(),
             inherited: Ino(0),
-            unconfirmed: HashSet::new(),
             processes: Arc::clone(&processes),
             metrics: Arc::clone(&metrics),
             news: Arc::clone(&news),
@@ -575,14 +588,16 @@ impl Store {
         let waiter = Some(inner.table.newest_waiter()).filter(|waiter| *waiter > newest);
         let session = inner.table.session(&by.id);
         let waiter = waiter.and_then(|waiter| Some((waiter, session?.key)));
-        let alone = session.is_some_and(|session| {
-            let itself = walk.caller().process;
-            session.roots.iter().all(|root| root.process == itself)
-        });
-        Ok(Seat {
-            waiter,
-            alone: alone.then(|| by.id.clone()),
-        })
+        let alone = inner.is_alone(&walk, &by.id).then(|| by.id.clone());
+        Ok(Seat { waiter, alone })
+    }
+
+    /// The caller's session, if the caller is its only root.
+    pub fn alone(&self, caller: Caller) -> Option<SessionId> {
+        let walk = self.walk(caller).ok()?;
+        let mut inner = self.lock();
+        let id = inner.member(&walk).ok()?.id;
+        inner.is_alone(&walk, &id).then_some(id)
     }
 
     /// How it stands with a waiter of a session for a name.
@@ -634,7 +649,12 @@ impl Store {
 
     /// Something changed that is no event. Should it not be written down, it is lost with this server.
     pub fn note(&self, note: Note) {
-        self.lock().note(note);
+        self.lock().note(note, None);
+    }
+
+    /// The same, for what a request has opened: should it be sent again, its answer is the same.
+    pub fn opened(&self, caller: Caller, note: Note) {
+        self.lock().note(note, Some(caller));
     }
 
     /// What there is to know of the connection.
@@ -675,8 +695,7 @@ impl Store {
         let mut inner = self.lock();
         if same_connection {
             inner.inherited = inner.table.next_ino();
-            inner.unconfirmed = inner.connection.unanswered_seats().collect();
-            inner.note(Note::TakenOver);
+            inner.note(Note::TakenOver, None);
         }
         let processes: Vec<Process> = inner.table.processes().copied().collect();
         for process in processes {

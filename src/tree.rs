@@ -44,6 +44,7 @@ use crate::news::{News, Resumed};
 use crate::record;
 use crate::store::{Caller, Store};
 use crate::table::{FIRST_INO, Inode, Lease, Node, Session, Table};
+use crate::texts::Texts;
 
 /// The mount itself.
 pub const ROOT: u64 = 1;
@@ -224,6 +225,9 @@ pub struct Tree {
     gid: u32,
     born: SystemTime,
     next_handle: AtomicU64,
+    /// The first handle that this server gives.
+    oldest_handle: u64,
+    texts: Texts,
     snapshots: Mutex<HashMap<u64, Arc<str>>>,
     registrations: Mutex<HashMap<u64, Registration>>,
     queue_files: Mutex<QueueFiles>,
@@ -239,9 +243,20 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tree {
     /// The files of a mount whose fixed ones belong to `uid` and `gid`, and which admits scratch entries with a leading dot
     /// if `dotfiles` says so.
-    pub fn new(store: Arc<Store>, herald: Arc<Herald>, dotfiles: bool, uid: u32, gid: u32) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        herald: Arc<Herald>,
+        texts: Texts,
+        dotfiles: bool,
+        uid: u32,
+        gid: u32,
+    ) -> Self {
         let connection = store.connection();
         let (metrics, news) = (store.metrics(), store.news());
+        let oldest_handle = 1 + (connection.lives % LIVES) * LIFE;
+        if connection.lives == 0 {
+            texts.clear();
+        }
         let tree = Self {
             store,
             metrics,
@@ -250,7 +265,9 @@ impl Tree {
             gid,
             born: SystemTime::now(),
             // None that a server before this one has given.
-            next_handle: AtomicU64::new(1 + (connection.lives % LIVES) * LIFE),
+            next_handle: AtomicU64::new(oldest_handle),
+            oldest_handle,
+            texts,
             snapshots: Mutex::default(),
             registrations: Mutex::default(),
             queue_files: Mutex::default(),
@@ -275,15 +292,17 @@ impl Tree {
                     written,
                 } => {
                     // Of one that is gone nothing can be registered any more.
-                    if let Some(walk) = self.store.walk_again(&process, uid) {
-                        let open = Registration {
-                            id,
-                            walk: Arc::new(walk),
-                            written,
-                            exclusive,
-                        };
-                        guard(&self.registrations).insert(fh, open);
-                    }
+                    let Some(walk) = self.store.walk_again(&process, uid) else {
+                        self.store.note(Note::Closed { fh });
+                        continue;
+                    };
+                    let open = Registration {
+                        id,
+                        walk: Arc::new(walk),
+                        written,
+                        exclusive,
+                    };
+                    guard(&self.registrations).insert(fh, open);
                 }
                 Open::Seated => _ = guard(&self.waiting).insert(fh, Waiting::seated()),
                 Open::Granted { waiter, key, name } => {
@@ -294,12 +313,14 @@ impl Tree {
                     from,
                     to,
                     rest,
+                    missed,
                     last,
                 } => readers.push(Resumed {
                     id: fh - EVENT_HANDLE,
                     from,
                     to,
                     rest,
+                    missed,
                     last,
                 }),
             }
@@ -600,17 +621,24 @@ impl Tree {
     ) -> Result<Attr, Refusal> {
         match ino {
             FIRST_INO..SESSION_INO => {
-                if let Some(size) = size {
-                    self.store
-                        .alter(caller, Ino(ino), Change::Resize { size })?;
-                }
-                if attributes != Attributes::default() {
-                    self.store
-                        .alter(caller, Ino(ino), Change::Attributes(attributes))?;
+                let size = size.map(|size| Change::Resize { size });
+                let rest = Some(Change::Attributes(attributes))
+                    .filter(|_| attributes != Attributes::default());
+                for (step, change) in (0..).zip([size, rest]) {
+                    let caller = Caller { step, ..caller };
+                    if let Some(change) = change
+                        && self.done(caller).is_none()
+                    {
+                        self.store.alter(caller, Ino(ino), change)?;
+                    }
                 }
             }
             // `touch sessions/w1` registers, and is told if it cannot.
-            REGISTRATION.. if attributes.mtime.is_some() => self.register(ino, b"", None)?,
+            REGISTRATION.. if attributes.mtime.is_some() => {
+                if self.done(caller).is_none() {
+                    self.register(ino, b"", Some(caller))?;
+                }
+            }
             // `> sessions/w1` and `> control` truncate what has no size.
             _ if attributes.mode.is_none() => {}
             _ => return Err(Refusal::NotPermitted),

@@ -31,7 +31,7 @@ impl Arguments {
         let plan = self.settings.plan(self.settings.dir())?;
         let unavailable = |Problem(text)| Failure::unavailable(text);
         if self.prove {
-            plan.prove().map_err(unavailable)?;
+            plan.prove(&self.connection).map_err(unavailable)?;
             tool::say(PROVED);
             return Ok(Exit::Done);
         }

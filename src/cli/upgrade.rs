@@ -11,7 +11,7 @@ use crate::mounts::{self, FS_TYPE};
 use crate::process::signal;
 
 /// How long it may take, all in all.
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

@@ -42,14 +42,18 @@ impl Program {
         command
     }
 
-    /// Lets it show that it starts and that it can read the state, which changes nothing.
-    pub fn prove(
-        &self,
+    /// The program that lies there now, if it shows that it starts and that it can read the state of a connection, which changes
+    /// nothing.
+    pub fn proved(
+        path: &Path,
+        connection: &str,
         words: &[OsString],
         signals: Signals,
         patience: Duration,
-    ) -> Result<(), String> {
-        let mut command = self.server(&["--prove"], words, signals);
+    ) -> Result<Self, String> {
+        let program = Self::open(path)?;
+        let first = ["--prove", "--connection", connection];
+        let mut command = program.server(&first, words, signals);
         let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped());
         let cannot = |error: io::Error| format!("it cannot be started: {error}");
         let mut child = pipes.stderr(Stdio::piped()).spawn().map_err(cannot)?;
@@ -67,7 +71,7 @@ impl Program {
                 .and_then(Result::ok)
                 .is_some_and(|said| said.trim() == PROVED)
         {
-            return Ok(());
+            return Ok(program);
         }
         let why = child.stderr.take().map(io::read_to_string);
         let why = why.and_then(Result::ok).unwrap_or_default();

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
 
 use super::{Caller, Inner};
 use crate::connection::{EVENT_HANDLE, Note, Open};
@@ -18,7 +17,7 @@ use crate::process::{self, Watch};
 use crate::record;
 
 /// How many lines are written down with the table for readers of `events` that lag behind.
-const LINES_KEPT: usize = 1024;
+const LINES_KEPT: usize = 4096;
 
 /// How much is written down, in bytes, of what one of them got last.
 const LAST_KEPT: usize = 4096;
@@ -182,6 +181,13 @@ impl Inner {
         session.roots.iter().any(kin) || session.roots.iter().any(there)
     }
 
+    /// Whether the caller is the only root of a session.
+    pub(super) fn is_alone(&self, walk: &Walk, id: &SessionId) -> bool {
+        let itself = walk.caller().process;
+        let session = self.table.session(id);
+        session.is_some_and(|session| session.roots.iter().all(|root| root.process == itself))
+    }
+
     pub(super) fn claim(
         &mut self,
         caller: Caller,
@@ -254,13 +260,14 @@ impl Inner {
     }
 
     /// Writes down what is no event.
-    pub(super) fn note(&mut self, note: Note) {
-        if let Err(error) = self.journal.note(&note) {
+    pub(super) fn note(&mut self, note: Note, caller: Option<Caller>) {
+        let sent = caller.map(|caller| caller.sent(self.connection.lives));
+        if let Err(error) = self.journal.note(&note, sent) {
             log::warn!(
                 "{note:?} cannot be recorded, and is lost if this server is killed: {error}"
             );
         }
-        self.connection.note(note);
+        self.connection.note(note, sent);
         self.tidy();
     }
 
@@ -273,10 +280,12 @@ impl Inner {
             (connection.lines, connection.lines_from) = kept.unwrap_or_default();
             // Of those that lag behind more than that, what they got last, should they ask for it again.
             for (fh, open) in &mut connection.open {
-                if let Open::Reading { from, last, .. } = open
+                if let Open::Reading {
+                    from, last, missed, ..
+                } = open
                     && from.seq < connection.lines_from
                 {
-                    *last = news.last(fh - EVENT_HANDLE);
+                    (*last, *missed) = news.left_out(fh - EVENT_HANDLE, connection.lines_from);
                     if last.len() > LAST_KEPT {
                         last.clear();
                     }
@@ -297,8 +306,13 @@ impl Inner {
             return Ok(());
         }
         let dead = self.watch(&events)?;
-        let key = caller.map(Caller::key);
-        if let Err(error) = self.journal.append(&events, key) {
+        let sent = caller.map(|caller| caller.sent(self.connection.lives));
+        let mut appended = self.journal.append(&events, sent);
+        if is_full(&appended) {
+            self.tidy();
+            appended = self.journal.append(&events, sent);
+        }
+        if let Err(error) = appended {
             log::error!("the journal refuses {} events: {error}", events.len());
             self.unwatch(&events);
             return Err(if error.kind() == io::ErrorKind::StorageFull {
@@ -322,11 +336,8 @@ impl Inner {
             self.connection.observe(&self.table, event);
             self.table.apply(event);
         }
-        if let Some(caller) = caller {
-            let thread = thread::current().id();
-            let again = caller.is_again();
-            self.connection
-                .carried_out(thread, caller.key(), again, &events);
+        if let Some(sent) = sent {
+            self.connection.answers(sent, &events);
         }
         self.tidy();
         // Only now: what one event lets go of, a later one of the same decision may hold on to.
@@ -380,8 +391,9 @@ impl Inner {
             let doomed = granted
                 .iter()
                 .find(|(waiter, _, pid)| {
-                    let vanished =
-                        || self.unconfirmed.contains(waiter) && self.processes.is_gone(*pid);
+                    let vanished = || {
+                        self.connection.unconfirmed.contains(waiter) && self.processes.is_gone(*pid)
+                    };
                     self.processes.is_doomed(*pid) || vanished()
                 })
                 .map(|(waiter, ..)| *waiter);
@@ -577,6 +589,11 @@ impl Inner {
             _ => {}
         }
     }
+}
+
+fn is_full(result: &io::Result<()>) -> bool {
+    let error = result.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
 fn joining(events: &[Event]) -> impl Iterator<Item = &Process> {

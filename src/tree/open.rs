@@ -69,7 +69,7 @@ impl Tree {
             ..FIRST_INO | QUEUE_INO..QUEUE_HANDLE if write && ino != CONTROL => {
                 Err(Refusal::Denied)
             }
-            EVENTS => Ok(self.open_events()),
+            EVENTS => Ok(self.open_events(caller)),
             QUEUE_INO..QUEUE_HANDLE => self.open_queue(caller, ino),
             ..FIRST_INO => Ok(self.snapshot()),
             FIRST_INO..SESSION_INO => {
@@ -118,7 +118,7 @@ impl Tree {
             written: false,
             exclusive,
         };
-        self.store.note(open.note(fh));
+        self.store.opened(caller, open.note(fh));
         guard(&self.registrations).insert(fh, open);
         Ok(Handle {
             fh,
@@ -143,11 +143,11 @@ impl Tree {
         if kept.is_none() && (FIRST_INO..SESSION_INO).contains(&ino) {
             return self.read_claim(ino, fh, offset, size, show);
         }
-        let text = if let Some(text) = kept {
+        let text = if let Some(text) = kept.or_else(|| self.begun(fh, offset)) {
             text
         } else {
             let text: Arc<str> = Arc::from(self.render(caller, ino)?);
-            guard(&self.snapshots).insert(fh, Arc::clone(&text));
+            self.keep(fh, &text, size);
             text
         };
         Ok(show(content::slice(text.as_bytes(), offset, size)))
@@ -167,14 +167,34 @@ impl Tree {
             let Some(name) = name else {
                 return show(content::slice(node.content().body(), offset, size));
             };
-            let text: Arc<str> = Arc::from(record::lease_line(table, name, now));
+            let begun = self.begun(fh, offset);
+            let text = begun.unwrap_or_else(|| Arc::from(record::lease_line(table, name, now)));
             let shown = show(content::slice(text.as_bytes(), offset, size));
             if fh >= SNAPSHOT {
-                guard(&self.snapshots).insert(fh, text);
+                self.keep(fh, &text, size);
             }
             shown
         });
         shown.ok_or(Refusal::Lost)
+    }
+
+    /// Keeps what a descriptor reads as: for a server after this one too, if its first read does not take all of it.
+    fn keep(&self, fh: u64, text: &Arc<str>, size: usize) {
+        if text.len() > size {
+            self.texts.keep(fh, text);
+        }
+        guard(&self.snapshots).insert(fh, Arc::clone(text));
+    }
+
+    /// The text that a server before this one has begun to show: it goes on as it was, and ends where that is not known.
+    fn begun(&self, fh: u64, offset: u64) -> Option<Arc<str>> {
+        let begun = offset > 0 && self.is_older(fh);
+        begun.then(|| Arc::from(self.texts.find(fh).unwrap_or_default()))
+    }
+
+    /// Whether a descriptor that reads a text was opened on a server before this one.
+    fn is_older(&self, fh: u64) -> bool {
+        (SNAPSHOT..QUEUE_INO).contains(&fh) && fh - SNAPSHOT < self.oldest_handle
     }
 
     fn render(&self, caller: Caller, ino: u64) -> Result<String, Refusal> {
@@ -330,9 +350,15 @@ impl Tree {
         drop(registrations);
         self.store.note(written);
         self.store.register(&walk, &id, body, exclusive, caller)?;
-        // From here on it is this descriptor's own session that is there.
+        self.registered(fh);
+        Ok(())
+    }
+
+    /// A descriptor has registered its session: from here on it is its own that is there.
+    pub fn registered(&self, fh: u64) {
         let mut registrations = guard(&self.registrations);
-        let registered = registrations.get_mut(&fh).map(|open| {
+        let open = registrations.get_mut(&fh).filter(|open| open.exclusive);
+        let registered = open.map(|open| {
             open.exclusive = false;
             open.note(fh)
         });
@@ -340,12 +366,14 @@ impl Tree {
         if let Some(note) = registered {
             self.store.note(note);
         }
-        Ok(())
     }
 
     /// A descriptor is closed for good. A file in `sessions/` that was created and left empty registers here, since
     /// only now it is certain that no pid follows (a shell closes a copy of the descriptor before it writes).
-    pub fn release(&self, ino: u64, fh: u64) {
+    pub fn release(&self, caller: Caller, ino: u64, fh: u64) {
+        if self.texts.has(fh) || self.is_older(fh) {
+            self.texts.forget(fh);
+        }
         if (FIRST_INO..SESSION_INO).contains(&ino) {
             self.store.close(Ino(ino));
             if fh >= SNAPSHOT {
@@ -366,7 +394,10 @@ impl Tree {
             written: false,
             exclusive,
         }) = open
-            && let Err(refusal) = self.store.register(&walk, &id, b"", exclusive, None)
+            && self.done(caller).is_none()
+            && let Err(refusal) = self
+                .store
+                .register(&walk, &id, b"", exclusive, Some(caller))
         {
             log::warn!(
                 "sessions/{id}: not registered, since the file was left empty and {refusal:?}"

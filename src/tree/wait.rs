@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Attr, Handle, Opened, QUEUE_INO, SESSION_INO, Tree, guard};
-use crate::connection::{EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
-use crate::lease::{Ino, Name, Refusal, SessionKey, WaiterId};
+use crate::connection::{Done, EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
+use crate::lease::{Ino, Name, Refusal, SessionId, SessionKey, WaiterId};
 use crate::news::Ring;
 use crate::record;
 use crate::store::{Caller, Seat, Turn};
@@ -50,6 +50,15 @@ impl Waiting {
             text: Vec::new(),
         }
     }
+}
+
+/// What the reader of a file in `queue/` is told first whose session ends with it.
+fn lonely(session: &SessionId, name: &Name) -> Vec<u8> {
+    let note = format!(
+        "note: session {session} is this command alone, so claims/{name} will end with it; \
+         set the variable for the whole script, or register that: echo $$ > sessions/{session}\n"
+    );
+    note.into_bytes()
 }
 
 impl QueueFiles {
@@ -123,12 +132,7 @@ impl Tree {
         drop(files);
         let name = name.ok_or(Refusal::Lost)?;
         let Seat { waiter, alone } = self.store.queue(caller, &name)?;
-        let text = alone.map_or_else(String::new, |session| {
-            format!(
-                "note: session {session} is this command alone, so claims/{name} will end with it; \
-                 set the variable for the whole script, or register that: echo $$ > sessions/{session}\n"
-            )
-        });
+        let text = alone.map_or_else(Vec::new, |session| lonely(&session, &name));
         let open = match waiter {
             Some((waiter, key)) => Waiting::in_line(waiter, key, name),
             None => Waiting::seated(),
@@ -139,9 +143,9 @@ impl Tree {
                 |(waiter, _)| waiter.0,
             );
         if waiter.is_none() {
-            self.seated(fh);
+            let open = Open::Seated;
+            self.store.opened(caller, Note::Opened { fh, open });
         }
-        let text = text.into_bytes();
         guard(&self.waiting).insert(fh, Waiting { text, ..open });
         Ok(Handle {
             fh,
@@ -149,11 +153,36 @@ impl Tree {
         })
     }
 
-    /// The descriptor of a place in a line that was given before.
-    pub fn reopen_queue(&self, waiter: WaiterId) -> Handle {
-        Handle {
-            fh: QUEUE_HANDLE + waiter.0,
-            opened: Opened::Stream,
+    /// The descriptor that a request opened when it was sent first.
+    pub fn reopened(&self, caller: Caller, ino: u64, done: Done) -> Handle {
+        let seat = done.seat.map(|(waiter, _)| QUEUE_HANDLE + waiter.0);
+        if let Some(fh) = seat
+            && let Some(session) = self.store.alone(caller)
+            && let Some(open) = guard(&self.waiting).get_mut(&fh)
+            && let Some(name) = &open.name
+        {
+            open.text = lonely(&session, name);
+        }
+        match done.fh.or(seat) {
+            Some(fh) => Handle {
+                fh,
+                opened: if (QUEUE_HANDLE..EVENT_HANDLE).contains(&fh) {
+                    Opened::Stream
+                } else {
+                    Opened::Text
+                },
+            },
+            None => Handle::of_claim(ino),
+        }
+    }
+
+    /// The kernel has a descriptor.
+    pub fn confirmed(&self, fh: u64) {
+        let waiting = guard(&self.waiting);
+        let waiter = waiting.get(&fh).and_then(|open| open.waiter);
+        drop(waiting);
+        if let Some((waiter, _)) = waiter {
+            self.store.note(Note::Confirmed { waiter });
         }
     }
 
@@ -163,16 +192,17 @@ impl Tree {
         self.store.note(Note::Opened { fh, open });
     }
 
-    pub(super) fn open_events(&self) -> Handle {
+    pub(super) fn open_events(&self, caller: Caller) -> Handle {
         let (reader, at) = self.news.open();
         let fh = EVENT_HANDLE + reader;
         let open = Open::Reading {
             from: at,
             to: at,
             rest: Vec::new(),
+            missed: 0,
             last: Vec::new(),
         };
-        self.store.note(Note::Opened { fh, open });
+        self.store.opened(caller, Note::Opened { fh, open });
         Handle {
             fh,
             opened: Opened::Text,
@@ -208,6 +238,7 @@ impl Tree {
                 from,
                 to,
                 rest,
+                missed: 0,
                 last,
             };
             self.store.note(Note::Opened { fh, open });

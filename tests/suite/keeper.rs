@@ -358,11 +358,23 @@ fn a_signal_that_comes_while_a_server_begins_is_not_lost() {
     }
 }
 
+/// Copies a program in another process: whatever this one starts meanwhile would have the copy open for writing.
+fn copy(from: &Path, to: &Path) {
+    assert!(
+        Command::new("cp")
+            .arg(from)
+            .arg(to)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
 /// A mount of a program of its own, which can be replaced.
 fn with_own_program(temp: &TempDir) -> Option<Mount> {
     let mut mount = Mount::unmounted()?;
     mount.program = temp.path().join("claimfs");
-    fs::copy(CLAIMFS, &mount.program).unwrap();
+    copy(Path::new(CLAIMFS), &mount.program);
     mount.start(&[]);
     Some(mount)
 }
@@ -380,7 +392,7 @@ fn upgrade(mount: &Mount) -> (i32, String, String) {
 /// Puts a program in the place of the one that is there, as an installer does.
 fn install(mount: &Mount, program: &Path) {
     let new = mount.program.with_extension("new");
-    fs::copy(program, &new).unwrap();
+    copy(program, &new);
     fs::rename(&new, &mount.program).unwrap();
 }
 

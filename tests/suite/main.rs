@@ -56,6 +56,8 @@ mod queue;
 mod race;
 // A mount that outlives its servers.
 mod keeper;
+// Servers that are killed at the worst of moments.
+mod restart;
 // Names with a leading dot.
 mod scratch;
 // What the system's own tools start: systemd, mount(8).

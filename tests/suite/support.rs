@@ -282,9 +282,22 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Whether a process has exited, though nobody may have waited for it.
+/// Whether a process has exited, with all of its threads, though nobody may have waited for it.
 pub fn is_over(pid: u32) -> bool {
-    fs::read_link(format!("/proc/{pid}/exe")).is_err()
+    unsafe {
+        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as i32;
+        if pidfd < 0 {
+            return io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+        }
+        let mut poll = libc::pollfd {
+            fd: pidfd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let exited = libc::poll(&raw mut poll, 1, 0) == 1;
+        libc::close(pidfd);
+        exited
+    }
 }
 
 impl Drop for Mount {
