@@ -37,6 +37,9 @@ use crate::tree::Tree;
 /// How many leases a mount holds unless it is told otherwise.
 pub const DEFAULT_MAX_LEASES: usize = 1 << 20;
 
+/// How long a mount must be busy to be in use: the helper that was ended may leave it a moment later.
+const BUSY: Duration = Duration::from_millis(300);
+
 /// How long a server without a keeper may take to unmount.
 const ORPHAN: Duration = Duration::from_secs(10);
 
@@ -560,7 +563,7 @@ fn watch_signals(signals: &Signals, dir: &Path, herald: &Herald, store: &Store) 
         }
         log::info!("signal {signal}: unmounting {}", dir.display());
         herald.end();
-        match device::unmount(dir, false) {
+        match device::unmount_patiently(dir, false, BUSY) {
             // The session ends by itself, and the process with it.
             Ok(()) => return,
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {

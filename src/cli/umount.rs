@@ -1,7 +1,6 @@
 //! `claimfs umount DIR`
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,8 @@ use crate::mounts::{self, FS_TYPE};
 /// How long the server has to go after its mount has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a mount must be busy to be in use.
+/// How long a mount must be busy to be in use: its own helper, which tells inotify of names that have gone, keeps it so for less than a
+/// millisecond at a time.
 const BUSY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ impl Arguments {
         // A mount that lost its server has nobody to be busy for.
         let dead =
             fs::metadata(&dir).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
-        unmount(&dir, self.lazy || dead).map_err(|error| match error.raw_os_error() {
+        device::unmount_patiently(&dir, self.lazy || dead, BUSY).map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY) => Failure::held(format!(
                 "{shown}: in use, by an open file or a working directory; leave it, or detach it with \
                  'claimfs umount --lazy {shown}'"
@@ -50,22 +50,6 @@ impl Arguments {
             wait_for_server(&mount.source);
         }
         Ok(Exit::Done)
-    }
-}
-
-/// Unmounts. The mount's own helper, which tells inotify of names that have gone, keeps it busy for less than a millisecond at a
-/// time: whoever else does is there for longer.
-fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
-    let deadline = Instant::now() + BUSY;
-    loop {
-        match device::unmount(dir, lazy) {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
-            {
-                std::thread::sleep(Duration::from_millis(3));
-            }
-            unmounted => return unmounted,
-        }
     }
 }
 

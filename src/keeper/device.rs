@@ -15,6 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fuser::{Filesystem, Session, SessionACL};
 
@@ -269,6 +271,21 @@ pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
     } else {
         io::Error::other(complaint)
     })
+}
+
+/// The same, tried again and again for as long as a mount may be busy that is not in use.
+pub fn unmount_patiently(dir: &Path, lazy: bool, patience: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match unmount(dir, lazy) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+            {
+                thread::sleep(Duration::from_millis(3));
+            }
+            unmounted => return unmounted,
+        }
+    }
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
