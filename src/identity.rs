@@ -6,8 +6,8 @@
 //! The rules, of which the first that answers decides (of 1 and 2, the one whose root is nearer to the caller):
 //! 1. a registered root above the caller, or the caller itself;
 //! 2. a session variable in the caller's environment;
-//! 3. *(a known agent above the caller: comes later)*;
-//! 4. *(a pid namespace below the mount's: comes later)*;
+//! 3. the nearest known coding agent above the caller, or the caller itself (`agents.rs`);
+//! 4. the pid namespace that the caller is in, if it is one below the mount's;
 //! 5. the POSIX session.
 //!
 //! Deliberately ignorant of: where facts come from (`process.rs` reads them) and what a session holds.
@@ -15,6 +15,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::agents::Agent;
 use crate::lease::{Kin, Member, Process, Refusal, Root, Rule, SessionId};
 
 /// The session variables, in the order in which they are asked for. Sources: claimfs itself; looop 0.29 (worker
@@ -61,6 +62,8 @@ pub struct Facts {
     pub local_pid: u32,
     /// Its command name.
     pub command: Arc<str>,
+    /// What it runs: its command name, or the script's name where that is an interpreter.
+    pub program: Arc<str>,
     /// When it started.
     pub started: SystemTime,
     /// Its parent is not the one it was first seen with: whoever is its parent now adopts orphans.
@@ -83,6 +86,9 @@ pub enum Variable {
     Unreadable,
 }
 
+/// The variables of known agents in an environment, with their values.
+pub type Marked = Vec<(Arc<str>, Vec<u8>)>;
+
 /// What comes of a look at a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight<T> {
@@ -96,12 +102,33 @@ pub enum Sight<T> {
     Failed,
 }
 
+impl<T> Sight<T> {
+    /// The same, of something else.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Sight<U> {
+        match self {
+            Self::Seen(seen) => Sight::Seen(change(seen)),
+            Self::Gone => Sight::Gone,
+            Self::Hidden => Sight::Hidden,
+            Self::Failed => Sight::Failed,
+        }
+    }
+}
+
 /// Processes, as they are seen.
 pub trait View {
     /// What there is to know of a process.
     fn facts(&self, pid: u32) -> Sight<Facts>;
     /// What the environment of a process says, as of its last exec. `task` is one of its threads.
     fn variable(&self, process: &Process, task: u32) -> Sight<Variable>;
+    /// The agents that are known.
+    fn agents(&self) -> &[Agent] {
+        &[]
+    }
+    /// The variables of known agents that its environment has, as of its last exec.
+    fn marks(&self, process: &Process, task: u32) -> Sight<Marked> {
+        let _ = (process, task);
+        Sight::Seen(Vec::new())
+    }
 }
 
 /// The caller and the processes above it, read once.
@@ -112,6 +139,17 @@ pub struct Walk {
     chain: Vec<Facts>,
     /// The variable that the caller carries, and how far up the chain the same value reaches.
     variable: Option<Carried>,
+    /// The nearest agent, if rule 3 is asked at all.
+    agent: Option<Agency>,
+}
+
+/// A known agent in the chain.
+#[derive(Clone, Debug)]
+struct Agency {
+    name: Arc<str>,
+    /// Where it is; or, if it has gone, the topmost process that it has left behind.
+    top: usize,
+    has_gone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -130,12 +168,17 @@ pub fn walk(view: &impl View, task: u32, pid: u32, uid: u32) -> Result<Walk, Ref
             Err(Obstacle::Changed) => continue,
             Err(Obstacle::Refused(refusal)) => return Err(refusal),
         };
-        match carried(view, task, &chain) {
-            Ok(variable) => {
+        let found = carried(view, task, &chain).and_then(|variable| match variable {
+            Some(_) => Ok((variable, None)),
+            None => Ok((None, agency(view, task, &chain)?)),
+        });
+        match found {
+            Ok((variable, agent)) => {
                 return Ok(Walk {
                     uid,
                     chain,
                     variable,
+                    agent,
                 });
             }
             Err(Obstacle::Changed) => {}
@@ -214,6 +257,147 @@ fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Carrie
     Ok(found)
 }
 
+/// The environments of a chain, as far as agents' variables go, each read when it is asked for first. `None` for one that
+/// cannot be read: its parent's answer is its answer.
+struct Marks<'a, V: View> {
+    view: &'a V,
+    task: u32,
+    chain: &'a [Facts],
+    read: Vec<Option<Marked>>,
+}
+
+impl<V: View> Marks<'_, V> {
+    fn at(&mut self, index: usize) -> Result<Option<&Marked>, Obstacle> {
+        while self.read.len() <= index {
+            let next = self.read.len();
+            let facts = &self.chain[next];
+            let task = if next == 0 {
+                self.task
+            } else {
+                facts.process.pid
+            };
+            self.read.push(match self.view.marks(&facts.process, task) {
+                Sight::Seen(marks) => Some(marks),
+                Sight::Hidden => None,
+                Sight::Gone => return Err(Obstacle::Changed),
+                Sight::Failed => return Err(Obstacle::Refused(Refusal::Failed)),
+            });
+        }
+        Ok(self.read[index].as_ref())
+    }
+
+    /// The value of a variable there.
+    fn value(&mut self, index: usize, name: &str) -> Result<Carries, Obstacle> {
+        let Some(marks) = self.at(index)? else {
+            return Ok(Carries::Unknown);
+        };
+        let found = marks.iter().find(|(known, _)| **known == *name);
+        Ok(found.map_or(Carries::Nothing, |(_, value)| Carries::Value(value.clone())))
+    }
+
+    /// How far up the chain reaches what the caller carries of a variable, and its value.
+    ///
+    /// A process of the agent's own program that carries a value of its own, or a mark that all have, is the agent, and the chain ends
+    /// below it. One that carries the same value as what is below it is a helper of the agent's.
+    fn reach(
+        &mut self,
+        agent: &Agent,
+        name: &str,
+        is_mark: bool,
+    ) -> Result<Option<(usize, Vec<u8>)>, Obstacle> {
+        let mut found: Option<(usize, Vec<u8>)> = None;
+        for index in 0..self.chain.len() {
+            if found.is_some() && is_mark && runs(&self.chain[index], agent) {
+                break;
+            }
+            match (self.value(index, name)?, &mut found) {
+                (Carries::Unknown, _) => {}
+                (Carries::Value(value), None) => found = Some((index, value)),
+                (Carries::Value(value), Some((top, there))) if *there == value => *top = index,
+                _ => break,
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What a process carries of a variable.
+enum Carries {
+    /// That cannot be told.
+    Unknown,
+    Nothing,
+    Value(Vec<u8>),
+}
+
+fn runs(facts: &Facts, agent: &Agent) -> bool {
+    agent
+        .programs
+        .iter()
+        .any(|program| *program == *facts.program)
+}
+
+/// The nearest agent above the caller, or the caller itself.
+fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>, Obstacle> {
+    let mut marks = Marks {
+        view,
+        task,
+        chain,
+        read: Vec::new(),
+    };
+    let mut nearest: Option<Agency> = None;
+    let mut nearer = |name: &str, top: usize, has_gone: bool| {
+        if nearest.as_ref().is_none_or(|there| top < there.top) {
+            let name = Arc::from(name);
+            nearest = Some(Agency {
+                name,
+                top,
+                has_gone,
+            });
+        }
+    };
+    for agent in view.agents() {
+        let values = agent.values.iter().map(|name| (name, false));
+        for (name, is_mark) in values.chain(agent.marks.iter().map(|name| (name, true))) {
+            let Some((top, _)) = marks.reach(agent, name, is_mark)? else {
+                continue;
+            };
+            let declared = match &agent.pid {
+                Some(pid) => marks.reach(agent, pid, false)?.map(|(_, value)| value),
+                None => None,
+            };
+            let declared =
+                declared.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok());
+            let declared = declared.and_then(|pid: u32| {
+                let is_it = |facts: &Facts| facts.local_pid == pid && !is_adopter(facts);
+                chain.iter().position(is_it)
+            });
+            // What orphans have for a parent is no agent.
+            let parent = Some(top + 1).filter(|above| {
+                !chain[top].adopted && chain.get(*above).is_some_and(|facts| !is_adopter(facts))
+            });
+            match declared.or(parent) {
+                Some(above) => nearer(&agent.name, above, false),
+                None => nearer(&agent.name, top, true),
+            }
+        }
+        for (index, facts) in chain.iter().enumerate() {
+            if !runs(facts, agent) {
+                continue;
+            }
+            let there = marks.at(index)?;
+            let is_helper = there.is_some_and(|there| {
+                let mut values = agent.values.iter();
+                values.any(|name| there.iter().any(|(known, _)| **known == **name))
+            });
+            if !is_helper {
+                nearer(&agent.name, index, false);
+                break;
+            }
+        }
+    }
+    Ok(nearest)
+}
+
 /// An id as this uid may use it. The ids of POSIX sessions are their own uid's: EPERM for any other, who could otherwise
 /// take the id of a terminal before its owner claims anything.
 fn usable(id: SessionId, uid: u32) -> Result<SessionId, Refusal> {
@@ -281,7 +465,19 @@ impl Walk {
                 let id = SessionId::new(&carried.value).map_err(|_| Refusal::Invalid)?;
                 Ok(self.speak_for(usable(id, self.uid)?, Rule::Variable, carried.top))
             }
-            // Rules 3 (known agents) and 4 (sandboxes) answer here.
+            (None, None) if self.agent.is_some() => {
+                let Some(Agency { name, top, .. }) = &self.agent else {
+                    return Err(Refusal::Failed);
+                };
+                let id = SessionId::agent(name, &self.chain[*top].process);
+                Ok(self.speak_for(id, Rule::Agent, *top))
+            }
+            (None, None) if self.caller().pidns != 0 => {
+                let pidns = self.caller().pidns;
+                let same = |facts: &&Facts| facts.pidns == pidns;
+                let top = self.chain.iter().take_while(same).count() - 1;
+                Ok(self.speak_for(SessionId::sandbox(pidns), Rule::Sandbox, top))
+            }
             (None, None) => {
                 let sid = self.caller().sid;
                 let same = |facts: &&Facts| facts.sid == sid;
@@ -295,6 +491,17 @@ impl Walk {
                 Ok(self.speak_for(id, Rule::Posix, top))
             }
         }
+    }
+
+    /// The agent that rule 3 has found has gone: what it has left behind is of the session that any of it is a root of.
+    pub fn is_left_behind(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.has_gone)
+    }
+
+    /// The agent above the caller: its name, and its process or what it has left behind.
+    pub fn agent(&self) -> Option<(&str, &Process)> {
+        let agent = self.agent.as_ref()?;
+        Some((&agent.name, &self.chain[agent.top].process))
     }
 
     /// The caller as a member of a session that it registers: its root is the process that `body` names, by the pid
@@ -342,7 +549,10 @@ impl Walk {
         let caller = self.caller();
         let mut chain = vec![caller];
         for facts in &self.chain[1..=top] {
-            if is_adopter(facts) || chain.last().is_some_and(|child| child.adopted) {
+            // A sandbox lives and dies with its init, though that adopts what is in it.
+            let is_init = rule == Rule::Sandbox && facts.local_pid == 1;
+            let adopts = is_adopter(facts) || chain.last().is_some_and(|child| child.adopted);
+            if adopts && !is_init {
                 break;
             }
             chain.push(facts);

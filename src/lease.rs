@@ -86,6 +86,19 @@ impl SessionId {
         Self(Arc::from(format!("sid-{sid}-uid-{uid}")))
     }
 
+    /// The id of an agent's session (rule 3): the agent's name and its process.
+    pub fn agent(name: &str, process: &Process) -> Self {
+        Self(Arc::from(format!(
+            "{name}-{}-{}",
+            process.pid, process.start
+        )))
+    }
+
+    /// The id of a sandbox's session (rule 4), by its pid namespace.
+    pub fn sandbox(pidns: u64) -> Self {
+        Self(Arc::from(format!("sandbox-{pidns}")))
+    }
+
     /// The id of a POSIX session that has no number in the mount's pid namespace, by the topmost of its processes there.
     pub fn outside(top: &Process) -> Self {
         Self(Arc::from(format!("outside-{}-{}", top.pid, top.start)))
@@ -233,13 +246,17 @@ pub struct Root {
     pub registered: bool,
 }
 
-/// How a caller came by its session. Rules 3 and 4 (known agents, sandboxes) come between these.
+/// How a caller came by its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
     /// Rule 1: a root that was registered in `sessions/`.
     Registered,
     /// Rule 2: a session variable in the environment.
     Variable,
+    /// Rule 3: a known coding agent above the caller.
+    Agent,
+    /// Rule 4: the sandbox that the caller is in, a pid namespace below the mount's.
+    Sandbox,
     /// Rule 5: the POSIX session, shared by whatever runs in one terminal.
     Posix,
     /// None of them: it has no processes that the mount can see, and lives by its deadline alone.
@@ -252,6 +269,8 @@ impl Rule {
         match self {
             Self::Registered => "registered",
             Self::Variable => "variable",
+            Self::Agent => "agent",
+            Self::Sandbox => "sandbox",
             Self::Posix => "posix",
             Self::Named => "named",
         }

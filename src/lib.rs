@@ -29,6 +29,7 @@
 //! | `lease.rs`, `lease/*.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
 //! | `table.rs`, `table/*.rs` | the rules: grant, refuse, release, reap, join, end; the state | I/O, clocks, threads, fuser |
 //! | `content.rs`, `content/ask.rs` | what a claim contains and asks for, and its limits | who holds it |
+//! | `agents.rs` | the known coding agents: data | everything |
 //! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
 //! | `record.rs` | leases and sessions as JSON | rules |
 //! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals; `unsafe` in the first | rules |
@@ -65,6 +66,7 @@
 //! the one inside [`process::Processes`], that of [`news::News`]. The tree's other maps of open files are leaves: nothing is called
 //! while one of them is locked. Nobody is answered, and no kernel notified, under any of them but the store's.
 
+pub mod agents;
 pub mod cli;
 pub mod connection;
 pub mod content;

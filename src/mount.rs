@@ -18,6 +18,7 @@ use std::{env, panic, process, thread};
 
 use fuser::{PollHandle, Session, SessionACL};
 
+use crate::agents::Agent;
 use crate::connection::{Connection, THREADS};
 use crate::fs::ClaimFs;
 use crate::herald::Herald;
@@ -57,6 +58,8 @@ pub struct Plan {
     pub state_dir: PathBuf,
     /// Session variables, in the order in which they are asked for.
     pub variables: Vec<Arc<str>>,
+    /// The coding agents that are known.
+    pub agents: Vec<Agent>,
     /// How many leases there may be.
     pub max_leases: usize,
     /// A corrupt journal is set aside.
@@ -440,6 +443,11 @@ impl Plan {
             // One that is gone is nobody's.
             _ = notifier.poll(PollHandle(kh));
         }
+        let dir = self.dir.clone();
+        let end = move || watch_signals(&signals, &dir, &herald, &store);
+        let watch = thread::Builder::new().name(String::from("signals"));
+        watch.spawn(end).map_err(failed)?;
+        report(Report::Ready(offered.load(Relaxed)));
         let what = if link.capabilities.is_some() {
             "another server takes over"
         } else {
@@ -447,11 +455,6 @@ impl Plan {
         };
         let (dir, state) = (self.dir.display(), self.state_dir.display());
         log::info!("{what} on {dir}, state in {state}");
-        let dir = self.dir.clone();
-        let end = move || watch_signals(&signals, &dir, &herald, &store);
-        let watch = thread::Builder::new().name(String::from("signals"));
-        watch.spawn(end).map_err(failed)?;
-        report(Report::Ready(offered.load(Relaxed)));
         thread::spawn(|| {
             if wait_unread(&io::stdout()).is_ok() {
                 log::warn!(
@@ -490,7 +493,7 @@ impl Plan {
         disk: Disk,
         herald: &Arc<Herald>,
     ) -> io::Result<(Arc<Store>, Arc<Processes>)> {
-        let processes = Arc::new(Processes::new(self.variables.clone())?);
+        let processes = Arc::new(Processes::new(self.variables.clone(), self.agents.clone())?);
         let store = Store::new(
             table,
             connection,

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use self::proc::{Stat, Status};
+use crate::agents::Agent;
 use crate::lease::{Moment, Process, Refusal};
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
@@ -46,6 +47,9 @@ pub enum Watch {
 #[derive(Debug)]
 pub struct Processes {
     variables: Vec<Arc<str>>,
+    agents: Vec<Agent>,
+    /// All variables of theirs.
+    marks: Vec<Arc<str>>,
     booted: SystemTime,
     ticks: u64,
     epoll: OwnedFd,
@@ -74,8 +78,12 @@ struct Entry {
 }
 
 impl Processes {
-    /// Looks for the session variables `variables`, in this order.
-    pub fn new(variables: Vec<Arc<str>>) -> io::Result<Self> {
+    /// Looks for the session variables `variables`, in this order, and for what these agents leave behind.
+    pub fn new(variables: Vec<Arc<str>>, agents: Vec<Agent>) -> io::Result<Self> {
+        let names = agents
+            .iter()
+            .flat_map(|agent| agent.values.iter().chain(&agent.marks).chain(&agent.pid));
+        let marks = names.map(|name| Arc::from(&**name)).collect();
         // SAFETY: epoll_create1 takes no pointer.
         let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: sysconf takes no pointer.
@@ -95,6 +103,8 @@ impl Processes {
         }
         Ok(Self {
             variables,
+            agents,
+            marks,
             booted,
             ticks,
             epoll,

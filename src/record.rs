@@ -231,6 +231,17 @@ pub fn identity(
         (Some(Rule::Variable), Some((name, value))) => {
             format!("your environment has {name}={value}")
         }
+        (Some(Rule::Agent), _) => {
+            let (name, process) = walk.agent().map_or(("?", 0), |(name, at)| (name, at.pid));
+            if walk.is_left_behind() {
+                format!("{name} left you behind, by process {process}")
+            } else {
+                format!("{name} is above you, or you are it: process {process}")
+            }
+        }
+        (Some(Rule::Sandbox), _) => String::from(
+            "you are in a sandbox, a pid namespace of its own, and it is that sandbox's",
+        ),
         (Some(_), _) => {
             String::from("you have no session of your own, so it is your POSIX session's")
         }

@@ -12,10 +12,15 @@ use std::sync::Arc;
 
 use super::tool;
 use super::{Exit, Failure};
+use crate::agents::{self, Agent};
 use crate::identity::SESSION_VARIABLES;
 use crate::keeper::{Told, device};
+use crate::lease::SessionId;
 use crate::mount::{DEFAULT_MAX_LEASES, Plan, Problem, default_state_dir, resolve_dir};
 use crate::process::leave_terminal;
+
+/// The longest name of an agent, in bytes: pid and time of its process are put behind it.
+const AGENT_NAME_MAX: usize = 64;
 
 /// What comes before what was lost, on that.
 const LOST: &str = "lost: ";
@@ -53,6 +58,12 @@ pub struct Settings {
     /// A further environment variable that names a session
     #[arg(long, value_name = "NAME")]
     session_var: Vec<String>,
+    /// A further coding agent: name=…,session-var=…,mark=…,pid-var=…,comm=…
+    #[arg(long, value_name = "AGENT")]
+    agent: Vec<String>,
+    /// Know no coding agents but those given by --agent
+    #[arg(long)]
+    no_agents: bool,
     /// How many leases there may be at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEASES)]
     max_leases: usize,
@@ -184,6 +195,13 @@ impl Settings {
             }
             variables.push(Arc::from(name.as_str()));
         }
+        // Those that one is told of come first.
+        let told: Result<Vec<Agent>, Failure> = self.agent.iter().map(|text| agent(text)).collect();
+        let known = (!self.no_agents).then(agents::known);
+        let agents = told?
+            .into_iter()
+            .chain(known.into_iter().flatten())
+            .collect();
         let options = device::Options {
             allow_other: self.allow_other,
             ..device::Options::default()
@@ -192,6 +210,7 @@ impl Settings {
             dir,
             state_dir,
             variables,
+            agents,
             max_leases: self.max_leases,
             repair: self.repair,
             dotfiles: self.dotfiles,
@@ -217,9 +236,13 @@ impl Settings {
         for (wanted, switch) in [
             (self.allow_other, "--allow-other"),
             (self.dotfiles, "--dotfiles"),
+            (self.no_agents, "--no-agents"),
             (self.without_resend, "--without-resend"),
         ] {
             words.extend(wanted.then(|| switch.into()));
+        }
+        for agent in &self.agent {
+            words.extend(["--agent".into(), agent.into()]);
         }
         for name in &self.session_var {
             words.extend(["--session-var".into(), name.into()]);
@@ -268,6 +291,46 @@ fn answers(plan: &Plan, log: &Path) -> Result<Exit, Failure> {
 
 fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(dir).map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))
+}
+
+/// An agent as it is described on the command line.
+fn agent(text: &str) -> Result<Agent, Failure> {
+    let wrong = |why: &str| Failure::usage(format!("--agent '{text}': {why}"));
+    let mut agent = Agent {
+        name: "".into(),
+        values: Vec::new(),
+        marks: Vec::new(),
+        pid: None,
+        programs: Vec::new(),
+    };
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        if value.is_empty() || value.contains(['=', '\0']) {
+            return Err(wrong(&format!("'{part}' is not KEY=VALUE")));
+        }
+        let value = std::borrow::Cow::Owned(value.to_owned());
+        match key {
+            "name" => agent.name = value,
+            "session-var" => agent.values.push(value),
+            "mark" => agent.marks.push(value),
+            "pid-var" => agent.pid = Some(value),
+            "comm" => agent.programs.push(value),
+            _ => {
+                return Err(wrong(&format!(
+                    "there is no '{key}'; see 'claimfs mount --help'"
+                )));
+            }
+        }
+    }
+    if SessionId::new(agent.name.as_bytes()).is_err() || agent.name.len() > AGENT_NAME_MAX {
+        return Err(wrong("it has no name that can be part of a session's"));
+    }
+    if agent.values.is_empty() && agent.marks.is_empty() && agent.programs.is_empty() {
+        return Err(wrong(
+            "nothing says how it is recognised: session-var, mark or comm",
+        ));
+    }
+    Ok(agent)
 }
 
 /// One option of `-o`. Those that are so anyway, and those that only fstab(5) is read for, are taken in silence.

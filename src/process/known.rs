@@ -13,11 +13,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::proc::{Stat, Status, environ, pid_namespace};
+use super::proc::{Stat, Status, environ, pid_namespace, program};
 use super::{
     Processes, descriptor_limit, exited, is_shortage, pidfd_euid, pidfd_inode, pidfd_open,
 };
-use crate::identity::{Facts, Sight, Variable, View};
+use crate::agents::Agent;
+use crate::identity::{Facts, Marked, Sight, Variable, View};
 use crate::lease::Process;
 
 /// How many processes are kept at most, each with two descriptors; never with more than a quarter of those that there
@@ -41,7 +42,7 @@ struct Entry {
     stat: File,
     mark: Mark,
     facts: Facts,
-    variable: Option<Variable>,
+    variable: Option<(Variable, Arc<Marked>)>,
 }
 
 /// What tells that a process is as it was: `environ` is where its last exec has put its environment, 0 if that cannot
@@ -114,6 +115,7 @@ impl Cache {
         let mut buffer = [0; 1024];
         if let Some(stat) = entry.look_again(&mut buffer) {
             if *stat.command != *entry.facts.command {
+                entry.facts.program = program(pid, &stat.command);
                 entry.facts.command = Arc::from(stat.command);
             }
             return Some(entry.facts.clone());
@@ -195,6 +197,7 @@ impl Processes {
             uid: status.uid,
             pidns,
             local_pid: status.local_pids.last().copied().unwrap_or(pid),
+            program: program(pid, &stat.command),
             command: Arc::from(&*stat.command),
             started: self.booted + age,
             adopted: false,
@@ -203,7 +206,7 @@ impl Processes {
         Ok(Some((file, mark, facts)))
     }
 
-    fn read_variable(&self, environ: &[u8]) -> Variable {
+    fn read_variable(&self, environ: &[u8]) -> (Variable, Arc<Marked>) {
         let set = |name: &Arc<str>| {
             let value = environ.split(|byte| *byte == 0).find_map(|entry| {
                 entry
@@ -211,13 +214,50 @@ impl Processes {
                     .strip_prefix(b"=")
                     .map(<[u8]>::to_vec)
             })?;
-            Some(Variable::Set {
-                name: Arc::clone(name),
-                value,
-            })
+            Some((Arc::clone(name), value))
         };
+        let marked = self.marks.iter().filter_map(set).collect();
         let set = self.variables.iter().find_map(set);
-        set.unwrap_or(Variable::Unset)
+        let variable = set.map_or(Variable::Unset, |(name, value)| Variable::Set {
+            name,
+            value,
+        });
+        (variable, Arc::new(marked))
+    }
+
+    /// What the environment of a process says.
+    fn environment(&self, process: &Process, task: u32) -> Sight<(Variable, Arc<Marked>)> {
+        let same = |entry: &&mut Entry| entry.facts.process == *process;
+        {
+            let mut entries = self.known.lock();
+            // Another request may have made room here: then the walk starts again.
+            let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
+                return Sight::Gone;
+            };
+            if let Some(variable) = &entry.variable {
+                return Sight::Seen(variable.clone());
+            }
+        }
+        let environ = environ(task);
+        let random = self.is_random(process.pid);
+        let mut entries = self.known.lock();
+        let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
+            return Sight::Gone;
+        };
+        if exited(&entry.pidfd) {
+            return Sight::Gone;
+        }
+        let variable = match environ {
+            Ok(environ) => self.read_variable(&environ),
+            Err(error) if is_denied(&error) => return Sight::Hidden,
+            Err(error) if is_shortage(&error) => return Sight::Failed,
+            Err(_) => return Sight::Gone,
+        };
+        let mut buffer = [0; 1024];
+        if random && entry.mark.environ != 0 && entry.look_again(&mut buffer).is_some() {
+            entry.variable = Some(variable.clone());
+        }
+        Sight::Seen(variable)
     }
 
     /// Whether the next exec of a process is sure to move its mark.
@@ -255,37 +295,17 @@ impl View for Processes {
     }
 
     fn variable(&self, process: &Process, task: u32) -> Sight<Variable> {
-        let same = |entry: &&mut Entry| entry.facts.process == *process;
-        {
-            let mut entries = self.known.lock();
-            // Another request may have made room here: then the walk starts again.
-            let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
-                return Sight::Gone;
-            };
-            if let Some(variable) = &entry.variable {
-                return Sight::Seen(variable.clone());
-            }
-        }
-        let environ = environ(task);
-        let random = self.is_random(process.pid);
-        let mut entries = self.known.lock();
-        let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
-            return Sight::Gone;
-        };
-        if exited(&entry.pidfd) {
-            return Sight::Gone;
-        }
-        let variable = match environ {
-            Ok(environ) => self.read_variable(&environ),
-            Err(error) if is_denied(&error) => return Sight::Hidden,
-            Err(error) if is_shortage(&error) => return Sight::Failed,
-            Err(_) => return Sight::Gone,
-        };
-        let mut buffer = [0; 1024];
-        if random && entry.mark.environ != 0 && entry.look_again(&mut buffer).is_some() {
-            entry.variable = Some(variable.clone());
-        }
-        Sight::Seen(variable)
+        self.environment(process, task)
+            .map(|(variable, _)| variable)
+    }
+
+    fn agents(&self) -> &[Agent] {
+        &self.agents
+    }
+
+    fn marks(&self, process: &Process, task: u32) -> Sight<Marked> {
+        self.environment(process, task)
+            .map(|(_, marked)| marked.to_vec())
     }
 }
 

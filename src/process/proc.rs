@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 /// The most of an environment that is looked at, in bytes: twice what `ARG_MAX` is with the usual stack limit.
 const ENVIRON_MAX: u64 = 4 << 20;
@@ -34,6 +35,31 @@ pub(super) fn environ(task: u32) -> io::Result<Vec<u8>> {
         }
     }
     Ok(own)
+}
+
+/// Programs that run scripts, by the beginnings of their command names. Node calls its first thread `MainThread`.
+const INTERPRETERS: [&str; 6] = ["node", "MainThread", "bun", "deno", "python", "pypy"];
+
+/// What a process runs: its command, or the name of the script where that is an interpreter.
+pub(super) fn program(pid: u32, command: &str) -> Arc<str> {
+    let script = || {
+        INTERPRETERS
+            .iter()
+            .find(|name| command.starts_with(*name))?;
+        let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        script(&words)
+    };
+    script().unwrap_or_else(|| Arc::from(command))
+}
+
+/// The name of the script in a command line: its first word that is no option, without its directory and its ending.
+fn script(words: &[u8]) -> Option<Arc<str>> {
+    let mut words = words.split(|byte| *byte == 0).skip(1);
+    let script = words.find(|word| !word.starts_with(b"-") && !word.is_empty())?;
+    let name = std::str::from_utf8(script).ok()?.rsplit('/').next()?;
+    let ends = [".js", ".mjs", ".cjs", ".py"];
+    let stem = ends.iter().find_map(|end| name.strip_suffix(end));
+    Some(Arc::from(stem.unwrap_or(name)))
 }
 
 /// What `/proc/PID/stat` says (proc(5)).
@@ -146,7 +172,24 @@ pub(super) fn pid_namespace(pid: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Stat;
+    use super::{Stat, script};
+
+    #[test]
+    fn a_script_is_the_first_word_that_is_no_option() {
+        for (words, name) in [
+            (
+                &b"node\0--no-warnings=DEP0040\0/usr/local/bin/gemini\0-p\0hi\0"[..],
+                Some("gemini"),
+            ),
+            (b"python3\0/opt/venv/bin/aider\0", Some("aider")),
+            (b"node\0/opt/cli.mjs\0", Some("cli")),
+            (b"python3\0", None),
+            (b"", None),
+            (b"node\0-\0\xff\xfe\0", None),
+        ] {
+            assert_eq!(script(words).as_deref(), name, "{words:?}");
+        }
+    }
 
     #[test]
     fn a_command_may_contain_parentheses_and_spaces() {

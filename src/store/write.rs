@@ -158,7 +158,14 @@ impl Inner {
 
     /// The caller as a member; the session that it would join is alive, or does not exist.
     pub(super) fn member(&mut self, walk: &Walk) -> Result<Member, Refusal> {
-        let member = walk.member(|process| self.table.registered(process))?;
+        let mut member = walk.member(|process| self.table.registered(process))?;
+        if member.rule == Rule::Agent && walk.is_left_behind() {
+            let roots = member.roots.iter().rev();
+            let mut left = roots.filter_map(|root| self.table.left_behind(&root.process));
+            if let Some(id) = left.next().cloned() {
+                member.id = id;
+            }
+        }
         self.judge_id(&member.id);
         if member.rule == Rule::Posix && !self.is_same_terminal(walk, &member) {
             return Err(Refusal::NotPermitted);

@@ -205,6 +205,14 @@ impl Table {
         found
     }
 
+    /// The live session of an agent that a process is a root of.
+    pub fn left_behind(&self, process: &Process) -> Option<&SessionId> {
+        let sessions = self.roots.get(process)?.iter();
+        let mut sessions = sessions.filter_map(|key| self.sessions.get(key));
+        let theirs = sessions.find(|session| session.rule == Rule::Agent);
+        theirs.map(|session| &session.id)
+    }
+
     /// Whether leases of sessions that are over wait for [`crate::lease::Command::Sweep`].
     pub fn wants_sweep(&self) -> bool {
         !self.over.is_empty()

@@ -306,7 +306,7 @@ fn process(call: &str, request: &Value) -> io::Result<Value> {
 /// What becomes of a living process, the one above this, when there is one descriptor left to look at it with, or none.
 fn look_when_short() -> io::Result<Value> {
     let pid = std::os::unix::process::parent_id();
-    let new = || Processes::new(vec!["CLAIMFS_SESSION".into()]);
+    let new = || Processes::new(vec!["CLAIMFS_SESSION".into()], vec![]);
     // The second has nothing that it could give back.
     let (known, other) = (new()?, new()?);
     let Sight::Seen(facts) = known.facts(pid) else {

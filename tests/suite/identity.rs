@@ -88,6 +88,7 @@ impl Tree {
             pidns: HOST,
             local_pid: pid,
             command: Arc::from("sh"),
+            program: Arc::from("sh"),
             started: UNIX_EPOCH,
             adopted: false,
         };
@@ -100,7 +101,10 @@ impl Tree {
     }
 
     fn call(&self, pid: u32, command: &str) {
-        self.edit(pid, |facts| facts.command = Arc::from(command));
+        self.edit(pid, |facts| {
+            facts.command = Arc::from(command);
+            facts.program = Arc::from(command);
+        });
     }
 
     /// Each of the pids carries the first session variable with this value.
@@ -507,7 +511,7 @@ fn pid_1_is_never_a_root_of_those_below_it() {
         match rule {
             Rule::Registered => registered.push((1, "w", true)),
             Rule::Variable => tree.set(&[1, 10, 20], "w"),
-            Rule::Posix | Rule::Named => {}
+            Rule::Posix | Rule::Named | Rule::Agent | Rule::Sandbox => {}
         }
         let session = if rule == Rule::Posix {
             "sid-1-uid-1000"

@@ -49,9 +49,9 @@ fn a_lease_lives_exactly_as_long_as_the_script_whose_pid_it_says() {
 #[test]
 fn the_other_scripts_of_the_terminal_are_refused_and_its_own_tree_is_not() {
     let Some(mount) = Mount::new() else { return };
-    let holder = "sh -c 'set -C; echo $$ > claims/x; sh -c \"echo \\$PPID >> claims/x\" && echo child; exec sleep 60' & pid=$!";
+    let holder = "sh -c 'set -C; echo $$ > claims/x; sh -c \"echo \\$PPID >> claims/x\"; exec sleep 60' & pid=$!";
     let script = format!(
-        "{holder}; until [ -s claims/x ]; do :; done
+        "{holder}; until [ \"$(wc -l < claims/x 2>/dev/null)\" = 2 ]; do :; done; echo child
          sh -c 'echo stolen > claims/x' 2>&1; sh -c 'rm -f claims/x' 2>&1; sh -c 'mv claims/x claims/y' 2>&1
          until grep -q sleep /proc/$pid/comm; do :; done; echo more >> claims/x && echo parent; rm claims/x; kill $pid"
     );

@@ -97,6 +97,8 @@ pub struct Mount {
     pub state: PathBuf,
     /// What is started to mount.
     pub program: PathBuf,
+    /// Whether it knows coding agents: one may be above these tests.
+    pub knows_agents: bool,
     keeper: Option<Child>,
     log: PathBuf,
     _temp: TempDir,
@@ -125,6 +127,7 @@ impl Mount {
             dir,
             state,
             program: CLAIMFS.into(),
+            knows_agents: false,
             keeper: None,
             log: temp.path().join("log"),
             _temp: temp,
@@ -142,7 +145,8 @@ impl Mount {
         command
             .args(["mount", "--foreground", "--announce", "--state-dir"])
             .arg(&self.state)
-            .args(options);
+            .args(options)
+            .args((!self.knows_agents).then_some("--no-agents"));
         command
             .arg(&self.dir)
             .env_remove("RUST_LOG")
