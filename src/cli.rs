@@ -8,6 +8,7 @@ mod break_;
 mod child;
 mod claim;
 mod completions;
+mod doctor;
 mod enter;
 mod events;
 mod give;
@@ -102,7 +103,8 @@ struct Arguments {
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 held by another, 2 usage, 3 no mount or unavailable.
-All but mount, umount and upgrade are plain file calls: 'cat MOUNT/README' says which.";
+All but mount, umount, upgrade and doctor are plain file calls:
+'cat MOUNT/README' says which.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -136,6 +138,11 @@ enum Verb {
     /// Run a command as a session, list sessions, end one
     #[command(subcommand)]
     Session(session::Verb),
+    /// Look for what is wrong, here or with a mount, and say the remedy
+    Doctor(doctor::Arguments),
+    /// Look at a mount that may not answer
+    #[command(hide = true)]
+    DoctorLook(doctor::Look),
     /// Join a session and become a command
     #[command(hide = true)]
     Enter(enter::Arguments),
@@ -165,6 +172,8 @@ pub fn main() -> ExitCode {
         Verb::Wait(arguments) => arguments.run(mount),
         Verb::Run(arguments) => arguments.run(mount),
         Verb::Events(arguments) => arguments.run(mount),
+        Verb::Doctor(arguments) => arguments.run(mount),
+        Verb::DoctorLook(arguments) => Ok(arguments.run()),
         Verb::Enter(arguments) => arguments.run(mount),
         Verb::Herald(arguments) => arguments.run(),
         Verb::Ls(arguments) => arguments.run(mount),

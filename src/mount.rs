@@ -422,9 +422,13 @@ impl Plan {
         let (store, processes) = self
             .store(table, connection, disk, &herald)
             .map_err(failed)?;
+        if goes_on {
+            store.take_over();
+        }
+        // Before anything is reaped, which readers of events are to be told of.
+        let tree = self.tree(&store, &herald);
         store.recover(same_boot, goes_on);
         reaper::start(processes, Arc::clone(&store)).map_err(failed)?;
-        let tree = self.tree(&store, &herald);
         let pollers = tree.pollers();
         let report = Arc::new(report);
         let first = Arc::clone(&report);

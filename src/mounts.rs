@@ -20,10 +20,19 @@ pub struct Mount {
     pub root: PathBuf,
     /// The number of its device, as `MAJOR:MINOR`.
     pub device: String,
+    /// Its options, separated by commas: those of this mount, then those of the file system.
+    pub options: String,
     /// The file system type.
     pub fs_type: String,
     /// The source: for claimfs, its state directory.
     pub source: PathBuf,
+}
+
+impl Mount {
+    /// Nothing is written here: the mount itself, or this bind of it, is read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.options.split(',').any(|option| option == "ro")
+    }
 }
 
 /// All mounts, in the order in which they were made.
@@ -56,6 +65,11 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         dir: unescape(fields.get(4)?),
         root: unescape(fields.get(3)?),
         device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
+        options: format!(
+            "{},{}",
+            String::from_utf8_lossy(fields.get(5)?),
+            String::from_utf8_lossy(fields.get(dash + 3)?)
+        ),
         fs_type: unescape(fields.get(dash + 1)?).to_str()?.to_owned(),
         source: unescape(fields.get(dash + 2)?),
     })

@@ -490,6 +490,13 @@ pub fn expect_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Whether the kernel gives each process an inode of its own, which is never used again in this boot.
+pub fn has_pidfs() -> bool {
+    let own = pidfd_open(std::process::id());
+    own.and_then(|own| pidfd_inode(&own))
+        .is_ok_and(|inode| inode != 0)
+}
+
 /// What ps(1) calls this process.
 pub fn call_this(name: &str) {
     // What cannot be written is not worth failing for.

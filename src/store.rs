@@ -689,14 +689,17 @@ impl Store {
 
     // Recovery.
 
+    /// Goes on with a connection: what is open on it was opened on another server.
+    pub fn take_over(&self) {
+        let mut inner = self.lock();
+        inner.inherited = inner.table.next_ino();
+        inner.note(Note::TakenOver, None);
+    }
+
     /// Takes up what was recovered: ends what ended meanwhile, and watches who lives. `same_boot` says whether any process of
     /// then may be alive, and `same_connection` whether any descriptor may be: if not, nobody waits, and nothing is open.
     pub fn recover(&self, same_boot: bool, same_connection: bool) {
         let mut inner = self.lock();
-        if same_connection {
-            inner.inherited = inner.table.next_ino();
-            inner.note(Note::TakenOver, None);
-        }
         let processes: Vec<Process> = inner.table.processes().copied().collect();
         for process in processes {
             let watched = if same_boot {

@@ -207,7 +207,7 @@ fn the_commands_of_the_readme_exist() {
         );
         verbs += 1;
     }
-    assert_eq!(verbs, 15);
+    assert_eq!(verbs, 16);
 }
 
 #[test]
@@ -231,6 +231,7 @@ fn help_reads_well_at_80_columns() {
         &["session", "run"],
         &["session", "ls"],
         &["session", "end"],
+        &["doctor"],
         &["completions"],
     ] {
         let output = Command::new(CLAIMFS)

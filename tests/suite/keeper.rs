@@ -205,6 +205,47 @@ fn readers_of_events_miss_nothing_and_get_nothing_twice() {
 }
 
 #[test]
+fn readers_of_events_are_told_of_those_who_died_while_there_was_no_server() {
+    let Some(mount) = Mount::new() else { return };
+    let mut reader = mount.actor(Some("reader"));
+    let fd = reader.open("events", O_RDONLY).unwrap();
+    let (mut holder, mut waiter) = (mount.actor(Some("holder")), mount.actor(Some("waiter")));
+    holder.claim("x").unwrap();
+    waiter.open("queue/x", O_RDONLY).unwrap();
+    let (keeper, server) = (mount.keeper() as i32, mount.pid());
+    unsafe { libc::kill(keeper, libc::SIGSTOP) };
+    unsafe { libc::kill(server as i32, libc::SIGKILL) };
+    wait_until("the server is gone", || is_over(server));
+    holder.kill();
+    unsafe { libc::kill(keeper, libc::SIGCONT) };
+    let mut said = String::new();
+    while !said.contains("\"granted\"") {
+        said += &reader.read(fd).unwrap();
+    }
+    let words: Vec<String> = said
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["event"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .filter(|word| word != "session_started")
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "claimed",
+            "queued",
+            "session_ended",
+            "reaped",
+            "claimed",
+            "granted"
+        ]
+    );
+}
+
+#[test]
 fn a_session_that_is_being_registered_is_registered() {
     let Some(mount) = Mount::new() else { return };
     let (mut me, mut other) = (mount.actor(None), mount.actor(None));

@@ -22,6 +22,8 @@ mod command;
 mod docs;
 // The same calls on a claim and on tmpfs.
 mod alike;
+// What is wrong, and what to do about it.
+mod doctor;
 // What happens, as it happens.
 mod events;
 // Whose lease is it, in the pure core: a made-up tree of processes.

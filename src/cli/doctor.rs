@@ -1,0 +1,304 @@
+//! `claimfs doctor`
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::tool;
+use super::{Exit, Failure};
+use crate::keeper::device::DEVICE;
+use crate::lease::printable;
+use crate::mounts::{self, FS_TYPE, Mount};
+use crate::process::{effective_uid, has_pidfs};
+
+/// How long a mount may take to answer before it counts as wedged.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The kernels that first had pidfds, and that first had pidfs and sent again what a dead server had not answered.
+const PIDFD: (u32, u32) = (5, 3);
+const RESEND: (u32, u32) = (6, 9);
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Look at the mount on this directory alone
+    dir: Option<PathBuf>,
+}
+
+/// What was found: each a line, with its remedy.
+#[derive(Default)]
+struct Report {
+    is_bad: bool,
+}
+
+impl Report {
+    fn ok(text: &str) {
+        tool::say(&format!("ok    {}", printable(text)));
+    }
+
+    /// Nothing that keeps anybody from claiming.
+    fn note(text: &str) {
+        tool::say(&format!("note  {}", printable(text)));
+    }
+
+    fn bad(&mut self, text: &str) {
+        self.is_bad = true;
+        tool::say(&format!("bad   {}", printable(text)));
+    }
+
+    /// What keeps one from mounting matters only where nothing is mounted.
+    fn lacks(&mut self, has_mount: bool, text: &str) {
+        if has_mount {
+            Self::note(text);
+        } else {
+            self.bad(text);
+        }
+    }
+}
+
+impl Arguments {
+    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let mut report = Report::default();
+        let wanted = self.dir.as_deref().or(mount);
+        let there = mounts::all()
+            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
+        let ours = there.into_iter().filter(|mount| {
+            mount.fs_type == FS_TYPE && wanted.is_none_or(|wanted| mount.dir == wanted)
+        });
+        // Of several on one directory, the last hides the others.
+        let mut ours: Vec<Mount> = ours.collect();
+        ours.reverse();
+        let mut seen = HashSet::new();
+        ours.retain(|mount| seen.insert(mount.dir.clone()));
+        ours.reverse();
+        check_kernel(&mut report);
+        check_device(&mut report, !ours.is_empty());
+        if ours.is_empty() {
+            let asked = wanted.map_or(String::new(), |dir| format!("{}: ", dir.display()));
+            report.bad(&format!(
+                "{asked}no claimfs is mounted here; mount one with 'claimfs mount DIR', or, in a sandbox, bind one from outside"
+            ));
+        }
+        for mount in &ours {
+            check_mount(&mut report, mount);
+        }
+        Ok(if report.is_bad {
+            Exit::Unavailable
+        } else {
+            Exit::Done
+        })
+    }
+}
+
+fn check_kernel(report: &mut Report) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    let version = (number(), number());
+    if version < PIDFD {
+        report.bad(&format!(
+            "Linux {release}: claimfs tells the dead from the living by pidfds, which came with 5.3; use a newer kernel"
+        ));
+    } else if version < RESEND {
+        Report::note(&format!(
+            "Linux {release}: the death of a server is noticed, since what it had not answered is not sent again before 6.9"
+        ));
+    } else {
+        Report::ok(&format!(
+            "Linux {release}: the death of a server is a stall, and no more"
+        ));
+    }
+    if has_pidfs() {
+        Report::ok("pidfs: no process is ever taken for one that had its pid before");
+    } else {
+        Report::note(
+            "no pidfs (6.9 on): processes of the same pid are told apart by when they started",
+        );
+    }
+}
+
+fn check_device(report: &mut Report, has_mount: bool) {
+    match OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(_) => Report::ok(&format!("{DEVICE} can be opened")),
+        Err(error) => {
+            let remedy = if error.kind() == io::ErrorKind::NotFound {
+                "load the module with 'modprobe fuse', or give the container the device"
+            } else {
+                "mount as root, or as a user who may open it"
+            };
+            report.lacks(has_mount, &format!("{DEVICE}: {error}; to mount, {remedy}"));
+        }
+    }
+    if effective_uid() == 0 {
+        Report::ok("root mounts by itself, also with --allow-other");
+        return;
+    }
+    match fusermount() {
+        Some(true) => Report::ok("fusermount3 is there, to mount without root"),
+        Some(false) => report.lacks(
+            has_mount,
+            "fusermount3 is not setuid root, so it mounts nothing; install it anew ('apt install --reinstall fuse3')",
+        ),
+        None => report.lacks(
+            has_mount,
+            "fusermount3 is not installed, without which only root mounts; 'apt install fuse3'",
+        ),
+    }
+    let config = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    if config.lines().any(|line| line.trim() == "user_allow_other") {
+        Report::ok("user_allow_other stands in /etc/fuse.conf, so --allow-other is for everybody");
+    } else {
+        Report::note(
+            "--allow-other is for root alone; to allow it to others, put a line 'user_allow_other' into /etc/fuse.conf",
+        );
+    }
+}
+
+/// Whether fusermount3 may do what only root may; `None` if it is not there.
+fn fusermount() -> Option<bool> {
+    let path = std::env::var_os("PATH")?;
+    let mut files = std::env::split_paths(&path).map(|dir| dir.join("fusermount3"));
+    let found = files.find_map(|file| fs::metadata(file).ok())?;
+    Some(found.permissions().mode() & 0o4000 != 0)
+}
+
+fn check_mount(report: &mut Report, mount: &Mount) {
+    let dir = mount.dir.display();
+    let start = Instant::now();
+    let me = match ask(&mount.dir) {
+        Answer::Is(me) => me,
+        Answer::Dead => {
+            report.bad(&format!(
+                "{dir}: dead: its server and its keeper are gone; 'claimfs mount {dir}' makes it anew, 'claimfs umount {dir}' \
+                 takes it away"
+            ));
+            return;
+        }
+        Answer::Silent => {
+            report.bad(&format!(
+                "{dir}: does not answer; 'umount -f {dir}', then 'umount -l {dir}', and 'claimfs mount {dir}' again"
+            ));
+            return;
+        }
+        Answer::Denied => {
+            Report::note(&format!(
+                "{dir}: another user's, and admits nobody else; it would if it were mounted with --allow-other"
+            ));
+            return;
+        }
+        Answer::Part => {
+            report.bad(&format!(
+                "{dir}: only {} of the mount is bound here, without 'self', 'queue' and 'control'; bind the whole mount",
+                mount.root.display()
+            ));
+            return;
+        }
+    };
+    let millis = start.elapsed().as_millis();
+    Report::ok(&format!("{dir}: answers, within {millis} ms"));
+    if mount.is_read_only() {
+        report.bad(&format!(
+            "{dir}: read-only, so that claiming answers EROFS; bind it writable (bwrap --bind, not --ro-bind), or mount it without 'ro'"
+        ));
+    }
+    check_keeper(report, mount);
+    if !mount
+        .options
+        .split(',')
+        .any(|option| option == "nosymfollow")
+    {
+        Report::note(&format!(
+            "{dir}: symlinks are followed here: 'set -C; echo > claims/x' through a dangling one writes its target; \
+             mount as root to have that refused"
+        ));
+    }
+    check_session(report, &mount.dir, &me);
+}
+
+/// The state directory is not to be seen from everywhere.
+fn check_keeper(report: &mut Report, mount: &Mount) {
+    let dir = mount.dir.display();
+    if let Ok(lock) = File::open(mount.source.join("lock"))
+        && lock.try_lock_shared().is_ok()
+    {
+        report.bad(&format!(
+            "{dir}: its keeper has died: should its server die too, the mount dies with it; 'claimfs mount {dir}' makes it anew"
+        ));
+    }
+}
+
+fn check_session(report: &mut Report, dir: &Path, me: &Value) {
+    let dir = dir.display();
+    let why = tool::field(me, "why");
+    if me["session"].is_null() {
+        report.bad(&format!("{dir}: no session: {why}"));
+        return;
+    }
+    let (session, rule) = (tool::field(me, "session"), tool::field(me, "rule"));
+    Report::ok(&format!("{dir}: you are session {session} ({rule}: {why})"));
+}
+
+enum Answer {
+    Is(Value),
+    Dead,
+    Silent,
+    Denied,
+    Part,
+}
+
+/// Asks a mount who asks. In another process: who is stuck in a wedged mount cannot be killed.
+fn ask(dir: &Path) -> Answer {
+    let mut look = Command::new("/proc/self/exe");
+    look.arg("doctor-look").arg(dir).stdin(Stdio::piped());
+    let Ok(mut child) = look.stdout(Stdio::piped()).spawn() else {
+        return Answer::Silent;
+    };
+    let (sender, said) = mpsc::channel();
+    let stdout = child.stdout.take();
+    thread::spawn(move || {
+        let mut text = String::new();
+        let read = stdout.map(|mut pipe| pipe.read_to_string(&mut text));
+        _ = sender.send(read.map(|_| text).unwrap_or_default());
+    });
+    let Ok(text) = said.recv_timeout(PATIENCE) else {
+        _ = child.kill();
+        return Answer::Silent;
+    };
+    _ = child.wait();
+    match text.trim() {
+        "dead" => Answer::Dead,
+        "denied" => Answer::Denied,
+        "part" => Answer::Part,
+        _ => fs::read_to_string(dir.join("self"))
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .map_or(Answer::Silent, Answer::Is),
+    }
+}
+
+/// What the other process says of a mount.
+#[derive(Debug, clap::Args)]
+pub struct Look {
+    dir: PathBuf,
+}
+
+impl Look {
+    pub fn run(&self) -> Exit {
+        let read = fs::read(self.dir.join("self"));
+        tool::say(match read {
+            Ok(_) => "alive",
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "part",
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "denied",
+            Err(_) => "dead",
+        });
+        Exit::Done
+    }
+}

@@ -1,0 +1,181 @@
+//! `claimfs doctor`: what is wrong, and what to do about it.
+
+use std::process::Command;
+
+use crate::support::{CLAIMFS, Mount, TempDir, plain, root_or_skip, text};
+
+fn doctor(mount: &Mount) -> (i32, String) {
+    let (code, out, err) = text(&mount.claimfs(&["doctor"]).arg(&mount.dir).output().unwrap());
+    assert_eq!(err, "");
+    (code, out)
+}
+
+fn has(out: &str, kind: &str, words: &[&str]) -> bool {
+    let lines = out.lines().filter(|line| line.starts_with(kind));
+    lines
+        .clone()
+        .any(|line| words.iter().all(|word| line.contains(word)))
+}
+
+#[test]
+fn a_mount_that_is_well_is_well() {
+    let Some(mount) = Mount::new() else { return };
+    let mut command = mount.claimfs(&["doctor"]);
+    command.arg(&mount.dir).env("CLAIMFS_SESSION", "w1");
+    let (code, out, _) = text(&command.output().unwrap());
+    assert_eq!(code, 0, "{out}");
+    assert!(!has(&out, "bad", &[]), "{out}");
+    let dir = mount.dir.to_str().unwrap();
+    assert!(has(&out, "ok", &[dir, "answers"]), "{out}");
+    assert!(
+        has(&out, "ok", &[dir, "you are session w1 (variable: "]),
+        "{out}"
+    );
+    assert!(
+        has(&out, "ok", &["Linux "]) || has(&out, "note", &["Linux "]),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_mount_that_is_dead_or_unkept_or_stopped_is_named_with_its_remedy() {
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    let dir = mount.dir.to_str().unwrap().to_owned();
+    let (keeper, server) = (mount.keeper() as i32, mount.pid() as i32);
+    for pid in [keeper, server] {
+        unsafe { libc::kill(pid, libc::SIGSTOP) };
+    }
+    let (code, out) = doctor_elsewhere(&mount);
+    for pid in [keeper, server] {
+        unsafe { libc::kill(pid, libc::SIGCONT) };
+    }
+    assert!(
+        code == 3 && has(&out, "bad", &[&dir, "does not answer", "umount -f"]),
+        "{out}"
+    );
+    mount.kill_keeper();
+    let (code, out) = doctor(&mount);
+    assert!(
+        code == 3 && has(&out, "bad", &["its keeper has died", "claimfs mount"]),
+        "{out}"
+    );
+    mount.start(&[]);
+    mount.kill();
+    let (code, out) = doctor_elsewhere(&mount);
+    assert!(
+        code == 3
+            && has(
+                &out,
+                "bad",
+                &[&dir, "dead", "claimfs mount", "claimfs umount"]
+            ),
+        "{out}"
+    );
+}
+
+/// From a directory that answers.
+fn doctor_elsewhere(mount: &Mount) -> (i32, String) {
+    let mut command = Command::new(CLAIMFS);
+    command.arg("doctor").arg(&mount.dir).current_dir("/");
+    plain(&mut command);
+    let (code, out, _) = text(&command.output().unwrap());
+    (code, out)
+}
+
+#[test]
+fn a_bind_that_is_read_only_or_a_part_is_explained() {
+    if !root_or_skip("bind a mount") {
+        return;
+    }
+    let Some(mount) = Mount::new() else { return };
+    let temp = TempDir::new();
+    // In a mount namespace of its own, so that nothing of it is left behind.
+    let inside = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]);
+        plain(&mut command);
+        command
+            .env("claimfs", CLAIMFS)
+            .env("from", &mount.dir)
+            .env("to", temp.path())
+            .current_dir("/");
+        let (code, out, _) = text(&command.output().unwrap());
+        (code, out)
+    };
+    let (code, out) = inside(
+        "mount --bind $from $to; mount -o remount,bind,ro $to; \"$claimfs\" doctor $to; code=$?; (: > $to/claims/x); exit $code",
+    );
+    assert!(
+        code == 3 && has(&out, "bad", &["read-only", "EROFS", "bwrap --bind"]),
+        "{out}"
+    );
+    assert_eq!(mount.claims(), [""; 0]);
+    let (code, out) = inside("mount --bind $from/claims $to; \"$claimfs\" doctor $to");
+    assert!(
+        code == 3
+            && has(
+                &out,
+                "bad",
+                &["only /claims of the mount", "bind the whole mount"]
+            ),
+        "{out}"
+    );
+    let (code, out) = inside("\"$claimfs\" doctor $to");
+    assert!(
+        code == 3
+            && has(
+                &out,
+                "bad",
+                &["no claimfs is mounted here", "claimfs mount DIR"]
+            ),
+        "{out}"
+    );
+    // Without the device, and without the helper, what is mounted is as well as before.
+    let (code, out) = inside("mount --bind /dev/null /dev/fuse; \"$claimfs\" doctor $from");
+    assert_eq!(code, 0, "{out}");
+    let without = "mount -t tmpfs none /dev; \"$claimfs\" doctor";
+    let (code, out) = inside(&format!("{without} $from"));
+    assert!(
+        code == 0 && has(&out, "note", &["/dev/fuse: No such file", "modprobe fuse"]),
+        "{out}"
+    );
+    let (code, out) = inside(&format!("{without} $to"));
+    assert!(
+        code == 3 && has(&out, "bad", &["/dev/fuse: No such file", "modprobe fuse"]),
+        "{out}"
+    );
+}
+
+#[test]
+fn another_user_is_told_whose_mount_it_is() {
+    if !root_or_skip("be another user") {
+        return;
+    }
+    let Some(mount) = Mount::new() else { return };
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sh",
+        "-c",
+    ]);
+    command.args(["PATH=/nowhere exec \"$0\" doctor \"$1\"", CLAIMFS]);
+    plain(&mut command);
+    let output = command.arg(&mount.dir).current_dir("/").output().unwrap();
+    let (_, out, _) = text(&output);
+    assert!(
+        has(&out, "note", &["another user's", "--allow-other"]),
+        "{out}"
+    );
+    assert!(
+        has(
+            &out,
+            "note",
+            &["fusermount3 is not installed", "apt install fuse3"]
+        ),
+        "{out}"
+    );
+}
