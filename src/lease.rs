@@ -192,11 +192,13 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Text that a stranger chose, fit for a terminal or a log line: control characters come out escaped.
+/// Text that a stranger chose, fit for a terminal or a log line: control characters come out escaped, and so does what turns the
+/// direction of writing or is not to be seen.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if c.is_control() || turns {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -401,6 +403,8 @@ pub enum Refusal {
     Denied,
     /// A limit on how many is reached.
     Full,
+    /// The caller's uid has as many as one may have.
+    Quota,
     /// A limit on how large is passed.
     TooLarge,
     /// No extended attribute of that name.

@@ -62,6 +62,8 @@ pub struct Plan {
     pub agents: Vec<Agent>,
     /// How many leases there may be.
     pub max_leases: usize,
+    /// How many leases, sessions or places in lines a uid may have; root may have all.
+    pub max_per_uid: usize,
     /// A corrupt journal is set aside.
     pub repair: bool,
     /// Scratch entries with a leading dot are admitted.
@@ -418,7 +420,8 @@ impl Plan {
                 self.state_dir.display()
             ))
         })?;
-        let (same_boot, table) = (recovered.same_boot, recovered.table);
+        let (same_boot, mut table) = (recovered.same_boot, recovered.table);
+        table.limit_each(self.max_per_uid);
         let (store, processes) = self
             .store(table, connection, disk, &herald)
             .map_err(failed)?;

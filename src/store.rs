@@ -546,7 +546,7 @@ impl Store {
         let name = name.clone();
         let hold = Command::Hold { name, by, ttl };
         match inner.answer(caller, &hold) {
-            Err(Refusal::Full) if inner.judge_all() => inner.answer(caller, &hold),
+            Err(Refusal::Full | Refusal::Quota) if inner.judge_all() => inner.answer(caller, &hold),
             result => result,
         }
     }
@@ -582,7 +582,9 @@ impl Store {
             creation,
         };
         match inner.answer(caller, &queue) {
-            Err(Refusal::Full) if inner.judge_all() => inner.answer(caller, &queue)?,
+            Err(Refusal::Full | Refusal::Quota) if inner.judge_all() => {
+                inner.answer(caller, &queue)?;
+            }
             result => result?,
         }
         let waiter = Some(inner.table.newest_waiter()).filter(|waiter| *waiter > newest);

@@ -17,6 +17,7 @@ mod inside;
 mod line;
 mod named;
 mod names;
+mod quota;
 mod sessions;
 mod state;
 mod terms;
@@ -153,6 +154,10 @@ pub struct Waiter {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     max_leases: usize,
+    #[serde(skip)]
+    max_per_uid: Option<usize>,
+    #[serde(skip)]
+    shares: HashMap<u32, quota::Share>,
     seq: u64,
     next_token: u64,
     next_ino: u64,
@@ -190,6 +195,8 @@ impl Table {
     pub fn new(max_leases: usize) -> Self {
         Self {
             max_leases,
+            max_per_uid: None,
+            shares: HashMap::new(),
             seq: 0,
             next_token: 1,
             next_ino: FIRST_INO,
@@ -216,6 +223,7 @@ impl Table {
     pub fn decide(&self, command: &Command, now: Moment) -> Result<Vec<Event>, Refusal> {
         let mut draft = Draft::new(self, now);
         self.decide_into(&mut draft, command)?;
+        self.check_quota(command, &draft.events)?;
         self.renew_for_entries(&mut draft);
         self.serve_lines(&mut draft);
         Ok(draft.events)

@@ -370,7 +370,7 @@ impl Tree {
     // Looking.
 
     /// The node of a name in a directory. ENOENT also for a name that could not be created.
-    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+    pub fn lookup(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
         match parent {
             ROOT => {
                 let found = FIXED
@@ -384,7 +384,7 @@ impl Tree {
                 let name = self.name(name).map_err(hide)?;
                 self.store.look(&name, claim_attr).ok_or(Refusal::NotFound)
             }
-            QUEUE => Ok(self.queue_file(Name::new(name).map_err(hide)?)),
+            QUEUE => self.queue_file(caller, Name::new(name).map_err(hide)?),
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
                 let attr = |session: &Session| self.session_attr(session);
@@ -421,8 +421,8 @@ impl Tree {
     }
 
     /// A name that has gone, as the helper sees it: there, and to be removed. One that is held again is what it is.
-    pub fn ghost(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
-        let found = self.lookup(parent, name);
+    pub fn ghost(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+        let found = self.lookup(caller, parent, name);
         if parent != CLAIMS || found.is_ok() {
             return found;
         }

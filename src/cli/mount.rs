@@ -67,6 +67,9 @@ pub struct Settings {
     /// How many leases there may be at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEASES)]
     max_leases: usize,
+    /// How many leases, sessions and places in lines each user but root may have at once [default: half of --max-leases]
+    #[arg(long, value_name = "N")]
+    max_per_uid: Option<usize>,
     /// Set a corrupt journal aside, with what was claimed in the part that is lost
     #[arg(long)]
     repair: bool,
@@ -212,6 +215,7 @@ impl Settings {
             variables,
             agents,
             max_leases: self.max_leases,
+            max_per_uid: 0,
             repair: self.repair,
             dotfiles: self.dotfiles,
             nonempty: false,
@@ -221,6 +225,7 @@ impl Settings {
         for option in &self.options {
             apply(&mut plan, option)?;
         }
+        plan.max_per_uid = self.max_per_uid.unwrap_or(plan.max_leases.div_ceil(2));
         Ok(plan)
     }
 
@@ -233,6 +238,9 @@ impl Settings {
     fn words(&self, plan: &Plan) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["--state-dir".into(), plan.state_dir.clone().into()];
         words.extend(["--max-leases".into(), self.max_leases.to_string().into()]);
+        if let Some(most) = self.max_per_uid {
+            words.extend(["--max-per-uid".into(), most.to_string().into()]);
+        }
         for (wanted, switch) in [
             (self.allow_other, "--allow-other"),
             (self.dotfiles, "--dotfiles"),

@@ -215,7 +215,9 @@ impl Inner {
         };
         match self.answer(caller, &claim) {
             // The dead hold no room either, though nobody has asked about them yet.
-            Err(Refusal::Full) if matches!(name, Place::Claim(_)) && self.judge_all() => {
+            Err(Refusal::Full | Refusal::Quota)
+                if matches!(name, Place::Claim(_)) && self.judge_all() =>
+            {
                 self.answer(caller, &claim)?;
             }
             result => result?,

@@ -16,6 +16,10 @@ use crate::lease::{
 impl Table {
     /// Makes an event part of the state. Decides nothing.
     pub fn apply(&mut self, event: &Event) {
+        self.shared(event, |table| table.apply_alone(event));
+    }
+
+    fn apply_alone(&mut self, event: &Event) {
         self.seq = event.seq;
         match &event.what {
             What::SessionStarted {

@@ -42,7 +42,13 @@ impl Table {
         let names = self.leases.len() + self.names.len() + self.unswept;
         let inodes = self.inodes.len() + self.children.len();
         let lines = self.lines.len() + self.waiting.len() + self.granted.len();
-        people + names + inodes + lines + self.bound.len() + self.deadlines.len()
+        self.shares.len()
+            + people
+            + names
+            + inodes
+            + lines
+            + self.bound.len()
+            + self.deadlines.len()
     }
 
     /// Every process that a session or a lease depends on.

@@ -46,6 +46,10 @@ impl Table {
                 self.roots.entry(root.process).or_default().insert(*key);
             }
         }
+        let keys: Vec<_> = self.sessions.keys().copied().collect();
+        for key in keys {
+            self.add_share(key);
+        }
         for (name, line) in &self.lines {
             for waiter in line.keys() {
                 self.waiting.insert(*waiter, name.clone());

@@ -18,9 +18,23 @@ use crate::table::FIRST_INO;
 #[derive(Debug, Default)]
 pub(super) struct QueueFiles {
     by_name: HashMap<Name, u64>,
-    by_ino: HashMap<u64, (Name, u64)>,
+    by_ino: HashMap<u64, QueueFile>,
+    /// How many of them are due to a uid.
+    by_uid: HashMap<u32, usize>,
     newest: u64,
 }
+
+#[derive(Debug)]
+struct QueueFile {
+    name: Name,
+    /// How often the kernel was told of it, and has not forgotten that.
+    told: u64,
+    /// Who asked for it first; root for what is older than this server.
+    uid: u32,
+}
+
+/// How many files of `queue/` may be remembered for a uid.
+const FILES_MAX: usize = 4096;
 
 /// A descriptor of a file in `queue/`.
 #[derive(Debug)]
@@ -63,29 +77,46 @@ fn lonely(session: &SessionId, name: &Name) -> Vec<u8> {
 
 impl QueueFiles {
     /// The inode of a name, which the kernel is told of once more, and whether for the first time.
-    fn told(&mut self, name: Name) -> (u64, bool) {
-        let known = self.by_name.get(&name).copied();
-        let ino = known.unwrap_or_else(|| {
-            self.newest += 1;
-            self.by_name.insert(name.clone(), QUEUE_INO + self.newest);
-            QUEUE_INO + self.newest
-        });
-        self.by_ino.entry(ino).or_insert((name, 0)).1 += 1;
-        (ino, known.is_none())
+    ///
+    /// EDQUOT for a uid but root's that was the first to ask for too many: each is remembered until the kernel forgets it.
+    fn told(&mut self, name: Name, uid: u32) -> Result<(u64, bool), Refusal> {
+        if let Some(ino) = self.by_name.get(&name).copied() {
+            if let Some(file) = self.by_ino.get_mut(&ino) {
+                file.told += 1;
+            }
+            return Ok((ino, false));
+        }
+        let count = self.by_uid.entry(uid).or_default();
+        if uid != 0 && *count >= FILES_MAX {
+            return Err(Refusal::Quota);
+        }
+        *count += 1;
+        self.newest += 1;
+        let ino = QUEUE_INO + self.newest;
+        self.by_name.insert(name.clone(), ino);
+        let told = 1;
+        self.by_ino.insert(ino, QueueFile { name, told, uid });
+        Ok((ino, true))
     }
 
     /// The kernel forgets so many times that it was told of an inode. Whether it has forgotten it altogether.
     fn forget(&mut self, ino: u64, times: u64) -> bool {
-        let Some((name, told)) = self.by_ino.get_mut(&ino) else {
+        let Some(file) = self.by_ino.get_mut(&ino) else {
             return false;
         };
-        *told = told.saturating_sub(times);
-        let is_forgotten = *told == 0;
-        if is_forgotten {
-            self.by_name.remove(name);
-            self.by_ino.remove(&ino);
+        file.told = file.told.saturating_sub(times);
+        if file.told > 0 {
+            return false;
         }
-        is_forgotten
+        self.by_name.remove(&file.name);
+        if let Some(count) = self.by_uid.get_mut(&file.uid) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_uid.remove(&file.uid);
+            }
+        }
+        self.by_ino.remove(&ino);
+        true
     }
 
     /// Takes up what the kernel was told of by a server before. How often is not known: it forgets all at once.
@@ -93,19 +124,21 @@ impl QueueFiles {
         for (ino, name) in files {
             self.newest = self.newest.max(ino - QUEUE_INO);
             self.by_name.insert(name.clone(), ino);
-            self.by_ino.insert(ino, (name, 0));
+            *self.by_uid.entry(0).or_default() += 1;
+            let (told, uid) = (0, 0);
+            self.by_ino.insert(ino, QueueFile { name, told, uid });
         }
     }
 }
 
 impl Tree {
     /// The file of a name in `queue/`.
-    pub(super) fn queue_file(&self, name: Name) -> Attr {
-        let (ino, is_new) = guard(&self.queue_files).told(name.clone());
+    pub(super) fn queue_file(&self, caller: Caller, name: Name) -> Result<Attr, Refusal> {
+        let (ino, is_new) = guard(&self.queue_files).told(name.clone(), caller.uid)?;
         if is_new {
             self.store.note(Note::Told { ino, name });
         }
-        self.virtual_file(ino, 0o444)
+        Ok(self.virtual_file(ino, 0o444))
     }
 
     pub(super) fn queue_attr(&self, ino: u64) -> Option<Attr> {
@@ -128,7 +161,7 @@ impl Tree {
     /// Stands in line for the name of a file in `queue/`.
     pub(super) fn open_queue(&self, caller: Caller, ino: u64) -> Result<Handle, Refusal> {
         let files = guard(&self.queue_files);
-        let name = files.by_ino.get(&ino).map(|(name, _)| name.clone());
+        let name = files.by_ino.get(&ino).map(|file| file.name.clone());
         drop(files);
         let name = name.ok_or(Refusal::Lost)?;
         let Seat { waiter, alone } = self.store.queue(caller, &name)?;

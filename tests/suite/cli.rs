@@ -391,7 +391,7 @@ fn the_mount_is_named_or_the_only_one() {
     }
     let alone = |script: &str| -> Output {
         let mut command = Command::new("unshare");
-        let clean = "awk '$3 ~ /claimfs/ && $2 != ENVIRON[\"keep\"] { print $2 }' /proc/mounts | xargs -r umount -l;";
+        let clean = "awk '$3 ~ /claimfs/ && $2 != ENVIRON[\"keep\"] { print $2 }' /proc/mounts | sed 's/\\\\040/ /g' | tr '\\n' '\\0' | xargs -0 -r umount -l;";
         command.args(["--mount", "sh", "-c", &format!("{clean} {script}")]);
         plain(&mut command);
         command

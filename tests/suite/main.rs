@@ -12,6 +12,8 @@
 
 // A process that makes the system calls that a test asks it for.
 mod actor;
+// What strangers try, and what comes of it: the table of the README.
+mod attacks;
 // Names taken from holders that live.
 mod breaking;
 // The command line.
