@@ -3,6 +3,7 @@
 //! Deliberately ignorant of: where it is shown, and of every rule.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -10,7 +11,9 @@ use serde_json::{Value, json};
 
 use crate::content::RECORD_TAGS;
 use crate::identity::Walk;
-use crate::lease::{End, Event, Member, Name, Refusal, Root, Rule, SessionId, What, printable};
+use crate::lease::{
+    Deadline, End, Event, Member, Name, Refusal, Root, Rule, SessionId, Token, What, printable,
+};
 use crate::table::{Inode, Lease, Session, Table};
 
 /// A moment as RFC 3339 in UTC, to the millisecond.
@@ -18,31 +21,68 @@ pub fn moment(at: SystemTime) -> String {
     Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
 }
 
+/// What the record of a lease says.
+#[derive(Debug)]
+pub struct Record {
+    name: Name,
+    session: SessionId,
+    token: Token,
+    pid: u32,
+    command: Arc<str>,
+    uid: u32,
+    since: SystemTime,
+    bound: Option<u32>,
+    deadline: Option<Deadline>,
+    waiters: usize,
+}
+
+impl Record {
+    /// The record of a lease, as it is now.
+    pub fn of(table: &Table, name: &Name) -> Option<Self> {
+        let (lease, inode, session) = table.last(name)?;
+        Some(Self {
+            name: name.clone(),
+            session: session.id.clone(),
+            token: lease.token,
+            pid: lease.pid,
+            command: Arc::clone(&lease.command),
+            uid: inode.content.uid,
+            since: lease.since,
+            bound: inode.bound.as_ref().map(|bound| bound.process.pid),
+            deadline: inode.deadline.or(session.deadline),
+            waiters: table.line_length(name),
+        })
+    }
+
+    /// One flat object; `now` is the time since boot.
+    pub fn json(&self, now: Duration) -> Value {
+        let mut record = json!({
+            "name": self.name.as_str(),
+            "session": self.session.as_str(),
+            "token": self.token.0,
+            "pid": self.pid,
+            "command": &*self.command,
+            "uid": self.uid,
+            "acquired_at": moment(self.since),
+        });
+        if let Some(pid) = self.bound {
+            record["bound_pid"] = json!(pid);
+        }
+        if let Some(deadline) = self.deadline {
+            record["ttl"] = seconds(deadline.ttl);
+            record["expires_in"] = seconds(deadline.until.saturating_sub(now));
+        }
+        if self.waiters > 0 {
+            record["waiters"] = json!(self.waiters);
+        }
+        record
+    }
+}
+
 /// The record of a lease: who holds it, since when, with which token, for how long from `now`, the time since boot, and
 /// how many wait for it.
 pub fn lease(table: &Table, name: &Name, now: Duration) -> Option<Value> {
-    let (lease, inode, session) = table.last(name)?;
-    let mut record = json!({
-        "name": name.as_str(),
-        "session": session.id.as_str(),
-        "token": lease.token.0,
-        "pid": lease.pid,
-        "command": &*lease.command,
-        "uid": inode.content.uid,
-        "acquired_at": moment(lease.since),
-    });
-    if let Some(bound) = &inode.bound {
-        record["bound_pid"] = json!(bound.process.pid);
-    }
-    if let Some(deadline) = inode.deadline.or(session.deadline) {
-        record["ttl"] = seconds(deadline.ttl);
-        record["expires_in"] = seconds(deadline.until.saturating_sub(now));
-    }
-    let waiters = table.line_length(name);
-    if waiters > 0 {
-        record["waiters"] = json!(waiters);
-    }
-    Some(record)
+    Record::of(table, name).map(|record| record.json(now))
 }
 
 /// Seconds as a number, to the millisecond, without a fraction where there is none.

@@ -3,6 +3,7 @@
 //! Promises: what is read from one descriptor from its start on is one picture of one moment, and a registration that
 //! is refused registers nothing.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::connection::{Note, QUEUE_HANDLE};
 use crate::content;
 use crate::lease::{Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Token};
-use crate::record;
+use crate::record::{self, Record};
 use crate::store::Caller;
 use crate::table::FIRST_INO;
 
@@ -230,16 +231,19 @@ impl Tree {
 
     /// The first line names the event sequence that the other lines, a lease each, reflect.
     fn render_leases(&self) -> String {
-        let mut lines = String::new();
-        let mut count = 0_usize;
-        let now = self.store.now().boot;
+        let mut records = Vec::new();
         let seq = self.store.picture(|table, name| {
             if !name.is_scratch() {
-                lines.push_str(&record::lease_line(table, name, now));
-                count += 1;
+                records.extend(Record::of(table, name));
             }
         });
-        format!("{{\"seq\":{seq},\"leases\":{count}}}\n{lines}")
+        // What takes time is done once everybody else may go on.
+        let now = self.store.now().boot;
+        let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", records.len());
+        for record in records {
+            _ = writeln!(text, "{}", record.json(now));
+        }
+        text
     }
 
     fn render_self(&self, caller: Caller) -> String {

@@ -31,10 +31,16 @@ impl Drop for Server {
 }
 
 /// Everything on one CPU: waking another costs more than what is measured.
+#[allow(dead_code)]
 pub fn pin() {
+    pin_to(0);
+}
+
+/// This process, and whatever it starts from now on, on one CPU.
+pub fn pin_to(cpu: usize) {
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(0, &mut set);
+        libc::CPU_SET(cpu, &mut set);
         assert_eq!(
             libc::sched_setaffinity(0, size_of_val(&set), &raw const set),
             0
