@@ -296,20 +296,9 @@ impl<V: View> Marks<'_, V> {
     }
 
     /// How far up the chain reaches what the caller carries of a variable, and its value.
-    ///
-    /// A process of the agent's own program that carries a value of its own, or a mark that all have, is the agent, and the chain ends
-    /// below it. One that carries the same value as what is below it is a helper of the agent's.
-    fn reach(
-        &mut self,
-        agent: &Agent,
-        name: &str,
-        is_mark: bool,
-    ) -> Result<Option<(usize, Vec<u8>)>, Obstacle> {
+    fn reach(&mut self, name: &str) -> Result<Option<(usize, Vec<u8>)>, Obstacle> {
         let mut found: Option<(usize, Vec<u8>)> = None;
         for index in 0..self.chain.len() {
-            if found.is_some() && is_mark && runs(&self.chain[index], agent) {
-                break;
-            }
             match (self.value(index, name)?, &mut found) {
                 (Carries::Unknown, _) => {}
                 (Carries::Value(value), None) => found = Some((index, value)),
@@ -318,6 +307,67 @@ impl<V: View> Marks<'_, V> {
             }
         }
         Ok(found)
+    }
+
+    /// Where the agent is, by the pid that is declared: above the topmost process that carries the declaration, since below,
+    /// in a sandbox, other processes have the number.
+    fn declared(&mut self, agent: &Agent) -> Result<Option<usize>, Obstacle> {
+        let Some(name) = &agent.pid else {
+            return Ok(None);
+        };
+        let Some((top, value)) = self.reach(name)? else {
+            return Ok(None);
+        };
+        let pid: Option<u32> = std::str::from_utf8(&value)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let is_it = |facts: &Facts| pid == Some(facts.local_pid) && !is_adopter(facts);
+        Ok((top + 1..self.chain.len()).find(|index| is_it(&self.chain[*index])))
+    }
+
+    /// Whether a process of the agent's program is a helper of it. One that carries a value of its own, or a mark, which all have, is an
+    /// agent in an agent. One that carries the same value as what is below it is a helper, and so is the caller with any.
+    fn is_helper(&mut self, agent: &Agent, index: usize) -> Result<bool, Obstacle> {
+        for name in &agent.marks {
+            if let Carries::Value(_) = self.value(index, name)? {
+                return Ok(false);
+            }
+        }
+        for name in &agent.values {
+            let Carries::Value(value) = self.value(index, name)? else {
+                continue;
+            };
+            let mut below = Carries::Unknown;
+            for index in (0..index).rev() {
+                below = self.value(index, name)?;
+                if !matches!(below, Carries::Unknown) {
+                    break;
+                }
+            }
+            match below {
+                Carries::Value(below) if below != value => {}
+                Carries::Nothing => {}
+                Carries::Value(_) | Carries::Unknown => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The agent, where processes of its program follow on each other and nobody may read what they carry: the topmost, since
+    /// those below it are its helpers.
+    fn past_helpers(&mut self, agent: &Agent, mut index: usize) -> Result<usize, Obstacle> {
+        while runs(&self.chain[index], agent) && self.at(index)?.is_none() {
+            let above = self.chain.get(index + 1);
+            let is_parent = |facts: &&Facts| !self.chain[index].adopted && !is_adopter(facts);
+            let Some(_) = above.filter(is_parent).filter(|facts| runs(facts, agent)) else {
+                break;
+            };
+            if self.at(index + 1)?.is_some() {
+                break;
+            }
+            index += 1;
+        }
+        Ok(index)
     }
 }
 
@@ -329,11 +379,18 @@ enum Carries {
     Value(Vec<u8>),
 }
 
+/// The most bytes that a command name has: the kernel cuts off the rest (proc(5), `/proc/PID/comm`).
+const COMMAND_MAX: usize = 15;
+
 fn runs(facts: &Facts, agent: &Agent) -> bool {
+    let cut = |program: &str| {
+        let start = program.as_bytes().get(..COMMAND_MAX);
+        start.is_some_and(|start| start == facts.command.as_bytes())
+    };
     agent
         .programs
         .iter()
-        .any(|program| *program == *facts.program)
+        .any(|program| *program == *facts.program || cut(program))
 }
 
 /// The nearest agent above the caller, or the caller itself.
@@ -356,27 +413,17 @@ fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>
         }
     };
     for agent in view.agents() {
-        let values = agent.values.iter().map(|name| (name, false));
-        for (name, is_mark) in values.chain(agent.marks.iter().map(|name| (name, true))) {
-            let Some((top, _)) = marks.reach(agent, name, is_mark)? else {
+        for name in agent.values.iter().chain(&agent.marks) {
+            let Some((top, _)) = marks.reach(name)? else {
                 continue;
             };
-            let declared = match &agent.pid {
-                Some(pid) => marks.reach(agent, pid, false)?.map(|(_, value)| value),
-                None => None,
-            };
-            let declared =
-                declared.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok());
-            let declared = declared.and_then(|pid: u32| {
-                let is_it = |facts: &Facts| facts.local_pid == pid && !is_adopter(facts);
-                chain.iter().position(is_it)
-            });
+            let declared = marks.declared(agent)?;
             // What orphans have for a parent is no agent.
             let parent = Some(top + 1).filter(|above| {
                 !chain[top].adopted && chain.get(*above).is_some_and(|facts| !is_adopter(facts))
             });
             match declared.or(parent) {
-                Some(above) => nearer(&agent.name, above, false),
+                Some(above) => nearer(&agent.name, marks.past_helpers(agent, above)?, false),
                 None => nearer(&agent.name, top, true),
             }
         }
@@ -384,13 +431,8 @@ fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>
             if !runs(facts, agent) {
                 continue;
             }
-            let there = marks.at(index)?;
-            let is_helper = there.is_some_and(|there| {
-                let mut values = agent.values.iter();
-                values.any(|name| there.iter().any(|(known, _)| **known == **name))
-            });
-            if !is_helper {
-                nearer(&agent.name, index, false);
+            if !marks.is_helper(agent, index)? {
+                nearer(&agent.name, marks.past_helpers(agent, index)?, false);
                 break;
             }
         }
@@ -476,7 +518,7 @@ impl Walk {
                 let pidns = self.caller().pidns;
                 let same = |facts: &&Facts| facts.pidns == pidns;
                 let top = self.chain.iter().take_while(same).count() - 1;
-                Ok(self.speak_for(SessionId::sandbox(pidns), Rule::Sandbox, top))
+                Ok(self.speak_for(SessionId::sandbox(pidns, self.uid), Rule::Sandbox, top))
             }
             (None, None) => {
                 let sid = self.caller().sid;

@@ -94,9 +94,9 @@ impl SessionId {
         )))
     }
 
-    /// The id of a sandbox's session (rule 4), by its pid namespace.
-    pub fn sandbox(pidns: u64) -> Self {
-        Self(Arc::from(format!("sandbox-{pidns}")))
+    /// The id of a sandbox's session (rule 4), by its pid namespace and the uid: several may live in one.
+    pub fn sandbox(pidns: u64, uid: u32) -> Self {
+        Self(Arc::from(format!("sandbox-{pidns}-uid-{uid}")))
     }
 
     /// The id of a POSIX session that has no number in the mount's pid namespace, by the topmost of its processes there.
