@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs, thread};
 
 use claimfs::identity::{Sight, View};
@@ -270,6 +270,7 @@ fn process(call: &str, request: &Value) -> io::Result<Value> {
         "cat" => Ok(json!(fs::read_to_string(
             request["path"].as_str().unwrap()
         )?)),
+        "run" => run(request),
         // Becomes another program image, with another value of the variable, and goes on serving.
         "exec" => {
             let mut command = Command::new(env::current_exe()?);
@@ -301,6 +302,48 @@ fn process(call: &str, request: &Value) -> io::Result<Value> {
         "look_when_short" => look_when_short(),
         _ => panic!("no such call: {call}"),
     }
+}
+
+/// Runs a command as agents do, and waits for it: its exit code and what it says. Or does not wait, and says its pid.
+fn run(request: &Value) -> io::Result<Value> {
+    let word = |word: &Value| word.as_str().unwrap().to_owned();
+    let words: Vec<String> = request["words"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(word)
+        .collect();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).env_remove("CLAIMFS_TEST_ACTOR");
+    for (name, value) in request["env"].as_object().unwrap() {
+        command.env(name, word(value));
+    }
+    let (session, dies) = (request["session"] == true, request["dies"] == true);
+    unsafe {
+        command.pre_exec(move || {
+            if session {
+                libc::setsid();
+            }
+            if dies {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            }
+            Ok(())
+        });
+    }
+    command.stdin(Stdio::null());
+    if request["wait"] == false {
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        return Ok(json!(child.id()));
+    }
+    let output = command.output()?;
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    Ok(json!({ "code": output.status.code().unwrap_or(-1), "out": out, "err": err }))
 }
 
 /// What becomes of a living process, the one above this, when there is one descriptor left to look at it with, or none.

@@ -9,25 +9,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use claimfs::identity::{Facts, SESSION_VARIABLES, Sight, Variable, View, Walk, walk};
+use claimfs::agents::Agent;
+use claimfs::identity::{Facts, Marked, SESSION_VARIABLES, Sight, Variable, View, Walk, walk};
 use claimfs::lease::{Member, Process, Refusal, Rule, SessionId};
 
-const UID: u32 = 1000;
+pub const UID: u32 = 1000;
 /// The mount's own pid namespace.
 const HOST: u64 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Look {
+pub enum Look {
     Facts(u32),
     Variable(u32),
+    Marks(u32),
 }
 
 type Hook = Box<dyn FnMut(&Tree, Look)>;
 
 #[derive(Default)]
-struct Tree {
-    facts: RefCell<HashMap<u32, Facts>>,
-    variables: RefCell<HashMap<u32, Variable>>,
+pub struct Tree {
+    pub facts: RefCell<HashMap<u32, Facts>>,
+    pub variables: RefCell<HashMap<u32, Variable>>,
+    /// The agents that are known: none, unless a test is about them.
+    pub agents: Vec<Agent>,
+    marked: RefCell<HashMap<u32, Marked>>,
     hook: RefCell<Option<Hook>>,
     looks: Cell<usize>,
 }
@@ -56,12 +61,31 @@ impl View for Tree {
                 .unwrap_or(Variable::Unreadable),
         )
     }
+
+    fn agents(&self) -> &[Agent] {
+        &self.agents
+    }
+
+    fn marks(&self, process: &Process, task: u32) -> Sight<Marked> {
+        self.look(Look::Marks(task));
+        let facts = self.facts.borrow();
+        if facts
+            .get(&process.pid)
+            .is_none_or(|facts| facts.process != *process)
+        {
+            return Sight::Gone;
+        }
+        match self.variables.borrow().get(&task) {
+            None | Some(Variable::Unreadable) => Sight::Hidden,
+            Some(_) => Sight::Seen(self.marked.borrow().get(&task).cloned().unwrap_or_default()),
+        }
+    }
 }
 
 impl Tree {
     /// Pid 1 and, below it, a shell of each pid given, each the child of the one before: a terminal, with the first
     /// shell as the leader of the POSIX session.
-    fn chain(pids: &[u32]) -> Self {
+    pub fn chain(pids: &[u32]) -> Self {
         let tree = Self::default();
         tree.add(1, 0);
         tree.edit(1, |init| (init.uid, init.sid) = (0, 1));
@@ -74,7 +98,7 @@ impl Tree {
         tree
     }
 
-    fn add(&self, pid: u32, parent: u32) {
+    pub fn add(&self, pid: u32, parent: u32) {
         let process = Process {
             pid,
             start: u64::from(pid) * 10,
@@ -96,11 +120,11 @@ impl Tree {
         self.variables.borrow_mut().insert(pid, Variable::Unset);
     }
 
-    fn edit(&self, pid: u32, change: impl FnOnce(&mut Facts)) {
+    pub fn edit(&self, pid: u32, change: impl FnOnce(&mut Facts)) {
         change(self.facts.borrow_mut().get_mut(&pid).unwrap());
     }
 
-    fn call(&self, pid: u32, command: &str) {
+    pub fn call(&self, pid: u32, command: &str) {
         self.edit(pid, |facts| {
             facts.command = Arc::from(command);
             facts.program = Arc::from(command);
@@ -108,7 +132,7 @@ impl Tree {
     }
 
     /// Each of the pids carries the first session variable with this value.
-    fn set(&self, pids: &[u32], value: impl AsRef<[u8]>) {
+    pub fn set(&self, pids: &[u32], value: impl AsRef<[u8]>) {
         for pid in pids {
             let variable = Variable::Set {
                 name: Arc::from(SESSION_VARIABLES[0]),
@@ -118,14 +142,23 @@ impl Tree {
         }
     }
 
-    fn hide(&self, pid: u32) {
+    /// Each of the pids carries these variables of agents.
+    pub fn mark(&self, pids: &[u32], marks: &[(&str, &str)]) {
+        let mark = |(name, value): &(&str, &str)| (Arc::from(*name), value.as_bytes().to_vec());
+        let marks: Marked = marks.iter().map(mark).collect();
+        for pid in pids {
+            self.marked.borrow_mut().insert(*pid, marks.clone());
+        }
+    }
+
+    pub fn hide(&self, pid: u32) {
         self.variables
             .borrow_mut()
             .insert(pid, Variable::Unreadable);
     }
 
     /// A process is gone, and its children are pid 1's.
-    fn kill(&self, pid: u32) {
+    pub fn kill(&self, pid: u32) {
         self.facts.borrow_mut().remove(&pid);
         self.variables.borrow_mut().remove(&pid);
         for facts in self.facts.borrow_mut().values_mut() {
@@ -140,7 +173,7 @@ impl Tree {
     }
 
     /// Once, before the first such look, the tree changes.
-    fn before(&self, look: Look, change: impl FnOnce(&Tree) + 'static) {
+    pub fn before(&self, look: Look, change: impl FnOnce(&Tree) + 'static) {
         let mut change = Some(change);
         self.hook(move |tree, now| {
             if now == look
@@ -160,24 +193,24 @@ impl Tree {
         }
     }
 
-    fn walk(&self, pid: u32) -> Walk {
+    pub fn walk(&self, pid: u32) -> Walk {
         walk(self, pid, pid, UID).unwrap()
     }
 
     /// The answer for a process, with these registrations: pid, session, and whether it was registered itself.
-    fn member(&self, pid: u32, registered: &[(u32, &str, bool)]) -> Result<Member, Refusal> {
+    pub fn member(&self, pid: u32, registered: &[(u32, &str, bool)]) -> Result<Member, Refusal> {
         member(&self.walk(pid), registered)
     }
 
     /// The session, the rule and the pids of the roots, topmost first.
-    fn answer(&self, pid: u32, registered: &[(u32, &str, bool)]) -> Answer {
+    pub fn answer(&self, pid: u32, registered: &[(u32, &str, bool)]) -> Answer {
         answer(&self.member(pid, registered).unwrap())
     }
 }
 
-type Answer = (String, Rule, Vec<u32>);
+pub type Answer = (String, Rule, Vec<u32>);
 
-fn member(walk: &Walk, registered: &[(u32, &str, bool)]) -> Result<Member, Refusal> {
+pub fn member(walk: &Walk, registered: &[(u32, &str, bool)]) -> Result<Member, Refusal> {
     let registered: Vec<_> = registered
         .iter()
         .map(|(pid, session, itself)| (*pid, id(session), *itself))
@@ -188,20 +221,20 @@ fn member(walk: &Walk, registered: &[(u32, &str, bool)]) -> Result<Member, Refus
     })
 }
 
-fn id(text: &str) -> SessionId {
+pub fn id(text: &str) -> SessionId {
     SessionId::new(text.as_bytes()).unwrap()
 }
 
-fn answer(member: &Member) -> Answer {
+pub fn answer(member: &Member) -> Answer {
     (member.id.as_str().into(), member.rule, roots(member))
 }
 
-fn roots(member: &Member) -> Vec<u32> {
+pub fn roots(member: &Member) -> Vec<u32> {
     let pids = member.roots.iter().map(|root| root.process.pid);
     pids.collect()
 }
 
-fn says(session: &str, rule: Rule, roots: &[u32]) -> Answer {
+pub fn says(session: &str, rule: Rule, roots: &[u32]) -> Answer {
     (session.into(), rule, roots.to_vec())
 }
 

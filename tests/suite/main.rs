@@ -22,6 +22,8 @@ mod cli;
 mod command;
 // Every command and every promise that the documentation prints.
 mod docs;
+// Coding agents and sandboxes, made up and with stand-ins.
+mod agents;
 // The same calls on a claim and on tmpfs.
 mod alike;
 // What is wrong, and what to do about it.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use claimfs::agents;
 use serde_json::{Value, json};
 
 pub const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
@@ -360,10 +361,14 @@ pub fn can_mount() -> bool {
     able && helper
 }
 
-/// A POSIX session of its own and no session variable, whatever the tests were started from.
+/// A POSIX session of its own and no session variable or agent's variable, whatever the tests were started from.
 pub fn plain(command: &mut Command) {
     for name in SESSION_VARIABLES {
         command.env_remove(name);
+    }
+    for agent in agents::known() {
+        let names = agent.values.iter().chain(&agent.marks).chain(&agent.pid);
+        names.for_each(|name| _ = command.env_remove(&**name));
     }
     unsafe {
         command.pre_exec(|| {
@@ -402,9 +407,19 @@ pub type Answer<T> = Result<T, i32>;
 
 impl Actor {
     pub fn start(mount: &Mount, session: Option<&str>, prepare: impl FnOnce(&mut Command)) -> Self {
+        let program = Command::new(env::current_exe().unwrap());
+        Self::run_by(program, mount, session, prepare)
+    }
+
+    /// One that is run by such a command, which leads to the binary of the tests and hands on its further words.
+    pub fn run_by(
+        mut command: Command,
+        mount: &Mount,
+        session: Option<&str>,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = Command::new(env::current_exe().unwrap());
         command.args(["actor::serve", "--exact", "--nocapture", "--test-threads=1"]);
         plain(&mut command);
         command
