@@ -420,7 +420,12 @@ fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>
             let declared = marks.declared(agent)?;
             // What orphans have for a parent is no agent.
             let parent = Some(top + 1).filter(|above| {
-                !chain[top].adopted && chain.get(*above).is_some_and(|facts| !is_adopter(facts))
+                let is_agent = |facts: &Facts| {
+                    // In a container it may be the first process, which adopts what its commands leave behind.
+                    let is_first = facts.process.pid == 1 && runs(facts, agent);
+                    is_first || (!chain[top].adopted && !is_adopter(facts))
+                };
+                chain.get(*above).is_some_and(is_agent)
             });
             match declared.or(parent) {
                 Some(above) => nearer(&agent.name, marks.past_helpers(agent, above)?, false),
@@ -443,7 +448,7 @@ fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>
 /// An id as this uid may use it. The ids of POSIX sessions are their own uid's: EPERM for any other, who could otherwise
 /// take the id of a terminal before its owner claims anything.
 fn usable(id: SessionId, uid: u32) -> Result<SessionId, Refusal> {
-    match id.posix_uid() {
+    match id.owner() {
         Some(owner) if owner != uid => Err(Refusal::NotPermitted),
         _ => Ok(id),
     }
@@ -511,7 +516,7 @@ impl Walk {
                 let Some(Agency { name, top, .. }) = &self.agent else {
                     return Err(Refusal::Failed);
                 };
-                let id = SessionId::agent(name, &self.chain[*top].process);
+                let id = SessionId::agent(name, &self.chain[*top].process, self.uid);
                 Ok(self.speak_for(id, Rule::Agent, *top))
             }
             (None, None) if self.caller().pidns != 0 => {
@@ -593,8 +598,11 @@ impl Walk {
         for facts in &self.chain[1..=top] {
             // A sandbox lives and dies with its init, though that adopts what is in it.
             let is_init = rule == Rule::Sandbox && facts.local_pid == 1;
+            // So does a container whose first process is the agent.
+            let is_top = facts.process == self.chain[top].process;
+            let is_agent = rule == Rule::Agent && is_top && facts.process.pid == 1;
             let adopts = is_adopter(facts) || chain.last().is_some_and(|child| child.adopted);
-            if adopts && !is_init {
+            if adopts && !is_init && !is_agent {
                 break;
             }
             chain.push(facts);

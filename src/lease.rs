@@ -86,12 +86,10 @@ impl SessionId {
         Self(Arc::from(format!("sid-{sid}-uid-{uid}")))
     }
 
-    /// The id of an agent's session (rule 3): the agent's name and its process.
-    pub fn agent(name: &str, process: &Process) -> Self {
-        Self(Arc::from(format!(
-            "{name}-{}-{}",
-            process.pid, process.start
-        )))
+    /// The id of an agent's session (rule 3): the agent's name, its process, and the uid.
+    pub fn agent(name: &str, process: &Process, uid: u32) -> Self {
+        let Process { pid, start, .. } = process;
+        Self(Arc::from(format!("{name}-{pid}-{start}-uid-{uid}")))
     }
 
     /// The id of a sandbox's session (rule 4), by its pid namespace and the uid: several may live in one.
@@ -109,6 +107,18 @@ impl SessionId {
         let (sid, uid) = self.0.strip_prefix("sid-")?.split_once("-uid-")?;
         sid.parse::<u32>().ok()?;
         uid.parse().ok()
+    }
+
+    /// The uid in an id of the form that rules 3 to 5 make; `None` for any other id.
+    pub fn owner(&self) -> Option<u32> {
+        let (rest, uid) = self.0.rsplit_once("-uid-")?;
+        let uid = uid.parse().ok()?;
+        let (head, last) = rest.rsplit_once('-')?;
+        last.parse::<u64>().ok()?;
+        let numbered = head
+            .rsplit_once('-')
+            .is_some_and(|(_, pid)| pid.parse::<u32>().is_ok());
+        (numbered || matches!(head, "sid" | "sandbox")).then_some(uid)
     }
 
     /// The id as text.

@@ -70,7 +70,7 @@ impl Table {
             Some(session) if session.uid == by.uid && session.rule == Rule::Named => {
                 Ok(Some(session.key))
             }
-            None if by.id.posix_uid().is_none() => Ok(None),
+            None if by.id.owner().is_none() => Ok(None),
             _ => Err(Refusal::NotPermitted),
         }
     }

@@ -33,7 +33,8 @@ fn chain(pids: &[u32], programs: &[(u32, &str)]) -> Tree {
 
 /// The session of the agent that is this process; of what it has left behind, the topmost.
 fn of(name: &str, pid: u32, roots: &[u32]) -> Answer {
-    says(&format!("{name}-{pid}-{}", pid * 10), Rule::Agent, roots)
+    let id = format!("{name}-{pid}-{}-uid-{UID}", pid * 10);
+    says(&id, Rule::Agent, roots)
 }
 
 /// What every rule 5 below a terminal comes to.
@@ -98,6 +99,40 @@ fn a_program_with_a_long_name_is_known_by_what_the_kernel_shows_of_it() {
     assert_eq!(tree("an-agent-with-a"), of("aider", 20, &[20, 30]));
     assert_eq!(tree("an-agent-with"), terminal(&[10, 20, 30]));
     assert_eq!(tree("an-agent-with-b"), terminal(&[10, 20, 30]));
+}
+
+#[test]
+fn an_agent_that_is_the_first_process_of_a_container_is_known_by_its_program() {
+    let tree = chain(&[20, 30], &[(1, "claude")]);
+    tree.edit(1, |init| init.uid = UID);
+    tree.mark(&[20, 30], &claude("one", "1"));
+    let expected = of("claude-code", 1, &[1, 20, 30]);
+    assert_eq!(tree.answer(30, &[]), expected);
+    // What it has adopted is its own still.
+    tree.edit(20, |call| call.adopted = true);
+    assert_eq!(tree.answer(30, &[]), expected);
+    // Any other first process is nobody's agent.
+    tree.call(1, "sh");
+    assert_eq!(tree.answer(30, &[]), of("claude-code", 20, &[20, 30]));
+}
+
+#[test]
+fn the_id_of_an_agent_or_a_sandbox_is_its_own_uids() {
+    for (id, refused) in [
+        ("claude-code-30-300-uid-1001", true),
+        ("sandbox-4026532179-uid-1001", true),
+        ("sid-7-uid-1001", true),
+        ("claude-code-30-300-uid-1000", false),
+        ("sandbox-4026532179-uid-1000", false),
+        ("my-uid-1001", false),
+        ("team-7-uid-1001", false),
+        ("claude-code-30-300", false),
+    ] {
+        let tree = Tree::chain(&[10, 20]);
+        tree.set(&[10, 20], id);
+        let refusal = tree.member(20, &[]).err();
+        assert_eq!(refusal, refused.then_some(Refusal::NotPermitted), "{id}");
+    }
 }
 
 #[test]
@@ -403,7 +438,7 @@ fn what_an_agent_has_left_behind_never_takes_a_subreaper_for_it() {
             let (session, rule, roots) = tree.answer(40, &[]);
             assert_eq!((rule, roots), (Rule::Agent, vec![30, 40]), "{name}");
             if !adopted || declared == "20" {
-                assert_eq!(session, "claude-code-30-300", "{name}");
+                assert_eq!(session, "claude-code-30-300-uid-1000", "{name}");
             }
         }
     }

@@ -390,7 +390,7 @@ fn a_background_job_that_claims_first_as_an_orphan_is_a_session_of_its_own() {
     if stat.rsplit(')').next().unwrap().split(' ').nth(2) == Some("1") {
         assert_eq!(
             job["session"],
-            format!("claude-code-{pid}-{}", start_of(&stat))
+            format!("claude-code-{pid}-{}-uid-{}", start_of(&stat), job["uid"])
         );
     }
     // Its agent lives, and is not above it any more: nobody can tell that it is its own.
