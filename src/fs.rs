@@ -462,9 +462,15 @@ impl Filesystem for ClaimFs {
         offset: u64,
         size: u32,
         flags: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        // Only the page cache asks on nobody's behalf: for splice(2), sendfile(2) and mmap(2), which know nothing of direct I/O.
+        // It would cut the text at the size. Who is refused here reads instead, as on procfs.
+        if owner.is_none() && self.tree.is_rendered(ino.0, handle.0) {
+            reply.error(Errno::EINVAL);
+            return;
+        }
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         if Tree::is_stream(handle.0) {
             let may_wait = flags.0 & libc::O_NONBLOCK == 0;

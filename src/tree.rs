@@ -17,7 +17,7 @@
 //! └── metrics           0444  counters
 //! ```
 //!
-//! Promises: a fixed file has size 0 and reads in full; what is read from one descriptor from its start on is one
+//! Promises: a fixed file has size 0 (what one waits on, a page) and reads in full; what is read from one descriptor from its start on is one
 //! picture of one moment. A handle of a claim is its inode number.
 //!
 //! Deliberately ignorant of: fuser, and of how the store comes by its answers.
@@ -98,6 +98,10 @@ const REGISTRATION_MAX: usize = 64;
 
 /// The manual, as the mount itself shows it.
 pub const MANUAL: &str = include_str!("manual.txt");
+
+/// What stat(2) says of the size of what one waits on, as sysfs does: a page. The page cache, which splice(2) and sendfile(2)
+/// read through, takes size 0 for the end without asking, and the end of a queue file says that it is one's turn.
+const STREAM_SIZE: u64 = 4096;
 
 /// The extended attribute that breaks a lease when it is set to its token.
 const BREAK: &str = "user.claimfs.break";
@@ -495,6 +499,7 @@ impl Tree {
         Some(Attr {
             kind: *kind,
             nlink,
+            size: if ino == EVENTS { STREAM_SIZE } else { 0 },
             ..self.virtual_file(ino, *mode)
         })
     }

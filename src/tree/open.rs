@@ -154,6 +154,17 @@ impl Tree {
         Ok(show(content::slice(text.as_bytes(), offset, size)))
     }
 
+    /// Whether a file reads as something else than the bytes that its size counts.
+    pub fn is_rendered(&self, ino: u64, fh: u64) -> bool {
+        let is_blank = || {
+            self.store
+                .look_at(Ino(ino), |_, node| node.content().is_blank())
+        };
+        Self::is_stream(fh)
+            || !(FIRST_INO..SESSION_INO).contains(&ino)
+            || is_blank().unwrap_or(false)
+    }
+
     fn read_claim<R>(
         &self,
         ino: u64,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Attr, Handle, Opened, QUEUE_INO, SESSION_INO, Tree, guard};
+use super::{Attr, Handle, Opened, QUEUE_INO, SESSION_INO, STREAM_SIZE, Tree, guard};
 use crate::connection::{Done, EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
 use crate::lease::{Ino, Name, Refusal, SessionId, SessionKey, WaiterId};
 use crate::news::Ring;
@@ -138,12 +138,19 @@ impl Tree {
         if is_new {
             self.store.note(Note::Told { ino, name });
         }
-        Ok(self.virtual_file(ino, 0o444))
+        Ok(self.queue_file_attr(ino))
     }
 
     pub(super) fn queue_attr(&self, ino: u64) -> Option<Attr> {
         let known = guard(&self.queue_files).by_ino.contains_key(&ino);
-        known.then(|| self.virtual_file(ino, 0o444))
+        known.then(|| self.queue_file_attr(ino))
+    }
+
+    fn queue_file_attr(&self, ino: u64) -> Attr {
+        Attr {
+            size: STREAM_SIZE,
+            ..self.virtual_file(ino, 0o444)
+        }
     }
 
     /// The kernel forgets what it was told of an inode, so many times.

@@ -64,6 +64,8 @@ mod race;
 mod keeper;
 // Servers that are killed at the worst of moments.
 mod restart;
+// Sandboxes that have the mount in them, and what is there for agents.
+mod sandbox;
 // Names with a leading dot.
 mod scratch;
 // What the system's own tools start: systemd, mount(8).

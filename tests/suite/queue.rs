@@ -376,7 +376,7 @@ fn queue_lists_nothing_and_has_a_file_for_every_name() {
     let stat = a.stat("queue/any name").unwrap();
     assert_eq!(
         (stat["mode"].clone(), stat["size"].clone()),
-        (json!(libc::S_IFREG | 0o444), json!(0))
+        (json!(libc::S_IFREG | 0o444), json!(4096))
     );
     assert_eq!(a.stat("queue/.x"), Err(ENOENT));
     assert_eq!(a.open("queue/x", O_WRONLY), Err(EACCES));
@@ -667,4 +667,47 @@ poller.poll()
     );
     // One for the last of the calls that were counted late.
     assert!(pollers_cost <= 1, "{pollers_cost} hundredths");
+}
+
+/// As busybox's cat does: sendfile(2), or splice(2), into a pipe goes past direct I/O.
+#[test]
+fn a_reader_that_splices_waits_as_any_other() {
+    let Some((mount, mut first, [mut a])) = held(["a"]) else {
+        return;
+    };
+    let fd = first.open("claims/x", O_WRONLY).unwrap();
+    first.write(fd, "\n").unwrap();
+    first.close(fd).unwrap();
+    let splice = "import os, sys
+def copy(name, call):
+    file = os.open(name, os.O_RDONLY)
+    reader, writer = os.pipe()
+    try:
+        return call(file, writer)
+    except OSError as error:
+        return error.strerror
+for name in sys.argv[1:]:
+    print(name, copy(name, lambda file, pipe: os.sendfile(pipe, file, None, 65536)),
+          copy(name, lambda file, pipe: os.splice(file, pipe, 65536)))";
+    let output = Command::new("python3")
+        .args(["-c", splice, "queue/x", "events", "claims/x", "queue/x"])
+        .current_dir(&mount.dir)
+        .output()
+        .unwrap();
+    let (_, said, err) = text(&output);
+    for line in said.lines() {
+        assert!(
+            line.ends_with(" Invalid argument Invalid argument"),
+            "{said}"
+        );
+    }
+    assert_eq!(said.lines().count(), 4, "{said}{err}");
+    // Nor does a stat in between change that.
+    a.stat("queue/x").unwrap();
+    let wait = "busybox cat queue/x | cat; [ -e claims/x ]";
+    let mut waiter = mount.sh(wait);
+    let mut waiter = Guard::spawn(waiter.stdout(Stdio::piped()));
+    assert!(waiter.line().starts_with("waiting for x: held by "));
+    first.unlink("claims/x").unwrap();
+    assert!(waiter.0.wait().unwrap().success());
 }

@@ -1,0 +1,107 @@
+# What the scripts claims-* share. They source it, and it must stand beside them.
+#
+# It takes '--mount DIR' and '--read-only' from the front of the arguments and finds the mount as the claimfs command
+# does: --mount, else $CLAIMFS_MOUNT, else the only claimfs there is. What is left is 'OPTIONS -- COMMAND'.
+# Each script sets $usage and $operands, how many words must come after the '--'. Exit codes: 2 usage, 3 no mount.
+
+complain() {
+    printf '%s: %s\n' "${0##*/}" "$1" >&2
+}
+
+wrong_usage() {
+    printf 'usage: %s\n' "$usage" >&2
+    exit 2
+}
+
+mount=${CLAIMFS_MOUNT:-}
+read_only=
+while :; do
+    case ${1-} in
+    --mount)
+        [ $# -ge 2 ] || wrong_usage
+        mount=$2
+        shift 2
+        ;;
+    --mount=*) mount=${1#*=} && shift ;;
+    --read-only) read_only=yes && shift ;;
+    -h | --help)
+        printf 'usage: %s\n' "$usage"
+        exit 0
+        ;;
+    *) break ;;
+    esac
+done
+left=$#
+for word; do
+    left=$((left - 1))
+    [ "$word" != -- ] || break
+done
+[ "${word-}" = -- ] && [ "$left" -ge "$operands" ] || wrong_usage
+
+if [ -z "$mount" ]; then
+    # proc(5): ID PARENT DEVICE ROOT DIR OPTIONS [TAG …] - TYPE SOURCE OPTIONS, where only whole mounts count.
+    count=0
+    while read -r _ _ _ root dir rest; do
+        case "$root ${rest#* - }" in
+        '/ fuse.claimfs '*) mount=$dir count=$((count + 1)) ;;
+        esac
+    done < /proc/self/mountinfo
+    if [ "$count" != 1 ]; then
+        complain "$count claimfs are mounted here; name one with --mount DIR or \$CLAIMFS_MOUNT"
+        exit 3
+    fi
+    # White space comes as octal digits behind a backslash, which printf knows; the x saves a newline at the end.
+    mount=$(printf "$(printf '%s' "$mount" | sed 's/%/%%/g')x")
+    mount=${mount%x}
+fi
+if [ ! -d "$mount/claims" ] || [ ! -e "$mount/leases" ]; then
+    complain "$mount: not a claimfs mount; mount one with 'claimfs mount $mount'"
+    exit 3
+fi
+mount=$(CDPATH='' cd -P -- "$mount" && pwd -P) || exit 3
+
+need() { # TOOL PACKAGE
+    command -v "$1" > /dev/null || {
+        complain "$1 is not installed (package $2)"
+        exit 3
+    }
+}
+
+# What runs first in new mount and pid namespaces: sh -c "$become" NAME ROOT MOUNT READ_ONLY COMMAND …
+# It puts a root together on a tmpfs, of what is in ROOT, with a /proc of its own and the mount at /claims, and moves in.
+# So nothing is written to ROOT, and all of it goes with the namespaces. The tmpfs is made over /proc, which nobody misses.
+become='
+set -eu
+root=$1 mount=$2 read_only=$3
+shift 3
+mount --make-rprivate /
+mount -t tmpfs -o mode=755,nosuid,nodev claims /proc
+cd "$root"
+for entry in * .[!.]*; do
+    case $entry in
+    proc | claims) continue ;;
+    esac
+    if [ -h "./$entry" ]; then
+        cp -P "./$entry" /proc/
+    elif [ -d "./$entry" ]; then
+        mkdir "/proc/$entry"
+        mount --rbind "./$entry" "/proc/$entry"
+    elif [ -e "./$entry" ]; then
+        : > "/proc/$entry"
+        mount --bind "./$entry" "/proc/$entry"
+    fi
+done
+cd /proc
+mkdir -p dev proc claims
+[ -e dev/null ] || mount --rbind /dev dev
+mount -t proc proc proc
+# Only remounted where that must be: who does it in a user namespace has to repeat the flags, and others lose nosymfollow.
+mount -o "bind${read_only:+,ro,nosuid,nodev,nosymfollow}" "$mount" claims
+[ "$root" = / ] || exec chroot . "$@"
+# Unlike after chroot(8), what runs here can make user namespaces, and so sandboxes, of its own.
+mkdir .old
+pivot_root . .old
+umount -l .old
+rmdir .old
+exec "$@"
+'
