@@ -267,7 +267,8 @@ fn it_is_a_session_that_contends_with_those_outside(way: Way) {
     // When the command ends, so does all that it holds.
     drop(sandbox.0.stdin.take());
     sandbox.0.wait().unwrap();
-    outside.claim("theirs").unwrap();
+    // bwrap exits a moment before its init does.
+    wait_until("the sandbox is dead", || outside.claim("theirs").is_ok());
 }
 
 fn killing_its_init_frees_what_it_held_at_once(way: Way) {
@@ -359,7 +360,9 @@ fn read_only_it_looks_and_changes_nothing(way: Way) {
     // To open for reading is no change to the kernel, so that this claims even there.
     let (code, out, err) = place.run(&["--read-only"], "cat queue/q && head -n 1 claims/q");
     assert!(code == 0 && out.contains("\"name\":\"q\""), "{out}{err}");
-    assert_eq!(place.mount.claims(), ["theirs"], "it went with the sandbox");
+    wait_until("it goes with the sandbox", || {
+        place.mount.claims() == ["theirs"]
+    });
 }
 
 macro_rules! in_each {
@@ -713,6 +716,7 @@ fn hook(mount: &Path, event: &str, project: &str, session: &str) -> (i32, String
         .env("CLAUDE_PROJECT_DIR", project)
         .env("CLAIMFS_SESSION", session)
         .env("PATH", path)
+        .env("XDG_STATE_HOME", mount.with_file_name("state-home"))
         .stdin(Stdio::null());
     text(&command.output().unwrap())
 }
@@ -763,34 +767,23 @@ fn the_hook_for_the_start_of_a_session_mounts() {
     let temp = TempDir::new();
     let dir = temp.path().join("claims");
     let (code, out, err) = hook(&dir, "SessionStart", "/x/repo", "me");
-    let log = if is_root() {
-        Path::new("/var/lib/claimfs")
-    } else {
-        temp.path()
-    };
     let umount = Command::new(CLAIMFS)
         .arg("umount")
         .arg(&dir)
         .output()
         .unwrap();
-    forget_states_of(log, &dir);
+    forget_state_of(&dir);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("\"session\":\"me\""), "{out}{err}");
     assert!(umount.status.success(), "{umount:?}");
 }
 
-/// Removes the state directory that a mount has by default.
-fn forget_states_of(parent: &Path, dir: &Path) {
-    let name = dir
-        .to_str()
-        .unwrap()
-        .trim_start_matches('/')
-        .replace('/', "-");
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().contains(&name) {
-            _ = fs::remove_dir_all(entry.path());
-        }
-    }
+/// Removes the state directory that a mount of root's has by default.
+fn forget_state_of(dir: &Path) {
+    let name = dir.to_str().unwrap().trim_start_matches('/');
+    let name = name.replace('-', "\\x2d").replace('/', "-");
+    let state = Path::new("/var/lib/claimfs").join(name);
+    assert_eq!(fs::remove_dir_all(state).is_ok(), is_root());
 }
 
 #[test]
