@@ -737,6 +737,21 @@ fn the_hooks_for_claude_code_do_what_they_say() {
         out.contains("You are this session:\n") && out.contains("\"session\":\"me\""),
         "{out}"
     );
+    // Where its process says who it is, it is registered: here that is this very process.
+    let registered = format!("claude-{}", std::process::id());
+    let mut start = mount.sh(settings["hooks"]["SessionStart"][0]["hooks"][0]["command"]
+        .as_str()
+        .unwrap());
+    start
+        .env("CLAIMFS_MOUNT", &mount.dir)
+        .env("CLAUDE_PID", std::process::id().to_string());
+    let (code, out, _) = text(&start.output().unwrap());
+    assert!(
+        code == 0 && out.contains(&format!("\"session\":\"{registered}\"")),
+        "{out}"
+    );
+    fs::remove_file(mount.path("sessions").join(&registered)).unwrap();
+
     let edit = |session: &str| hook(&mount.dir, "PreToolUse", "/x/my repo", session);
     assert_eq!(edit("me"), (0, String::new(), String::new()), "free");
     let mut holder = mount.actor(Some("w1"));
