@@ -20,6 +20,8 @@ use std::{env, fs, io};
 
 #[path = "common.rs"]
 mod common;
+#[path = "null.rs"]
+mod null;
 
 use common::{mount, mount_with_state, pin};
 
@@ -72,9 +74,41 @@ fn echo() {
     }
 }
 
+/// The null filesystem, in a process of its own.
+struct Floor {
+    child: std::process::Child,
+    dir: PathBuf,
+}
+
+impl Floor {
+    fn mount() -> Self {
+        let dir = env::temp_dir().join(format!("claimfs-bench-null-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let mut server = Command::new(env::current_exe().unwrap());
+        server.arg("null").arg(&dir).stdout(Stdio::piped());
+        let mut child = server.spawn().unwrap();
+        let mut word = [0; 6];
+        child.stdout.take().unwrap().read_exact(&mut word).unwrap();
+        Self { child, dir }
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+        _ = self.child.kill();
+        _ = self.child.wait();
+        _ = fs::remove_dir(&self.dir);
+    }
+}
+
 fn main() {
     if env::args().any(|argument| argument == "echo") {
         return echo();
+    }
+    let mut words = env::args().skip_while(|word| word != "null");
+    if let Some(dir) = words.nth(1) {
+        return null::serve(Path::new(&dir));
     }
     if !Path::new("/dev/fuse").exists() {
         println!("SKIP: there is no /dev/fuse");
@@ -85,6 +119,8 @@ fn main() {
     let claims = server.dir.join("mount/claims");
     let other = mount_with_state(Path::new("/dev/shm"));
     let in_memory = c_path(&other.dir.join("mount/claims"), "free");
+    let floor = Floor::mount();
+    fs::write(floor.dir.join("held"), "").unwrap_or_default();
     let plain = PathBuf::from(format!("/dev/shm/claimfs-bench-{}", std::process::id()));
     fs::create_dir(&plain).unwrap();
     fs::write(plain.join("held"), "\n").unwrap();
@@ -101,7 +137,7 @@ fn main() {
     };
 
     let rows = ["lookup", "contended claim", "claim + release"];
-    let mut figures = vec![Vec::new(); 8];
+    let mut figures = vec![Vec::new(); 11];
     for _ in 0..ROUNDS {
         for (column, dir) in [&claims, &plain].into_iter().enumerate() {
             let (held, free) = (c_path(dir, "held"), c_path(dir, "free"));
@@ -109,6 +145,10 @@ fn main() {
             figures[2 + column].push(time(|| contended(&held)));
             figures[4 + column].push(time(|| claim_and_release(&free)));
         }
+        let (held, free) = (c_path(&floor.dir, "held"), c_path(&floor.dir, "free"));
+        figures[8].push(time(|| lookup(&held)));
+        figures[9].push(time(|| contended(&held)));
+        figures[10].push(time(|| claim_and_release(&free)));
         figures[6].push(time(&mut ping));
         figures[7].push(time(|| claim_and_release(&in_memory)));
     }
@@ -128,12 +168,17 @@ fn main() {
         "pinned to one CPU, median of {ROUNDS} rounds of {CALLS} calls, in microseconds a call"
     );
     println!(
-        "{:16} {:>9} {:>9} {:>22}",
-        "", "claimfs", "tmpfs", "claimfs / ping-pong"
+        "{:16} {:>9} {:>9} {:>9} {:>15} {:>20}",
+        "", "claimfs", "null", "tmpfs", "claimfs / null", "claimfs / ping-pong"
     );
     for (index, row) in rows.iter().enumerate() {
         let (ours, tmpfs) = (medians[2 * index], medians[2 * index + 1]);
-        println!("{row:16} {ours:9.2} {tmpfs:9.2} {:>22.2}", ours / ping);
+        let null = medians[8 + index];
+        println!(
+            "{row:16} {ours:9.2} {null:9.2} {tmpfs:9.2} {:>15.2} {:>20.2}",
+            ours / null,
+            ours / ping
+        );
     }
     println!("{:16} {ping:9.2}", "unix ping-pong");
     println!(
