@@ -460,6 +460,11 @@ impl Walk {
         &self.chain[0]
     }
 
+    /// What was seen of the processes from the caller up.
+    pub fn chain(&self) -> &[Facts] {
+        &self.chain
+    }
+
     /// The processes from the caller up.
     pub fn processes(&self) -> Vec<Process> {
         self.chain.iter().map(|facts| facts.process).collect()

@@ -63,7 +63,7 @@
 //! # Locks
 //!
 //! In this order: the usher's lot of parked reads (`fs/lot.rs`), the tree's map of waiting descriptors, the store's mutex,
-//! the one inside [`process::Processes`], that of [`news::News`]. The tree's other maps of open files are leaves: nothing is called
+//! the one inside [`process::Processes`], that of [`news::News`]. The store's walks and the tree's other maps of open files are leaves: nothing is called
 //! while one of them is locked. Nobody is answered, and no kernel notified, under any of them but the store's.
 
 pub mod agents;

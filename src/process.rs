@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::proc::{Stat, Status};
 use crate::agents::Agent;
+use crate::identity::Facts;
 use crate::lease::{Moment, Process, Refusal};
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
@@ -172,6 +173,11 @@ impl Processes {
     /// Whether a process has a signal to see that will end it, though it cannot before it has its answer.
     pub fn is_doomed(&self, pid: u32) -> bool {
         Status::read(pid).is_ok_and(|status| status.doomed)
+    }
+
+    /// Whether a caller and those above it are as they were a moment ago.
+    pub fn is_unchanged(&self, chain: &[Facts]) -> bool {
+        self.known.is_unchanged(chain)
     }
 
     /// Whether no process has this number, or one that has exited and that nobody has waited for.
@@ -324,6 +330,24 @@ fn exited(pidfd: &OwnedFd) -> bool {
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
     ready == 1 && poll.revents & libc::POLLIN != 0
 }
+
+/// Whether any of these whole thread groups has exited. An error is no proof.
+fn any_exited<'a>(pidfds: impl Iterator<Item = &'a OwnedFd>) -> bool {
+    let mut polls = [libc::pollfd {
+        fd: -1,
+        events: libc::POLLIN,
+        revents: 0,
+    }; CHAIN_MAX];
+    for (poll, pidfd) in polls.iter_mut().zip(pidfds) {
+        poll.fd = pidfd.as_raw_fd();
+    }
+    let count = libc::nfds_t::try_from(CHAIN_MAX).unwrap_or(0);
+    // SAFETY: `polls` has as many pollfds as the call is told, those with a negative descriptor are passed over, and it outlives the call.
+    unsafe { libc::poll(polls.as_mut_ptr(), count, 0) > 0 }
+}
+
+/// How many processes above a caller are looked at in one call.
+const CHAIN_MAX: usize = 32;
 
 /// The inode of a pidfd, unique for the boot; 0 where the kernel has no pidfs.
 fn pidfd_inode(pidfd: &OwnedFd) -> io::Result<u64> {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::connection::{AGAIN, Connection, Done, Key, Note, Sent};
 use crate::herald::Herald;
@@ -116,7 +116,16 @@ pub struct Store {
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     news: Arc<News>,
+    /// The newest walks, by the tasks that called, and when they were begun.
+    walks: Mutex<HashMap<u32, (Instant, Arc<Walk>)>>,
 }
+
+/// How long a walk is gone on with while its caller is as it was and none above has died: no longer than it may stay unseen that one of
+/// those has become another program.
+const WALK: Duration = Duration::from_millis(50);
+
+/// How many are kept.
+const WALKS_MAX: usize = 1024;
 
 struct Inner {
     table: Table,
@@ -162,6 +171,7 @@ impl Store {
             processes,
             metrics,
             news,
+            walks: Mutex::default(),
         }
     }
 
@@ -181,12 +191,32 @@ impl Store {
     }
 
     /// The caller and the processes above it. EPERM for one that the mount cannot see.
-    pub fn walk(&self, caller: Caller) -> Result<Walk, Refusal> {
+    pub fn walk(&self, caller: Caller) -> Result<Arc<Walk>, Refusal> {
         if caller.task == 0 {
             return Err(Refusal::NotPermitted);
         }
+        let known = self.walks().get(&caller.task).cloned();
+        if let Some((start, walk)) = known
+            && start.elapsed() < WALK
+            && walk.uid() == caller.uid
+            && self.processes.is_unchanged(walk.chain())
+        {
+            return Ok(walk);
+        }
         let pid = self.processes.of_task(caller.task)?;
-        identity::walk(&*self.processes, caller.task, pid, caller.uid)
+        let start = Instant::now();
+        let walk = identity::walk(&*self.processes, caller.task, pid, caller.uid)?;
+        let walk = Arc::new(walk);
+        let mut walks = self.walks();
+        if walks.len() >= WALKS_MAX {
+            walks.clear();
+        }
+        walks.insert(caller.task, (start, Arc::clone(&walk)));
+        Ok(walk)
+    }
+
+    fn walks(&self) -> MutexGuard<'_, HashMap<u32, (Instant, Arc<Walk>)>> {
+        self.walks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The parent of a caller, as if it had made the request. EPERM if it has none that the mount can see.

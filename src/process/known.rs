@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use super::proc::{Stat, Status, environ, pid_namespace, program};
 use super::{
-    Processes, descriptor_limit, exited, is_shortage, pidfd_euid, pidfd_inode, pidfd_open,
+    CHAIN_MAX, Processes, any_exited, descriptor_limit, exited, is_shortage, pidfd_euid,
+    pidfd_inode, pidfd_open,
 };
 use crate::agents::Agent;
 use crate::identity::{Facts, Marked, Sight, Variable, View};
@@ -77,6 +78,30 @@ impl Cache {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a chain of processes that was read a moment ago is the same still: the caller itself is as it was, and of those above it none
+    /// has died, without which none gets another parent. That one of those has changed otherwise shows at the next reading.
+    pub(super) fn is_unchanged(&self, chain: &[Facts]) -> bool {
+        let Some((caller, above)) = chain.split_first().filter(|_| chain.len() <= CHAIN_MAX) else {
+            return false;
+        };
+        let entries = self.lock();
+        let same = |facts: &Facts| {
+            let entry = entries.get(&facts.process.pid);
+            entry.filter(|entry| entry.facts.process == facts.process)
+        };
+        let mut buffer = [0; 1024];
+        // What its environment says is kept only if its next exec is sure to show.
+        let is_same = same(caller)
+            .filter(|entry| entry.variable.is_some())
+            .and_then(|entry| entry.look_again(&mut buffer))
+            .is_some_and(|stat| *stat.command == *caller.command);
+        let above: Option<Vec<&OwnedFd>> = above
+            .iter()
+            .map(|facts| same(facts).map(|entry| &entry.pidfd))
+            .collect();
+        is_same && above.is_some_and(|above| !any_exited(above.into_iter()))
     }
 
     /// Whether a task is known as a process that is still alive, so that the number is its own.

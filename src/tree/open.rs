@@ -111,7 +111,7 @@ impl Tree {
         id: SessionId,
         exclusive: bool,
     ) -> Result<Handle, Refusal> {
-        let walk = Arc::new(self.store.walk(caller)?);
+        let walk = self.store.walk(caller)?;
         let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
         let open = Registration {
             id,

@@ -468,7 +468,9 @@ print('resumed')
         .env("STATE", &state)
         .env("CLAIMFS_SESSION", "w");
     let (code, out, err) = text(&python.output().unwrap());
-    unmount(&dir);
+    // This waits until its keeper has let go of the state directory.
+    let umount = Command::new(CLAIMFS).arg("umount").arg(&dir).status();
+    assert!(umount.unwrap().success());
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(lines[0], format!("{ENOSPC} True True"), "{out}");
