@@ -219,12 +219,12 @@ impl Filesystem for ClaimFs {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes();
         let found = if self.tree.is_herald(request.pid()) {
-            self.look(|| self.tree.ghost(caller(request), parent.0, name))
+            self.look(|| self.tree.ghost(parent.0, name))
         } else {
             self.look(|| {
                 // The kernel asks nobody whether a caller may search a directory of ours.
                 self.permit(caller(request), parent, EXECUTE)?;
-                self.tree.lookup(caller(request), parent.0, name)
+                self.tree.lookup(parent.0, name)
             })
         };
         match found {

@@ -449,6 +449,7 @@ fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>
 /// take the id of a terminal before its owner claims anything.
 fn usable(id: SessionId, uid: u32) -> Result<SessionId, Refusal> {
     match id.owner() {
+        None if !id.is_free() => Err(Refusal::NotPermitted),
         Some(owner) if owner != uid => Err(Refusal::NotPermitted),
         _ => Ok(id),
     }

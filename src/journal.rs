@@ -641,6 +641,7 @@ impl Journal for Disk {
             && let Err(error) = self.file.sync_data()
         {
             self.end = before;
+            self.room = self.room.map(|_| 0);
             _ = self.file.set_len(before);
             return Err(error);
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::command::{Asker, Attributes, Change, Command, Named};
+pub use self::command::{Asker, Attributes, Change, Command, NOWHERE, Named};
 pub use self::event::{End, Event, What};
 use crate::wire;
 
@@ -107,6 +107,11 @@ impl SessionId {
         let (sid, uid) = self.0.strip_prefix("sid-")?.split_once("-uid-")?;
         sid.parse::<u32>().ok()?;
         uid.parse().ok()
+    }
+
+    /// Whether no rule makes ids of this form, so that anybody may.
+    pub fn is_free(&self) -> bool {
+        self.owner().is_none() && !self.0.starts_with("outside-")
     }
 
     /// The uid in an id of the form that rules 3 to 5 make; `None` for any other id.

@@ -20,8 +20,8 @@ use crate::connection::{AGAIN, Connection, Done, Key, Note, Sent};
 use crate::herald::Herald;
 use crate::identity::{self, Walk};
 use crate::lease::{
-    Asker, Change, Command, Creation, Event, Ino, Member, Moment, Name, Named, Place, Process,
-    Refusal, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
+    Asker, Change, Command, Creation, Event, Ino, Member, Moment, NOWHERE, Name, Named, Place,
+    Process, Refusal, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
 use crate::metrics::Metrics;
 use crate::news::News;
@@ -142,6 +142,8 @@ struct Inner {
     herald: Arc<Herald>,
     /// The deadline that the reaper is to be woken for.
     alarm: Option<Duration>,
+    /// When all sessions were looked at last.
+    judged: Option<Instant>,
 }
 
 impl Store {
@@ -165,6 +167,7 @@ impl Store {
             news: Arc::clone(&news),
             herald,
             alarm: None,
+            judged: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -569,21 +572,37 @@ impl Store {
         id: SessionId,
         ttl: Duration,
     ) -> Result<(), Refusal> {
-        let by = &named(caller, id);
+        let by = &self.named(caller, id)?;
         let mut inner = self.lock();
         inner.judge_name(name);
         inner.judge_id(&by.id);
         let name = name.clone();
         let hold = Command::Hold { name, by, ttl };
         match inner.answer(caller, &hold) {
-            Err(Refusal::Full | Refusal::Quota) if inner.judge_all() => inner.answer(caller, &hold),
+            Err(Refusal::Full | Refusal::Quota) if inner.judge_all_now_and_then() => {
+                inner.answer(caller, &hold)
+            }
             result => result,
         }
     }
 
+    fn named(&self, caller: Caller, id: SessionId) -> Result<Named, Refusal> {
+        let pidns = match caller.task {
+            0 => NOWHERE,
+            _ => self.walk(caller)?.caller().pidns,
+        };
+        let (uid, gid) = (caller.uid, caller.gid);
+        Ok(Named {
+            id,
+            uid,
+            pidns,
+            gid,
+        })
+    }
+
     /// Gives up a claim of such a session.
     pub fn yield_up(&self, caller: Caller, name: &Name, id: SessionId) -> Result<(), Refusal> {
-        let by = &named(caller, id);
+        let by = &self.named(caller, id)?;
         let mut inner = self.lock();
         inner.judge_name(name);
         inner.judge_id(&by.id);
@@ -612,7 +631,7 @@ impl Store {
             creation,
         };
         match inner.answer(caller, &queue) {
-            Err(Refusal::Full | Refusal::Quota) if inner.judge_all() => {
+            Err(Refusal::Full | Refusal::Quota) if inner.judge_all_now_and_then() => {
                 inner.answer(caller, &queue)?;
             }
             result => result?,
@@ -791,14 +810,6 @@ impl Store {
     pub fn sweep(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         inner.settle(&Command::Sweep { limit }) && inner.table.wants_sweep()
-    }
-}
-
-fn named(caller: Caller, id: SessionId) -> Named {
-    Named {
-        id,
-        uid: caller.uid,
-        gid: caller.gid,
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Deliberately ignorant of: what they say.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How much is kept, all in all, in bytes: whoever opens very much is not to fill the disk.
+const BYTES_MAX: usize = 1 << 20;
 
 /// The texts of one mount, by the handles of their readers.
 #[derive(Debug)]
 pub struct Texts {
     dir: PathBuf,
-    /// Those that this server has kept.
-    kept: Mutex<HashSet<u64>>,
+    /// Those that this server has kept, and how long each is.
+    kept: Mutex<HashMap<u64, usize>>,
 }
 
 impl Texts {
@@ -22,23 +25,30 @@ impl Texts {
         Self { dir, kept }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<u64>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this server has kept one.
     pub fn has(&self, fh: u64) -> bool {
-        self.lock().contains(&fh)
+        self.lock().contains_key(&fh)
     }
 
     fn path(&self, fh: u64) -> PathBuf {
         self.dir.join(fh.to_string())
     }
 
-    /// Keeps a text. Should that fail, a reader whose server dies meanwhile comes to its end too early.
+    /// Keeps a text, unless there are too many. A reader whose text is not kept, and whose server dies meanwhile, comes to its end too
+    /// early.
     pub fn keep(&self, fh: u64, text: &str) {
         let write = || fs::write(self.path(fh), text);
-        self.lock().insert(fh);
+        {
+            let mut kept = self.lock();
+            if kept.values().sum::<usize>() + text.len() > BYTES_MAX {
+                return;
+            }
+            kept.insert(fh, text.len());
+        }
         let kept = write().or_else(|_| fs::create_dir_all(&self.dir).and_then(|()| write()));
         if let Err(error) = kept {
             log::warn!("{}: {error}", self.path(fh).display());

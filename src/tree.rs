@@ -374,7 +374,7 @@ impl Tree {
     // Looking.
 
     /// The node of a name in a directory. ENOENT also for a name that could not be created.
-    pub fn lookup(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
         match parent {
             ROOT => {
                 let found = FIXED
@@ -388,7 +388,7 @@ impl Tree {
                 let name = self.name(name).map_err(hide)?;
                 self.store.look(&name, claim_attr).ok_or(Refusal::NotFound)
             }
-            QUEUE => self.queue_file(caller, Name::new(name).map_err(hide)?),
+            QUEUE => Ok(self.queue_file(Name::new(name).map_err(hide)?)),
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
                 let attr = |session: &Session| self.session_attr(session);
@@ -425,8 +425,8 @@ impl Tree {
     }
 
     /// A name that has gone, as the helper sees it: there, and to be removed. One that is held again is what it is.
-    pub fn ghost(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
-        let found = self.lookup(caller, parent, name);
+    pub fn ghost(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+        let found = self.lookup(parent, name);
         if parent != CLAIMS || found.is_ok() {
             return found;
         }
@@ -461,7 +461,7 @@ impl Tree {
             SESSION_INO..REGISTRATION => self
                 .session(ino, |session| self.session_attr(session))
                 .ok_or(Refusal::Lost),
-            QUEUE_INO..QUEUE_HANDLE => self.queue_attr(ino).ok_or(Refusal::Lost),
+            QUEUE_INO..QUEUE_HANDLE => Ok(self.queue_file_attr(ino)),
             GHOST_INO.. => Ok(self.virtual_file(ino, 0)),
             _ => {
                 let walk = guard(&self.registrations)

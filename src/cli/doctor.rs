@@ -16,6 +16,7 @@ use super::tool;
 use super::{Exit, Failure};
 use crate::keeper::device::DEVICE;
 use crate::lease::printable;
+use crate::mount::resolve_existing;
 use crate::mounts::{self, FS_TYPE, Mount};
 use crate::process::{effective_uid, has_pidfs};
 
@@ -66,7 +67,9 @@ impl Report {
 impl Arguments {
     pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mut report = Report::default();
-        let wanted = self.dir.as_deref().or(mount);
+        let asked = self.dir.as_deref().or(mount);
+        let resolved = asked.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
+        let wanted = resolved.as_deref();
         let there = mounts::all()
             .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
         let ours = there.into_iter().filter(|mount| {

@@ -35,7 +35,7 @@ impl ClaimFs {
         name: &OsStr,
     ) -> Result<(), Refusal> {
         let dir = self.tree.attr(parent.0)?;
-        match self.tree.lookup(caller, parent.0, name.as_bytes()) {
+        match self.tree.lookup(parent.0, name.as_bytes()) {
             Ok(attr) if dir.mode & 0o1000 != 0 => {
                 owns(&attr, caller).or_else(|_| owns(&dir, caller))
             }

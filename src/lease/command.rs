@@ -71,6 +71,9 @@ pub struct Asker<'a> {
     pub command: Arc<str>,
 }
 
+/// The pid namespace of what lives in none that the mount can see.
+pub const NOWHERE: u64 = u64::MAX;
+
 /// A caller whose processes the mount cannot see, and who says what session it speaks for.
 #[derive(Clone, Debug)]
 pub struct Named {
@@ -78,6 +81,8 @@ pub struct Named {
     pub id: SessionId,
     /// The uid of the caller, and so of the session.
     pub uid: u32,
+    /// Its pid namespace: 0 for the mount's own, [`NOWHERE`] where the mount cannot see it.
+    pub pidns: u64,
     /// The gid of the caller.
     pub gid: u32,
 }

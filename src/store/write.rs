@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use super::{Caller, Inner};
 use crate::connection::{EVENT_HANDLE, Note, Open};
@@ -15,6 +16,9 @@ use crate::lease::{
 };
 use crate::process::{self, Watch};
 use crate::record;
+
+/// How long nobody's refusal makes all sessions be looked at again.
+const JUDGE_ALL: Duration = Duration::from_millis(100);
 
 /// How many lines are written down with the table for readers of `events` that lag behind.
 const LINES_KEPT: usize = 4096;
@@ -66,6 +70,17 @@ impl Inner {
         for key in keys {
             over |= !self.judge(key);
         }
+        over
+    }
+
+    /// The same, but not again and again: whoever is refused without end is not to keep all others waiting. The reaper sees deaths by
+    /// itself.
+    pub(super) fn judge_all_now_and_then(&mut self) -> bool {
+        if self.judged.is_some_and(|at| at.elapsed() < JUDGE_ALL) {
+            return false;
+        }
+        let over = self.judge_all();
+        self.judged = Some(Instant::now());
         over
     }
 
@@ -216,7 +231,7 @@ impl Inner {
         match self.answer(caller, &claim) {
             // The dead hold no room either, though nobody has asked about them yet.
             Err(Refusal::Full | Refusal::Quota)
-                if matches!(name, Place::Claim(_)) && self.judge_all() =>
+                if matches!(name, Place::Claim(_)) && self.judge_all_now_and_then() =>
             {
                 self.answer(caller, &claim)?;
             }

@@ -9,9 +9,6 @@ use std::time::Duration;
 use super::{Draft, Table};
 use crate::lease::{Creation, Deadline, End, Name, Named, Refusal, Rule, SessionKey, Shape, What};
 
-/// The pid namespace of what lives in none that the mount can see.
-const NOWHERE: u64 = u64::MAX;
-
 impl Table {
     pub(super) fn decide_hold(
         &self,
@@ -30,9 +27,11 @@ impl Table {
         }
         let key = known.unwrap_or_else(|| {
             let (id, uid) = (by.id.clone(), by.uid);
-            draft.start_with(id, uid, NOWHERE, Rule::Named)
+            draft.start_with(id, uid, by.pidns, Rule::Named)
         });
-        draft.prolong(key, ttl);
+        // What it has asked for is not taken back by what it asks for besides.
+        let asked = known.and_then(|key| self.sessions.get(&key)?.deadline);
+        draft.prolong(key, asked.map_or(ttl, |asked| asked.ttl.max(ttl)));
         if lease.is_none() {
             self.bury(draft, name);
             let creation = Creation {
@@ -64,13 +63,18 @@ impl Table {
         Ok(())
     }
 
-    /// The live session that the caller names, if there is one. EPERM for one of another uid, or one that processes make.
+    /// The live session that the caller names, if there is one. EPERM for one of another uid, for one that processes make, and for what is
+    /// outside of the caller's sandbox.
     fn speaks_for(&self, by: &Named) -> Result<Option<SessionKey>, Refusal> {
         match self.session(&by.id) {
-            Some(session) if session.uid == by.uid && session.rule == Rule::Named => {
+            Some(session)
+                if session.uid == by.uid
+                    && session.rule == Rule::Named
+                    && (by.pidns == 0 || by.pidns == session.pidns) =>
+            {
                 Ok(Some(session.key))
             }
-            None if by.id.owner().is_none() => Ok(None),
+            None if by.id.is_free() => Ok(None),
             _ => Err(Refusal::NotPermitted),
         }
     }

@@ -3,7 +3,7 @@
 //! Deliberately ignorant of: how a caller came by its session (`identity.rs`), and of the state's maps being changed.
 
 use super::{Draft, Session, SessionKey, Table};
-use crate::lease::{Asker, End, Member, Process, Refusal, Root, SessionId, What};
+use crate::lease::{Asker, End, Member, Process, Refusal, Root, Rule, SessionId, What};
 
 impl Table {
     pub(super) fn decide_join(
@@ -110,7 +110,8 @@ impl Table {
                     .any(|other| other.process == root.process)
             })
         };
-        if session.uid == by.uid && (session.pidns == by.pidns || related()) {
+        let has_processes = session.rule != Rule::Named;
+        if has_processes && session.uid == by.uid && (session.pidns == by.pidns || related()) {
             Ok(Some(session.key))
         } else {
             Err(Refusal::NotPermitted)

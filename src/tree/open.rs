@@ -21,6 +21,9 @@ use crate::record::{self, Record};
 use crate::store::Caller;
 use crate::table::FIRST_INO;
 
+/// How many commands one write to `control` may have (EFBIG past it): others wait for it.
+const COMMANDS_MAX: usize = 16;
+
 impl Tree {
     /// Creates a file: a claim, or a registration in `sessions/`.
     pub fn create(
@@ -307,6 +310,9 @@ impl Tree {
     fn control(&self, caller: Caller, data: &[u8]) -> Result<(), Refusal> {
         let text = std::str::from_utf8(data).map_err(|_| Refusal::Invalid)?;
         let lines = text.lines().filter(|line| !line.trim().is_empty());
+        if lines.clone().count() > COMMANDS_MAX {
+            return Err(Refusal::TooLarge);
+        }
         for (step, line) in (0..).zip(lines) {
             let caller = Caller { step, ..caller };
             // A write that is sent again goes on where it was interrupted.

@@ -18,9 +18,7 @@ use crate::table::FIRST_INO;
 #[derive(Debug, Default)]
 pub(super) struct QueueFiles {
     by_name: HashMap<Name, u64>,
-    by_ino: HashMap<u64, QueueFile>,
-    /// How many of them are due to a uid.
-    by_uid: HashMap<u32, usize>,
+    by_ino: BTreeMap<u64, QueueFile>,
     newest: u64,
 }
 
@@ -29,12 +27,18 @@ struct QueueFile {
     name: Name,
     /// How often the kernel was told of it, and has not forgotten that.
     told: u64,
-    /// Who asked for it first; root for what is older than this server.
-    uid: u32,
 }
 
-/// How many files of `queue/` may be remembered for a uid.
-const FILES_MAX: usize = 4096;
+/// What comes of a look at a name.
+struct Told {
+    ino: u64,
+    is_new: bool,
+    /// What had to make room.
+    forgotten: Option<u64>,
+}
+
+/// How many files of `queue/` are remembered.
+const FILES_MAX: usize = 16_384;
 
 /// A descriptor of a file in `queue/`.
 #[derive(Debug)]
@@ -78,25 +82,35 @@ fn lonely(session: &SessionId, name: &Name) -> Vec<u8> {
 impl QueueFiles {
     /// The inode of a name, which the kernel is told of once more, and whether for the first time.
     ///
-    /// EDQUOT for a uid but root's that was the first to ask for too many: each is remembered until the kernel forgets it.
-    fn told(&mut self, name: Name, uid: u32) -> Result<(u64, bool), Refusal> {
+    /// Of very many, the oldest are forgotten: whoever opens one of those then is told ESTALE, upon which the kernel looks it up again.
+    fn told(&mut self, name: Name) -> Told {
         if let Some(ino) = self.by_name.get(&name).copied() {
             if let Some(file) = self.by_ino.get_mut(&ino) {
                 file.told += 1;
             }
-            return Ok((ino, false));
+            return Told {
+                ino,
+                is_new: false,
+                forgotten: None,
+            };
         }
-        let count = self.by_uid.entry(uid).or_default();
-        if uid != 0 && *count >= FILES_MAX {
-            return Err(Refusal::Quota);
+        let forgotten = if self.by_ino.len() >= FILES_MAX {
+            self.by_ino.pop_first()
+        } else {
+            None
+        };
+        if let Some((_, file)) = &forgotten {
+            self.by_name.remove(&file.name);
         }
-        *count += 1;
         self.newest += 1;
         let ino = QUEUE_INO + self.newest;
         self.by_name.insert(name.clone(), ino);
-        let told = 1;
-        self.by_ino.insert(ino, QueueFile { name, told, uid });
-        Ok((ino, true))
+        self.by_ino.insert(ino, QueueFile { name, told: 1 });
+        Told {
+            ino,
+            is_new: true,
+            forgotten: forgotten.map(|(ino, _)| ino),
+        }
     }
 
     /// The kernel forgets so many times that it was told of an inode. Whether it has forgotten it altogether.
@@ -109,12 +123,6 @@ impl QueueFiles {
             return false;
         }
         self.by_name.remove(&file.name);
-        if let Some(count) = self.by_uid.get_mut(&file.uid) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_uid.remove(&file.uid);
-            }
-        }
         self.by_ino.remove(&ino);
         true
     }
@@ -124,29 +132,26 @@ impl QueueFiles {
         for (ino, name) in files {
             self.newest = self.newest.max(ino - QUEUE_INO);
             self.by_name.insert(name.clone(), ino);
-            *self.by_uid.entry(0).or_default() += 1;
-            let (told, uid) = (0, 0);
-            self.by_ino.insert(ino, QueueFile { name, told, uid });
+            self.by_ino.insert(ino, QueueFile { name, told: 0 });
         }
     }
 }
 
 impl Tree {
     /// The file of a name in `queue/`.
-    pub(super) fn queue_file(&self, caller: Caller, name: Name) -> Result<Attr, Refusal> {
-        let (ino, is_new) = guard(&self.queue_files).told(name.clone(), caller.uid)?;
-        if is_new {
+    pub(super) fn queue_file(&self, name: Name) -> Attr {
+        let told = guard(&self.queue_files).told(name.clone());
+        let ino = told.ino;
+        if let Some(ino) = told.forgotten {
+            self.store.note(Note::Forgotten { ino });
+        }
+        if told.is_new {
             self.store.note(Note::Told { ino, name });
         }
-        Ok(self.queue_file_attr(ino))
+        self.queue_file_attr(ino)
     }
 
-    pub(super) fn queue_attr(&self, ino: u64) -> Option<Attr> {
-        let known = guard(&self.queue_files).by_ino.contains_key(&ino);
-        known.then(|| self.queue_file_attr(ino))
-    }
-
-    fn queue_file_attr(&self, ino: u64) -> Attr {
+    pub(super) fn queue_file_attr(&self, ino: u64) -> Attr {
         Attr {
             size: STREAM_SIZE,
             ..self.virtual_file(ino, 0o444)

@@ -101,20 +101,66 @@ fn sessions_and_places_in_lines_are_shared_out_too() {
 }
 
 #[test]
-fn names_that_are_only_looked_at_in_the_queue_are_remembered_up_to_a_limit() {
+fn names_that_are_only_looked_at_in_the_queue_are_forgotten_and_cost_nobody_their_turn() {
     let Some(mount) = shared(&[]) else { return };
+    let mut root = mount.actor(Some("root"));
+    root.claim("n0").unwrap();
+    let mut waiting = user(&mount, USER + 1, "waiting");
+    let fd = waiting.open("queue/n0", O_RDONLY).unwrap();
+    waiting.stat("queue/n1").unwrap();
     let mut curious = user(&mount, USER, "curious");
-    let mut refused = None;
-    for number in 0..5000 {
-        if let Err(errno) = curious.stat(&format!("queue/n{number}")) {
-            refused = Some((number, errno));
-            break;
-        }
+    for number in 0..17_000 {
+        curious.stat(&format!("queue/n{number}")).unwrap();
     }
-    assert_eq!(refused, Some((4096, EDQUOT)));
-    let mut other = user(&mount, USER + 1, "other");
-    assert!(other.stat("queue/mine").is_ok());
-    assert!(mount.actor(None).stat("queue/roots").is_ok());
+    let journal = fs::metadata(mount.state.join("journal")).unwrap().len();
+    assert!(journal < 6 << 20, "{journal}");
+    // What was forgotten is looked up again, and what is open stays what it is.
+    assert_eq!(waiting.fstat(fd).unwrap()["size"], 4096);
+    let other = waiting.open("queue/n1", O_RDONLY).unwrap();
+    while !waiting.read(other).unwrap().is_empty() {}
+    root.unlink("claims/n0").unwrap();
+    while !waiting.read(fd).unwrap().is_empty() {}
+    assert_eq!(mount.record("n0").unwrap()["session"], "waiting");
+}
+
+#[test]
+fn texts_that_are_begun_and_not_read_do_not_fill_the_state_directory() {
+    let Some(mount) = shared(&[]) else { return };
+    let mut root = mount.actor(Some("root"));
+    for number in 0..200 {
+        root.claim(&number.to_string()).unwrap();
+    }
+    let mut greedy = user(&mount, USER, "greedy");
+    for _ in 0..300 {
+        let fd = greedy.open("leases", O_RDONLY).unwrap();
+        greedy.pread(fd, 1, 0).unwrap();
+    }
+    let texts = fs::read_dir(mount.state.join("texts")).unwrap();
+    let kept: u64 = texts
+        .map(|text| text.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(kept <= 1 << 20, "{kept}");
+}
+
+#[test]
+fn a_sandbox_does_not_speak_for_a_session_without_processes_outside_of_it() {
+    let Some(mount) = shared(&[]) else { return };
+    let user = "setpriv --reuid 4242 --regid 4242 --clear-groups";
+    let claim = "echo '{\"claim\":\"x\",\"session\":\"box\",\"seconds\":600}' > control";
+    mount.run(&format!("{user} sh -c \"$(cat <<'EOT'\n{claim}\nEOT\n)\""));
+    let release = "echo '{\"release\":\"x\",\"session\":\"box\"}' > control";
+    for line in [release, claim] {
+        let script = format!(
+            "unshare --pid --fork --kill-child {user} sh -c \"$(cat <<'EOT'\n{line}\nEOT\n)\""
+        );
+        let (code, _, err) = text(&mount.sh(&script).output().unwrap());
+        assert!(code != 0 && err.contains("error"), "{code}: {err}");
+    }
+    assert_eq!(mount.record("x").unwrap()["session"], "box");
+    mount.run(&format!(
+        "{user} sh -c \"$(cat <<'EOT'\n{release}\nEOT\n)\""
+    ));
+    assert!(mount.record("x").is_none());
 }
 
 #[test]

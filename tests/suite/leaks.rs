@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use claimfs::content::INSIDE_MAX;
 use claimfs::lease::{
-    Asker, Attributes, Change, Command, Creation, Due, Event, Ino, Label, Member, Moment, Name,
-    Named, Place, Process, Rule, SessionId, Shape, Token, WaiterId, What,
+    Asker, Attributes, Change, Command, Creation, Due, Event, Ino, Label, Member, Moment, NOWHERE,
+    Name, Named, Place, Process, Rule, SessionId, Shape, Token, WaiterId, What,
 };
 use claimfs::table::{FIRST_INO, Table};
 
@@ -156,7 +156,15 @@ impl World {
         let id = SessionId::new(self.dice.pick(&[b"n1", b"n2", b"w1"])).unwrap();
         let (uid, gid) = (self.dice.pick(&[1000, 1000, 1001]), 1000);
         let name = name(self.dice.pick(&["a", "b", "c", "d"]));
-        (name, Named { id, uid, gid })
+        (
+            name,
+            Named {
+                id,
+                uid,
+                pidns: NOWHERE,
+                gid,
+            },
+        )
     }
 
     fn place(&mut self) -> Place {

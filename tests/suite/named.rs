@@ -7,7 +7,9 @@ use std::process::Command as Program;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use claimfs::journal::{self, Disk};
-use claimfs::lease::{Command, Due, Event, Moment, Named, Refusal, SessionId, WaiterId, What};
+use claimfs::lease::{
+    Command, Due, Event, Moment, NOWHERE, Named, Refusal, SessionId, WaiterId, What,
+};
 use claimfs::process::Boot;
 use claimfs::store::Journal;
 use claimfs::table::Table;
@@ -33,7 +35,12 @@ fn run(table: &mut Table, command: &Command, now: Moment) -> Result<Vec<Event>, 
 
 fn named(id: &str, uid: u32) -> Named {
     let id = SessionId::new(id.as_bytes()).unwrap();
-    Named { id, uid, gid: 1000 }
+    Named {
+        id,
+        uid,
+        pidns: NOWHERE,
+        gid: 1000,
+    }
 }
 
 fn hold<'a>(what: &str, by: &'a Named, seconds: u64) -> Command<'a> {
@@ -67,6 +74,8 @@ fn it_holds_what_it_takes_until_its_deadline_and_each_claim_moves_that_on() {
         token,
         "the same lease"
     );
+    // What it has asked for is not taken back by what it asks for besides.
+    run(&mut table, &hold("x", &box1, 1), at(105)).unwrap();
     let session = table.session(&box1.id).unwrap().key;
     let due = Due::Session(session);
     assert_eq!(table.next_deadline(), Some((Duration::from_secs(115), due)));
