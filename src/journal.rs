@@ -635,9 +635,11 @@ impl Journal for Disk {
         }
         let before = self.end;
         self.write(&frame)?;
-        // What does not die with the machine is not to be lost with its memory.
+        // What does not die with the machine is not to be lost with its memory; that it was renewed is, since it begins anew then.
         let outlives = |event: &Event| matches!(event.what, What::Prolonged { .. });
+        let renews = |event: &Event| matches!(event.what, What::Prolonged { renews: true, .. });
         if events.iter().any(outlives)
+            && !(events.len() == 1 && events.iter().all(renews))
             && let Err(error) = self.file.sync_data()
         {
             self.end = before;

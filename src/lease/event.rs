@@ -71,6 +71,8 @@ pub enum What {
         key: SessionKey,
         /// Until when.
         deadline: Deadline,
+        /// It lived for as long at a time before.
+        renews: bool,
     },
     /// A session is over; its names are free from here on, though each lease still gets an event of its own.
     SessionEnded {

@@ -48,7 +48,7 @@ impl Table {
             }
             What::Joined { key, root } => self.apply_joined(*key, root),
             What::Left { key, process } => self.apply_left(*key, process),
-            What::Prolonged { key, deadline } => {
+            What::Prolonged { key, deadline, .. } => {
                 if let Some(session) = self.sessions.get_mut(key) {
                     let before = session.deadline.replace(*deadline);
                     let due = Due::Session(*key);

@@ -31,7 +31,8 @@ impl Table {
         });
         // What it has asked for is not taken back by what it asks for besides.
         let asked = known.and_then(|key| self.sessions.get(&key)?.deadline);
-        draft.prolong(key, asked.map_or(ttl, |asked| asked.ttl.max(ttl)));
+        let before = asked.map_or(Duration::ZERO, |asked| asked.ttl);
+        draft.prolong(key, before.max(ttl), before >= ttl);
         if lease.is_none() {
             self.bury(draft, name);
             let creation = Creation {
@@ -91,15 +92,19 @@ impl Table {
     pub(super) fn decide_restart(&self, draft: &mut Draft, key: SessionKey) {
         let session = self.sessions.get(&key).filter(|session| session.is_alive());
         if let Some(deadline) = session.and_then(|session| session.deadline) {
-            draft.prolong(key, deadline.ttl);
+            draft.prolong(key, deadline.ttl, true);
         }
     }
 }
 
 impl Draft {
-    fn prolong(&mut self, key: SessionKey, ttl: Duration) {
+    fn prolong(&mut self, key: SessionKey, ttl: Duration, renews: bool) {
         let until = self.boot.saturating_add(ttl);
         let deadline = Deadline { ttl, until };
-        self.push(What::Prolonged { key, deadline });
+        self.push(What::Prolonged {
+            key,
+            deadline,
+            renews,
+        });
     }
 }

@@ -20,7 +20,7 @@ use common::{mount, pin_to};
 
 const CALLS: usize = 3000;
 
-const FLOODS: [(&str, &str); 6] = [
+const FLOODS: [(&str, &str); 7] = [
     (
         "one claim, written to",
         "fd = os.open('claims/f', os.O_CREAT | os.O_WRONLY)\nwhile True: os.pwrite(fd, b'x' * 4096, 0)",
@@ -38,6 +38,11 @@ const FLOODS: [(&str, &str); 6] = [
     (
         "places in a line",
         "while True: os.close(os.open('queue/held', os.O_RDONLY))",
+    ),
+    (
+        "control: renewals",
+        "line = b'{\"claim\":\"f\",\"session\":\"flood2\",\"seconds\":60}\\n'\nfd = os.open('control', os.O_WRONLY)\n\
+         while True: os.write(fd, line)",
     ),
     (
         "readers of events",

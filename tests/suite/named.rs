@@ -349,6 +349,18 @@ fn what_is_to_survive_the_loss_of_power_is_on_the_disk_before_it_is_answered() {
     )
     .unwrap();
     wait_until("strace has written", || syncs() == 1);
+    // That it is renewed need not survive: it begins anew then.
+    control(
+        &mut me,
+        "{\"claim\":\"x\",\"session\":\"box1\",\"seconds\":60}",
+    )
+    .unwrap();
+    control(
+        &mut me,
+        "{\"claim\":\"x\",\"session\":\"box1\",\"seconds\":90}",
+    )
+    .unwrap();
+    wait_until("strace has written", || syncs() == 2);
 }
 
 #[test]
