@@ -203,6 +203,7 @@ pub enum Note {
 
 /// One connection.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connection {
     /// No other of this boot has it.
     pub nonce: String,

@@ -57,6 +57,8 @@ struct Head<T, C> {
     claimfs_journal: u32,
     boot: Boot,
     table: T,
+    // A claimfs that knew of none has written none.
+    #[serde(default)]
     connection: C,
 }
 

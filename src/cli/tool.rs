@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::Failure;
 use crate::content;
 use crate::lease::{Name, Refusal, SessionId, printable};
-use crate::mounts;
+use crate::mount::resolve_existing;
+use crate::mounts::{self, FS_TYPE};
 
 /// Prints a line on standard output. A reader that has gone away is not an error.
 pub fn say(text: &str) {
@@ -133,6 +134,20 @@ impl Mount {
             .into_iter()
             .find(|record| record["name"] == name.as_str()))
     }
+}
+
+/// The claimfs that is mounted on a directory, dead or alive, and its canonical path.
+pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mounts::Mount), Failure> {
+    let dir = resolve_existing(dir).map_err(|problem| Failure::unavailable(problem.0))?;
+    let there = mounts::on(&dir)
+        .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
+    let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
+        return Err(Failure::unavailable(format!(
+            "{}: no claimfs is mounted here",
+            dir.display()
+        )));
+    };
+    Ok((dir, mount))
 }
 
 /// A claim's name, or a sentence that says what is wrong with it.

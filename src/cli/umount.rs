@@ -4,10 +4,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, tool};
 use crate::keeper::device;
-use crate::mount::resolve_existing;
-use crate::mounts::{self, FS_TYPE};
 
 /// How long the server has to go after its mount has.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,15 +25,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> Result<Exit, Failure> {
-        let dir = resolve_existing(&self.dir).map_err(|problem| Failure::unavailable(problem.0))?;
+        let (dir, mount) = tool::mounted_on(&self.dir)?;
         let shown = dir.display();
-        let there = mounts::on(&dir)
-            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
-        let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
-            return Err(Failure::unavailable(format!(
-                "{shown}: no claimfs is mounted here"
-            )));
-        };
         // A mount that lost its server has nobody to be busy for.
         let dead =
             fs::metadata(&dir).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::mount::UPGRADED;
-use super::{Exit, Failure};
-use crate::mount::resolve_existing;
-use crate::mounts::{self, FS_TYPE};
+use super::{Exit, Failure, tool};
 use crate::process::signal;
 
 /// How long it may take, all in all.
@@ -21,15 +19,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> Result<Exit, Failure> {
-        let dir = resolve_existing(&self.dir).map_err(|problem| Failure::unavailable(problem.0))?;
+        let (dir, mount) = tool::mounted_on(&self.dir)?;
         let shown = dir.display();
-        let there = mounts::on(&dir)
-            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
-        let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
-            return Err(Failure::unavailable(format!(
-                "{shown}: no claimfs is mounted here"
-            )));
-        };
         let path = mount.source.join("lock");
         let unreadable = |error: &dyn std::fmt::Display| {
             Failure::unavailable(format!("{}: {error}", path.display()))

@@ -72,6 +72,7 @@ pub enum What {
         /// Until when.
         deadline: Deadline,
         /// It lived for as long at a time before.
+        #[serde(default)]
         renews: bool,
     },
     /// A session is over; its names are free from here on, though each lease still gets an event of its own.

@@ -120,6 +120,26 @@ fn tokens_rise_although_the_journal_is_lost() {
     assert!(mount.record("0").unwrap()["token"].as_u64().unwrap() > newest);
 }
 
+#[test]
+fn a_journal_of_a_claimfs_that_knew_of_no_connections_is_read() {
+    let dir = TempDir::new();
+    let first = journal::read(dir.path(), &boot(), 99, false).unwrap();
+    drop(Disk::begin(dir.path(), boot(), &first, &another()).unwrap());
+    let path = dir.path().join("journal");
+    let written = fs::read(&path).unwrap();
+    let mut head: serde_json::Value = serde_json::from_slice(&written[8..]).unwrap();
+    assert!(head.as_object_mut().unwrap().remove("connection").is_some());
+    let payload = head.to_string();
+    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&length);
+    sum.update(payload.as_bytes());
+    let sum = sum.finalize().to_le_bytes();
+    fs::write(&path, [&length[..], &sum, payload.as_bytes()].concat()).unwrap();
+    let read = journal::read(dir.path(), &boot(), 99, false).unwrap();
+    assert!(read.same_boot && read.lost.is_none());
+}
+
 fn boot() -> Boot {
     Boot {
         id: "this-boot".into(),
