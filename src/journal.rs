@@ -386,6 +386,8 @@ pub struct Disk {
     base: (u64, usize),
     /// Where it is looked next whether to write it anew.
     check: u64,
+    /// Something was appended that is to survive a loss of power.
+    owes_sync: bool,
 }
 
 impl Disk {
@@ -424,6 +426,8 @@ impl Disk {
             boot,
             // One that goes on may be due, however little each of those before it has written.
             check: written.base.0 + CHECK,
+            // Whatever the server before was to sync, and was killed before it had.
+            owes_sync: true,
             base: written.base,
             file: written.file,
             end: written.end,
@@ -635,20 +639,12 @@ impl Journal for Disk {
             }
             aside?;
         }
-        let before = self.end;
         self.write(&frame)?;
         // What does not die with the machine is not to be lost with its memory; that it was renewed is, since it begins anew then.
         let outlives = |event: &Event| matches!(event.what, What::Prolonged { .. });
         let renews = |event: &Event| matches!(event.what, What::Prolonged { renews: true, .. });
-        if events.iter().any(outlives)
-            && !(events.len() == 1 && events.iter().all(renews))
-            && let Err(error) = self.file.sync_data()
-        {
-            self.end = before;
-            self.room = self.room.map(|_| 0);
-            _ = self.file.set_len(before);
-            return Err(error);
-        }
+        self.owes_sync |=
+            events.iter().any(outlives) && !(events.len() == 1 && events.iter().all(renews));
         self.debt = debt;
         Ok(())
     }
@@ -658,6 +654,11 @@ impl Journal for Disk {
         let frame = frame(&Line { sent, events, note })?;
         self.set_room_aside(frame.len() as u64, self.debt)?;
         self.write(&frame)
+    }
+
+    fn unsynced(&mut self) -> io::Result<Option<File>> {
+        let owes = std::mem::take(&mut self.owes_sync);
+        owes.then(|| self.file.try_clone()).transpose()
     }
 
     fn applied(&mut self, table: &Table, connection: &mut dyn FnMut() -> Connection) {

@@ -11,6 +11,7 @@
 mod write;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,10 @@ pub trait Journal: Send {
     /// Appends the events of one decision, all or none, with the request that it answers if there is one. An error refuses the
     /// decision.
     fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()>;
+
+    /// The file to sync before the caller is answered, if something was appended that is to survive a loss of power. What is written anew
+    /// meanwhile is synced by itself.
+    fn unsynced(&mut self) -> io::Result<Option<File>>;
 
     /// Appends what else there is to know of a connection.
     fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()>;
@@ -578,12 +583,25 @@ impl Store {
         inner.judge_id(&by.id);
         let name = name.clone();
         let hold = Command::Hold { name, by, ttl };
-        match inner.answer(caller, &hold) {
+        let answer = match inner.answer(caller, &hold) {
             Err(Refusal::Full | Refusal::Quota) if inner.judge_all_now_and_then() => {
                 inner.answer(caller, &hold)
             }
             result => result,
-        }
+        };
+        drop(inner);
+        answer.and_then(|()| self.sync())
+    }
+
+    /// Waits until what is to survive a loss of power would. Nobody else waits for it. EIO if it cannot be known: then it is held, until its
+    /// deadline.
+    pub fn sync(&self) -> Result<(), Refusal> {
+        let unsynced = self.lock().journal.unsynced();
+        let synced = unsynced.and_then(|file| file.map_or(Ok(()), |file| file.sync_data()));
+        synced.map_err(|error| {
+            log::error!("the journal cannot be synced: {error}");
+            Refusal::Failed
+        })
     }
 
     fn named(&self, caller: Caller, id: SessionId) -> Result<Named, Refusal> {

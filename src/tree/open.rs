@@ -317,6 +317,7 @@ impl Tree {
             let caller = Caller { step, ..caller };
             // A write that is sent again goes on where it was interrupted.
             if self.done(caller).is_some() {
+                self.store.sync()?;
                 continue;
             }
             let command: Value = serde_json::from_str(line).map_err(|_| Refusal::Invalid)?;

@@ -20,7 +20,7 @@ use common::{mount, pin_to};
 
 const CALLS: usize = 3000;
 
-const FLOODS: [(&str, &str); 7] = [
+const FLOODS: [(&str, &str); 8] = [
     (
         "one claim, written to",
         "fd = os.open('claims/f', os.O_CREAT | os.O_WRONLY)\nwhile True: os.pwrite(fd, b'x' * 4096, 0)",
@@ -43,6 +43,11 @@ const FLOODS: [(&str, &str); 7] = [
         "control: renewals",
         "line = b'{\"claim\":\"f\",\"session\":\"flood2\",\"seconds\":60}\\n'\nfd = os.open('control', os.O_WRONLY)\n\
          while True: os.write(fd, line)",
+    ),
+    (
+        "control: claims",
+        "def say(text):\n    os.write(fd, text)\nfd = os.open('control', os.O_WRONLY)\nwhile True:\n    \
+         say(b'{\"claim\":\"f\",\"session\":\"flood3\",\"seconds\":60}\\n')\n    say(b'{\"release\":\"f\",\"session\":\"flood3\"}\\n')",
     ),
     (
         "readers of events",
