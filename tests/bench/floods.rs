@@ -47,7 +47,7 @@ const FLOODS: [(&str, &str); 8] = [
     (
         "control: claims",
         "def say(text):\n    os.write(fd, text)\nfd = os.open('control', os.O_WRONLY)\nwhile True:\n    \
-         say(b'{\"claim\":\"f\",\"session\":\"flood3\",\"seconds\":60}\\n')\n    say(b'{\"release\":\"f\",\"session\":\"flood3\"}\\n')",
+         say(b'{\"claim\":\"g\",\"session\":\"flood3\",\"seconds\":60}\\n')\n    say(b'{\"release\":\"g\",\"session\":\"flood3\"}\\n')",
     ),
     (
         "readers of events",
