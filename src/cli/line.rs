@@ -175,6 +175,10 @@ fn refused(name: &Name, error: &io::Error) -> Failure {
             "claims/{name}: no room for another lease: release some, mount with a larger --max-leases, or make room on the disk of \
              the state directory, if its log says that the journal cannot be written"
         )),
+        Some(libc::EDQUOT) => Failure::unavailable(format!(
+            "claims/{name}: your user has as many leases, sessions or places in lines as one may have: release some, or mount with a \
+             larger --max-per-uid"
+        )),
         Some(libc::ESTALE) => Failure::held(format!(
             "claims/{name}: your session ended while it waited; see 'claimfs whoami'"
         )),
