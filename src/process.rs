@@ -12,7 +12,7 @@ mod proc;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
@@ -639,6 +639,18 @@ pub fn wait_readable(fd: &impl AsRawFd, timeout: Option<Duration>) -> io::Result
                 }
             }
         }
+    }
+}
+
+/// A file whose reads wait in `poll` first. A process that is to end while it waits there ends at once; one that waits in
+/// the read of a FUSE file does so when the server has answered.
+#[derive(Debug)]
+pub struct Polled(pub File);
+
+impl Read for Polled {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        wait_readable(&self.0, None)?;
+        self.0.read(buffer)
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 use crate::lease::printable;
+use crate::process::Polled;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -25,7 +26,7 @@ impl Arguments {
         let mount = Mount::find(mount)?;
         let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
         let events = File::open(mount.path(&["events"])).map_err(failed)?;
-        for line in BufReader::new(events).lines() {
+        for line in BufReader::new(Polled(events)).lines() {
             let line = line.map_err(failed)?;
             let text = if self.json { line } else { sentence(&line) };
             // Whoever reads this may wait for each line, and may have gone away.

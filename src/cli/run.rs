@@ -20,7 +20,7 @@ use super::line::{self, Patience};
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child, session};
 use crate::lease::Name;
-use crate::process::signal;
+use crate::process::{Polled, signal};
 
 /// How long CMD has to end once it was told that its lease is lost.
 const GRACE: Duration = Duration::from_secs(5);
@@ -203,7 +203,7 @@ impl Own {
 
 /// Reads what happens until the lease is lost, and says so.
 fn watch(events: File, own: &Own, lost: &AtomicBool) {
-    for line in BufReader::new(events).lines() {
+    for line in BufReader::new(Polled(events)).lines() {
         let Ok(line) = line else { return };
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
         if own.is_lost_by(&event) {

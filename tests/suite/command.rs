@@ -77,6 +77,18 @@ fn run_holds_the_name_for_as_long_as_the_command_runs() {
 }
 
 #[test]
+fn regression_run_ends_when_its_command_does_and_not_with_the_next_event() {
+    let Some(mount) = Mount::new() else { return };
+    let began = Instant::now();
+    for _ in 0..16 {
+        let (code, _, err) = run(&mount, "me", &["run", "x", "--", "true"]);
+        assert_eq!((code, err.as_str()), (0, ""));
+    }
+    // A thread that waited in a read of `events` kept half of them for the second that such a read takes.
+    assert!(began.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
 fn run_passes_on_how_the_command_ends_and_what_it_is_told() {
     let Some(mount) = Mount::new() else { return };
     for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -KILL $$", 137)] {
