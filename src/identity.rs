@@ -12,7 +12,7 @@
 //!
 //! Deliberately ignorant of: where facts come from (`process.rs` reads them) and what a session holds.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::agents::Agent;
@@ -141,6 +141,8 @@ pub struct Walk {
     variable: Option<Carried>,
     /// The nearest agent, if rule 3 is asked at all.
     agent: Option<Agency>,
+    /// Which session is the caller's while none of the chain is registered: it is asked for twice in each claim.
+    unregistered: OnceLock<Result<Member, Refusal>>,
 }
 
 /// A known agent in the chain.
@@ -179,6 +181,7 @@ pub fn walk(view: &impl View, task: u32, pid: u32, uid: u32) -> Result<Walk, Ref
                     chain,
                     variable,
                     agent,
+                    unregistered: OnceLock::new(),
                 });
             }
             Err(Obstacle::Changed) => {}
@@ -505,6 +508,18 @@ impl Walk {
         let by_registration = self.chain.iter().enumerate().find_map(|(index, facts)| {
             registered(&facts.process).map(|(id, itself)| (index, id, itself))
         });
+        if by_registration.is_none() {
+            let member = self.unregistered.get_or_init(|| self.settle(None));
+            return member.clone();
+        }
+        self.settle(by_registration)
+    }
+
+    /// Which of the rules it is that decides: `by_registration` is the nearest of the chain that is registered, and its session.
+    fn settle(
+        &self,
+        by_registration: Option<(usize, &SessionId, bool)>,
+    ) -> Result<Member, Refusal> {
         match (by_registration, &self.variable) {
             // On a tie, what was said of the process itself outweighs what it inherited, and what it was exec'd with
             // outweighs that it once claimed for the session above it.

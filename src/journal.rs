@@ -280,8 +280,12 @@ fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// How long most frames are at most, in bytes.
+const FRAME_USUAL: usize = 1024;
+
 fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; 8];
+    let mut frame = Vec::with_capacity(FRAME_USUAL);
+    frame.extend([0; 8]);
     serde_json::to_writer(&mut frame, value)?;
     let size = frame.len() - 8;
     let length = u32::try_from(size).ok().filter(|_| size <= PAYLOAD_MAX);

@@ -332,17 +332,17 @@ fn exited(pidfd: &OwnedFd) -> bool {
 }
 
 /// Whether any of these whole thread groups has exited. An error is no proof.
-fn any_exited<'a>(pidfds: impl Iterator<Item = &'a OwnedFd>) -> bool {
+fn any_exited(pidfds: &[RawFd]) -> bool {
     let mut polls = [libc::pollfd {
         fd: -1,
         events: libc::POLLIN,
         revents: 0,
     }; CHAIN_MAX];
     for (poll, pidfd) in polls.iter_mut().zip(pidfds) {
-        poll.fd = pidfd.as_raw_fd();
+        poll.fd = *pidfd;
     }
-    let count = libc::nfds_t::try_from(CHAIN_MAX).unwrap_or(0);
-    // SAFETY: `polls` has as many pollfds as the call is told, those with a negative descriptor are passed over, and it outlives the call.
+    let count = pidfds.len().min(CHAIN_MAX) as libc::nfds_t;
+    // SAFETY: `polls` has at least as many pollfds as the call is told, and outlives it.
     unsafe { libc::poll(polls.as_mut_ptr(), count, 0) > 0 }
 }
 

@@ -354,19 +354,21 @@ impl Store {
     // Claiming. The caller is walked first, and judged with the rest under the lock.
 
     /// Creates a claim or an entry of one, or opens one's own if `exclusive` is not set; the inode counts as opened.
-    pub fn create(
+    pub fn create<R>(
         &self,
         caller: Caller,
         name: &Place,
         creation: Creation,
-        exclusive: bool,
-        truncate: bool,
-    ) -> Result<Ino, Refusal> {
+        (exclusive, truncate): (bool, bool),
+        show: impl FnOnce(Ino, Node) -> R,
+    ) -> Result<R, Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         let ino = inner.claim(caller, &walk, name, creation, exclusive, truncate)?;
+        let node = inner.table.node(ino).ok_or(Refusal::Lost)?;
+        let shown = show(ino, node);
         inner.opened(ino);
-        Ok(ino)
+        Ok(shown)
     }
 
     /// Makes a claim or an entry of one that is not opened.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,7 +81,8 @@ impl Cache {
     }
 
     /// Whether a chain of processes that was read a moment ago is the same still: the caller itself is as it was, and of those above it none
-    /// has died, without which none gets another parent. That one of those has changed otherwise shows at the next reading.
+    /// has died, without which none gets another parent. That one of those has changed otherwise shows at the next reading. As whom the
+    /// caller acts is in its request.
     pub(super) fn is_unchanged(&self, chain: &[Facts]) -> bool {
         let Some((caller, above)) = chain.split_first().filter(|_| chain.len() <= CHAIN_MAX) else {
             return false;
@@ -91,17 +92,22 @@ impl Cache {
             let entry = entries.get(&facts.process.pid);
             entry.filter(|entry| entry.facts.process == facts.process)
         };
-        let mut buffer = [0; 1024];
         // What its environment says is kept only if its next exec is sure to show.
-        let is_same = same(caller)
-            .filter(|entry| entry.variable.is_some())
-            .and_then(|entry| entry.look_again(&mut buffer))
-            .is_some_and(|stat| *stat.command == *caller.command);
-        let above: Option<Vec<&OwnedFd>> = above
-            .iter()
-            .map(|facts| same(facts).map(|entry| &entry.pidfd))
-            .collect();
-        is_same && above.is_some_and(|above| !any_exited(above.into_iter()))
+        let Some(entry) = same(caller).filter(|entry| entry.variable.is_some()) else {
+            return false;
+        };
+        let mut buffer = [0; 1024];
+        let is_same = entry.read_again(&mut buffer).is_some_and(|stat| {
+            Mark::from(&stat) == entry.mark && *stat.command == *caller.command
+        });
+        let mut pidfds = [entry.pidfd.as_raw_fd(); CHAIN_MAX];
+        for (pidfd, facts) in pidfds[1..].iter_mut().zip(above) {
+            let Some(entry) = same(facts) else {
+                return false;
+            };
+            *pidfd = entry.pidfd.as_raw_fd();
+        }
+        is_same && !any_exited(&pidfds[..chain.len()])
     }
 
     /// Whether a task is known as a process that is still alive, so that the number is its own.
@@ -151,11 +157,15 @@ impl Cache {
 }
 
 impl Entry {
-    /// Its stat, if it is alive and neither its mark nor its uid has changed. The open file is about this process and
-    /// no other that gets its pid.
-    fn look_again<'a>(&self, buffer: &'a mut [u8]) -> Option<Stat<'a>> {
+    /// Its stat as it is now. The open file is about this process and no other that gets its pid.
+    fn read_again<'a>(&self, buffer: &'a mut [u8]) -> Option<Stat<'a>> {
         let length = self.stat.read_at(buffer, 0).ok()?;
-        let stat = Stat::parse(&buffer[..length])?;
+        Stat::parse(&buffer[..length])
+    }
+
+    /// Its stat, if it is alive and neither its mark nor its uid has changed.
+    fn look_again<'a>(&self, buffer: &'a mut [u8]) -> Option<Stat<'a>> {
+        let stat = self.read_again(buffer)?;
         let uid = || {
             let asked = pidfd_euid(&self.pidfd);
             asked.or_else(|| Some(Status::read(self.facts.process.pid).ok()?.uid))

@@ -99,20 +99,25 @@ impl<'a> Stat<'a> {
         let open = text.iter().position(|byte| *byte == b'(')?;
         let close = text.iter().rposition(|byte| *byte == b')')?;
         let command = String::from_utf8_lossy(text.get(open + 1..close)?);
-        let rest = std::str::from_utf8(&text[close + 1..]).ok()?;
-        // Field 3 of the file, the state, is the first after the command.
-        let mut fields = rest.split_ascii_whitespace().skip(1);
+        // Field 3 of the file, the state, is the first after the command; a single space stands before each.
+        let mut fields = text[close + 1..].split(|byte| *byte == b' ').skip(2);
         Some(Self {
             command,
-            parent: fields.next()?.parse().ok()?,
-            sid: fields.nth(1)?.parse().unwrap_or(0),
-            start: fields.nth(15)?.parse().ok()?,
-            environ: fields
-                .nth(27)
-                .and_then(|field| field.parse().ok())
-                .unwrap_or(0),
+            parent: number(fields.next()?)?,
+            sid: fields.nth(1).and_then(number).unwrap_or(0),
+            start: number(fields.nth(15)?)?,
+            environ: fields.nth(27).and_then(number).unwrap_or(0),
         })
     }
+}
+
+fn number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
+    let mut number: u64 = 0;
+    for digit in digits.trim_ascii_end() {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    T::try_from(number).ok().filter(|_| !digits.is_empty())
 }
 
 /// What `/proc/PID/status` says (proc(5)).

@@ -249,9 +249,14 @@ impl Inner {
     }
 
     pub(super) fn forget(&mut self, ino: Ino) {
-        if ino >= self.inherited && !self.opens.contains_key(&ino) {
+        if !self.is_open(ino) {
             self.drop_nameless(ino);
         }
+    }
+
+    /// Whether somebody may have an inode open.
+    fn is_open(&self, ino: Ino) -> bool {
+        ino < self.inherited || self.opens.contains_key(&ino)
     }
 
     /// Nobody has an inode open: it is gone, if it has no name.
@@ -325,10 +330,12 @@ impl Inner {
         command: &Command,
         caller: Option<Caller>,
     ) -> Result<(), Refusal> {
-        let events = self.decide(command)?;
+        let mut events = self.decide(command)?;
         if events.is_empty() {
             return Ok(());
         }
+        let gone = self.table.gone_with(&events, |ino| self.is_open(ino));
+        events.extend(gone);
         let dead = self.watch(&events)?;
         let sent = caller.map(|caller| caller.sent(self.connection.lives));
         let mut appended = self.journal.append(&events, sent);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Inode, Lease, Node, Session, Table};
 use crate::lease::{
-    Due, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey, Token,
-    WaiterId,
+    Due, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey, Token,
+    WaiterId, What,
 };
 
 impl Session {
@@ -150,6 +150,21 @@ impl Table {
             Place::Claim(name) => self.lease(name).map(|lease| lease.ino),
             Place::Inside { dir, label } => self.entry(*dir, label),
         }
+    }
+
+    /// What a release leaves behind that nobody has open is gone with it: the second of the two events, if that is all they are.
+    pub fn gone_with(&self, events: &[Event], is_open: impl FnOnce(Ino) -> bool) -> Option<Event> {
+        let [event] = events else { return None };
+        let What::Released { name, token } = &event.what else {
+            return None;
+        };
+        let (lease, inode, _) = self.last(name)?;
+        let is_last = inode.names == [*token] && inode.below.inodes.is_empty();
+        (is_last && !is_open(lease.ino)).then(|| Event {
+            seq: event.seq + 1,
+            at: event.at,
+            what: What::Forgotten { ino: lease.ino },
+        })
     }
 
     /// The inode has no name any more, nor anything below it that is still open.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{
     Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_INO,
     README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO, SESSIONS,
-    SNAPSHOT, Tree, WAITERS, first_name, guard,
+    SNAPSHOT, Tree, WAITERS, first_name, guard, node_attr,
 };
 use serde_json::Value;
 
@@ -50,13 +50,11 @@ impl Tree {
             gid: caller.gid,
         };
         let place = self.place(parent, name)?;
-        let ino = self
-            .store
-            .create(caller, &place, creation, exclusive, truncate)?;
-        let handle = Handle::of_claim(ino.0);
-        // Lost in the same moment: there will be no close.
-        let attr = self.attr(ino.0).inspect_err(|_| self.store.close(ino));
-        Ok((attr?, handle))
+        let flags = (exclusive, truncate);
+        self.store
+            .create(caller, &place, creation, flags, |ino, node| {
+                (node_attr(ino, node), Handle::of_claim(ino.0))
+            })
     }
 
     /// Opens a file; that its mode admits the caller was checked.

@@ -103,6 +103,37 @@ fn an_orderly_unmount_ends_no_lease_either() {
 }
 
 #[test]
+fn a_claim_is_one_frame_and_its_release_another_with_what_goes_with_it() {
+    let Some(mount) = Mount::new() else { return };
+    let mut me = mount.actor(Some("me"));
+    let journal = mount.dir.parent().unwrap().join("state/journal");
+    let frames = || {
+        let bytes = fs::read(&journal).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let of = |key: &str| text.matches(key).count();
+        (of("\"events\":["), of("Released"), of("Forgotten"))
+    };
+    me.claim("session").unwrap();
+    let (before, ..) = frames();
+    me.claim("x").unwrap();
+    assert_eq!(frames(), (before + 1, 0, 0));
+    me.unlink("claims/x").unwrap();
+    assert_eq!(frames(), (before + 2, 1, 1));
+    // What is open, or has another name, is not gone yet.
+    let mut open = mount.actor(Some("open"));
+    open.claim("y").unwrap();
+    let file = fs::File::open(mount.path("claims/y")).unwrap();
+    open.unlink("claims/y").unwrap();
+    assert_eq!((frames().1, frames().2), (2, 1));
+    drop(file);
+    wait_until("it is closed", || frames().2 == 2);
+    open.claim("z").unwrap();
+    open.link("claims/z", "claims/more").unwrap();
+    open.unlink("claims/z").unwrap();
+    assert_eq!((frames().1, frames().2), (3, 2));
+}
+
+#[test]
 fn tokens_rise_although_the_journal_is_lost() {
     let Some(mut mount) = Mount::new() else {
         return;
