@@ -10,7 +10,7 @@
 mod known;
 mod proc;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
@@ -18,7 +18,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,8 @@ pub struct Processes {
     agents: Vec<Agent>,
     /// All variables of theirs.
     marks: Vec<Arc<str>>,
+    /// The names of all those variables.
+    wanted: HashSet<Vec<u8>>,
     booted: SystemTime,
     ticks: u64,
     epoll: OwnedFd,
@@ -73,7 +75,7 @@ struct Watched {
 #[derive(Debug)]
 struct Entry {
     id: u64,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     /// The parent that it was first seen with.
     parent: u32,
 }
@@ -84,7 +86,9 @@ impl Processes {
         let names = agents
             .iter()
             .flat_map(|agent| agent.values.iter().chain(&agent.marks).chain(&agent.pid));
-        let marks = names.map(|name| Arc::from(&**name)).collect();
+        let marks: Vec<Arc<str>> = names.map(|name| Arc::from(&**name)).collect();
+        let wanted = variables.iter().chain(&marks);
+        let wanted = wanted.map(|name| name.as_bytes().to_vec()).collect();
         // SAFETY: epoll_create1 takes no pointer.
         let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: sysconf takes no pointer.
@@ -106,6 +110,7 @@ impl Processes {
             variables,
             agents,
             marks,
+            wanted,
             booted,
             ticks,
             epoll,
@@ -163,6 +168,10 @@ impl Processes {
         if self.known.is_process(task) {
             return Ok(task);
         }
+        // A pidfd is of a process, and of no other task.
+        if pidfd_open(task).is_ok() {
+            return Ok(task);
+        }
         match self.known.relieved(|| Status::read(task)) {
             Ok(status) if !status.kernel => Ok(status.tgid),
             Err(error) if is_shortage(&error) => Err(Refusal::Failed),
@@ -199,33 +208,39 @@ impl Processes {
                 Watch::Watched
             });
         }
+        let (pidfd, parent) = match self.known.pidfd(process) {
+            Some((pidfd, _)) if exited(&pidfd) => return Ok(Watch::Dead),
+            Some(known) => known,
+            None => match self.look_up(process)? {
+                Some((pidfd, parent)) => (Arc::new(pidfd), parent),
+                None => return Ok(Watch::Dead),
+            },
+        };
+        let id = watched.next_id;
+        epoll_add(&self.epoll, &pidfd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
+        watched.next_id += 1;
+        watched.by_id.insert(id, *process);
+        watched
+            .by_process
+            .insert(*process, Entry { id, pidfd, parent });
+        Ok(Watch::Watched)
+    }
+
+    /// The pidfd of a process, and its parent; `None` if it is proven dead.
+    fn look_up(&self, process: &Process) -> io::Result<Option<(OwnedFd, u32)>> {
         let pidfd = match self.known.relieved(|| pidfd_open(process.pid)) {
             Ok(pidfd) => pidfd,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Watch::Dead),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
             Err(error) => return Err(error),
         };
         let stat = self.known.relieved(|| Stat::read(process.pid));
         // Not yet exited after its stat was read: so that stat was its own. What cannot be read proves nothing.
         if exited(&pidfd) {
-            return Ok(Watch::Dead);
+            return Ok(None);
         }
         let stat = stat?;
-        if stat.start != process.start || pidfd_inode(&pidfd)? != process.pidfs {
-            return Ok(Watch::Dead);
-        }
-        let id = watched.next_id;
-        epoll_add(&self.epoll, &pidfd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
-        watched.next_id += 1;
-        watched.by_id.insert(id, *process);
-        watched.by_process.insert(
-            *process,
-            Entry {
-                id,
-                pidfd,
-                parent: stat.parent,
-            },
-        );
-        Ok(Watch::Watched)
+        let same = stat.start == process.start && pidfd_inode(&pidfd)? == process.pidfs;
+        Ok(same.then_some((pidfd, stat.parent)))
     }
 
     /// Stops watching a process.
@@ -233,6 +248,8 @@ impl Processes {
         let mut watched = self.lock();
         if let Some(entry) = watched.by_process.remove(process) {
             watched.by_id.remove(&entry.id);
+            // It may stay open as that of a process that is known.
+            epoll_remove(&self.epoll, &entry.pidfd);
         }
     }
 
@@ -313,6 +330,12 @@ fn epoll_add(epoll: &OwnedFd, fd: &OwnedFd, events: i32, id: u64) -> io::Result<
     }
 }
 
+fn epoll_remove(epoll: &OwnedFd, fd: &OwnedFd) {
+    let (epoll, fd) = (epoll.as_raw_fd(), fd.as_raw_fd());
+    // SAFETY: both descriptors are open, and this operation takes no event. That it was not there is what is asked for.
+    unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+}
+
 fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes no pointer.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -351,22 +374,30 @@ const CHAIN_MAX: usize = 32;
 
 /// The inode of a pidfd, unique for the boot; 0 where the kernel has no pidfs.
 fn pidfd_inode(pidfd: &OwnedFd) -> io::Result<u64> {
-    let mut fs = MaybeUninit::<libc::statfs>::zeroed();
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: the descriptor is open, and each buffer is of the type that the call fills; zeroed is valid for both.
-    unsafe {
-        if libc::fstatfs(pidfd.as_raw_fd(), fs.as_mut_ptr()) != 0
-            || libc::fstat(pidfd.as_raw_fd(), stat.as_mut_ptr()) != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-        let has_pidfs = fs.assume_init().f_type == PIDFS_MAGIC;
-        Ok(if has_pidfs {
-            stat.assume_init().st_ino
-        } else {
-            0
-        })
+    /// What the first one has said: all are of the same kind.
+    static HAS_PIDFS: OnceLock<bool> = OnceLock::new();
+    let has_pidfs = if let Some(has_pidfs) = HAS_PIDFS.get() {
+        *has_pidfs
+    } else {
+        let mut fs = MaybeUninit::<libc::statfs>::zeroed();
+        // SAFETY: the descriptor is open, and the buffer of the type that the call fills; zeroed is valid for it.
+        let told = unsafe {
+            let done = libc::fstatfs(pidfd.as_raw_fd(), fs.as_mut_ptr());
+            (done == 0).then(|| fs.assume_init().f_type)
+        };
+        let told = told.ok_or_else(io::Error::last_os_error)?;
+        *HAS_PIDFS.get_or_init(|| told == PIDFS_MAGIC)
+    };
+    if !has_pidfs {
+        return Ok(0);
     }
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: as above.
+    unsafe {
+        let done = libc::fstat(pidfd.as_raw_fd(), stat.as_mut_ptr());
+        (done == 0).then(|| stat.assume_init().st_ino)
+    }
+    .ok_or_else(io::Error::last_os_error)
 }
 
 /// Whether an error says that there are no more descriptors or no more memory, and nothing else.

@@ -2,11 +2,11 @@
 //!
 //! Promises: facts are never staler than the last look at the process. Its parent, its POSIX session and its exec are
 //! in its mark, which is read again each time; its uid is asked of its pidfd, which also says that the pid is still its
-//! own. An environment is kept only where an exec is sure to move the mark: where the kernel lays out address spaces at
-//! random.
+//! own. An environment is kept only where an exec is sure to move the mark: where the kernel has laid out the address space
+//! at random.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -26,20 +26,17 @@ use crate::lease::Process;
 /// may be, which are for the roots of sessions.
 const KNOWN_MAX: usize = 512;
 
-/// `ADDR_NO_RANDOMIZE` of personality(2).
-const NOT_RANDOM: u32 = 0x0004_0000;
-
 #[derive(Debug)]
 pub(super) struct Cache {
     entries: Mutex<HashMap<u32, Entry>>,
-    /// Whether the kernel lays out address spaces at random at all.
-    random: bool,
+    /// The inode of the mount's own pid namespace.
+    pidns: Option<u64>,
     max: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     stat: File,
     mark: Mark,
     facts: Facts,
@@ -67,11 +64,9 @@ impl From<&Stat<'_>> for Mark {
 
 impl Cache {
     pub(super) fn new() -> Self {
-        let setting = fs::read_to_string("/proc/sys/kernel/randomize_va_space");
-        let random = setting.is_ok_and(|setting| setting.trim() != "0");
         Self {
             entries: Mutex::default(),
-            random,
+            pidns: pid_namespace("self"),
             max: KNOWN_MAX.min(descriptor_limit() / 8),
         }
     }
@@ -126,6 +121,14 @@ impl Cache {
             self.lock().clear();
             look()
         })
+    }
+
+    /// The pidfd of a process that is known, and its parent.
+    pub(super) fn pidfd(&self, process: &Process) -> Option<(Arc<OwnedFd>, u32)> {
+        let entries = self.lock();
+        let entry = entries.get(&process.pid)?;
+        let same = entry.facts.process == *process;
+        same.then(|| (Arc::clone(&entry.pidfd), entry.facts.parent))
     }
 
     fn keep(&self, entry: Entry) {
@@ -196,7 +199,7 @@ impl Processes {
             // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
             Ok(_) if exited(&pidfd) => Sight::Gone,
             Ok(Some((stat, mark, facts))) => Sight::Seen(Entry {
-                pidfd,
+                pidfd: Arc::new(pidfd),
                 stat,
                 mark,
                 facts,
@@ -213,12 +216,16 @@ impl Processes {
         let mut buffer = [0; 1024];
         let length = file.read_at(&mut buffer, 0)?;
         let stat = Stat::parse(&buffer[..length]).ok_or(io::ErrorKind::InvalidData)?;
-        let status = Status::read(pid)?;
-        if status.kernel {
+        if stat.is_kernel() {
             return Ok(None);
         }
-        let nested = status.local_pids.len() > 1;
-        let pidns = if nested { pid_namespace(pid) } else { 0 };
+        // What most are, in the mount's own namespace, is said faster than by the whole of the status.
+        let own = self.known.pidns;
+        let here = || own.is_some() && pid_namespace(pid) == own;
+        let (uid, local_pid, pidns) = match pidfd_euid(pidfd).filter(|_| here()) {
+            Some(uid) => (uid, pid, 0),
+            None => status(pid)?,
+        };
         let process = Process {
             pid,
             start: stat.start,
@@ -229,9 +236,9 @@ impl Processes {
             process,
             parent: stat.parent,
             sid: stat.sid,
-            uid: status.uid,
+            uid,
             pidns,
-            local_pid: status.local_pids.last().copied().unwrap_or(pid),
+            local_pid,
             program: program(pid, &stat.command),
             command: Arc::from(&*stat.command),
             started: self.booted + age,
@@ -242,14 +249,17 @@ impl Processes {
     }
 
     fn read_variable(&self, environ: &[u8]) -> (Variable, Arc<Marked>) {
+        // Once through it: there are dozens of names to look for.
+        let wanted = |entry| {
+            let (name, value) = split_once(entry, b'=')?;
+            self.wanted.contains(name).then_some((name, value))
+        };
+        let entries = environ.split(|byte| *byte == 0);
+        let found: Vec<(&[u8], &[u8])> = entries.filter_map(wanted).collect();
         let set = |name: &Arc<str>| {
-            let value = environ.split(|byte| *byte == 0).find_map(|entry| {
-                entry
-                    .strip_prefix(name.as_bytes())?
-                    .strip_prefix(b"=")
-                    .map(<[u8]>::to_vec)
-            })?;
-            Some((Arc::clone(name), value))
+            let is_it = |(found, _): &&(&[u8], &[u8])| *found == name.as_bytes();
+            let (_, value) = found.iter().find(is_it)?;
+            Some((Arc::clone(name), value.to_vec()))
         };
         let marked = self.marks.iter().filter_map(set).collect();
         let set = self.variables.iter().find_map(set);
@@ -274,7 +284,6 @@ impl Processes {
             }
         }
         let environ = environ(task);
-        let random = self.is_random(process.pid);
         let mut entries = self.known.lock();
         let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
             return Sight::Gone;
@@ -289,18 +298,29 @@ impl Processes {
             Err(_) => return Sight::Gone,
         };
         let mut buffer = [0; 1024];
-        if random && entry.mark.environ != 0 && entry.look_again(&mut buffer).is_some() {
+        if entry.read_again(&mut buffer).is_some_and(|stat| {
+            // Its next exec is sure to move the mark then.
+            stat.is_random() && stat.environ != 0 && Mark::from(&stat) == entry.mark
+        }) {
             entry.variable = Some(variable.clone());
         }
         Sight::Seen(variable)
     }
+}
 
-    /// Whether the next exec of a process is sure to move its mark.
-    fn is_random(&self, pid: u32) -> bool {
-        let personality = || fs::read_to_string(format!("/proc/{pid}/personality")).ok();
-        let bits = || u32::from_str_radix(personality()?.trim(), 16).ok();
-        self.known.random && bits().is_some_and(|bits| bits & NOT_RANDOM == 0)
-    }
+/// The uid, the pid in its own namespace, and that namespace, of any process at all.
+fn status(pid: u32) -> io::Result<(u32, u32, u64)> {
+    let status = Status::read(pid)?;
+    let nested = status.local_pids.len() > 1;
+    // One that cannot be read is nobody else's either.
+    let unknown = u64::MAX - u64::from(pid);
+    let pidns = if nested {
+        pid_namespace(pid).unwrap_or(unknown)
+    } else {
+        0
+    };
+    let local_pid = status.local_pids.last().copied().unwrap_or(pid);
+    Ok((status.uid, local_pid, pidns))
 }
 
 impl View for Processes {
@@ -342,6 +362,11 @@ impl View for Processes {
         self.environment(process, task)
             .map(|(_, marked)| marked.to_vec())
     }
+}
+
+fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|byte| *byte == at)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// environ(7) of a process that the mount may not look into: another user's, or one that is not dumpable (prctl(2)).

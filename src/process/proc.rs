@@ -1,6 +1,7 @@
 //! The texts of `/proc`, read and parsed (proc(5)). What cannot be parsed is not there.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -9,22 +10,26 @@ use std::sync::Arc;
 /// The most of an environment that is looked at, in bytes: twice what `ARG_MAX` is with the usual stack limit.
 const ENVIRON_MAX: u64 = 4 << 20;
 
+/// How long most texts are at most, in bytes.
+const USUAL: usize = 4096;
+
+/// A whole file of `/proc`, which says nothing of its size: most are read at once.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL);
+    let file = fs::File::open(path)?;
+    file.take(ENVIRON_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The environment of a task as of its last exec. That of a process whose leader has exited reads as empty there, so
 /// its other threads are asked.
 pub(super) fn environ(task: u32) -> io::Result<Vec<u8>> {
-    let read = |path: String| -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(4096);
-        fs::File::open(path)?
-            .take(ENVIRON_MAX)
-            .read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let own = read(format!("/proc/{task}/environ"))?;
+    let own = read(&format!("/proc/{task}/environ"))?;
     if !own.is_empty() {
         return Ok(own);
     }
     for entry in fs::read_dir(format!("/proc/{task}/task"))?.flatten() {
-        let other = read(format!(
+        let other = read(&format!(
             "/proc/{task}/task/{}/environ",
             entry.file_name().to_string_lossy()
         ));
@@ -46,7 +51,7 @@ pub(super) fn program(pid: u32, command: &str) -> Arc<str> {
         INTERPRETERS
             .iter()
             .find(|name| command.starts_with(*name))?;
-        let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words = read(&format!("/proc/{pid}/cmdline")).ok()?;
         script(&words)
     };
     script().unwrap_or_else(|| Arc::from(command))
@@ -67,6 +72,7 @@ pub(super) struct Stat<'a> {
     pub(super) command: Cow<'a, str>,
     pub(super) parent: u32,
     pub(super) sid: u32,
+    flags: u32,
     pub(super) start: u64,
     /// Where the environment of the last exec lies in its memory; 0 for whoever may not know.
     pub(super) environ: u64,
@@ -75,21 +81,10 @@ pub(super) struct Stat<'a> {
 impl Stat<'static> {
     /// The stat of a process, its command left out.
     pub(super) fn read(pid: u32) -> io::Result<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat"))?;
-        let Stat {
-            parent,
-            sid,
-            start,
-            environ,
-            ..
-        } = Stat::parse(&text).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self {
-            command: Cow::Borrowed(""),
-            parent,
-            sid,
-            start,
-            environ,
-        })
+        let text = read(&format!("/proc/{pid}/stat"))?;
+        let stat = Stat::parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+        let command = Cow::Borrowed("");
+        Ok(Self { command, ..stat })
     }
 }
 
@@ -105,9 +100,22 @@ impl<'a> Stat<'a> {
             command,
             parent: number(fields.next()?)?,
             sid: fields.nth(1).and_then(number).unwrap_or(0),
-            start: number(fields.nth(15)?)?,
+            flags: fields.nth(2).and_then(number).unwrap_or(0),
+            start: number(fields.nth(12)?)?,
             environ: fields.nth(27).and_then(number).unwrap_or(0),
         })
+    }
+}
+
+impl Stat<'_> {
+    /// It is a kernel thread: `PF_KTHREAD` of `include/linux/sched.h`.
+    pub(super) fn is_kernel(&self) -> bool {
+        self.flags & 0x0020_0000 != 0
+    }
+
+    /// Its last exec has laid out its address space at random: `PF_RANDOMIZE`, from there too.
+    pub(super) fn is_random(&self) -> bool {
+        self.flags & 0x0040_0000 != 0
     }
 }
 
@@ -137,7 +145,7 @@ const HARMLESS: u64 = 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 
 
 impl Status {
     pub(super) fn read(task: u32) -> io::Result<Self> {
-        let text = fs::read(format!("/proc/{task}/status"))?;
+        let text = read(&format!("/proc/{task}/status"))?;
         Self::parse(&String::from_utf8_lossy(&text)).ok_or(io::ErrorKind::InvalidData.into())
     }
 
@@ -169,10 +177,10 @@ impl Status {
     }
 }
 
-/// The inode number of a process's pid namespace; one that cannot be read is nobody else's either.
-pub(super) fn pid_namespace(pid: u32) -> u64 {
-    fs::metadata(format!("/proc/{pid}/ns/pid"))
-        .map_or(u64::MAX - u64::from(pid), |namespace| namespace.ino())
+/// The inode number of a process's pid namespace.
+pub(super) fn pid_namespace(pid: impl Display) -> Option<u64> {
+    let namespace = fs::metadata(format!("/proc/{pid}/ns/pid"));
+    namespace.ok().map(|namespace| namespace.ino())
 }
 
 #[cfg(test)]
