@@ -49,18 +49,26 @@ pub fn pin_to(cpu: usize) {
 }
 
 /// A mount on which `claims/held` is held.
+#[allow(dead_code)]
 pub fn mount() -> Server {
     mount_with_state(&env::temp_dir())
 }
 
 /// The same, with its state directory below another.
+#[allow(dead_code)]
 pub fn mount_with_state(parent: &Path) -> Server {
+    mount_with(parent, &[])
+}
+
+/// The same, with options.
+pub fn mount_with(parent: &Path, options: &[&str]) -> Server {
     let dir = parent.join(format!("claimfs-bench-mount-{}", std::process::id()));
     fs::create_dir(&dir).unwrap();
     let mut command = Command::new(CLAIMFS);
     command
         .args(["mount", "--foreground", "--announce", "--state-dir"])
         .arg(dir.join("state"))
+        .args(options)
         .arg(dir.join("mount"));
     let mut child = command
         .stdout(Stdio::piped())

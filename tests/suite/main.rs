@@ -60,6 +60,10 @@ mod permission;
 mod queue;
 // Processes that die, stop, and come back with the same pid.
 mod race;
+// Eight processes that are released together on a name.
+#[path = "../bench/race.rs"]
+#[allow(unused_imports)]
+mod racers;
 // A mount that outlives its servers.
 mod keeper;
 // Servers that are killed at the worst of moments.

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use libc::{EBUSY, EEXIST, O_CREAT, O_WRONLY};
 
-use crate::support::{Actor, CLAIMFS, Mount, TempDir, plain, root_or_skip, unmount, wait_until};
+use crate::racers::{self, Answer, Client, RACERS, Race};
+use crate::support::{CLAIMFS, Mount, TempDir, plain, root_or_skip, skip, unmount, wait_until};
 
 fn state(pid: u32) -> char {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -152,39 +154,83 @@ fn a_stopped_holder_is_alive() {
     me.claim("x").unwrap();
 }
 
+static DASH: Client = racers::DASH;
+static BASH: Client = racers::BASH;
+static PYTHON: Client = racers::PYTHON;
+static RAW: Client = Client {
+    name: "raw open(2), O_EXCL",
+    probe: &["true"],
+    // This test itself, in a process of its own.
+    words: &[
+        "/proc/self/exe",
+        "race::play",
+        "--exact",
+        "--nocapture",
+        "--test-threads=1",
+    ],
+    named: true,
+    ..racers::DASH
+};
+
+/// The process behind `RAW`; a test that does nothing if it is not one.
 #[test]
-fn of_eight_racers_exactly_one_wins() {
-    let Some(mount) = Mount::new() else { return };
-    let mut racers: Vec<Actor> = (0..8)
-        .map(|index| mount.actor(Some(&format!("r{index}"))))
-        .collect();
-    let arguments = serde_json::json!({ "path": "claims/x", "flags": O_WRONLY | O_CREAT | libc::O_EXCL, "mode": 0o644 });
-    for round in 0..100 {
-        // Every other round the name is a dead holder's.
-        if round % 2 == 1 {
-            let mut dead = mount.sh("set -C; : > claims/x && kill -9 $$");
-            dead.env("CLAIMFS_SESSION", "dead").status().unwrap();
-        }
-        for racer in &mut racers {
-            racer.send("open", arguments.clone());
-        }
-        let answers: Vec<_> = racers.iter_mut().map(Actor::receive).collect();
-        let winners: Vec<usize> = (0..8).filter(|index| answers[*index].is_ok()).collect();
-        assert_eq!(winners.len(), 1, "round {round}: {answers:?}");
-        assert!(
-            answers
-                .iter()
-                .filter_map(|answer| answer.as_ref().err())
-                .all(|errno| *errno == EEXIST)
-        );
-        assert_eq!(
-            mount.record("x").unwrap()["session"],
-            format!("r{}", winners[0])
-        );
-        let fd = answers[winners[0]].clone().unwrap().as_i64().unwrap();
-        racers[winners[0]].close(fd).unwrap();
-        racers[winners[0]].unlink("claims/x").unwrap();
+fn play() {
+    racers::play();
+}
+
+/// Eight racers on fresh names and on those of holders that have just died: `cargo bench --bench racers` has more rounds,
+/// and what comes of it elsewhere.
+fn race(client: &'static Client, rounds: usize) {
+    if !client.is_installed() {
+        return skip(&format!("{} is not installed", client.name));
     }
+    let Some(mount) = Mount::new() else { return };
+    let scratch = TempDir::in_memory();
+    let mut race = Race::start(client, &mount.path("claims"), scratch.path());
+    for round in 0..2 * rounds {
+        // Every other round the name is a dead holder's.
+        let name = if round % 2 == 0 {
+            format!("fresh-{round}")
+        } else {
+            race.die_holding("x");
+            "x".to_owned()
+        };
+        let answers = race.run(&name, Duration::ZERO);
+        let winners: Vec<usize> = (0..RACERS)
+            .filter(|index| answers[*index] == Answer::Won)
+            .collect();
+        assert_eq!(winners.len(), 1, "{name} in round {round}: {answers:?}");
+        let lost = answers.iter().filter(|answer| **answer == Answer::Lost);
+        assert_eq!(
+            lost.count(),
+            RACERS - 1,
+            "{name} in round {round}: {answers:?}"
+        );
+        let record = mount.record(&name).unwrap();
+        assert_eq!(record["pid"], race.pid(winners[0]), "in round {round}");
+        assert_eq!(race.end(), [""; 0]);
+        assert_eq!(mount.claims(), [""; 0]);
+    }
+}
+
+#[test]
+fn of_eight_racers_in_sh_exactly_one_wins() {
+    race(&DASH, 100);
+}
+
+#[test]
+fn of_eight_racers_in_bash_exactly_one_wins() {
+    race(&BASH, 100);
+}
+
+#[test]
+fn of_eight_racers_in_python_exactly_one_wins() {
+    race(&PYTHON, 100);
+}
+
+#[test]
+fn of_eight_racers_with_bare_system_calls_exactly_one_wins() {
+    race(&RAW, 100);
 }
 
 /// In a pid namespace of its own the next pid can be chosen, so that a dead holder's is in use again at once.
