@@ -2,8 +2,12 @@
 //! transport: what claimfs takes on top is what claimfs costs.
 
 use std::collections::HashMap;
+use std::env;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -113,7 +117,7 @@ impl Filesystem for Null {
 }
 
 /// Mounts it on a directory, says so on standard output, and serves it until it is unmounted.
-pub fn serve(dir: &Path) {
+fn serve(dir: &Path) {
     let options = claimfs::keeper::device::Options::default();
     let device = claimfs::keeper::device::mount(dir, Path::new("null"), &options).unwrap();
     let mut config = fuser::Config::default();
@@ -121,4 +125,41 @@ pub fn serve(dir: &Path) {
     let session = Session::from_fd(Null::default(), device, SessionACL::Owner, config).unwrap();
     println!("ready");
     session.run().unwrap();
+}
+
+/// Serves it, if this process is to.
+pub fn play() -> bool {
+    let dir = env::args().skip_while(|word| word != "null").nth(1);
+    if let Some(dir) = &dir {
+        serve(Path::new(dir));
+    }
+    dir.is_some()
+}
+
+/// It, in a process of its own. It is unmounted when this is dropped.
+pub struct Floor {
+    child: Child,
+    pub dir: PathBuf,
+}
+
+impl Floor {
+    pub fn mount() -> Self {
+        let dir = env::temp_dir().join(format!("claimfs-bench-null-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let mut server = Command::new(env::current_exe().unwrap());
+        server.arg("null").arg(&dir).stdout(Stdio::piped());
+        let mut child = server.spawn().unwrap();
+        let mut word = [0; 6];
+        child.stdout.take().unwrap().read_exact(&mut word).unwrap();
+        Self { child, dir }
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+        _ = self.child.kill();
+        _ = self.child.wait();
+        _ = fs::remove_dir(&self.dir);
+    }
 }

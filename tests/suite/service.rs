@@ -125,3 +125,19 @@ fn mount_8_finds_its_helper_as_it_expects_it() {
     let (code, _, err) = run(&["-o", "nonsense"]);
     assert!(code != 0 && err.contains("no such option"), "{err}");
 }
+
+#[test]
+fn the_script_that_installs_the_benchs_peers_says_how_it_is_used_and_installs_nothing_by_mistake() {
+    let run = |arguments: &[&str]| {
+        let mut script = Command::new(script("bench-peers"));
+        text(&script.args(arguments).output().unwrap())
+    };
+    let (code, out, err) = run(&["--help"]);
+    assert_eq!((code, &*err), (0, ""));
+    assert_eq!(out, "usage: bench-peers [--install-only | --no-install]\n");
+    for wrong in [&["--nonsense"][..], &["--install-only", "--no-install"]] {
+        let (code, out, err) = run(wrong);
+        assert_eq!((code, &*out), (2, ""));
+        assert!(err.starts_with("usage: bench-peers "), "{err}");
+    }
+}
