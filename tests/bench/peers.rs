@@ -300,8 +300,11 @@ fn find<'a, 'b>(peers: &'a [Peer<'b>], name: &str) -> Option<&'a Peer<'b>> {
 
 fn report(peers: &[Peer], missing: &[&str]) {
     println!(
-        "pinned to one CPU, microseconds a call and how often that of null: median of {ROUNDS} rounds of {CALLS} calls (etcd: {FEW})\n"
+        "pinned to one CPU, microseconds a call and how often that of null: median of {ROUNDS} rounds of {CALLS} calls (etcd: {FEW})"
     );
+    // What else runs is in the figures too.
+    let load = fs::read_to_string("/proc/loadavg").unwrap();
+    println!("load average: {}\n", load.split(' ').next().unwrap());
     println!("| | refused claim | / null | claim + release | / null |");
     println!("|---|---:|---:|---:|---:|");
     let null = find(peers, "null").unwrap();
