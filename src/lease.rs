@@ -8,6 +8,7 @@
 mod command;
 mod event;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -43,6 +44,19 @@ fn valid(raw: &[u8]) -> Result<Arc<str>, Refusal> {
         return Err(Refusal::BadName);
     }
     Ok(Arc::from(text))
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A name is looked up by its text, of which nothing need be made first.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Name {

@@ -238,7 +238,11 @@ impl Store {
     // Looking. Nobody's identity matters here.
 
     /// Shows the lease of a name, if its holder is alive.
-    pub fn look<R>(&self, name: &Name, show: impl FnOnce(&Lease, &Inode) -> R) -> Option<R> {
+    pub fn look<R>(
+        &self,
+        name: &(impl AsRef<str> + ?Sized),
+        show: impl FnOnce(&Lease, &Inode) -> R,
+    ) -> Option<R> {
         let mut inner = self.lock();
         inner.judge_name(name);
         let lease = inner.table.lease(name)?;

@@ -36,8 +36,8 @@ use crate::content;
 use crate::herald::Herald;
 use crate::identity::Walk;
 use crate::lease::{
-    Attributes, Change, Creation, Ino, Label, Name, Place, Refusal, SessionId, SessionKey, Shape,
-    Token,
+    Attributes, Change, Creation, Ino, Label, NAME_MAX, Name, Place, Refusal, SessionId,
+    SessionKey, Shape, Token,
 };
 use crate::metrics::Metrics;
 use crate::news::{News, Resumed};
@@ -385,8 +385,17 @@ impl Tree {
                     .ok_or(Refusal::NotFound)
             }
             CLAIMS => {
-                let name = self.name(name).map_err(hide)?;
-                self.store.look(&name, claim_attr).ok_or(Refusal::NotFound)
+                let found = match str::from_utf8(name) {
+                    // What is no name is nobody's.
+                    Ok(text) if name.len() <= NAME_MAX && !text.starts_with('.') => {
+                        self.store.look(text, claim_attr)
+                    }
+                    _ => {
+                        let name = self.name(name).map_err(hide)?;
+                        self.store.look(&name, claim_attr)
+                    }
+                };
+                found.ok_or(Refusal::NotFound)
             }
             QUEUE => Ok(self.queue_file(Name::new(name).map_err(hide)?)),
             SESSIONS => {

@@ -11,8 +11,8 @@ use crate::connection::{EVENT_HANDLE, Note, Open};
 use crate::identity::{Sight, View, Walk};
 use crate::lease::printable;
 use crate::lease::{
-    Command, Creation, Due, Event, Ino, Member, Name, Place, Process, Refusal, Root, Rule,
-    SessionId, SessionKey, Shape, Token, WaiterId, What,
+    Command, Creation, Due, Event, Ino, Member, Place, Process, Refusal, Root, Rule, SessionId,
+    SessionKey, Shape, Token, WaiterId, What,
 };
 use crate::process::{self, Watch};
 use crate::record;
@@ -84,7 +84,7 @@ impl Inner {
         over
     }
 
-    pub(super) fn judge_name(&mut self, name: &Name) {
+    pub(super) fn judge_name(&mut self, name: &(impl AsRef<str> + ?Sized)) {
         if let Some((lease, inode, _)) = self.table.last(name) {
             let (ino, holder) = (lease.ino, inode.holder);
             self.judge(holder);

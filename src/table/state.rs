@@ -110,8 +110,9 @@ impl Table {
     }
 
     /// The lease of a name.
-    pub fn lease(&self, name: &Name) -> Option<&Lease> {
-        self.leases.get(name).filter(|lease| self.is_held(lease))
+    pub fn lease(&self, name: &(impl AsRef<str> + ?Sized)) -> Option<&Lease> {
+        let lease = self.leases.get(name.as_ref());
+        lease.filter(|lease| self.is_held(lease))
     }
 
     /// The leases from a token on, in the order they were granted: `after` excluded.
@@ -184,8 +185,8 @@ impl Table {
     }
 
     /// The lease of a name with its inode and its session, also while the session is over and the lease not swept yet.
-    pub fn last(&self, name: &Name) -> Option<(&Lease, &Inode, &Session)> {
-        let lease = self.leases.get(name)?;
+    pub fn last(&self, name: &(impl AsRef<str> + ?Sized)) -> Option<(&Lease, &Inode, &Session)> {
+        let lease = self.leases.get(name.as_ref())?;
         let inode = self.inodes.get(&lease.ino)?;
         Some((lease, inode, self.sessions.get(&inode.holder)?))
     }
