@@ -440,10 +440,10 @@ fn a_journal_stays_small_and_says_the_same_once_it_is_written_anew() {
 }
 
 /// A directory on a filesystem of its own, of so many kilobytes.
-struct Small(TempDir);
+pub struct Small(pub TempDir);
 
 impl Small {
-    fn new(kilobytes: u32) -> Self {
+    pub fn new(kilobytes: u32) -> Self {
         let dir = TempDir::new();
         let size = format!("size={kilobytes}k");
         let status = Command::new("mount")

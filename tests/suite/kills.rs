@@ -7,7 +7,7 @@
 
 mod client;
 mod reader;
-mod shared;
+pub mod shared;
 mod world;
 
 use std::env;
@@ -22,7 +22,7 @@ use self::shared::{Dice, SLOTS, Shared, clock};
 use crate::support::{Guard, Mount, TempDir, plain, wait_until};
 
 /// This very binary, as another process of the test; it does not outlive the thread that starts it.
-fn process(mount: &Mount, test: &str) -> Command {
+pub fn process(mount: &Mount, test: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
     plain(&mut command);
@@ -138,7 +138,7 @@ impl Nemesis {
     }
 }
 
-fn number(variable: &str, default: u64) -> u64 {
+pub fn number(variable: &str, default: u64) -> u64 {
     env::var(variable).map_or(default, |text| text.parse().unwrap())
 }
 

@@ -30,6 +30,8 @@ mod alike;
 mod doctor;
 // What happens, as it happens.
 mod events;
+// What real processes were told under every fault there is, and a checker that judges it afterwards.
+mod histories;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;
 // What is inside a directory claim.
