@@ -480,13 +480,18 @@ impl Disk {
         }
     }
 
+    /// Makes sure that a token is set aside. The next ones are in good time, so that on a full disk there are some left for
+    /// those in line for what is released.
     fn set_tokens_aside(&mut self, token: u64) -> io::Result<()> {
-        if token < self.granted {
+        if token + TOKENS / 2 < self.granted {
             return Ok(());
         }
         let granted = token + TOKENS;
-        Reserved::write(&self.dir, granted, &self.boot)?;
-        self.granted = granted;
+        match Reserved::write(&self.dir, granted, &self.boot) {
+            Ok(()) => self.granted = granted,
+            Err(error) if token >= self.granted => return Err(error),
+            Err(_) => {}
+        }
         Ok(())
     }
 

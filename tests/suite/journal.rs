@@ -1,6 +1,7 @@
 //! What a server leaves to the next one: leases of the living, and nothing of the dead.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -537,6 +538,58 @@ print('resumed')
     let mut head = [0; 9];
     file.read_exact_at(&mut head, 0).unwrap();
     assert_eq!(head[8], b'{');
+}
+
+#[test]
+fn regression_a_full_disk_refuses_no_release_when_the_next_in_line_needs_new_tokens() {
+    if !root_or_skip("mount a small filesystem") {
+        return;
+    }
+    let small = Small::new(8192);
+    let dir = small.0.path();
+    let recovered = journal::read(dir, &boot(), 1, false).unwrap();
+    let mut disk = Disk::begin(dir, boot(), &recovered, &another()).unwrap();
+    let mut table = recovered.table;
+    let (by, next) = (&member("w1", &[process(1)]), &member("w2", &[process(2)]));
+    let mut run = |table: &mut Table, ask: &Ask| {
+        let events = table.decide(ask, now(1)).unwrap();
+        disk.append(&events, None).unwrap();
+        for event in &events {
+            table.apply(event);
+        }
+        disk.applied(table, &mut Connection::default);
+    };
+    let release = Ask::Release {
+        name: name("x").into(),
+        directory: false,
+        by,
+    };
+    // As many as a new journal sets aside.
+    for _ in 1..65_536 {
+        run(&mut table, &claim("x", by));
+        run(&mut table, &release);
+        let nameless: Vec<_> = table.nameless().collect();
+        for ino in nameless {
+            run(&mut table, &Ask::Forget { ino });
+        }
+    }
+    run(&mut table, &claim("x", by));
+    let creation = Creation {
+        shape: Shape::File,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+    };
+    let queue = Ask::Queue {
+        name: name("x"),
+        by: next,
+        creation,
+    };
+    run(&mut table, &queue);
+    let mut fill = fs::File::create(dir.join("fill")).unwrap();
+    while fill.write_all(&[0; 4096]).is_ok() {}
+    run(&mut table, &release);
+    assert_eq!(table.lease(&name("x")).unwrap().token.0, 65_537);
 }
 
 /// Not a test of its own: the process that [`writing_anew_is_interrupted_at_every_system_call`] interrupts.
