@@ -105,7 +105,11 @@ impl Table {
         let more =
             |has: usize, gains: usize, loses: usize| gains > loses && has + gains - loses > most;
         let leases = count(|what| matches!(what, What::Claimed { .. }));
-        let released = count(|what| matches!(what, What::Released { .. }));
+        // What an ended session left is written down only now, and was nobody's share since it ended.
+        let released = events.iter().filter(|event| {
+            matches!(&event.what, What::Released { name, .. } if self.lease(name).is_some())
+        });
+        let released = released.count();
         let sessions = count(|what| matches!(what, What::SessionStarted { .. }));
         let waiters = count(|what| matches!(what, What::Queued { .. }));
         let served = count(|what| matches!(what, What::Granted { .. }));

@@ -1720,3 +1720,20 @@ fn a_create_that_meets_its_own_claim_empties_it_if_it_is_to_truncate() {
         assert_eq!(table.inode(ino).unwrap().content.size(), size);
     }
 }
+
+#[test]
+fn what_an_ended_session_left_is_of_the_share_of_who_takes_it() {
+    let mut table = Table::new(10);
+    table.limit_each(2);
+    run(&mut table, &claim("x", &member("a", &[process(10)]))).unwrap();
+    let end = Command::End {
+        id: id("a"),
+        by: asker(1000, 0, &[]),
+    };
+    run(&mut table, &end).unwrap();
+    assert!(table.wants_sweep());
+    let by = member("b", &[process(20)]);
+    run(&mut table, &claim("y", &by)).unwrap();
+    run(&mut table, &claim("z", &by)).unwrap();
+    assert_eq!(run(&mut table, &claim("x", &by)), Err(Refusal::Quota));
+}
