@@ -52,7 +52,7 @@ mod leaks;
 mod named;
 // The pid-file idiom.
 mod pidfile;
-// Random commands against a naive map, in the pure core.
+// The rules of the table one by one, in the pure core.
 mod model;
 // Each row of the tables, with raw system calls.
 mod mount;
@@ -68,6 +68,8 @@ mod race;
 mod racers;
 // A mount that outlives its servers.
 mod keeper;
+// Everything at random, against the README said naively, in the pure core.
+mod reference;
 // Servers that are killed at the worst of moments.
 mod restart;
 // Sandboxes that have the mount in them, and what is there for agents.
