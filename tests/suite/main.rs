@@ -76,6 +76,8 @@ mod restart;
 mod sandbox;
 // Names with a leading dot.
 mod scratch;
+// All that three sessions can do with two names, in the pure core.
+mod small_world;
 // What the system's own tools start: systemd, mount(8).
 mod service;
 // Whose lease is it, with real processes.
