@@ -510,13 +510,9 @@ impl Disk {
     }
 
     fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all_at(frame, self.end);
-        if let Err(error) = written {
-            // What was written of it is cut off, and where even that fails, it is written over by the next.
-            _ = self.file.set_len(self.end);
-            self.room = self.room.map(|_| 0);
-            return Err(error);
-        }
+        // What is written of it in vain is written over by the next, or cut off when it is read. To cut it off here would give
+        // back the room that is set aside behind it, which somebody else may take.
+        self.file.write_all_at(frame, self.end)?;
         self.end += frame.len() as u64;
         Ok(())
     }
@@ -531,15 +527,14 @@ struct Written {
     base: (u64, usize),
 }
 
-/// Goes on with the journal that is there, behind its last whole frame.
+/// Goes on with the journal that is there, behind its last whole frame. What is torn is written over: to cut it off would give
+/// back the room behind it, which the server before has set aside.
 fn go_on(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).open(journal(dir))?;
-    let end = recovered.end as u64;
-    file.set_len(end)?;
     Ok(Written {
         file,
-        end,
+        end: recovered.end as u64,
         room: Some(0),
         base: recovered.base,
     })

@@ -1,8 +1,6 @@
 //! What a server leaves to the next one: leases of the living, and nothing of the dead.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,10 +12,10 @@ use claimfs::lease::{Change, Command as Ask, Creation, Event, Member, Moment, Sh
 use claimfs::process::Boot;
 use claimfs::store::Journal;
 use claimfs::table::Table;
-use libc::{EBUSY, EEXIST, ENOSPC, O_CREAT, O_EXCL, O_RDWR};
+use libc::{EBUSY, EEXIST, O_CREAT, O_EXCL, O_RDWR};
 
 use crate::model::{claim, member, name, process};
-use crate::support::{CLAIMFS, Mount, TempDir, root_or_skip, text, unmount, wait_until};
+use crate::support::{Mount, TempDir, wait_until};
 
 #[test]
 fn the_living_keep_what_they_hold_when_the_server_is_killed_and_the_dead_do_not() {
@@ -172,7 +170,7 @@ fn a_journal_of_a_claimfs_that_knew_of_no_connections_is_read() {
     assert!(read.same_boot && read.lost.is_none());
 }
 
-fn boot() -> Boot {
+pub fn boot() -> Boot {
     Boot {
         id: "this-boot".into(),
         pidns: 7,
@@ -180,12 +178,12 @@ fn boot() -> Boot {
 }
 
 /// A connection that no other test, and no server before, has had.
-fn another() -> Connection {
+pub fn another() -> Connection {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     Connection::new(&COUNT.fetch_add(1, Ordering::Relaxed).to_string())
 }
 
-fn now(seconds: u64) -> Moment {
+pub fn now(seconds: u64) -> Moment {
     Moment {
         wall: UNIX_EPOCH + Duration::from_secs(seconds),
         boot: Duration::from_secs(seconds),
@@ -438,158 +436,6 @@ fn a_journal_stays_small_and_says_the_same_once_it_is_written_anew() {
     }
     let again = journal::read(dir.path(), &boot(), 9999, false).unwrap();
     assert!(again.table == table);
-}
-
-/// A directory on a filesystem of its own, of so many kilobytes.
-pub struct Small(pub TempDir);
-
-impl Small {
-    pub fn new(kilobytes: u32) -> Self {
-        let dir = TempDir::new();
-        let size = format!("size={kilobytes}k");
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "claimfs-test"])
-            .arg(dir.path())
-            .status();
-        assert!(status.unwrap().success());
-        Self(dir)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-#[test]
-fn on_a_full_disk_claims_are_refused_releases_go_on_and_service_resumes() {
-    if !root_or_skip("mount a small filesystem") || !crate::support::can_mount() {
-        return;
-    }
-    let small = Small::new(2048);
-    let (state, temp) = (small.0.path().join("state"), TempDir::new());
-    let dir = temp.path().join("mount");
-    let mount = |arguments: &[&str]| {
-        let mut command = Command::new(CLAIMFS);
-        command
-            .arg("mount")
-            .arg("--state-dir")
-            .arg(&state)
-            .args(arguments)
-            .arg(&dir);
-        text(&command.output().unwrap())
-    };
-    assert_eq!(mount(&[]).0, 0);
-    let script = r"
-import errno, os
-held, refused = [], None
-for i in range(100000):
-    try:
-        os.close(os.open('claims/n%d' % i, os.O_CREAT | os.O_EXCL))
-        held.append(i)
-    except OSError as e:
-        refused = e.errno
-        break
-print(refused, len(held) > 100, len(os.listdir('claims')) == len(held))
-fill = open(os.environ['STATE'] + '/fill', 'wb', buffering=0)
-try:
-    while True:
-        fill.write(b'x' * 4096)
-except OSError as e:
-    print(e.errno)
-# Every single one can be released, and some that wait get theirs.
-for i in held:
-    os.remove('claims/n%d' % i)
-print(os.listdir('claims'))
-try:
-    os.close(os.open('claims/again', os.O_CREAT | os.O_EXCL))
-    print('granted, in what the others left')
-except OSError as e:
-    print(e.errno)
-fill.truncate(0)
-os.remove(os.environ['STATE'] + '/fill')
-for i in range(50):
-    os.close(os.open('claims/m%d' % i, os.O_CREAT | os.O_EXCL))
-print('resumed')
-";
-    let mut python = Command::new("python3");
-    python
-        .args(["-c", script])
-        .current_dir(&dir)
-        .env("STATE", &state)
-        .env("CLAIMFS_SESSION", "w");
-    let (code, out, err) = text(&python.output().unwrap());
-    // This waits until its keeper has let go of the state directory.
-    let umount = Command::new(CLAIMFS).arg("umount").arg(&dir).status();
-    assert!(umount.unwrap().success());
-    let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(code, 0, "{out}{err}");
-    assert_eq!(lines[0], format!("{ENOSPC} True True"), "{out}");
-    assert_eq!(
-        (lines[1], lines[2], *lines.last().unwrap()),
-        ("28", "[]", "resumed"),
-        "{out}"
-    );
-    // Nothing was granted that was not recorded, and nothing is torn.
-    assert_eq!(mount(&[]).0, 0);
-    unmount(&dir);
-    let file = fs::File::open(state.join("journal")).unwrap();
-    let mut head = [0; 9];
-    file.read_exact_at(&mut head, 0).unwrap();
-    assert_eq!(head[8], b'{');
-}
-
-#[test]
-fn regression_a_full_disk_refuses_no_release_when_the_next_in_line_needs_new_tokens() {
-    if !root_or_skip("mount a small filesystem") {
-        return;
-    }
-    let small = Small::new(8192);
-    let dir = small.0.path();
-    let recovered = journal::read(dir, &boot(), 1, false).unwrap();
-    let mut disk = Disk::begin(dir, boot(), &recovered, &another()).unwrap();
-    let mut table = recovered.table;
-    let (by, next) = (&member("w1", &[process(1)]), &member("w2", &[process(2)]));
-    let mut run = |table: &mut Table, ask: &Ask| {
-        let events = table.decide(ask, now(1)).unwrap();
-        disk.append(&events, None).unwrap();
-        for event in &events {
-            table.apply(event);
-        }
-        disk.applied(table, &mut Connection::default);
-    };
-    let release = Ask::Release {
-        name: name("x").into(),
-        directory: false,
-        by,
-    };
-    // As many as a new journal sets aside.
-    for _ in 1..65_536 {
-        run(&mut table, &claim("x", by));
-        run(&mut table, &release);
-        let nameless: Vec<_> = table.nameless().collect();
-        for ino in nameless {
-            run(&mut table, &Ask::Forget { ino });
-        }
-    }
-    run(&mut table, &claim("x", by));
-    let creation = Creation {
-        shape: Shape::File,
-        mode: 0o600,
-        uid: 0,
-        gid: 0,
-    };
-    let queue = Ask::Queue {
-        name: name("x"),
-        by: next,
-        creation,
-    };
-    run(&mut table, &queue);
-    let mut fill = fs::File::create(dir.join("fill")).unwrap();
-    while fill.write_all(&[0; 4096]).is_ok() {}
-    run(&mut table, &release);
-    assert_eq!(table.lease(&name("x")).unwrap().token.0, 65_537);
 }
 
 /// Not a test of its own: the process that [`writing_anew_is_interrupted_at_every_system_call`] interrupts.

@@ -30,6 +30,8 @@ mod alike;
 mod doctor;
 // What happens, as it happens.
 mod events;
+// The journal on a disk that is full.
+mod full_disk;
 // What real processes were told under every fault there is, and a checker that judges it afterwards.
 mod histories;
 // Whose lease is it, in the pure core: a made-up tree of processes.

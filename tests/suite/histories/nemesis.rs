@@ -261,6 +261,6 @@ pub fn moves(world: &World) -> Result<(), String> {
 }
 
 /// A place for the state directory that can be filled up.
-pub fn small() -> Option<crate::journal::Small> {
-    is_root().then(|| crate::journal::Small::new(8192))
+pub fn small() -> Option<crate::full_disk::Small> {
+    is_root().then(|| crate::full_disk::Small::new(8192))
 }

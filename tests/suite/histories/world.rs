@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::client::leases;
 use super::history::{Call, History, Life, Operation};
 use super::shared::{SLOTS, Shared};
-use crate::journal::Small;
+use crate::full_disk::Small;
 use crate::kills::process;
 use crate::kills::shared::{Dice, clock};
 use crate::support::{Guard, Mount, TempDir, wait_until};
