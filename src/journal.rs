@@ -159,7 +159,8 @@ pub fn read(
     Ok(recovered)
 }
 
-fn replay(
+/// What the bytes of a journal say: see [`read`]. Its path is for sentences.
+pub fn replay(
     path: &Path,
     bytes: &[u8],
     boot: &Boot,
@@ -540,19 +541,23 @@ fn go_on(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
     })
 }
 
+/// The first frame of a journal: everything as it is now.
+pub fn picture(boot: &Boot, table: &Table, connection: &Connection) -> io::Result<Vec<u8>> {
+    frame(&Head {
+        claimfs_journal: VERSION,
+        boot: boot.clone(),
+        table,
+        connection,
+    })
+}
+
 fn write_table(
     dir: &Path,
     boot: &Boot,
     table: &Table,
     connection: &Connection,
 ) -> io::Result<Written> {
-    let head = Head {
-        claimfs_journal: VERSION,
-        boot: boot.clone(),
-        table,
-        connection,
-    };
-    let frame = frame(&head)?;
+    let frame = picture(boot, table, connection)?;
     let end = frame.len() as u64;
     let mut room = end + debt(table) + SLACK + STRIDE;
     let mut replaced = replace(dir, "journal", &frame, room);

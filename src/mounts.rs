@@ -51,7 +51,8 @@ pub fn on(dir: &Path) -> io::Result<Option<Mount>> {
     Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
 }
 
-fn parse(text: &[u8]) -> Vec<Mount> {
+/// The mounts that a mountinfo file lists, line by line.
+pub fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n')
         .filter_map(parse_line)
         .collect()

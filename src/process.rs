@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 mod known;
-mod proc;
+pub mod proc;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};

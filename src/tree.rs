@@ -23,6 +23,7 @@
 //! Deliberately ignorant of: fuser, and of how the store comes by its answers.
 
 mod open;
+pub mod order;
 mod wait;
 
 use std::collections::HashMap;
@@ -30,9 +31,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use self::order::Setting;
 use self::wait::{QueueFiles, Waiting};
 use crate::connection::{Connection, Done, EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
-use crate::content;
 use crate::herald::Herald;
 use crate::identity::Walk;
 use crate::lease::{
@@ -102,15 +103,6 @@ pub const MANUAL: &str = include_str!("manual.txt");
 /// What stat(2) says of the size of what one waits on, as sysfs does: a page. The page cache, which splice(2) and sendfile(2)
 /// read through, takes size 0 for the end without asking, and the end of a queue file says that it is one's turn.
 const STREAM_SIZE: u64 = 4096;
-
-/// The extended attribute that breaks a lease when it is set to its token.
-const BREAK: &str = "user.claimfs.break";
-
-/// The extended attribute that hands a lease to the session that it is set to.
-const SESSION: &str = "user.claimfs.session";
-
-/// The extended attribute that gives a lease a deadline, and takes it back when it is removed.
-const TTL: &str = "user.claimfs.ttl";
 
 /// What kind of node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -803,42 +795,25 @@ impl Tree {
         name: &str,
         value: Option<&[u8]>,
     ) -> Result<(), Refusal> {
-        if !name.starts_with("user.") || !(FIRST_INO..SESSION_INO).contains(&ino) {
+        if !(FIRST_INO..SESSION_INO).contains(&ino) {
             return Err(Refusal::Unsupported);
         }
-        if name == BREAK {
-            // A token names one lease, also where the file has several names.
-            let token = value.and_then(|value| std::str::from_utf8(value).ok());
-            let token = token.and_then(|token| token.trim().parse().ok());
-            let token = Token(token.ok_or(Refusal::Invalid)?);
-            let broken = self.store.look_at(Ino(ino), |table, node| {
-                let names = node.inode.names.iter();
-                let mut names = names.filter(|known| node.child.is_none() && **known == token);
-                let broken = names.find_map(|known| table.name(*known));
-                broken.filter(|name| !name.is_scratch()).cloned()
-            });
-            let broken = broken.flatten().ok_or(Refusal::Lost)?;
-            return self.store.break_lease(caller, &broken, token);
+        match Setting::parse(name, value)? {
+            Setting::Break(token) => {
+                // A token names one lease, also where the file has several names.
+                let broken = self.store.look_at(Ino(ino), |table, node| {
+                    let names = node.inode.names.iter();
+                    let mut names = names.filter(|known| node.child.is_none() && **known == token);
+                    let broken = names.find_map(|known| table.name(*known));
+                    broken.filter(|name| !name.is_scratch()).cloned()
+                });
+                let broken = broken.flatten().ok_or(Refusal::Lost)?;
+                self.store.break_lease(caller, &broken, token)
+            }
+            Setting::Limit(ttl) => self.store.limit_inode(caller, Ino(ino), ttl),
+            Setting::Give(to) => self.store.give_inode(caller, Ino(ino), &to),
+            Setting::Keep(change) => self.store.alter(caller, Ino(ino), change),
         }
-        if name == TTL {
-            let ttl = match value {
-                Some(value) => {
-                    let text = std::str::from_utf8(value).ok();
-                    Some(text.and_then(content::ttl).ok_or(Refusal::Invalid)?)
-                }
-                None => None,
-            };
-            return self.store.limit_inode(caller, Ino(ino), ttl);
-        }
-        if name == SESSION {
-            let to = SessionId::new(value.ok_or(Refusal::NotPermitted)?)?;
-            return self.store.give_inode(caller, Ino(ino), &to);
-        }
-        let change = Change::Tag {
-            name: String::from(name),
-            value: value.map(<[u8]>::to_vec),
-        };
-        self.store.alter(caller, Ino(ino), change)
     }
 }
 

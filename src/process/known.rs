@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::proc::{Stat, Status, environ, pid_namespace, program};
+use super::proc::{Stat, Status, environ, pid_namespace, program, variables};
 use super::{
     CHAIN_MAX, Processes, any_exited, descriptor_limit, exited, is_shortage, pidfd_euid,
     pidfd_inode, pidfd_open,
@@ -250,12 +250,8 @@ impl Processes {
 
     fn read_variable(&self, environ: &[u8]) -> (Variable, Arc<Marked>) {
         // Once through it: there are dozens of names to look for.
-        let wanted = |entry| {
-            let (name, value) = split_once(entry, b'=')?;
-            self.wanted.contains(name).then_some((name, value))
-        };
-        let entries = environ.split(|byte| *byte == 0);
-        let found: Vec<(&[u8], &[u8])> = entries.filter_map(wanted).collect();
+        let wanted = |(name, _): &(&[u8], &[u8])| self.wanted.contains(*name);
+        let found: Vec<_> = variables(environ).filter(wanted).collect();
         let set = |name: &Arc<str>| {
             let is_it = |(found, _): &&(&[u8], &[u8])| *found == name.as_bytes();
             let (_, value) = found.iter().find(is_it)?;
@@ -362,11 +358,6 @@ impl View for Processes {
         self.environment(process, task)
             .map(|(_, marked)| marked.to_vec())
     }
-}
-
-fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|byte| *byte == at)?;
-    Some((&text[..at], &text[at + 1..]))
 }
 
 /// environ(7) of a process that the mount may not look into: another user's, or one that is not dumpable (prctl(2)).

@@ -42,6 +42,15 @@ pub(super) fn environ(task: u32) -> io::Result<Vec<u8>> {
     Ok(own)
 }
 
+/// The variables in an environment, and their values. The first counts, if one stands there more than once (getenv(3)).
+pub fn variables(environ: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let entries = environ.split(|byte| *byte == 0);
+    entries.filter_map(|entry| {
+        let at = entry.iter().position(|byte| *byte == b'=')?;
+        Some((&entry[..at], &entry[at + 1..]))
+    })
+}
+
 /// Programs that run scripts, by the beginnings of their command names. Node calls its first thread `MainThread`.
 const INTERPRETERS: [&str; 6] = ["node", "MainThread", "bun", "deno", "python", "pypy"];
 
@@ -58,7 +67,7 @@ pub(super) fn program(pid: u32, command: &str) -> Arc<str> {
 }
 
 /// The name of the script in a command line: its first word that is no option, without its directory and its ending.
-fn script(words: &[u8]) -> Option<Arc<str>> {
+pub fn script(words: &[u8]) -> Option<Arc<str>> {
     let mut words = words.split(|byte| *byte == 0).skip(1);
     let script = words.find(|word| !word.starts_with(b"-") && !word.is_empty())?;
     let name = std::str::from_utf8(script).ok()?.rsplit('/').next()?;
@@ -68,14 +77,19 @@ fn script(words: &[u8]) -> Option<Arc<str>> {
 }
 
 /// What `/proc/PID/stat` says (proc(5)).
-pub(super) struct Stat<'a> {
-    pub(super) command: Cow<'a, str>,
-    pub(super) parent: u32,
-    pub(super) sid: u32,
+#[derive(Debug)]
+pub struct Stat<'a> {
+    /// Its command name, which it chooses itself.
+    pub command: Cow<'a, str>,
+    /// Its parent's pid.
+    pub parent: u32,
+    /// Its POSIX session; 0 if that has no number here.
+    pub sid: u32,
     flags: u32,
-    pub(super) start: u64,
+    /// When it started, in clock ticks since boot.
+    pub start: u64,
     /// Where the environment of the last exec lies in its memory; 0 for whoever may not know.
-    pub(super) environ: u64,
+    pub environ: u64,
 }
 
 impl Stat<'static> {
@@ -90,7 +104,7 @@ impl Stat<'static> {
 
 impl<'a> Stat<'a> {
     /// The command stands in parentheses and may contain any of them, so the last one ends it.
-    pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
         let open = text.iter().position(|byte| *byte == b'(')?;
         let close = text.iter().rposition(|byte| *byte == b')')?;
         let command = String::from_utf8_lossy(text.get(open + 1..close)?);
@@ -129,15 +143,18 @@ fn number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
 }
 
 /// What `/proc/PID/status` says (proc(5)).
-#[derive(Default)]
-pub(super) struct Status {
-    pub(super) tgid: u32,
-    pub(super) uid: u32,
-    pub(super) local_pids: Vec<u32>,
+#[derive(Debug, Default)]
+pub struct Status {
+    /// The pid of the process that the task is a thread of.
+    pub tgid: u32,
+    /// Its effective uid.
+    pub uid: u32,
+    /// Its pids, from that in the reader's pid namespace down to that in its own.
+    pub local_pids: Vec<u32>,
     /// It is a kernel thread.
-    pub(super) kernel: bool,
+    pub kernel: bool,
     /// A signal is pending that ends it.
-    pub(super) doomed: bool,
+    pub doomed: bool,
 }
 
 /// Signals that end no process by themselves: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH.
@@ -149,7 +166,8 @@ impl Status {
         Self::parse(&String::from_utf8_lossy(&text)).ok_or(io::ErrorKind::InvalidData.into())
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// What it says; `None` where a line cannot be read that counts.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut status = Self::default();
         let (mut pending, mut spared, mut over) = (0, HARMLESS, false);
         for line in text.lines() {

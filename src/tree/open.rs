@@ -7,16 +7,15 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::order::Order;
 use super::{
     Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_INO,
     README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO, SESSIONS,
     SNAPSHOT, Tree, WAITERS, first_name, guard, node_attr,
 };
-use serde_json::Value;
-
 use crate::connection::{Note, QUEUE_HANDLE};
 use crate::content;
-use crate::lease::{Change, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Token};
+use crate::lease::{Change, Creation, Ino, Refusal, SessionId, SessionKey, Shape};
 use crate::record::{self, Record};
 use crate::store::Caller;
 use crate::table::FIRST_INO;
@@ -318,38 +317,16 @@ impl Tree {
                 self.store.sync()?;
                 continue;
             }
-            let command: Value = serde_json::from_str(line).map_err(|_| Refusal::Invalid)?;
-            let name = |key: &str| {
-                let name = command.get(key).and_then(Value::as_str);
-                name.map(|name| Name::new(name.as_bytes())).transpose()
-            };
-            let id = |key: &str| {
-                let id = command.get(key).and_then(Value::as_str);
-                SessionId::new(id.ok_or(Refusal::Invalid)?.as_bytes())
-            };
-            let seconds = || match command.get("seconds") {
-                Some(Value::Number(seconds)) => content::ttl(&seconds.to_string()),
-                _ => None,
-            };
-            if let Some(name) = name("claim")? {
-                let ttl = seconds().ok_or(Refusal::Invalid)?;
-                self.store.hold(caller, &name, id("session")?, ttl)?;
-            } else if let Some(name) = name("release")? {
-                self.store.yield_up(caller, &name, id("session")?)?;
-            } else if let Some(name) = name("break")? {
-                let token = command.get("token").and_then(Value::as_u64);
-                let token = Token(token.ok_or(Refusal::Invalid)?);
-                self.store.break_lease(caller, &name, token)?;
-            } else if let Some(name) = name("give")? {
-                self.store.give(caller, &name, &id("to")?)?;
-            } else if let Some(name) = name("ttl")? {
-                let ttl = match command.get("seconds") {
-                    Some(Value::Null) => None,
-                    _ => Some(seconds().ok_or(Refusal::Invalid)?),
-                };
-                self.store.limit(caller, &name, ttl)?;
-            } else {
-                return Err(Refusal::Invalid);
+            match Order::parse(line)? {
+                Order::Claim { name, session, ttl } => {
+                    self.store.hold(caller, &name, session, ttl)?;
+                }
+                Order::Release { name, session } => {
+                    self.store.yield_up(caller, &name, session)?;
+                }
+                Order::Break { name, token } => self.store.break_lease(caller, &name, token)?,
+                Order::Give { name, to } => self.store.give(caller, &name, &to)?,
+                Order::Limit { name, ttl } => self.store.limit(caller, &name, ttl)?,
             }
         }
         Ok(())
