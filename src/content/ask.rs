@@ -15,9 +15,6 @@ pub const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The shortest: shorter ones could not be renewed in time by anybody.
 const TTL_MIN: Duration = Duration::from_millis(1);
 
-/// As far into a file its first line is looked at for a pid, in bytes.
-const PID_LINE: usize = 32;
-
 /// As far a JSON body is looked at, in bytes.
 const JSON_MAX: usize = 4096;
 
@@ -58,8 +55,7 @@ impl Ask {
 
 /// The pid that stands in the first line. White space around it is admitted: UUCP pads its lock files (FHS 3.0, 5.9).
 fn pid(body: &[u8]) -> Option<u32> {
-    let line = body.split(|byte| *byte == b'\n').next()?;
-    let line = line.get(..PID_LINE.min(line.len()))?.trim_ascii();
+    let line = body.split(|byte| *byte == b'\n').next()?.trim_ascii();
     let digits = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(line).ok().filter(|_| digits)?;
     text.parse().ok().filter(|pid| *pid != 0)

@@ -3,6 +3,8 @@
 
 use std::process::Stdio;
 
+use claimfs::content::Ask;
+
 use crate::support::{Guard, Mount, wait_until};
 
 /// A terminal: a POSIX session whose leader runs `script` and lives on.
@@ -13,6 +15,19 @@ fn terminal(mount: &Mount, script: &str) -> Guard {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped()),
     )
+}
+
+#[test]
+fn a_pid_is_read_whole_or_not_at_all() {
+    let spaces = " ".repeat(30);
+    for (body, pid) in [
+        (format!("{spaces}4242\n"), Some(4242)),
+        (format!("4242{spaces}\nhost\n"), Some(4242)),
+        (format!("9{spaces} 25\n"), None),
+        (format!("9{spaces} of host\n"), None),
+    ] {
+        assert_eq!(Ask::of(body.as_bytes()), pid.map(Ask::Pid), "{body:?}");
+    }
 }
 
 #[test]
