@@ -221,13 +221,19 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// Whether a terminal may show something else for it than a sign of its own: a control character, also one of those that Unicode has
+/// beyond ASCII's, what turns the direction of writing, and what is not to be seen.
+pub fn misleads(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || turns
+}
+
 /// Text that a stranger chose, fit for a terminal or a log line: control characters come out escaped, and so does what turns the
 /// direction of writing or is not to be seen.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if c.is_control() || turns {
+        if misleads(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);

@@ -12,13 +12,30 @@ use serde_json::{Value, json};
 use crate::content::RECORD_TAGS;
 use crate::identity::Walk;
 use crate::lease::{
-    Deadline, End, Event, Member, Name, Refusal, Root, Rule, SessionId, Token, What, printable,
+    Deadline, End, Event, Member, Name, Refusal, Root, Rule, SessionId, Token, What, misleads,
+    printable,
 };
 use crate::table::{Inode, Lease, Session, Table};
 
 /// A moment as RFC 3339 in UTC, to the millisecond.
 pub fn moment(at: SystemTime) -> String {
     Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
+}
+
+/// JSON as a line, fit for a terminal too: what of a string would not be is escaped as JSON has it, also where JSON need not.
+pub fn line(value: &Value) -> String {
+    let text = value.to_string();
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if misleads(c) {
+            // All of these are below U+10000.
+            _ = write!(line, "\\u{:04x}", u32::from(c));
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    line
 }
 
 /// What the record of a lease says.
@@ -97,7 +114,7 @@ fn seconds(time: Duration) -> Value {
 
 /// The record of a lease as its one line, which is how a blank claim reads.
 pub fn lease_line(table: &Table, name: &Name, now: Duration) -> String {
-    lease(table, name, now).map_or_else(String::new, |record| format!("{record}\n"))
+    lease(table, name, now).map_or_else(String::new, |record| line(&record))
 }
 
 /// The lines of a name's waiters, first come first.
@@ -114,7 +131,7 @@ pub fn waiter_lines(table: &Table, name: &Name) -> String {
             "uid": waiter.creation.uid,
             "since": moment(waiter.since),
         });
-        _ = writeln!(lines, "{record}");
+        lines.push_str(&line(&record));
     }
     lines
 }
@@ -195,7 +212,7 @@ fn event_line(event: &Event, word: &str, more: Value) -> String {
     if let (Value::Object(record), Value::Object(more)) = (&mut record, more) {
         record.extend(more);
     }
-    format!("{record}\n")
+    line(&record)
 }
 
 /// A session: its roots, what it holds, since when.
@@ -310,7 +327,7 @@ pub fn identity(
         "alone": alone,
         "parent_session": parent.map(|member| member.id.as_str()),
     });
-    format!("{text}\n")
+    line(&text)
 }
 
 /// What `self` says to a caller that cannot be walked.
@@ -322,10 +339,7 @@ pub fn stranger(uid: u32, refusal: Refusal) -> String {
         }
         _ => "the processes above you changed faster than they could be read: try again",
     };
-    format!(
-        "{}\n",
-        json!({ "session": null, "rule": null, "why": why, "live": false, "uid": uid })
-    )
+    line(&json!({ "session": null, "rule": null, "why": why, "live": false, "uid": uid }))
 }
 
 /// Whether a lease may have gone with the single command that a session variable was set for: it was held for less than a

@@ -151,7 +151,7 @@ impl Arguments {
 
     fn taken(&self, name: &Name, record: Option<&Value>, how: &str) -> Exit {
         match record {
-            Some(record) if self.json => tool::say(&record.to_string()),
+            Some(record) if self.json => tool::say_json(record),
             Some(record) => {
                 let (session, token) =
                     (tool::field(record, "session"), tool::field(record, "token"));
@@ -159,14 +159,14 @@ impl Arguments {
                     "claims/{name}: {how} by session {session}, token {token}"
                 ));
             }
-            None => tool::say(&json!({ "name": name.as_str() }).to_string()),
+            None => tool::say_json(&json!({ "name": name.as_str() })),
         }
         Exit::Done
     }
 
     fn held(&self, record: &Value, text: &str) -> Exit {
         if self.json {
-            tool::say(&record.to_string());
+            tool::say_json(record);
         }
         tool::complain(text);
         Exit::Held

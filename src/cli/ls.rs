@@ -36,7 +36,7 @@ impl Arguments {
         let records = mount.leases()?;
         if self.json {
             for record in &records {
-                tool::say(&record.to_string());
+                tool::say_json(record);
             }
             return Ok(Exit::Done);
         }

@@ -133,7 +133,7 @@ impl Ls {
         let now = SystemTime::now();
         for session in sessions(&mount)? {
             if self.json {
-                tool::say(&session.to_string());
+                tool::say_json(&session);
                 continue;
             }
             let roots = session["roots"].as_array().map_or(&[][..], Vec::as_slice);

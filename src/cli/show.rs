@@ -26,7 +26,7 @@ impl Arguments {
             return Ok(Exit::Done);
         };
         if self.json {
-            tool::say(&record.to_string());
+            tool::say_json(&record);
             return Ok(Exit::Done);
         }
         let cell = |key| tool::field(&record, key);

@@ -14,10 +14,16 @@ use crate::content;
 use crate::lease::{Name, Refusal, SessionId, printable};
 use crate::mount::resolve_existing;
 use crate::mounts::{self, FS_TYPE};
+use crate::record;
 
 /// Prints a line on standard output. A reader that has gone away is not an error.
 pub fn say(text: &str) {
     _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Prints JSON on standard output, in one line.
+pub fn say_json(value: &Value) {
+    _ = write!(io::stdout().lock(), "{}", record::line(value));
 }
 
 /// Prints a line on standard error.

@@ -16,7 +16,7 @@ impl Arguments {
     pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let me = Mount::find(mount)?.whoami()?;
         if self.json {
-            tool::say(&me.to_string());
+            tool::say_json(&me);
             return Ok(Exit::Done);
         }
         if me["session"].is_null() {

@@ -3,7 +3,6 @@
 //! Promises: what is read from one descriptor from its start on is one picture of one moment, and a registration that
 //! is refused registers nothing.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -232,7 +231,7 @@ impl Tree {
                     .session(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
                 let text = self.store.session(&id, |table, session| {
-                    (session.key == key).then(|| format!("{}\n", record::session(table, session)))
+                    (session.key == key).then(|| record::line(&record::session(table, session)))
                 });
                 text.flatten().ok_or(Refusal::Lost)
             }
@@ -252,7 +251,7 @@ impl Tree {
         let now = self.store.now().boot;
         let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", records.len());
         for record in records {
-            _ = writeln!(text, "{}", record.json(now));
+            text.push_str(&record::line(&record.json(now)));
         }
         text
     }

@@ -175,6 +175,7 @@ fn a_name_reaches_no_terminal_and_no_record_as_it_is() {
         "\"quote\"",
         "tab\t\r\u{8}",
         "\u{202e}rtl",
+        "\u{9b}31m\u{7f}\u{61c}",
         &long,
     ];
     let mut events = mount.actor(Some("reader"));
@@ -216,7 +217,8 @@ fn a_name_reaches_no_terminal_and_no_record_as_it_is() {
         mount.log().contains("reaped claims/nnnn")
     });
     said += &mount.log();
-    let loose = |c: char| c.is_control() && c != '\n';
+    let turns = |c: char| "\u{202e}\u{61c}".contains(c);
+    let loose = |c: char| (c.is_control() && c != '\n') || turns(c);
     assert!(!said.contains(loose), "{said:?}");
     for line in said.lines().filter(|line| line.starts_with('{')) {
         assert!(
