@@ -307,7 +307,7 @@ impl Connection {
             }
             Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
             Note::TakenOver => {
-                self.lives += 1;
+                self.lives = self.lives.saturating_add(1);
                 self.past.clear();
             }
             Note::Began { nonce } => *self = Self::new(&nonce),
@@ -346,7 +346,7 @@ impl Connection {
                 self.lines.push_back((event.seq, line));
                 while self.lines.len() > LINES_MAX {
                     let lost = self.lines.pop_front();
-                    self.lines_from = lost.map_or(0, |(seq, _)| seq + 1);
+                    self.lines_from = lost.map_or(0, |(seq, _)| seq.saturating_add(1));
                 }
             }
             self.observe(table, event);

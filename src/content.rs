@@ -270,6 +270,16 @@ impl Entries {
             .collect();
     }
 
+    /// Whether each has a name of its own, and the next one will have a cookie of its own.
+    pub fn is_sound(&self) -> bool {
+        let newest = self.by_cookie.keys().next_back().copied().unwrap_or(0);
+        let first = self.by_cookie.keys().next().copied().unwrap_or(1);
+        first > 0
+            && newest <= self.next
+            && self.next < u64::MAX / 2
+            && self.by_label.len() == self.by_cookie.len()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_label.len()
@@ -308,7 +318,7 @@ impl Entries {
 
     /// Adds a name that is not there.
     pub fn insert(&mut self, label: Label, ino: Ino, is_directory: bool) {
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         self.by_label.insert(label.clone(), self.next);
         self.by_cookie.insert(self.next, (label, ino));
         self.directories += u32::from(is_directory);
@@ -318,7 +328,7 @@ impl Entries {
     pub fn remove(&mut self, label: &Label, is_directory: bool) {
         if let Some(cookie) = self.by_label.remove(label) {
             self.by_cookie.remove(&cookie);
-            self.directories -= u32::from(is_directory);
+            self.directories = self.directories.saturating_sub(is_directory.into());
         }
     }
 }

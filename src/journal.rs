@@ -26,10 +26,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{Connection, Note, Sent};
-use crate::lease::{Event, Name, What};
+use crate::lease::{Event, Name, What, printable};
 use crate::process::{Boot, set_aside};
 use crate::store::Journal;
-use crate::table::Table;
+use crate::table::{NUMBER_MAX, Table};
 
 /// How many tokens are set aside at once.
 const TOKENS: u64 = 1 << 16;
@@ -175,14 +175,19 @@ pub fn replay(
         let read = frame.ok_or_else(|| String::from("its checksum is wrong"));
         let read = read.and_then(|(payload, next)| {
             if let Some(head) = first_frame(at, payload)? {
-                table = head.table.completed(max_leases);
+                let read = head.table.completed(max_leases);
+                read.check_numbers()?;
+                table = read;
                 connection = head.connection;
-                base = (next as u64 - size(&connection), table.weight());
+                base = (
+                    (next as u64).saturating_sub(size(&connection)),
+                    table.weight(),
+                );
                 written = Some(head.boot);
                 return Ok(next);
             }
-            let entry: Entry =
-                serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+            let entry: Entry = parse(payload)?;
+            check_events(&table, &entry.events)?;
             connection.replay(&mut table, &entry.events, entry.sent);
             if let Some(note) = entry.note {
                 connection.note(note, entry.sent);
@@ -196,6 +201,13 @@ pub fn replay(
                 break;
             }
         }
+    }
+    table = table.indexed_anew();
+    if let Err(flaw) = table.check() {
+        // Which event was the wrong one nobody can tell, so nothing of it is believed.
+        let why = format!("it contradicts itself: {flaw}");
+        (table, connection) = (Table::new(max_leases), Connection::default());
+        (problem, at, base) = (Some(why), 0, (0, 0));
     }
     let same_boot = written.as_ref().is_some_and(|there| there.id == boot.id);
     if same_boot
@@ -212,7 +224,8 @@ pub fn replay(
     let mut lost = None;
     if let Some(why) = problem {
         let left = bytes.len() - at;
-        let torn = at > 0 && !(at + 1..bytes.len()).any(|at| frame_at(bytes, at).is_some());
+        // One that is whole was answered, perhaps, even if it says nothing that this claimfs understands.
+        let torn = at > 0 && !(at..bytes.len()).any(|at| frame_at(bytes, at).is_some());
         if torn {
             log::info!(
                 "{}: the last {left} bytes are of an event that was never answered, and are cut off",
@@ -244,6 +257,24 @@ pub fn replay(
     })
 }
 
+/// Whether events follow on those that made a table: none is missing, and none is there twice.
+fn check_events(table: &Table, events: &[Event]) -> Result<(), String> {
+    let mut seq = table.seq();
+    for event in events {
+        seq += 1;
+        if event.seq != seq {
+            return Err(format!(
+                "event {} stands where event {seq} belongs",
+                event.seq
+            ));
+        }
+        if event.largest_number() >= NUMBER_MAX {
+            return Err(format!("a number in event {seq} is too large"));
+        }
+    }
+    Ok(())
+}
+
 /// The head, if this is the first frame.
 fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table, Connection>>, String> {
     if at > 0 {
@@ -259,7 +290,8 @@ fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table, Connectio
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(payload).map_err(|error| error.to_string())
+    // The error may quote what it has found there.
+    serde_json::from_slice(payload).map_err(|error| printable(&error.to_string()))
 }
 
 /// The payload of the frame at an offset, and where the next one begins; `None` if no whole frame is there.
@@ -316,7 +348,9 @@ impl Reserved {
         let mut words = text.split_whitespace();
         let tokens = words.next().and_then(|word| word.parse().ok());
         Ok(Self {
-            tokens: tokens.ok_or_else(|| io::Error::other("tokens: no number stands in it"))?,
+            tokens: tokens
+                .filter(|tokens| *tokens < NUMBER_MAX)
+                .ok_or_else(|| io::Error::other("tokens: no number of a token stands in it"))?,
             boot: words.next().map(String::from),
         })
     }

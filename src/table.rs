@@ -19,6 +19,7 @@ mod named;
 mod names;
 mod quota;
 mod sessions;
+mod sound;
 mod state;
 mod terms;
 mod written;
@@ -29,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::sound::NUMBER_MAX;
 use crate::content::Content;
 use crate::lease::{
     Binding, Command, Creation, Deadline, Due, End, Event, Ino, Label, Member, Moment, Name,

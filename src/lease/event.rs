@@ -35,6 +35,22 @@ pub struct Event {
     pub what: What,
 }
 
+impl Event {
+    /// The largest number in it that its kind of thing is known by, be it new or not.
+    pub fn largest_number(&self) -> u64 {
+        let more = match &self.what {
+            What::SessionStarted { key, .. } => key.0,
+            What::Claimed { token, ino, .. } | What::Handed { token, ino, .. } => {
+                token.0.max(ino.0)
+            }
+            What::Queued { waiter, .. } | What::Granted { waiter, .. } => waiter.0,
+            What::Linked { ino, .. } => ino.0,
+            _ => 0,
+        };
+        self.seq.max(more)
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {

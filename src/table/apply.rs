@@ -1,6 +1,7 @@
 //! What an event makes of the state.
 //!
-//! Deliberately ignorant of: every rule. What arrives here was decided.
+//! Deliberately ignorant of: every rule. What arrives here was decided; or it was read, and whether the state that it makes is sound is
+//! looked at afterwards (`sound.rs`), so that no count overflows here, whatever arrives.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -218,7 +219,7 @@ impl Table {
         if self.children.contains_key(&ino)
             && let Some(below) = self.below(ino)
         {
-            below.bytes = below.bytes - before + after;
+            below.bytes = (below.bytes + after).saturating_sub(before);
         }
     }
 
@@ -269,7 +270,7 @@ impl Table {
         let Some(child) = ino.and_then(|ino| self.children.get_mut(&ino)) else {
             return;
         };
-        child.links -= 1;
+        child.links = child.links.saturating_sub(1);
         child.content.ctime = at;
         let is_directory = child.content.shape == Shape::Directory;
         if let Some(content) = self.content_mut(dir) {
@@ -277,7 +278,7 @@ impl Table {
             content.touched(at);
         }
         if let Some(below) = self.below(dir) {
-            below.entries -= 1;
+            below.entries = below.entries.saturating_sub(1);
         }
     }
 
@@ -286,7 +287,8 @@ impl Table {
         if let Some(child) = self.children.remove(&ino) {
             if let Some(claim) = self.inodes.get_mut(&child.claim) {
                 claim.below.inodes.remove(&ino);
-                claim.below.bytes -= child.content.weight();
+                let weight = child.content.weight();
+                claim.below.bytes = claim.below.bytes.saturating_sub(weight);
             }
         } else if let Some(inode) = self.inodes.remove(&ino) {
             for below in inode.below.inodes {
@@ -474,7 +476,8 @@ impl Table {
                 continue;
             };
             if child.links == 0 {
-                inode.below.bytes -= child.content.weight();
+                let weight = child.content.weight();
+                inode.below.bytes = inode.below.bytes.saturating_sub(weight);
                 continue;
             }
             (child.claim, child.dir) = (to, number(child.dir));
@@ -509,7 +512,7 @@ impl Table {
         if let Some(session) = self.sessions.get_mut(&key) {
             session.leases.remove(&lease.token);
             if over {
-                self.unswept -= 1;
+                self.unswept = self.unswept.saturating_sub(1);
                 if session.leases.is_empty() {
                     self.sessions.remove(&key);
                     self.over.remove(&key);

@@ -14,6 +14,22 @@ impl Table {
         self
     }
 
+    /// The same table, its indexes made again of the rest, whatever the events did to them that it was made of.
+    #[must_use]
+    pub fn indexed_anew(mut self) -> Self {
+        self.shares.clear();
+        self.names.clear();
+        self.ids.clear();
+        self.roots.clear();
+        self.bound.clear();
+        self.deadlines.clear();
+        self.waiting.clear();
+        self.over.clear();
+        self.unswept = 0;
+        self.complete();
+        self
+    }
+
     fn complete(&mut self) {
         for (name, lease) in &self.leases {
             self.names.insert(lease.token, name.clone());

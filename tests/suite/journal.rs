@@ -350,6 +350,128 @@ fn what_is_corrupt_before_the_end_is_refused_unless_it_is_of_an_earlier_boot_or_
     }
 }
 
+/// A frame whose checksum is right, whatever it says.
+fn framed(payload: &str) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&length);
+    sum.update(payload.as_bytes());
+    let sum = sum.finalize().to_le_bytes();
+    [&length[..], &sum, payload.as_bytes()].concat()
+}
+
+fn is_refused(dir: &TempDir, because: &str) {
+    let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+        panic!("{because}: passed over");
+    };
+    assert!(
+        why.contains("corrupt at byte ") && why.contains(because),
+        "{why}"
+    );
+    let repaired = journal::read(dir.path(), &boot(), 99, true).unwrap();
+    assert!(repaired.lost.unwrap().contains(because));
+    assert!(repaired.table.next_token() > 1 << 16);
+}
+
+#[test]
+fn a_last_event_that_is_whole_was_answered_perhaps_and_is_not_cut_off() {
+    let history = History::new(10);
+    // Of a claimfs to come, say.
+    let unheard = r#"{"events":[{"seq":1,"at":[0,0],"what":{"Unheard":{}}}]}"#;
+    let dir = history.with(&[history.bytes(), framed(unheard)].concat());
+    is_refused(&dir, "unknown variant `Unheard`");
+}
+
+#[test]
+fn events_that_are_missing_or_doubled_or_in_another_order_are_refused() {
+    let history = History::new(20);
+    let bytes = history.bytes();
+    let ends: Vec<usize> = history
+        .tables
+        .iter()
+        .map(|(end, _)| *end as usize)
+        .collect();
+    let frame = |number: usize| &bytes[ends[number - 1]..ends[number]];
+    let (before, after) = (&bytes[..ends[4]], &bytes[ends[6]..]);
+    for middle in [
+        [frame(5), &[]],
+        [&[], frame(6)],
+        [frame(6), frame(5)],
+        [frame(5), frame(5)],
+    ] {
+        let spoiled = [before, &middle.concat(), after].concat();
+        is_refused(&history.with(&spoiled), " belongs");
+    }
+    let whole = [before, frame(5), frame(6), after].concat();
+    let recovered = journal::read(history.with(&whole).path(), &boot(), 99, false).unwrap();
+    assert!(recovered.table == history.tables.last().unwrap().1);
+}
+
+type Spoil<'a> = &'a dyn Fn(&mut serde_json::Value);
+
+#[test]
+fn a_table_that_cannot_be_is_refused_although_its_checksum_is_right() {
+    let history = History::new(30);
+    let bytes = history.bytes();
+    let head: serde_json::Value =
+        serde_json::from_slice(&bytes[8..history.tables[0].0 as usize]).unwrap();
+    let (_, newest) = history.tables.last().unwrap();
+    let table = serde_json::to_value(newest).unwrap();
+    let with = |change: &dyn Fn(&mut serde_json::Value)| {
+        let (mut head, mut table) = (head.clone(), table.clone());
+        change(&mut table);
+        head["table"] = table;
+        history.with(&framed(&head.to_string()))
+    };
+    let first = |value: &serde_json::Value| value.as_object().unwrap().keys().next().cloned();
+    let name = first(&table["leases"]).unwrap();
+    let (ino, key) = (
+        table["leases"][&name]["ino"].to_string(),
+        first(&table["sessions"]).unwrap(),
+    );
+    let whole = with(&|_| {});
+    let recovered = journal::read(whole.path(), &boot(), 99, false).unwrap();
+    assert!(recovered.table == *newest);
+    let changes: [(&str, Spoil); 8] = [
+        ("still to come", &|table| table["next_token"] = 1.into()),
+        ("still to come", &|table| table["next_ino"] = 1024.into()),
+        ("too large", &|table| table["next_key"] = u64::MAX.into()),
+        ("nobody holds ", &|table| {
+            table["inodes"].as_object_mut().unwrap().remove(&ino);
+        }),
+        ("nobody holds ", &|table| {
+            table["sessions"].as_object_mut().unwrap().remove(&key);
+        }),
+        ("of no lease", &|table| {
+            let names = table["inodes"][&ino]["names"].as_array_mut();
+            names.unwrap().push(5000.into());
+        }),
+        ("keeps it alive", &|table| {
+            table["sessions"][&key]["roots"] = Vec::<u8>::new().into();
+        }),
+        ("not counted right", &|table| {
+            table["inodes"][&ino]["below"]["bytes"] = 7.into();
+        }),
+    ];
+    for (because, change) in changes {
+        is_refused(&with(change), because);
+    }
+}
+
+#[test]
+fn a_number_of_tokens_that_leaves_none_is_refused() {
+    let history = History::new(10);
+    fs::write(
+        history.dir.path().join("tokens"),
+        format!("{} this-boot\n", u64::MAX),
+    )
+    .unwrap();
+    let Err(Unusable(why)) = journal::read(history.dir.path(), &boot(), 99, false) else {
+        panic!("no token is left");
+    };
+    assert!(why.contains("tokens: "), "{why}");
+}
+
 #[test]
 fn another_pid_namespace_is_refused() {
     let history = History::new(10);
