@@ -36,6 +36,8 @@ mod full_disk;
 mod histories;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;
+// The bodies of the fuzz targets, over what was found so far.
+mod fuzzed;
 // What is inside a directory claim.
 mod inside;
 // What inotify tells of claims.
