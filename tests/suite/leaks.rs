@@ -392,6 +392,7 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
         for _ in 0..250 {
             world.step();
             world.check();
+            assert_eq!(world.table.check(), Ok(()));
         }
         let mut again = Table::new(12);
         for event in &world.events {

@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
         admitted(raw);
     }
     if let (Ok(name), Ok(id)) = (Name::new(raw), SessionId::new(raw)) {
-        is_fit_to_show(&name.to_string());
+        is_fit_to_show(&format!("{name}"));
         is_fit_to_show(&id.to_string());
         shown(&name, id, &command);
     }

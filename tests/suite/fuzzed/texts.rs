@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use claimfs::mounts;
-use claimfs::process::proc::{Stat, Status, script, value};
+use claimfs::process::proc::{Stat, Status, script, variables};
 
 pub fn run(data: &[u8]) {
     let Some((which, rest)) = data.split_first() else {
@@ -74,7 +74,8 @@ fn environ(data: &[u8]) {
             naive = naive.or(Some(&entry[equals + 1..]));
         }
     }
-    assert_eq!(value(environ, name), naive);
+    let mut found = variables(environ).filter(|(found, _)| *found == name.as_bytes());
+    assert_eq!(found.next().map(|(_, value)| value), naive);
 }
 
 fn command_line(words: &[u8]) {
