@@ -1,8 +1,10 @@
 //! A mount for a bench.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::{env, fs};
 
 const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
@@ -30,6 +32,25 @@ impl Drop for Server {
     }
 }
 
+#[allow(dead_code)]
+impl Server {
+    pub fn mount(&self) -> PathBuf {
+        self.dir.join("mount")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// The pids of the keeper and of the server.
+    pub fn pids(&self) -> [u32; 2] {
+        ["lock", "serving"].map(|file| {
+            let pid = fs::read_to_string(self.state().join(file)).unwrap();
+            pid.split_whitespace().next().unwrap().parse().unwrap()
+        })
+    }
+}
+
 /// Everything on one CPU: waking another costs more than what is measured.
 #[allow(dead_code)]
 pub fn pin() {
@@ -48,6 +69,23 @@ pub fn pin_to(cpu: usize) {
     }
 }
 
+/// This process, and whatever it starts from now on, on all CPUs.
+#[allow(dead_code)]
+pub fn unpin() {
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in 0..8 * size_of_val(&set) {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        assert_eq!(
+            libc::sched_setaffinity(0, size_of_val(&set), &raw const set),
+            0
+        );
+    }
+}
+
+static MOUNTS: AtomicU32 = AtomicU32::new(0);
+
 /// A mount on which `claims/held` is held.
 #[allow(dead_code)]
 pub fn mount() -> Server {
@@ -62,7 +100,11 @@ pub fn mount_with_state(parent: &Path) -> Server {
 
 /// The same, with options.
 pub fn mount_with(parent: &Path, options: &[&str]) -> Server {
-    let dir = parent.join(format!("claimfs-bench-mount-{}", std::process::id()));
+    let number = MOUNTS.fetch_add(1, Relaxed);
+    let dir = parent.join(format!(
+        "claimfs-bench-mount-{}-{number}",
+        std::process::id()
+    ));
     fs::create_dir(&dir).unwrap();
     let mut command = Command::new(CLAIMFS);
     command
@@ -70,6 +112,15 @@ pub fn mount_with(parent: &Path, options: &[&str]) -> Server {
         .arg(dir.join("state"))
         .args(options)
         .arg(dir.join("mount"));
+    // A bench that is killed leaves no mount behind.
+    unsafe {
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        );
+    }
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -87,7 +138,10 @@ pub fn mount_with(parent: &Path, options: &[&str]) -> Server {
     assert_eq!(word, "ready\n");
     let mut holder = Command::new("sh");
     holder
-        .args(["-c", "set -C; echo > claims/held; echo; exec sleep 600"])
+        .args([
+            "-c",
+            "set -C; echo > claims/held; echo; exec sleep infinity",
+        ])
         .env("CLAIMFS_SESSION", "holder");
     let mut holder = holder
         .current_dir(server.dir.join("mount"))
