@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::ask::{Ask, TTL_MAX, ttl};
 use crate::lease::{Attributes, Change, Creation, Ino, Label, Refusal, Shape};
+use crate::rare::{Blank, Rare};
 use crate::wire;
 
 /// The largest body of a claim, in bytes (EFBIG past it).
@@ -49,12 +50,11 @@ pub struct Content {
     /// Time of last change: moved by any change, names included.
     #[serde(with = "wire::moment")]
     pub ctime: SystemTime,
-    #[serde(with = "wire::named_bytes")]
-    tags: BTreeMap<String, Vec<u8>>,
+    tags: Rare<Tags>,
     /// How large the body may become, in bytes.
     room: usize,
     /// What is in a directory.
-    pub entries: Entries,
+    pub entries: Rare<Entries>,
 }
 
 impl Content {
@@ -62,7 +62,7 @@ impl Content {
     pub fn new(creation: Creation, room: usize, at: SystemTime) -> Self {
         Self {
             room,
-            entries: Entries::default(),
+            entries: Rare::default(),
             shape: creation.shape,
             body: Vec::new(),
             mode: creation.mode,
@@ -71,7 +71,14 @@ impl Content {
             atime: at,
             mtime: at,
             ctime: at,
-            tags: BTreeMap::new(),
+            tags: Rare::default(),
+        }
+    }
+
+    /// What is not written down, since the rest says it.
+    pub fn complete(&mut self) {
+        if let Some(entries) = self.entries.changed() {
+            entries.complete();
         }
     }
 
@@ -100,7 +107,7 @@ impl Content {
             Shape::File | Shape::Directory => 0,
         };
         let tags = self
-            .tags
+            .tags()
             .iter()
             .map(|(name, value)| name.len() + value.len());
         self.body.len() + target + tags.sum::<usize>()
@@ -120,7 +127,7 @@ impl Content {
             Change::Write { .. } | Change::Attributes(_) => body,
             Change::Tag { name, value } => {
                 let there = self
-                    .tags
+                    .tags()
                     .get(name)
                     .map_or(0, |there| name.len() + there.len());
                 let then = value.as_ref().map_or(0, |value| name.len() + value.len());
@@ -142,7 +149,7 @@ impl Content {
 
     /// The holder's extended attributes.
     pub fn tags(&self) -> &BTreeMap<String, Vec<u8>> {
-        &self.tags
+        &self.tags.0
     }
 
     /// Whether a change is none for this shape ([`Refusal::IsDirectory`], EISDIR, or [`Refusal::Invalid`], EINVAL, for
@@ -173,10 +180,14 @@ impl Content {
             return Err(Refusal::NotPermitted);
         }
         let Some(value) = value else {
-            return self.tags.get(name).map(|_| ()).ok_or(Refusal::NoAttribute);
+            return self
+                .tags()
+                .get(name)
+                .map(|_| ())
+                .ok_or(Refusal::NoAttribute);
         };
         let others: usize = self
-            .tags
+            .tags()
             .iter()
             .filter(|(n, _)| *n != name)
             .map(|(n, v)| n.len() + v.len())
@@ -229,10 +240,10 @@ impl Content {
                 name,
                 value: Some(value),
             } => {
-                self.tags.insert(name.clone(), value.clone());
+                self.tags.0.insert(name.clone(), value.clone());
             }
             Change::Tag { name, value: None } => {
-                self.tags.remove(name);
+                self.tags.0.remove(name);
             }
         }
     }
@@ -251,6 +262,18 @@ impl Content {
     }
 }
 
+/// The holder's extended attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Tags(#[serde(with = "wire::named_bytes")] BTreeMap<String, Vec<u8>>);
+
+impl Blank for Tags {
+    fn blank() -> &'static Self {
+        static BLANK: Tags = Tags(BTreeMap::new());
+        &BLANK
+    }
+}
+
 /// What is in a directory: names, in the order they came, so that a listing can go on where it stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entries {
@@ -261,9 +284,20 @@ pub struct Entries {
     directories: u32,
 }
 
+impl Blank for Entries {
+    fn blank() -> &'static Self {
+        static BLANK: Entries = Entries {
+            by_label: BTreeMap::new(),
+            by_cookie: BTreeMap::new(),
+            next: 0,
+            directories: 0,
+        };
+        &BLANK
+    }
+}
+
 impl Entries {
-    /// What is not written down, since the rest says it.
-    pub fn complete(&mut self) {
+    fn complete(&mut self) {
         let labels = self.by_cookie.iter();
         self.by_label = labels
             .map(|(cookie, (label, _))| (label.clone(), *cookie))

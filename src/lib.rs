@@ -29,6 +29,7 @@
 //! | `lease.rs`, `lease/*.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
 //! | `table.rs`, `table/*.rs` | the rules: grant, refuse, release, reap, join, end; the state | I/O, clocks, threads, fuser |
 //! | `content.rs`, `content/ask.rs` | what a claim contains and asks for, and its limits | who holds it |
+//! | `rare.rs` | parts that most values have nothing in | what they are parts of |
 //! | `agents.rs` | the known coding agents: data | everything |
 //! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
 //! | `record.rs` | leases and sessions as JSON | rules |
@@ -81,6 +82,7 @@ pub mod mount;
 pub mod mounts;
 pub mod news;
 pub mod process;
+pub mod rare;
 pub mod reaper;
 pub mod record;
 pub mod store;

@@ -36,6 +36,7 @@ use crate::lease::{
     Binding, Command, Creation, Deadline, Due, End, Event, Ino, Label, Member, Moment, Name,
     Process, Refusal, Root, Rule, SessionId, SessionKey, Token, WaiterId, What,
 };
+use crate::rare::{Blank, Rare};
 use crate::wire;
 
 /// The first inode number for claims: the ones below belong to the fixed files of the mount.
@@ -65,13 +66,13 @@ pub struct Inode {
     /// Its names, by their tokens, oldest first.
     pub names: Vec<Token>,
     /// The process that its leases end with, if not only with the session.
-    pub bound: Option<Binding>,
+    pub bound: Option<Box<Binding>>,
     /// When its leases end, if its holder does not renew them.
     pub deadline: Option<Deadline>,
     /// What it contains.
     pub content: Content,
     /// What is below it, if it is a directory.
-    pub below: Below,
+    pub below: Rare<Below>,
 }
 
 /// What a directory claim and the directories in it contain, all in all.
@@ -83,6 +84,17 @@ pub struct Below {
     pub entries: usize,
     /// The bytes of the inodes' contents.
     pub bytes: usize,
+}
+
+impl Blank for Below {
+    fn blank() -> &'static Self {
+        static BLANK: Below = Below {
+            inodes: BTreeSet::new(),
+            entries: 0,
+            bytes: 0,
+        };
+        &BLANK
+    }
 }
 
 /// An inode inside a directory claim.
@@ -168,7 +180,8 @@ pub struct Table {
     leases: HashMap<Name, Lease>,
     #[serde(skip)]
     names: BTreeMap<Token, Name>,
-    inodes: HashMap<Ino, Inode>,
+    /// Boxed, as a map keeps room for as many again.
+    inodes: HashMap<Ino, Box<Inode>>,
     children: HashMap<Ino, Child>,
     sessions: BTreeMap<SessionKey, Session>,
     #[serde(skip)]

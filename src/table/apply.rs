@@ -13,6 +13,7 @@ use crate::lease::{
     Change, Creation, Due, End, Event, Ino, Label, Name, Process, Root, Rule, SessionKey, Shape,
     Token, WaiterId, What,
 };
+use crate::rare::Rare;
 
 impl Table {
     /// Makes an event part of the state. Decides nothing.
@@ -88,7 +89,7 @@ impl Table {
             What::Bound { ino, binding } => {
                 self.unbind(*ino);
                 if let Some(inode) = self.inodes.get_mut(ino) {
-                    inode.bound = Some(binding.clone());
+                    inode.bound = Some(Box::new(binding.clone()));
                     self.bound.entry(binding.process).or_default().insert(*ino);
                 }
             }
@@ -206,7 +207,7 @@ impl Table {
     /// What the claim that an inode is part of has below it.
     fn below(&mut self, ino: Ino) -> Option<&mut Below> {
         let claim = self.children.get(&ino).map_or(ino, |child| child.claim);
-        self.inodes.get_mut(&claim).map(|inode| &mut inode.below)
+        self.inodes.get_mut(&claim).map(|inode| &mut *inode.below)
     }
 
     fn apply_altered(&mut self, ino: Ino, change: &Change, at: SystemTime) {
@@ -291,8 +292,8 @@ impl Table {
                 claim.below.bytes = claim.below.bytes.saturating_sub(weight);
             }
         } else if let Some(inode) = self.inodes.remove(&ino) {
-            for below in inode.below.inodes {
-                self.children.remove(&below);
+            for below in &inode.below.inodes {
+                self.children.remove(below);
             }
         }
     }
@@ -394,14 +395,14 @@ impl Table {
             let content = Content::new(creation.clone(), BODY_MAX, lease.since);
             self.inodes.insert(
                 lease.ino,
-                Inode {
+                Box::new(Inode {
                     holder: key,
                     names: Vec::with_capacity(1),
                     bound: None,
                     deadline: None,
                     content,
-                    below: Below::default(),
-                },
+                    below: Rare::default(),
+                }),
             );
         }
         if let Some(inode) = self.inodes.get_mut(&lease.ino) {
@@ -465,7 +466,10 @@ impl Table {
     /// Gives what is inside a claim the numbers after the claim's own new one, so that descriptors of before are lost. What is
     /// only such a descriptor goes.
     fn renumber(&mut self, inode: &mut Inode, from: Ino, to: Ino) {
-        let old = std::mem::take(&mut inode.below.inodes);
+        let Some(below) = inode.below.changed() else {
+            return;
+        };
+        let old = std::mem::take(&mut below.inodes);
         let next = (to.0 + 1..).map(Ino);
         let mut numbers: HashMap<Ino, Ino> = old.into_iter().zip(next).collect();
         self.next_ino = self.next_ino.max(to.0 + 1 + numbers.len() as u64);
@@ -477,12 +481,12 @@ impl Table {
             };
             if child.links == 0 {
                 let weight = child.content.weight();
-                inode.below.bytes = inode.below.bytes.saturating_sub(weight);
+                below.bytes = below.bytes.saturating_sub(weight);
                 continue;
             }
             (child.claim, child.dir) = (to, number(child.dir));
             child.content.entries.renumber(number);
-            inode.below.inodes.insert(*is);
+            below.inodes.insert(*is);
             self.children.insert(*is, child);
         }
         inode.content.entries.renumber(number);

@@ -219,7 +219,7 @@ impl Table {
             let Some(inode) = self.inode(ino) else {
                 continue;
             };
-            if let Some(binding) = inode.bound.clone() {
+            if let Some(binding) = inode.bound.as_deref().cloned() {
                 draft.push(What::Bound { ino, binding });
             }
             if inode.deadline.is_some() {

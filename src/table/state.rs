@@ -125,6 +125,7 @@ impl Table {
     pub fn inode(&self, ino: Ino) -> Option<&Inode> {
         self.inodes
             .get(&ino)
+            .map(|inode| &**inode)
             .filter(|inode| inode.names.is_empty() || self.is_alive(inode.holder))
     }
 

@@ -35,7 +35,7 @@ impl Table {
             self.names.insert(lease.token, name.clone());
         }
         for (ino, inode) in &mut self.inodes {
-            inode.content.entries.complete();
+            inode.content.complete();
             if let Some(bound) = &inode.bound {
                 self.bound.entry(bound.process).or_default().insert(*ino);
             }
@@ -46,7 +46,7 @@ impl Table {
             );
         }
         for child in self.children.values_mut() {
-            child.content.entries.complete();
+            child.content.complete();
         }
         for (key, session) in &self.sessions {
             if session.over.is_some() {
