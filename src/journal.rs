@@ -492,10 +492,11 @@ impl Disk {
         if self.end < self.check {
             return;
         }
-        self.check = self.end + CHECK;
         let (size, weight) = self.base;
         // What the table would take now, as it took then.
         let live = table.weight() as u64 * size / (weight as u64).max(1);
+        // To look takes time in proportion to the table: so that it takes as little of each event, it is done as much less often.
+        self.check = self.end + CHECK.max(live / 8);
         if self.end <= 3 * live + 2 * CHECK {
             return;
         }
