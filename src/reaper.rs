@@ -8,12 +8,16 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::process::Processes;
 use crate::store::Store;
 
 /// How many leases are recorded as gone before others get their turn at the store.
-const SWEEP: usize = 256;
+const SWEEP: usize = 32;
+
+/// How long they have it then. To yield is not enough: the lock is taken again before whoever waits for it has woken up.
+const REST: Duration = Duration::from_micros(150);
 
 /// Starts the thread; it ends with the process.
 pub fn start(processes: Arc<Processes>, store: Arc<Store>) -> io::Result<()> {
@@ -35,10 +39,10 @@ fn run(processes: &Processes, store: &Store) {
             }
         }
         while store.expire(SWEEP) {
-            thread::yield_now();
+            thread::sleep(REST);
         }
         while store.sweep(SWEEP) {
-            thread::yield_now();
+            thread::sleep(REST);
         }
     }
 }
