@@ -152,8 +152,8 @@ impl Table {
             !is_gone && !inside.values().any(is_left),
             "a directory without a name has entries",
         )?;
-        if inside.is_empty() && inode.content.entries == Entries::default() {
-            let is_empty = inode.below == Below::default();
+        if inside.is_empty() && *inode.content.entries == Entries::default() {
+            let is_empty = *inode.below == Below::default();
             return ensure(is_empty, "what is inside it is not counted right");
         }
         let mut links: BTreeMap<Ino, u32> = BTreeMap::new();

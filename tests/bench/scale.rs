@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 #[allow(dead_code)]
 #[path = "common.rs"]
 mod common;
-#[path = "floor.rs"]
-mod floor;
 #[allow(dead_code)]
 #[path = "measure.rs"]
 mod measure;
@@ -34,11 +32,11 @@ mod people;
 mod watch;
 
 use common::{Server, mount, pin, unpin};
-use floor::Floor;
 use measure::Target::{AtLeast, AtMost, Told};
 use measure::{
     c_path, claim, claim_and_release, heading, line, median, memory, micros, number, quantile, time,
 };
+use null::Floor;
 use people::{Helper, lease};
 
 const BATCHES: usize = 25;
@@ -310,7 +308,7 @@ fn concurrent() {
 }
 
 fn main() {
-    if people::is_helper() || floor::is_server() {
+    if people::is_helper() || null::play() {
         return;
     }
     if !Path::new("/dev/fuse").exists() {
