@@ -42,6 +42,9 @@ const ENDED: u32 = u32::MAX;
 /// How long the helper may take to end, so that it does not keep the mount busy.
 const END: Duration = Duration::from_millis(200);
 
+/// How often it is said at most that there are too many names.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
 /// A name that has gone, and whether it was a directory.
 type Order = (Name, bool);
 
@@ -53,6 +56,8 @@ pub struct Herald {
     helper: Arc<AtomicU32>,
     /// The names among those that were directories.
     directories: Mutex<HashSet<Name>>,
+    /// When it was said last that there are too many.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Herald {
@@ -80,7 +85,17 @@ impl Herald {
             self.directories().remove(name);
         }
         if let Err(TrySendError::Full(_)) = orders.try_send((name.clone(), is_directory)) {
-            log::warn!("claims/{name}: too many names go at once to tell watchers of each");
+            self.told(name);
+            let mut complained = self
+                .complained
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
+                log::warn!(
+                    "claims/{name}: more than {WAITING_MAX} names go at once; watchers are not told of this one and others"
+                );
+                *complained = Some(Instant::now());
+            }
         }
     }
 
