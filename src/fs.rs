@@ -196,19 +196,22 @@ impl ClaimFs {
     }
 }
 
+/// What is asked of the kernel.
+pub const WISHES: [InitFlags; 6] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    // Asked for so that they can be refused: the kernel would otherwise grant them on its own.
+    InitFlags::FUSE_POSIX_LOCKS,
+    InitFlags::FUSE_FLOCK_LOCKS,
+];
+
 impl Filesystem for ClaimFs {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.offered.store(config.capabilities().bits(), Relaxed);
         // Each is a gain where the kernel has it; nothing depends on any but the truncation, which OPEN decides on.
-        for wish in [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            // Asked for so that they can be refused: the kernel would otherwise grant them on its own.
-            InitFlags::FUSE_POSIX_LOCKS,
-            InitFlags::FUSE_FLOCK_LOCKS,
-        ] {
+        for wish in WISHES {
             if let Err(missing) = config.add_capabilities(wish) {
                 log::debug!("the kernel lacks {missing:?}");
             }

@@ -228,7 +228,7 @@ pub fn replay(
         let torn = at > 0 && !(at..bytes.len()).any(|at| frame_at(bytes, at).is_some());
         if torn {
             log::info!(
-                "{}: the last {left} bytes are of an event that was never answered, and are cut off",
+                "{}: the last {left} bytes are of an event that was never answered, and are passed over",
                 path.display()
             );
         } else if !repair && (same_boot || written.is_none()) {
@@ -546,7 +546,7 @@ impl Disk {
     }
 
     fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        // What is written of it in vain is written over by the next, or cut off when it is read. To cut it off here would give
+        // What is written of it in vain is written over by the next, or passed over when it is read. To cut it off here would give
         // back the room that is set aside behind it, which somebody else may take.
         self.file.write_all_at(frame, self.end)?;
         self.end += frame.len() as u64;

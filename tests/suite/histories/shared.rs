@@ -1,10 +1,9 @@
 //! What all processes of the test see: a file in memory, mapped by each of them. It steers them, and proves nothing.
 
 use std::ffi::OsStr;
-use std::fs::OpenOptions;
-use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+
+use crate::kills::shared::map;
 
 /// The clients.
 pub const SLOTS: usize = 8;
@@ -31,19 +30,8 @@ pub struct Shared {
 impl Shared {
     /// Makes the file, or opens it if it is there.
     pub fn open(file: impl AsRef<OsStr>) -> &'static Self {
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(file.as_ref()).unwrap();
-        let size = size_of::<Self>();
-        file.set_len(size as u64).unwrap();
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let (none, fd) = (std::ptr::null_mut(), file.as_raw_fd());
-        // Zeros are a value of it, and it is nothing but atomics.
-        unsafe {
-            let at = libc::mmap(none, size, access, libc::MAP_SHARED, fd, 0);
-            assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
-            &*at.cast::<Self>()
-        }
+        // It is nothing but atomics.
+        unsafe { map(file.as_ref().as_ref()) }
     }
 
     /// The session of a client.

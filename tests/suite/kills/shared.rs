@@ -76,19 +76,8 @@ fn failures(file: &Path) -> PathBuf {
 impl Shared {
     /// Makes the file, or opens it if it is there.
     pub fn open(file: &Path) -> &'static Self {
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(file).unwrap();
-        let size = size_of::<Self>();
-        file.set_len(size as u64).unwrap();
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let (none, fd) = (std::ptr::null_mut(), file.as_raw_fd());
-        // Zeros are a value of it, and it is nothing but atomics.
-        unsafe {
-            let at = libc::mmap(none, size, access, libc::MAP_SHARED, fd, 0);
-            assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
-            &*at.cast::<Self>()
-        }
+        // It is nothing but atomics.
+        unsafe { map(file) }
     }
 
     /// Writes down what went wrong, for the test to say.
@@ -158,5 +147,22 @@ impl Dice {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as usize % sides
+    }
+}
+
+/// A file that is as large as a value and is it, in all processes that map it; made if it is not there. SAFETY: zeros are a value of
+/// `T`, and it is changed by nothing but atomics.
+pub unsafe fn map<T>(file: &Path) -> &'static T {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let file = options.open(file).unwrap();
+    let size = size_of::<T>();
+    file.set_len(size as u64).unwrap();
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let (none, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+    unsafe {
+        let at = libc::mmap(none, size, access, libc::MAP_SHARED, fd, 0);
+        assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+        &*at.cast::<T>()
     }
 }
