@@ -452,7 +452,6 @@ fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>
 /// take the id of a terminal before its owner claims anything.
 fn usable(id: SessionId, uid: u32) -> Result<SessionId, Refusal> {
     match id.owner() {
-        None if !id.is_free() => Err(Refusal::NotPermitted),
         Some(owner) if owner != uid => Err(Refusal::NotPermitted),
         _ => Ok(id),
     }
@@ -552,7 +551,7 @@ impl Walk {
                 let top = self.chain.iter().take_while(same).count() - 1;
                 let id = if sid == 0 {
                     // It came from outside the mount's pid namespace: its session has no number here.
-                    SessionId::outside(&self.chain[top].process)
+                    SessionId::outside(&self.chain[top].process, self.uid)
                 } else {
                     SessionId::posix(sid, self.uid)
                 };

@@ -111,9 +111,10 @@ impl SessionId {
         Self(Arc::from(format!("sandbox-{pidns}-uid-{uid}")))
     }
 
-    /// The id of a POSIX session that has no number in the mount's pid namespace, by the topmost of its processes there.
-    pub fn outside(top: &Process) -> Self {
-        Self(Arc::from(format!("outside-{}-{}", top.pid, top.start)))
+    /// The id of a POSIX session that has no number in the mount's pid namespace, by the topmost of its processes there
+    /// and the uid.
+    pub fn outside(top: &Process, uid: u32) -> Self {
+        Self::agent("outside", top, uid)
     }
 
     /// The uid in the id of a POSIX session; `None` for any other id.
@@ -121,11 +122,6 @@ impl SessionId {
         let (sid, uid) = self.0.strip_prefix("sid-")?.split_once("-uid-")?;
         sid.parse::<u32>().ok()?;
         uid.parse().ok()
-    }
-
-    /// Whether no rule makes ids of this form, so that anybody may.
-    pub fn is_free(&self) -> bool {
-        self.owner().is_none() && !self.0.starts_with("outside-")
     }
 
     /// The uid in an id of the form that rules 3 to 5 make; `None` for any other id.

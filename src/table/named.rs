@@ -75,7 +75,7 @@ impl Table {
             {
                 Ok(Some(session.key))
             }
-            None if by.id.is_free() => Ok(None),
+            None if by.id.owner().is_none() => Ok(None),
             _ => Err(Refusal::NotPermitted),
         }
     }

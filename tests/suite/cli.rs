@@ -4,7 +4,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{CLAIMFS, Guard, Mount, TempDir, plain, text, wait_until};
+use crate::support::{
+    CLAIMFS, Guard, Mount, TempDir, can_mount, plain, root_or_skip, text, wait_until,
+};
 
 fn run(command: &mut Command) -> (i32, String, String) {
     text(&command.stdin(Stdio::null()).output().unwrap())
@@ -386,7 +388,7 @@ fn the_mount_is_named_or_the_only_one() {
         "{err}"
     );
     // Other tests have mounts of their own; in a mount namespace of one's own there are just these.
-    if !crate::support::root_or_skip("make a mount namespace") {
+    if !root_or_skip("make a mount namespace") {
         return;
     }
     let alone = |script: &str| -> Output {
@@ -420,6 +422,38 @@ fn the_mount_is_named_or_the_only_one() {
     assert!(
         err.contains("several claimfs") && err.contains(dir) && err.contains(other),
         "{err}"
+    );
+}
+
+#[test]
+fn regression_a_claim_is_held_by_a_script_whose_posix_session_began_outside_of_the_pid_namespace() {
+    if !root_or_skip("make a pid namespace") || !can_mount() {
+        return;
+    }
+    let temp = TempDir::new();
+    // setsid as CI systems do: the command has a POSIX session to itself, and its parent's has no number here.
+    let script = "\"$claimfs\" mount --state-dir state mount 2>/dev/null; cd mount
+        sh -c 'cat self; setsid -w \"$claimfs\" claim own; \"$claimfs\" ls'; ls claims; cd ..
+        \"$claimfs\" umount mount";
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+        ])
+        .args(["-c", &format!("mkdir mount; {script}")])
+        .current_dir(temp.path())
+        .env("claimfs", CLAIMFS);
+    plain(&mut command);
+    let (code, out, err) = text(&command.output().unwrap());
+    assert!(out.contains("{\"session\":\"outside-"), "{out}{err}");
+    assert!(
+        out.contains("claims/own: taken by session outside-"),
+        "{code} {out}{err}"
     );
 }
 
