@@ -447,7 +447,8 @@ fn regression_a_claim_is_held_by_a_script_whose_posix_session_began_outside_of_t
         ])
         .args(["-c", &format!("mkdir mount; {script}")])
         .current_dir(temp.path())
-        .env("claimfs", CLAIMFS);
+        .env("claimfs", CLAIMFS)
+        .env("CLAIMFS_MOUNT", temp.path().join("mount"));
     plain(&mut command);
     let (code, out, err) = text(&command.output().unwrap());
     assert!(out.contains("{\"session\":\"outside-"), "{out}{err}");
