@@ -27,7 +27,8 @@ pub const QUEUE_HANDLE: u64 = 1 << 44;
 /// Handles of `events`: this, and the reader's number.
 pub const EVENT_HANDLE: u64 = 1 << 45;
 
-/// How many threads serve requests, each one at a time.
+/// How many threads carry requests out, each one at a time: the one that the kernel gives them to, and the one that it hands on to what
+/// takes long.
 pub const THREADS: usize = 2;
 
 /// How many lines are kept for readers of `events` while a journal is read.

@@ -6,6 +6,7 @@
 //!
 //! Deliberately ignorant of: who is alive, who holds what, `/proc`, journals.
 
+mod aside;
 mod convert;
 mod errno;
 mod lot;
@@ -29,6 +30,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
+use self::aside::Aside;
 use self::convert::{
     LISTING_TTL, LONG_LISTING, answer_attr, answer_empty, answer_entry, answer_xattr, caller,
     file_attr, file_type, moment, open_flags, permission_bits, tag_name, ttl,
@@ -57,6 +59,7 @@ pub fn is_handling() -> bool {
 pub struct ClaimFs {
     tree: Arc<Tree>,
     usher: Arc<Usher>,
+    aside: Aside,
     has_refused_lock: AtomicBool,
     /// What the kernel can do, as it says when the connection begins.
     offered: Arc<AtomicU64>,
@@ -66,12 +69,13 @@ pub struct ClaimFs {
 }
 
 impl ClaimFs {
-    /// Serves a tree, and starts the thread that serves those who wait. `first` is called when a request has come, and once more when
+    /// Serves a tree, and starts the threads that serve those who wait and do what takes long. `first` is called when a request has come, and once more when
     /// one is answered.
     pub fn new(tree: Tree, first: impl Fn(bool) + Send + Sync + 'static) -> io::Result<Self> {
         let tree = Arc::new(tree);
         Ok(Self {
             usher: Usher::start(Arc::clone(&tree))?,
+            aside: Aside::start()?,
             tree,
             has_refused_lock: AtomicBool::new(false),
             offered: Arc::default(),
@@ -97,8 +101,17 @@ impl ClaimFs {
 
     /// Runs a handler: counts it, turns its refusal into an errno, and a panic into EIO.
     fn run<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
-        self.look(handler)
-            .inspect_err(|errno| self.tree.metrics().refused(errno_name(*errno)))
+        self.begin();
+        run(&self.tree, handler)
+    }
+
+    /// Has a request that takes long carried out and answered aside, while others are served.
+    fn aside(&self, job: impl FnOnce(&Tree) + Send + 'static) {
+        self.begin();
+        let tree = Arc::clone(&self.tree);
+        self.aside.run(move || job(&tree));
+        // That it waits is an answer too, as far as whoever watches this server is concerned.
+        self.begin();
     }
 
     /// Runs a handler that changes something, unless its request is one that is sent again and was carried out: then what is left is to
@@ -124,15 +137,7 @@ impl ClaimFs {
     /// Runs a handler that only looks: that there is nothing to see is no refusal.
     fn look<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
         self.begin();
-        let start = Instant::now();
-        HANDLING.set(true);
-        let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
-            log::error!("a handler panicked; its caller is told EIO");
-            Err(Refusal::Failed)
-        });
-        HANDLING.set(false);
-        self.tree.metrics().served(start.elapsed());
-        result.map_err(errno)
+        look(&self.tree, handler)
     }
 
     /// Says once why there are no kernel locks here, to whoever reads the log.
@@ -194,6 +199,24 @@ impl ClaimFs {
         };
         self.change(caller, |_| Ok(()), remove)
     }
+}
+
+/// See [`ClaimFs::run`].
+fn run<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
+    look(tree, handler).inspect_err(|errno| tree.metrics().refused(errno_name(*errno)))
+}
+
+/// See [`ClaimFs::look`].
+fn look<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
+    let start = Instant::now();
+    HANDLING.set(true);
+    let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
+        log::error!("a handler panicked; its caller is told EIO");
+        Err(Refusal::Failed)
+    });
+    HANDLING.set(false);
+    tree.metrics().served(start.elapsed());
+    result.map_err(errno)
 }
 
 /// What is asked of the kernel.
@@ -484,19 +507,19 @@ impl Filesystem for ClaimFs {
             self.begin();
             return;
         }
-        let read = || {
-            self.tree.read(
-                caller(request),
-                ino.0,
-                handle.0,
-                offset,
-                size,
-                <[u8]>::to_vec,
-            )
+        let caller = caller(request);
+        let read = move |tree: &Tree| {
+            let read = || tree.read(caller, ino.0, handle.0, offset, size, <[u8]>::to_vec);
+            match run(tree, read) {
+                Ok(bytes) => reply.data(&bytes),
+                Err(errno) => reply.error(errno),
+            }
         };
-        match self.run(read) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(errno) => reply.error(errno),
+        if Tree::is_long(ino.0) {
+            self.aside(read);
+        } else {
+            self.begin();
+            read(&self.tree);
         }
     }
 
@@ -514,23 +537,24 @@ impl Filesystem for ClaimFs {
     ) {
         let append = flags.0 & libc::O_APPEND != 0;
         let caller = caller(request);
-        let write = || {
-            self.tree
-                .write(caller, ino.0, handle.0, offset, data, append)
+        let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let write = move |tree: &Tree, data: &[u8]| {
+            tree.write(caller, ino.0, handle.0, offset, data, append)
         };
-        // What asks for several things knows itself how far it has come.
-        let written = if Tree::is_control(ino.0) {
-            self.run(write)
+        let answer = move |result| match result {
+            Ok(()) => reply.written(written),
+            Err(errno) => reply.error(errno),
+        };
+        if Tree::is_control(ino.0) {
+            // What asks for several things knows itself how far it has come.
+            let data = data.to_vec();
+            self.aside(move |tree| answer(run(tree, || write(tree, &data))));
         } else {
             let again = |_| {
                 self.tree.registered(handle.0);
                 Ok(())
             };
-            self.change(caller, again, write)
-        };
-        match written {
-            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
-            Err(errno) => reply.error(errno),
+            answer(self.change(caller, again, || write(&self.tree, data)));
         }
     }
 

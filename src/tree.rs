@@ -332,9 +332,14 @@ impl Tree {
         }
     }
 
-    /// Whether an inode is that of `control`.
+    /// Whether an inode is that of `control`, where a command may wait for the disk.
     pub fn is_control(ino: u64) -> bool {
         ino == CONTROL
+    }
+
+    /// Whether reading an inode makes a text of everything that there is, or of all that a session holds.
+    pub fn is_long(ino: u64) -> bool {
+        matches!(ino, LEASES | WAITERS | SESSION_INO..REGISTRATION)
     }
 
     /// What came of a request that is sent again, if it was carried out when it was sent first.

@@ -1,9 +1,12 @@
 //! Sessions without processes: callers that the mount cannot see name one, and it lives by its deadline.
 
 use std::fs;
-use std::io::BufRead;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command as Program;
+use std::path::Path;
+use std::process::{Command as Program, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use claimfs::journal::{self, Disk};
@@ -13,10 +16,10 @@ use claimfs::lease::{
 use claimfs::process::Boot;
 use claimfs::store::Journal;
 use claimfs::table::Table;
-use libc::{EBUSY, EINVAL, ENOENT, EPERM, O_CREAT, O_EXCL, O_RDONLY, O_WRONLY};
+use libc::{EBUSY, EEXIST, EINVAL, ENOENT, EPERM, O_CREAT, O_EXCL, O_RDONLY, O_WRONLY};
 
 use crate::model::{claim, member, name, process};
-use crate::support::{Actor, CLAIMFS, Mount, TempDir, root_or_skip, text, wait_until};
+use crate::support::{Actor, CLAIMFS, Guard, Mount, TempDir, root_or_skip, skip, text, wait_until};
 
 fn at(seconds: u64) -> Moment {
     Moment {
@@ -321,24 +324,32 @@ fn a_caller_that_the_mount_cannot_see_looks_and_claims_for_a_named_session_only(
     assert_eq!(mount.wait(), Some(0));
 }
 
+/// strace at the server of a mount, from when it is attached until the guard is dropped.
+fn traced(mount: &Mount, trace: &Path, what: &str) -> Option<Guard> {
+    let mut strace = Program::new("strace");
+    strace
+        .args(["-f", "-e", what, "-o"])
+        .arg(trace)
+        .args(["-p", &mount.pid().to_string()])
+        .stderr(Stdio::piped());
+    let Ok(child) = strace.spawn() else {
+        skip("strace is not installed");
+        return None;
+    };
+    let mut strace = Guard(child);
+    let mut said = BufReader::new(strace.0.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("attached")));
+    Some(strace)
+}
+
 #[test]
 fn what_is_to_survive_the_loss_of_power_is_on_the_disk_before_it_is_answered() {
     let Some(mount) = Mount::new() else { return };
     let temp = TempDir::new();
     let trace = temp.path().join("trace");
-    let mut strace = Program::new("strace");
-    strace
-        .args(["-f", "-e", "trace=fdatasync,fsync", "-o"])
-        .arg(&trace)
-        .args(["-p", &mount.pid().to_string()])
-        .stderr(std::process::Stdio::piped());
-    let Ok(child) = strace.spawn() else {
-        crate::support::skip("strace is not installed");
+    let Some(_strace) = traced(&mount, &trace, "trace=fdatasync,fsync") else {
         return;
     };
-    let mut strace = crate::support::Guard(child);
-    let mut said = std::io::BufReader::new(strace.0.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("attached")));
     let mut me = mount.actor(Some("me"));
     let syncs = || fs::read_to_string(&trace).unwrap().matches("sync(").count();
     me.claim("y").unwrap();
@@ -361,6 +372,33 @@ fn what_is_to_survive_the_loss_of_power_is_on_the_disk_before_it_is_answered() {
     )
     .unwrap();
     wait_until("strace has written", || syncs() == 2);
+}
+
+#[test]
+fn nobody_waits_for_the_disk_but_who_asked_for_it() {
+    let Some(mount) = Mount::new() else { return };
+    let temp = TempDir::new();
+    let slow = "inject=fdatasync:delay_enter=2000000";
+    let Some(_strace) = traced(&mount, &temp.path().join("trace"), slow) else {
+        return;
+    };
+    let (mut me, mut other) = (mount.actor(Some("me")), mount.actor(Some("other")));
+    let waits = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let line = "{\"claim\":\"x\",\"session\":\"box1\",\"seconds\":60}";
+            control(&mut me, line).unwrap();
+            waits.store(false, SeqCst);
+        });
+        wait_until("it is held", || mount.path("claims/x").exists());
+        other.claim("y").unwrap();
+        other.unlink("claims/y").unwrap();
+        assert_eq!(other.claim("x"), Err(EEXIST));
+        assert!(
+            waits.load(SeqCst),
+            "the others were served, and it still waits"
+        );
+    });
 }
 
 #[test]
