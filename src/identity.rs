@@ -118,14 +118,15 @@ impl<T> Sight<T> {
 pub trait View {
     /// What there is to know of a process.
     fn facts(&self, pid: u32) -> Sight<Facts>;
-    /// What the environment of a process says, as of its last exec. `task` is one of its threads.
-    fn variable(&self, process: &Process, task: u32) -> Sight<Variable>;
+    /// What the environment of a process says, as of its last exec. `task` is a thread of it that waits for an answer of the mount, so
+    /// that the process can neither exec nor exit meanwhile, if there is one.
+    fn variable(&self, process: &Process, task: Option<u32>) -> Sight<Variable>;
     /// The agents that are known.
     fn agents(&self) -> &[Agent] {
         &[]
     }
     /// The variables of known agents that its environment has, as of its last exec.
-    fn marks(&self, process: &Process, task: u32) -> Sight<Marked> {
+    fn marks(&self, process: &Process, task: Option<u32>) -> Sight<Marked> {
         let _ = (process, task);
         Sight::Seen(Vec::new())
     }
@@ -161,9 +162,9 @@ struct Carried {
     top: usize,
 }
 
-/// Reads the caller (a task of the process `pid`, acting as `uid`) and its ancestors. EAGAIN if they change faster than
+/// Reads the caller (the process `pid`, acting as `uid`, of which `task` waits for the answer if any does) and its ancestors. EAGAIN if they change faster than
 /// they can be read, EPERM if the mount cannot see the caller, EIO if it could not look.
-pub fn walk(view: &impl View, task: u32, pid: u32, uid: u32) -> Result<Walk, Refusal> {
+pub fn walk(view: &impl View, task: Option<u32>, pid: u32, uid: u32) -> Result<Walk, Refusal> {
     for _ in 0..ATTEMPTS {
         let chain = match ancestors(view, pid, uid) {
             Ok(chain) => chain,
@@ -231,10 +232,14 @@ fn ancestors(view: &impl View, pid: u32, uid: u32) -> Result<Vec<Facts>, Obstacl
 }
 
 /// What the chain's environments say. It has changed if one may be the environment of another process than was walked.
-fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Carried>, Obstacle> {
+fn carried(
+    view: &impl View,
+    task: Option<u32>,
+    chain: &[Facts],
+) -> Result<Option<Carried>, Obstacle> {
     let mut found: Option<Carried> = None;
     for (index, facts) in chain.iter().enumerate() {
-        let task = if index == 0 { task } else { facts.process.pid };
+        let task = task.filter(|_| index == 0);
         let variable = match view.variable(&facts.process, task) {
             Sight::Seen(variable) => variable,
             Sight::Hidden => Variable::Unreadable,
@@ -264,7 +269,7 @@ fn carried(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Carrie
 /// cannot be read: its parent's answer is its answer.
 struct Marks<'a, V: View> {
     view: &'a V,
-    task: u32,
+    task: Option<u32>,
     chain: &'a [Facts],
     read: Vec<Option<Marked>>,
 }
@@ -274,11 +279,7 @@ impl<V: View> Marks<'_, V> {
         while self.read.len() <= index {
             let next = self.read.len();
             let facts = &self.chain[next];
-            let task = if next == 0 {
-                self.task
-            } else {
-                facts.process.pid
-            };
+            let task = self.task.filter(|_| next == 0);
             self.read.push(match self.view.marks(&facts.process, task) {
                 Sight::Seen(marks) => Some(marks),
                 Sight::Hidden => None,
@@ -397,7 +398,11 @@ fn runs(facts: &Facts, agent: &Agent) -> bool {
 }
 
 /// The nearest agent above the caller, or the caller itself.
-fn agency(view: &impl View, task: u32, chain: &[Facts]) -> Result<Option<Agency>, Obstacle> {
+fn agency(
+    view: &impl View,
+    task: Option<u32>,
+    chain: &[Facts],
+) -> Result<Option<Agency>, Obstacle> {
     let mut marks = Marks {
         view,
         task,

@@ -169,7 +169,8 @@ impl Processes {
             return Ok(task);
         }
         // A pidfd is of a process, and of no other task.
-        if pidfd_open(task).is_ok() {
+        if let Ok(pidfd) = pidfd_open(task) {
+            self.known.called(task, pidfd);
             return Ok(task);
         }
         match self.known.relieved(|| Status::read(task)) {

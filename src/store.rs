@@ -213,7 +213,7 @@ impl Store {
         }
         let pid = self.processes.of_task(caller.task)?;
         let start = Instant::now();
-        let walk = identity::walk(&*self.processes, caller.task, pid, caller.uid)?;
+        let walk = identity::walk(&*self.processes, Some(caller.task), pid, caller.uid)?;
         let walk = Arc::new(walk);
         let mut walks = self.walks();
         if walks.len() >= WALKS_MAX {
@@ -232,7 +232,7 @@ impl Store {
         let parent = Some(walk.caller().parent)
             .filter(|parent| *parent != 0)
             .ok_or(Refusal::NotPermitted)?;
-        identity::walk(&*self.processes, parent, parent, walk.uid())
+        identity::walk(&*self.processes, None, parent, walk.uid())
     }
 
     // Looking. Nobody's identity matters here.
@@ -387,7 +387,7 @@ impl Store {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
         inner.judge_inode(ino);
-        inner.judge_place(name);
+        inner.judge_place(name, &walk);
         let by = &inner.member(&walk)?;
         let name = name.clone();
         inner.answer(caller, &Command::Link { ino, name, by })
@@ -397,8 +397,8 @@ impl Store {
     pub fn exchange(&self, caller: Caller, one: &Place, other: &Place) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        inner.judge_place(one);
-        inner.judge_place(other);
+        inner.judge_place(one, &walk);
+        inner.judge_place(other, &walk);
         let by = &inner.member(&walk)?;
         let (one, other) = (one.clone(), other.clone());
         inner.answer(caller, &Command::Exchange { one, other, by })
@@ -461,7 +461,7 @@ impl Store {
     pub fn release(&self, caller: Caller, name: &Place, directory: bool) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        inner.judge_place(name);
+        inner.judge_place(name, &walk);
         let by = &inner.member(&walk)?;
         let name = name.clone();
         inner.answer(
@@ -484,8 +484,8 @@ impl Store {
     ) -> Result<(), Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
-        inner.judge_place(from);
-        inner.judge_place(to);
+        inner.judge_place(from, &walk);
+        inner.judge_place(to, &walk);
         let by = &inner.member(&walk)?;
         inner.answer(
             caller,
@@ -753,7 +753,7 @@ impl Store {
 
     /// A process that is still there, and those above it, as if it had made a request.
     pub fn walk_again(&self, process: &Process, uid: u32) -> Option<Walk> {
-        let walk = identity::walk(&*self.processes, process.pid, process.pid, uid).ok()?;
+        let walk = identity::walk(&*self.processes, None, process.pid, uid).ok()?;
         (walk.caller().process == *process).then_some(walk)
     }
 

@@ -29,6 +29,8 @@ const KNOWN_MAX: usize = 512;
 #[derive(Debug)]
 pub(super) struct Cache {
     entries: Mutex<HashMap<u32, Entry>>,
+    /// The pidfd of the task that called last, if that is a process that was not known.
+    called: Mutex<Option<(u32, OwnedFd)>>,
     /// The inode of the mount's own pid namespace.
     pidns: Option<u64>,
     max: usize,
@@ -40,6 +42,8 @@ struct Entry {
     stat: File,
     mark: Mark,
     facts: Facts,
+    /// Its next exec is sure to move the mark.
+    is_random: bool,
     variable: Option<(Variable, Arc<Marked>)>,
 }
 
@@ -66,6 +70,7 @@ impl Cache {
     pub(super) fn new() -> Self {
         Self {
             entries: Mutex::default(),
+            called: Mutex::default(),
             pidns: pid_namespace("self"),
             max: KNOWN_MAX.min(descriptor_limit() / 8),
         }
@@ -75,8 +80,8 @@ impl Cache {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a chain of processes that was read a moment ago is the same still: the caller itself is as it was, and of those above it none
-    /// has died, without which none gets another parent. That one of those has changed otherwise shows at the next reading. As whom the
+    /// Whether a chain of processes that was read a moment ago is the same still: the caller itself, which waits, is as it was, and of those
+    /// above it none has died, without which none gets another parent. That one of those has changed otherwise shows at the next reading. As whom the
     /// caller acts is in its request.
     pub(super) fn is_unchanged(&self, chain: &[Facts]) -> bool {
         let Some((caller, above)) = chain.split_first().filter(|_| chain.len() <= CHAIN_MAX) else {
@@ -95,14 +100,14 @@ impl Cache {
         let is_same = entry.read_again(&mut buffer).is_some_and(|stat| {
             Mark::from(&stat) == entry.mark && *stat.command == *caller.command
         });
-        let mut pidfds = [entry.pidfd.as_raw_fd(); CHAIN_MAX];
-        for (pidfd, facts) in pidfds[1..].iter_mut().zip(above) {
+        let mut pidfds = [-1; CHAIN_MAX];
+        for (pidfd, facts) in pidfds.iter_mut().zip(above) {
             let Some(entry) = same(facts) else {
                 return false;
             };
             *pidfd = entry.pidfd.as_raw_fd();
         }
-        is_same && !any_exited(&pidfds[..chain.len()])
+        is_same && !any_exited(&pidfds[..above.len()])
     }
 
     /// Whether a task is known as a process that is still alive, so that the number is its own.
@@ -110,6 +115,15 @@ impl Cache {
         self.lock()
             .get(&task)
             .is_some_and(|entry| !exited(&entry.pidfd))
+    }
+
+    /// Keeps the pidfd of a task that calls, which is a process, until that is read.
+    pub(super) fn called(&self, task: u32, pidfd: OwnedFd) {
+        *self.last_called() = Some((task, pidfd));
+    }
+
+    fn last_called(&self) -> MutexGuard<'_, Option<(u32, OwnedFd)>> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a look comes to; if it lacks descriptors, what it comes to once all that are kept here are given back.
@@ -191,18 +205,20 @@ fn obstacle<T>(error: &io::Error, pidfd: Option<&OwnedFd>) -> Sight<T> {
 
 impl Processes {
     fn read(&self, pid: u32) -> Sight<Entry> {
-        let pidfd = match pidfd_open(pid) {
+        let called = self.known.last_called().take_if(|(task, _)| *task == pid);
+        let pidfd = match called.map_or_else(|| pidfd_open(pid), |(_, pidfd)| Ok(pidfd)) {
             Ok(pidfd) => pidfd,
             Err(error) => return obstacle(&error, None),
         };
         match self.read_behind(pid, &pidfd) {
             // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
             Ok(_) if exited(&pidfd) => Sight::Gone,
-            Ok(Some((stat, mark, facts))) => Sight::Seen(Entry {
+            Ok(Some((stat, mark, is_random, facts))) => Sight::Seen(Entry {
                 pidfd: Arc::new(pidfd),
                 stat,
                 mark,
                 facts,
+                is_random,
                 variable: None,
             }),
             // A kernel thread is nobody's parent that matters.
@@ -211,7 +227,11 @@ impl Processes {
         }
     }
 
-    fn read_behind(&self, pid: u32, pidfd: &OwnedFd) -> io::Result<Option<(File, Mark, Facts)>> {
+    fn read_behind(
+        &self,
+        pid: u32,
+        pidfd: &OwnedFd,
+    ) -> io::Result<Option<(File, Mark, bool, Facts)>> {
         let file = File::open(format!("/proc/{pid}/stat"))?;
         let mut buffer = [0; 1024];
         let length = file.read_at(&mut buffer, 0)?;
@@ -244,8 +264,9 @@ impl Processes {
             started: self.booted + age,
             adopted: false,
         };
+        let is_random = stat.is_random() && stat.environ != 0;
         let mark = Mark::from(&stat);
-        Ok(Some((file, mark, facts)))
+        Ok(Some((file, mark, is_random, facts)))
     }
 
     fn read_variable(&self, environ: &[u8]) -> (Variable, Arc<Marked>) {
@@ -267,7 +288,7 @@ impl Processes {
     }
 
     /// What the environment of a process says.
-    fn environment(&self, process: &Process, task: u32) -> Sight<(Variable, Arc<Marked>)> {
+    fn environment(&self, process: &Process, task: Option<u32>) -> Sight<(Variable, Arc<Marked>)> {
         let same = |entry: &&mut Entry| entry.facts.process == *process;
         {
             let mut entries = self.known.lock();
@@ -279,12 +300,12 @@ impl Processes {
                 return Sight::Seen(variable.clone());
             }
         }
-        let environ = environ(task);
+        let environ = environ(task.unwrap_or(process.pid));
         let mut entries = self.known.lock();
         let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
             return Sight::Gone;
         };
-        if exited(&entry.pidfd) {
+        if task.is_none() && exited(&entry.pidfd) {
             return Sight::Gone;
         }
         let variable = match environ {
@@ -294,10 +315,12 @@ impl Processes {
             Err(_) => return Sight::Gone,
         };
         let mut buffer = [0; 1024];
-        if entry.read_again(&mut buffer).is_some_and(|stat| {
-            // Its next exec is sure to move the mark then.
-            stat.is_random() && stat.environ != 0 && Mark::from(&stat) == entry.mark
-        }) {
+        let mut is_as_marked = || {
+            let stat = entry.read_again(&mut buffer);
+            stat.is_some_and(|stat| stat.is_random() && Mark::from(&stat) == entry.mark)
+        };
+        // One that waits was looked at in the same wait.
+        if entry.is_random && (task.is_some() || is_as_marked()) {
             entry.variable = Some(variable.clone());
         }
         Sight::Seen(variable)
@@ -345,7 +368,7 @@ impl View for Processes {
         Sight::Seen(facts)
     }
 
-    fn variable(&self, process: &Process, task: u32) -> Sight<Variable> {
+    fn variable(&self, process: &Process, task: Option<u32>) -> Sight<Variable> {
         self.environment(process, task)
             .map(|(variable, _)| variable)
     }
@@ -354,7 +377,7 @@ impl View for Processes {
         &self.agents
     }
 
-    fn marks(&self, process: &Process, task: u32) -> Sight<Marked> {
+    fn marks(&self, process: &Process, task: Option<u32>) -> Sight<Marked> {
         self.environment(process, task)
             .map(|(_, marked)| marked.to_vec())
     }

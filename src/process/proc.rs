@@ -13,11 +13,20 @@ const ENVIRON_MAX: u64 = 4 << 20;
 /// How long most texts are at most, in bytes.
 const USUAL: usize = 4096;
 
-/// A whole file of `/proc`, which says nothing of its size: most are read at once.
+/// A whole file of `/proc`, which says nothing of its size: most are read at once. What leaves room was all of it.
 fn read(path: &str) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(USUAL);
-    let file = fs::File::open(path)?;
-    file.take(ENVIRON_MAX).read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; USUAL];
+    let mut file = fs::File::open(path)?;
+    let length = loop {
+        match file.read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            length => break length?,
+        }
+    };
+    bytes.truncate(length);
+    if length == USUAL {
+        file.take(ENVIRON_MAX).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }
 

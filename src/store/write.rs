@@ -103,11 +103,30 @@ impl Inner {
         }
     }
 
-    pub(super) fn judge_place(&mut self, place: &Place) {
+    /// Looks at the holder of what a caller asks for.
+    pub(super) fn judge_place(&mut self, place: &Place, by: &Walk) {
         match place {
-            Place::Claim(name) => self.judge_name(name),
+            Place::Claim(name) => {
+                let last = self.table.last(name);
+                match last.map(|(lease, inode, _)| (lease.ino, inode.holder)) {
+                    Some((ino, holder)) if self.is_kept_alive(holder, by) => self.judge_terms(ino),
+                    Some(_) => self.judge_name(name),
+                    None => {}
+                }
+            }
             Place::Inside { dir, .. } => self.judge_inode(*dir),
         }
+    }
+
+    /// Whether a session is alive since the caller is a root of it: the caller cannot exit before it has its answer.
+    fn is_kept_alive(&self, key: SessionKey, by: &Walk) -> bool {
+        let caller = by.caller().process;
+        let session = self.table.session_by_key(key);
+        session.is_some_and(|session| {
+            session.is_alive()
+                && session.deadline.is_none()
+                && session.roots.iter().any(|root| root.process == caller)
+        })
     }
 
     /// Looks whether the process that an inode is bound to is alive and whether its deadline is ahead, and ends its leases
@@ -181,7 +200,10 @@ impl Inner {
                 member.id = id;
             }
         }
-        self.judge_id(&member.id);
+        let key = self.table.session(&member.id).map(|session| session.key);
+        if let Some(key) = key.filter(|key| !self.is_kept_alive(*key, walk)) {
+            self.judge(key);
+        }
         if member.rule == Rule::Posix && !self.is_same_terminal(walk, &member) {
             return Err(Refusal::NotPermitted);
         }
@@ -220,7 +242,7 @@ impl Inner {
         truncate: bool,
     ) -> Result<Ino, Refusal> {
         let by = &self.member(walk)?;
-        self.judge_place(name);
+        self.judge_place(name, walk);
         let claim = Command::Claim {
             name: name.clone(),
             by,

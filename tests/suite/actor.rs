@@ -367,7 +367,7 @@ fn look_when_short() -> io::Result<Value> {
     while let Ok(file) = fs::File::open("/dev/null") {
         all.push(file);
     }
-    let unread = matches!(known.variable(&facts.process, pid), Sight::Failed);
+    let unread = matches!(known.variable(&facts.process, None), Sight::Failed);
     all.pop();
     let one_left = other
         .watch(&facts.process)

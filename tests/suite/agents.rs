@@ -609,7 +609,7 @@ fn each_uid_has_a_session_of_its_own_in_a_sandbox() {
     let tree = sandbox();
     tree.edit(30, |init| init.uid = 0);
     assert_eq!(tree.answer(50, &[]), inside(7, &[40, 50]));
-    let walk = walk(&tree, 30, 30, 0).unwrap();
+    let walk = walk(&tree, Some(30), 30, 0).unwrap();
     let expected = says("sandbox-7-uid-0", Rule::Sandbox, &[30]);
     assert_eq!(answer(&member(&walk, &[]).unwrap()), expected);
 }

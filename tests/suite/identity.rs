@@ -44,7 +44,8 @@ impl View for Tree {
         facts.map_or(Sight::Gone, Sight::Seen)
     }
 
-    fn variable(&self, process: &Process, task: u32) -> Sight<Variable> {
+    fn variable(&self, process: &Process, task: Option<u32>) -> Sight<Variable> {
+        let task = task.unwrap_or(process.pid);
         self.look(Look::Variable(task));
         let facts = self.facts.borrow();
         if facts
@@ -66,7 +67,8 @@ impl View for Tree {
         &self.agents
     }
 
-    fn marks(&self, process: &Process, task: u32) -> Sight<Marked> {
+    fn marks(&self, process: &Process, task: Option<u32>) -> Sight<Marked> {
+        let task = task.unwrap_or(process.pid);
         self.look(Look::Marks(task));
         let facts = self.facts.borrow();
         if facts
@@ -194,7 +196,7 @@ impl Tree {
     }
 
     pub fn walk(&self, pid: u32) -> Walk {
-        walk(self, pid, pid, UID).unwrap()
+        walk(self, Some(pid), pid, UID).unwrap()
     }
 
     /// The answer for a process, with these registrations: pid, session, and whether it was registered itself.
@@ -430,7 +432,7 @@ fn the_environment_of_the_caller_is_asked_of_its_thread() {
     let tree = Tree::chain(&[10, 20]);
     tree.hide(20);
     tree.set(&[25], "w");
-    let walk = walk(&tree, 25, 20, UID).unwrap();
+    let walk = walk(&tree, Some(25), 20, UID).unwrap();
     let expected = says("w", Rule::Variable, &[20]);
     assert_eq!(answer(&member(&walk, &[]).unwrap()), expected);
 }
@@ -499,7 +501,7 @@ fn a_posix_session_is_its_number_and_the_uid() {
     assert_eq!(tree.answer(10, &[]).0, "sid-10-uid-1000");
     // Another uid in the same terminal is another session.
     tree.edit(30, |facts| facts.uid = 0);
-    let walk = walk(&tree, 30, 30, 0).unwrap();
+    let walk = walk(&tree, Some(30), 30, 0).unwrap();
     let expected = says("sid-20-uid-0", Rule::Posix, &[30]);
     assert_eq!(answer(&member(&walk, &[]).unwrap()), expected);
 }
@@ -706,17 +708,29 @@ fn a_walk_that_never_settles_ends() {
     // A parent that is never there, one that is always too young, and a caller that nobody sees.
     let tree = Tree::chain(&[10, 20, 30]);
     tree.facts.borrow_mut().remove(&20);
-    assert_eq!(walk(&tree, 30, 30, UID).err(), Some(Refusal::Unsettled));
+    assert_eq!(
+        walk(&tree, Some(30), 30, UID).err(),
+        Some(Refusal::Unsettled)
+    );
     assert!(tree.looks.get() >= 20, "it was tried more than a few times");
     let tree = Tree::chain(&[10, 20, 30]);
     tree.edit(20, |facts| facts.process.start = 301);
-    assert_eq!(walk(&tree, 30, 30, UID).err(), Some(Refusal::Unsettled));
+    assert_eq!(
+        walk(&tree, Some(30), 30, UID).err(),
+        Some(Refusal::Unsettled)
+    );
     let tree = Tree::chain(&[10]);
-    assert_eq!(walk(&tree, 99, 99, UID).err(), Some(Refusal::Unsettled));
+    assert_eq!(
+        walk(&tree, Some(99), 99, UID).err(),
+        Some(Refusal::Unsettled)
+    );
     // Two that call each other their parent are no tree, whatever they are.
     let tree = Tree::chain(&[10, 20]);
     tree.edit(10, |facts| facts.parent = 20);
-    assert_eq!(walk(&tree, 20, 20, UID).err(), Some(Refusal::Unsettled));
+    assert_eq!(
+        walk(&tree, Some(20), 20, UID).err(),
+        Some(Refusal::Unsettled)
+    );
 }
 
 #[test]

@@ -97,14 +97,14 @@ impl View for Two {
         })
     }
 
-    fn variable(&self, _: &Process, _: u32) -> Sight<Variable> {
+    fn variable(&self, _: &Process, _: Option<u32>) -> Sight<Variable> {
         Sight::Seen(Variable::Unset)
     }
 }
 
 /// Whatever is written to a file in `sessions/`: the one process that it names is registered, or none.
 fn registration(body: &[u8]) {
-    let walk = walk(&Two, SCRIPT, SCRIPT, UID).unwrap();
+    let walk = walk(&Two, Some(SCRIPT), SCRIPT, UID).unwrap();
     match walk.register(SessionId::new(b"w1").unwrap(), body) {
         Ok(member) => {
             assert_eq!(member.roots.len(), 1);
