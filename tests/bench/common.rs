@@ -51,6 +51,18 @@ impl Server {
     }
 }
 
+/// A server of its own, as that of claimfs is one: Linux shares the processors out between POSIX sessions before it does between the
+/// processes of one (`autogroup`, sched(7)).
+#[allow(dead_code)]
+pub fn in_own_session(command: &mut Command) -> &mut Command {
+    unsafe {
+        command.pre_exec(|| match libc::setsid() {
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        })
+    }
+}
+
 /// Everything on one CPU: waking another costs more than what is measured.
 #[allow(dead_code)]
 pub fn pin() {

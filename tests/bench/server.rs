@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::in_own_session;
+
 pub struct Server {
     child: Child,
     pub dir: PathBuf,
@@ -24,7 +26,7 @@ impl Server {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = parent.join(format!("claimfs-bench-{name}-{}-{count}", process::id()));
         fs::create_dir(&dir).unwrap();
-        match command(&dir).spawn() {
+        match in_own_session(&mut command(&dir)).spawn() {
             Ok(child) => Some(Self { child, dir }),
             Err(error) => {
                 fs::remove_dir(&dir).unwrap();
