@@ -13,8 +13,8 @@
 //! corrupt before the end is never passed over in silence; and each lease has room set aside for the event that frees it,
 //! so that a full disk refuses claims but no release.
 //!
-//! There is no fsync for a claim whose holder dies with the machine: a killed server loses nothing that it has written. There is one
-//! for each deadline of a session without processes, which lives on.
+//! There is no fsync for a claim whose holder dies with the machine, nor for a journal written anew that has no others: a killed server
+//! loses nothing that it has written. There is one for each deadline of a session without processes, which lives on.
 //!
 //! Deliberately ignorant of: what events mean, and who is alive.
 
@@ -361,14 +361,21 @@ impl Reserved {
             "tokens",
             format!("{tokens} {}\n", boot.id).as_bytes(),
             0,
+            true,
         )
         .map(|_| ())
     }
 }
 
-/// Writes a file whole and safe against power loss, sets room aside up to an offset, and then puts it in the place of the old
-/// one. Whether room could be set aside.
-fn replace(dir: &Path, name: &str, bytes: &[u8], room: u64) -> io::Result<(File, bool)> {
+/// Writes a file whole, and safe against power loss if it is to be, sets room aside up to an offset, and then puts it in the place of the
+/// old one. Whether room could be set aside.
+fn replace(
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+    room: u64,
+    lasting: bool,
+) -> io::Result<(File, bool)> {
     let new = dir.join(format!("{name}.new"));
     let write = || {
         let mut file = OpenOptions::new()
@@ -380,9 +387,13 @@ fn replace(dir: &Path, name: &str, bytes: &[u8], room: u64) -> io::Result<(File,
         // First, so that what there is no room for costs nobody much.
         let has_room = room > 0 && has_room(&file, room)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if lasting {
+            file.sync_all()?;
+        }
         fs::rename(&new, dir.join(name))?;
-        File::open(dir)?.sync_all()?;
+        if lasting {
+            File::open(dir)?.sync_all()?;
+        }
         Ok((file, has_room))
     };
     let written = write();
@@ -427,6 +438,8 @@ pub struct Disk {
     check: u64,
     /// Something was appended that is to survive a loss of power.
     owes_sync: bool,
+    /// It was written anew since without being synced.
+    owes_place: bool,
 }
 
 impl Disk {
@@ -448,16 +461,18 @@ impl Disk {
         let reserved = Reserved::read(dir)?;
         let may_go_on = recovered.same_boot && !recovered.corrupt;
         let is_same = recovered.connection.nonce == connection.nonce;
-        let written = if may_go_on && is_same {
-            go_on(dir, recovered)?
-        } else {
-            match write_table(dir, &boot, table, connection) {
+        let mut is_whole = !(may_go_on && is_same);
+        let written = if is_whole {
+            match write_table(dir, &boot, table, connection, true) {
                 // On a full disk, what is there is gone on with.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull && may_go_on => {
+                    is_whole = false;
                     go_on(dir, recovered)?
                 }
                 written => written?,
             }
+        } else {
+            go_on(dir, recovered)?
         };
         let is_new = reserved.boot.as_ref() != Some(&boot.id);
         let mut disk = Self {
@@ -467,6 +482,7 @@ impl Disk {
             check: written.base.0 + CHECK,
             // Whatever the server before was to sync, and was killed before it had.
             owes_sync: true,
+            owes_place: !is_whole,
             base: written.base,
             file: written.file,
             end: written.end,
@@ -492,6 +508,11 @@ impl Disk {
         if self.end < self.check {
             return;
         }
+        // What is gone with a session that is over is written down first, and then there is little left to write: unless there is no room.
+        if table.wants_sweep() && self.check > 0 {
+            self.check = self.end + CHECK;
+            return;
+        }
         let (size, weight) = self.base;
         // What the table would take now, as it took then.
         let live = table.weight() as u64 * size / (weight as u64).max(1);
@@ -500,8 +521,11 @@ impl Disk {
         if self.end <= 3 * live + 2 * CHECK {
             return;
         }
-        match write_table(&self.dir, &self.boot, table, &connection()) {
+        // What dies with the machine need not be safe from that, and everybody waits.
+        let lasting = table.outlives_machine();
+        match write_table(&self.dir, &self.boot, table, &connection(), lasting) {
             Ok(written) => {
+                self.owes_place = !lasting;
                 log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
                 self.base = written.base;
                 (self.file, self.end, self.room) = (written.file, written.end, written.room);
@@ -591,17 +615,18 @@ fn write_table(
     boot: &Boot,
     table: &Table,
     connection: &Connection,
+    lasting: bool,
 ) -> io::Result<Written> {
     let frame = picture(boot, table, connection)?;
     let end = frame.len() as u64;
     let mut room = end + debt(table) + SLACK + STRIDE;
-    let mut replaced = replace(dir, "journal", &frame, room);
+    let mut replaced = replace(dir, "journal", &frame, room, lasting);
     if let Err(error) = &replaced
         && error.kind() == io::ErrorKind::StorageFull
     {
         // With the old one goes what it has: more can be set aside then.
         room -= STRIDE;
-        replaced = replace(dir, "journal", &frame, room);
+        replaced = replace(dir, "journal", &frame, room, lasting);
     }
     let (file, has_room) = replaced?;
     Ok(Written {
@@ -700,9 +725,15 @@ impl Journal for Disk {
         self.write(&frame)
     }
 
-    fn unsynced(&mut self) -> io::Result<Option<File>> {
-        let owes = std::mem::take(&mut self.owes_sync);
-        owes.then(|| self.file.try_clone()).transpose()
+    fn unsynced(&mut self) -> io::Result<Vec<File>> {
+        let mut files = Vec::new();
+        if std::mem::take(&mut self.owes_sync) {
+            files.push(self.file.try_clone()?);
+            if std::mem::take(&mut self.owes_place) {
+                files.push(File::open(&self.dir)?);
+            }
+        }
+        Ok(files)
     }
 
     fn applied(&mut self, table: &Table, connection: &mut dyn FnMut() -> Connection) {

@@ -14,10 +14,10 @@ use crate::process::Processes;
 use crate::store::Store;
 
 /// How many leases are recorded as gone before others get their turn at the store.
-const SWEEP: usize = 32;
+const SWEEP: usize = 8;
 
 /// How long they have it then. To yield is not enough: the lock is taken again before whoever waits for it has woken up.
-const REST: Duration = Duration::from_micros(150);
+const REST: Duration = Duration::from_micros(10);
 
 /// Starts the thread; it ends with the process.
 pub fn start(processes: Arc<Processes>, store: Arc<Store>) -> io::Result<()> {

@@ -35,9 +35,9 @@ pub trait Journal: Send {
     /// decision.
     fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()>;
 
-    /// The file to sync before the caller is answered, if something was appended that is to survive a loss of power. What is written anew
+    /// What to sync before the caller is answered, if something was appended that is to survive a loss of power. What is written anew
     /// meanwhile is synced by itself.
-    fn unsynced(&mut self) -> io::Result<Option<File>>;
+    fn unsynced(&mut self) -> io::Result<Vec<File>>;
 
     /// Appends what else there is to know of a connection.
     fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()>;
@@ -603,7 +603,7 @@ impl Store {
     /// deadline.
     pub fn sync(&self) -> Result<(), Refusal> {
         let unsynced = self.lock().journal.unsynced();
-        let synced = unsynced.and_then(|file| file.map_or(Ok(()), |file| file.sync_data()));
+        let synced = unsynced.and_then(|files| files.iter().try_for_each(File::sync_data));
         synced.map_err(|error| {
             log::error!("the journal cannot be synced: {error}");
             Refusal::Failed

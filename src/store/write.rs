@@ -20,6 +20,9 @@ use crate::record;
 /// How long nobody's refusal makes all sessions be looked at again.
 const JUDGE_ALL: Duration = Duration::from_millis(100);
 
+/// How many leases of a session that is over are told of in the log, a line each: to write a line takes longer than all else.
+const LOGGED: usize = 100;
+
 /// How many lines are written down with the table for readers of `events` that lag behind.
 const LINES_KEPT: usize = 4096;
 
@@ -580,13 +583,28 @@ impl Inner {
             What::Reaped { name, .. } => {
                 self.metrics.reaps.fetch_add(1, Relaxed);
                 if let Some((lease, inode, session)) = self.table.last(name) {
-                    let level = if record::is_trap(lease, session, event.at) {
+                    let level = if session.leases.len() > LOGGED {
+                        log::Level::Debug
+                    } else if record::is_trap(lease, session, event.at) {
                         log::Level::Warn
                     } else {
                         log::Level::Info
                     };
+                    if level > log::max_level() {
+                        return;
+                    }
                     let text = record::obituary(name, lease, inode, session, event.at);
                     log::log!(level, "{text}");
+                }
+            }
+            What::SessionEnded { key, .. } => {
+                let session = self.table.session_by_key(*key);
+                if let Some(session) = session.filter(|session| session.leases.len() > LOGGED) {
+                    log::info!(
+                        "session {} is over, and its {} claims are free; 'events' tells of each, and this log of the last {LOGGED}",
+                        session.id,
+                        session.leases.len(),
+                    );
                 }
             }
             What::Expired { name, .. } => {

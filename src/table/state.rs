@@ -236,6 +236,13 @@ impl Table {
         theirs.map(|session| &session.id)
     }
 
+    /// Whether a session is there that lives on when the machine has lost its power: one without processes.
+    pub fn outlives_machine(&self) -> bool {
+        self.sessions
+            .values()
+            .any(|session| session.rule == Rule::Named)
+    }
+
     /// Whether leases of sessions that are over wait for [`crate::lease::Command::Sweep`].
     pub fn wants_sweep(&self) -> bool {
         !self.over.is_empty()

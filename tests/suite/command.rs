@@ -361,13 +361,18 @@ fn events_are_sentences_or_json() {
     let mut words = start(&mount, &["events", "--follow"]);
     let mut one = start(&mount, &["events"]);
     let mut me = mount.actor(Some("me"));
-    // When they open is their own affair.
-    let mut ended = false;
-    wait_until("the first has seen something", || {
-        me.mkdir("claims/x").unwrap();
-        me.rmdir("claims/x").unwrap();
-        ended = ended || one.0.try_wait().unwrap().is_some();
-        ended
+    let reads = |command: &Guard| {
+        let open = fs::read_dir(format!("/proc/{}/fd", command.0.id())).unwrap();
+        let mut open = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        open.any(|path| path.ends_with("events"))
+    };
+    for command in [&json, &words, &one] {
+        wait_until("it reads", || reads(command));
+    }
+    me.mkdir("claims/x").unwrap();
+    me.rmdir("claims/x").unwrap();
+    wait_until("who wants one has seen one", || {
+        one.0.try_wait().unwrap().is_some()
     });
     let mut seen: Value = serde_json::from_str(&json.line()).unwrap();
     while seen["event"] != "claimed" {

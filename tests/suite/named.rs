@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command as Program, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -353,13 +353,22 @@ fn what_is_to_survive_the_loss_of_power_is_on_the_disk_before_it_is_answered() {
     let mut me = mount.actor(Some("me"));
     let syncs = || fs::read_to_string(&trace).unwrap().matches("sync(").count();
     me.claim("y").unwrap();
-    assert_eq!(syncs(), 0, "a holder that dies with the machine costs none");
+    let journal = || fs::metadata(mount.state.join("journal")).unwrap().ino();
+    let before = journal();
+    let fd = me.open("claims/y", O_WRONLY).unwrap();
+    let body = "x".repeat(32 * 1024);
+    wait_until("the journal is written anew", || {
+        me.pwrite(fd, &body, 0).unwrap();
+        journal() != before
+    });
+    assert_eq!(syncs(), 0, "what dies with the machine costs none");
     control(
         &mut me,
         "{\"claim\":\"x\",\"session\":\"box1\",\"seconds\":60}",
     )
     .unwrap();
-    wait_until("strace has written", || syncs() == 1);
+    // With the place of the new journal.
+    wait_until("strace has written", || syncs() == 2);
     // That it is renewed need not survive: it begins anew then.
     control(
         &mut me,
@@ -371,7 +380,7 @@ fn what_is_to_survive_the_loss_of_power_is_on_the_disk_before_it_is_answered() {
         "{\"claim\":\"x\",\"session\":\"box1\",\"seconds\":90}",
     )
     .unwrap();
-    wait_until("strace has written", || syncs() == 2);
+    wait_until("strace has written", || syncs() == 3);
 }
 
 #[test]
