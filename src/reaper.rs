@@ -17,7 +17,7 @@ use crate::store::Store;
 const SWEEP: usize = 8;
 
 /// How long they have it then. To yield is not enough: the lock is taken again before whoever waits for it has woken up.
-const REST: Duration = Duration::from_micros(10);
+const REST: Duration = Duration::from_micros(20);
 
 /// Starts the thread; it ends with the process.
 pub fn start(processes: Arc<Processes>, store: Arc<Store>) -> io::Result<()> {

@@ -19,6 +19,7 @@ use std::{env, io};
 
 #[path = "calls.rs"]
 mod calls;
+#[allow(dead_code)]
 #[path = "chart.rs"]
 mod chart;
 #[path = "common.rs"]
@@ -327,9 +328,7 @@ fn report(peers: &[Peer], missing: &[&str]) {
     }
     let title = "Microseconds a call, everything on one CPU";
     let svg = chart::bars(title, ["refused claim", "claim + release"], &rows);
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("peers.svg"), svg).unwrap();
+    chart::write("peers.svg", &svg);
 }
 
 /// What claimfs is to reach. `firsts` are claims with their releases by processes that have just been started.

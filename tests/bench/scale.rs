@@ -1,6 +1,6 @@
 //! `cargo bench --bench scale`: whether a claim costs the same however much is held, how long a listing takes, what a lease takes of
 //! memory, what the death of a session with 100,000 leases costs, and what eight clients get done at once. Targets are ratios where they
-//! can be, taken in turn in one run.
+//! can be, taken in turn in one run. The chart is `target/bench/scale.svg`.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[allow(dead_code)]
+#[path = "chart.rs"]
+mod chart;
 #[allow(dead_code)]
 #[path = "common.rs"]
 mod common;
@@ -43,6 +46,9 @@ const BATCHES: usize = 25;
 const CALLS: u32 = 400;
 const SIZES: [usize; 4] = [10, 1000, 10_000, 100_000];
 const MANY: usize = 100_000;
+
+/// What claiming may cost with much held, to what it costs with little.
+const LIMIT: f64 = 1.3;
 
 /// A mount with so many leases of one session.
 struct Crowded {
@@ -86,7 +92,7 @@ fn beside(mounts: [&Path; 2], contended: &str) -> [[f64; 2]; 2] {
     figures.map(|pair| pair.map(|mut figures| median(&mut figures)))
 }
 
-fn by_leases() -> Vec<[f64; 2]> {
+fn by_leases() {
     let few = Crowded::new(SIZES[0]);
     let mut many = Crowded::new(SIZES[0]);
     let mut costs = Vec::new();
@@ -95,9 +101,9 @@ fn by_leases() -> Vec<[f64; 2]> {
         let mounts = [few.server.mount(), many.server.mount()];
         let [pair, contended] = beside([&mounts[0], &mounts[1]], &lease(0));
         let what = format!("claim + release beside {size} leases, to that beside 10");
-        line(&what, pair[1] / pair[0], AtMost(1.3));
+        line(&what, pair[1] / pair[0], AtMost(LIMIT));
         let what = format!("contended claim beside {size} leases, to that beside 10");
-        line(&what, contended[1] / contended[0], AtMost(1.3));
+        line(&what, contended[1] / contended[0], AtMost(LIMIT));
         line("  claim + release beside 10, microseconds", pair[0], Told);
         line(
             "  contended claim beside 10, microseconds",
@@ -112,9 +118,15 @@ fn by_leases() -> Vec<[f64; 2]> {
             );
         }
         // In terms of the first, so that the points are of one curve although the machine was not.
-        costs.push([pair[1] / pair[0], contended[1] / contended[0]]);
+        costs.push((
+            size as f64,
+            [pair[1] / pair[0], contended[1] / contended[0]],
+        ));
     }
-    costs
+    let title = "What claiming costs beside so many leases, to what it costs beside 10";
+    let series = ["claim + release", "contended claim"];
+    let svg = chart::curves(title, series, LIMIT, &costs);
+    println!("{}", chart::write("scale.svg", &svg).display());
 }
 
 fn by_sessions() {
@@ -128,9 +140,9 @@ fn by_sessions() {
     let mounts = [few.mount(), many.mount()];
     let [pair, contended] = beside([&mounts[0], &mounts[1]], "sleeper-3");
     let what = "claim + release beside 10000 sessions with a lease each, to that beside 10";
-    line(what, pair[1] / pair[0], AtMost(1.3));
+    line(what, pair[1] / pair[0], AtMost(LIMIT));
     let what = "contended claim beside 10000 sessions, to that beside 10";
-    line(what, contended[1] / contended[0], AtMost(1.3));
+    line(what, contended[1] / contended[0], AtMost(LIMIT));
     line("  claim + release beside 10, microseconds", pair[0], Told);
     line(
         "  contended claim beside 10, microseconds",
