@@ -37,6 +37,9 @@ const TOKENS: u64 = 1 << 16;
 /// How much may be added before it is looked whether the journal wants to be written anew, in bytes.
 const CHECK: u64 = 256 * 1024;
 
+/// How many names may be freed before it is looked so too, and as many as an eighth of those that there are.
+const FREED: usize = 8;
+
 /// What is set aside beyond the events that free what is held, in bytes.
 const SLACK: u64 = 64 * 1024;
 
@@ -436,6 +439,8 @@ pub struct Disk {
     base: (u64, usize),
     /// Where it is looked next whether to write it anew.
     check: u64,
+    /// How many names were freed since it was looked.
+    freed: usize,
     /// Something was appended that is to survive a loss of power.
     owes_sync: bool,
     /// It was written anew since without being synced.
@@ -480,6 +485,7 @@ impl Disk {
             boot,
             // One that goes on may be due, however little each of those before it has written.
             check: written.base.0 + CHECK,
+            freed: 0,
             // Whatever the server before was to sync, and was killed before it had.
             owes_sync: true,
             owes_place: !is_whole,
@@ -505,12 +511,12 @@ impl Disk {
 
     /// Writes everything anew once there is much that is over.
     fn tidy(&mut self, table: &Table, connection: impl FnOnce() -> Connection) {
-        if self.end < self.check {
+        // What is freed takes little to write down, and may have been most of what there was.
+        if self.end < self.check && self.freed < FREED + table.lease_count() / 8 {
             return;
         }
         // What is gone with a session that is over is written down first, and then there is little left to write: unless there is no room.
         if table.wants_sweep() && self.check > 0 {
-            self.check = self.end + CHECK;
             return;
         }
         let (size, weight) = self.base;
@@ -518,6 +524,7 @@ impl Disk {
         let live = table.weight() as u64 * size / (weight as u64).max(1);
         // To look takes time in proportion to the table: so that it takes as little of each event, it is done as much less often.
         self.check = self.end + CHECK.max(live / 8);
+        self.freed = 0;
         if self.end <= 3 * live + 2 * CHECK {
             return;
         }
@@ -693,10 +700,11 @@ impl Journal for Disk {
         }
         let note = None;
         let frame = frame(&Line { sent, events, note })?;
-        let (mut more, mut less) = (0, 0);
+        let (mut more, mut less, mut freed) = (0, 0, 0);
         for event in events {
             let (adds, takes) = balance(&event.what);
             (more, less) = (more + adds, less + takes);
+            freed += usize::from(takes > 0);
         }
         let debt = (self.debt + more).saturating_sub(less);
         // What frees is never refused for want of room: that is what the room is for.
@@ -715,6 +723,7 @@ impl Journal for Disk {
         self.owes_sync |=
             events.iter().any(outlives) && !(events.len() == 1 && events.iter().all(renews));
         self.debt = debt;
+        self.freed += freed;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use claimfs::lease::{Change, Command as Ask, Creation, Event, Member, Moment, Sh
 use claimfs::process::Boot;
 use claimfs::store::Journal;
 use claimfs::table::Table;
-use libc::{EBUSY, EEXIST, O_CREAT, O_EXCL, O_RDWR};
+use libc::{EBUSY, EEXIST, O_CREAT, O_EXCL, O_RDWR, O_WRONLY};
 
 use crate::model::{claim, member, name, process};
 use crate::support::{Mount, TempDir, wait_until};
@@ -629,4 +629,24 @@ fn writing_anew_is_interrupted_at_every_system_call() {
         }
     }
     assert!(interrupted >= 20, "{interrupted}");
+}
+
+#[test]
+fn what_a_dead_session_held_is_not_written_anew_but_gone_from_the_journal_once_it_is_swept() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holder = mount.actor(Some("holder"));
+    let body = "x".repeat(60 * 1024);
+    for number in 0..60 {
+        let path = format!("claims/{number}");
+        let fd = holder.open(&path, O_WRONLY | O_CREAT | O_EXCL).unwrap();
+        holder.write(fd, &body).unwrap();
+        holder.close(fd).unwrap();
+    }
+    let size = || fs::metadata(mount.state.join("journal")).unwrap().len();
+    assert!(size() > 60 * 60 * 1024, "{}", size());
+    holder.kill();
+    wait_until("it is swept", || {
+        mount.read("metrics").contains("\nclaimfs_reaps_total 60\n")
+    });
+    assert!(size() < 1024 * 1024, "{}", size());
 }
