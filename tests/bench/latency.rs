@@ -39,7 +39,7 @@ fn main() {
     let claims = server.dir.join("mount/claims");
     let other = mount_with_state(Path::new("/dev/shm"));
     let in_memory = c_path(&other.dir.join("mount/claims"), "free");
-    let floor = Floor::mount();
+    let floor = Floor::mount(1);
     fs::write(floor.dir.join("held"), "").unwrap_or_default();
     let plain = PathBuf::from(format!("/dev/shm/claimfs-bench-{}", std::process::id()));
     fs::create_dir(&plain).unwrap();

@@ -1,4 +1,4 @@
-//! A filesystem that protects nothing: names in a map, the same mount options, the same fuser, and two threads, with which it is fastest.
+//! A filesystem that protects nothing: names in a map, the same mount options, the same fuser, and as many threads as are fastest.
 //! It is the floor of this transport: what claimfs takes on top is what claimfs costs.
 
 use std::collections::HashMap;
@@ -112,11 +112,11 @@ impl Filesystem for Null {
 }
 
 /// Mounts it on a directory, says so on standard output, and serves it until it is unmounted.
-fn serve(dir: &Path) {
+fn serve(dir: &Path, threads: usize) {
     let options = claimfs::keeper::device::Options::default();
     let device = claimfs::keeper::device::mount(dir, Path::new("null"), &options).unwrap();
     let mut config = fuser::Config::default();
-    config.n_threads = Some(2);
+    config.n_threads = Some(threads);
     let session = Session::from_fd(Null::default(), device, SessionACL::Owner, config).unwrap();
     println!("ready");
     session.run().unwrap();
@@ -124,11 +124,12 @@ fn serve(dir: &Path) {
 
 /// Serves it, if this process is to.
 pub fn play() -> bool {
-    let dir = env::args().skip_while(|word| word != "null").nth(1);
-    if let Some(dir) = &dir {
-        serve(Path::new(dir));
-    }
-    dir.is_some()
+    let mut words = env::args().skip_while(|word| word != "null").skip(1);
+    let (Some(dir), Some(threads)) = (words.next(), words.next()) else {
+        return false;
+    };
+    serve(Path::new(&dir), threads.parse().unwrap());
+    true
 }
 
 /// It, in a process of its own. It is unmounted when this is dropped.
@@ -138,11 +139,13 @@ pub struct Floor {
 }
 
 impl Floor {
-    pub fn mount() -> Self {
+    /// With so many threads: for one client, one is faster, as none has to be woken while the other goes to sleep; for several, two.
+    pub fn mount(threads: usize) -> Self {
         let dir = env::temp_dir().join(format!("claimfs-bench-null-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         let mut server = Command::new(env::current_exe().unwrap());
-        server.arg("null").arg(&dir).stdout(Stdio::piped());
+        server.arg("null").arg(&dir).arg(threads.to_string());
+        server.stdout(Stdio::piped());
         in_own_session(&mut server);
         let mut child = server.spawn().unwrap();
         let mut word = [0; 6];

@@ -244,7 +244,7 @@ fn main() {
     common::pin();
     let server = common::mount();
     let claims = server.dir.join("mount/claims");
-    let floor = Floor::mount();
+    let floor = Floor::mount(1);
     fs::write(floor.dir.join("held"), "").unwrap_or_default();
     let shm = Shm::new();
     let on_disk = env::temp_dir();

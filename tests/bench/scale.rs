@@ -303,7 +303,7 @@ fn death() {
 }
 
 fn concurrent() {
-    let (server, floor) = (mount(), Floor::mount());
+    let (server, floor) = (mount(), Floor::mount(2));
     let dirs = [server.mount().join("claims"), floor.dir.clone()];
     let mut clients = dirs.map(|dir| {
         let client = |number| {
