@@ -514,15 +514,39 @@ impl Store {
         inner.transact(&Command::Join { exclusive, by }, caller)
     }
 
-    /// Ends a session: for root, and for its uid as far as its sandbox reaches.
+    /// Ends a session: for root, and for its uid as far as its sandbox reaches. A caller that the mount cannot see
+    /// ends those of its uid that it may claim for.
     pub fn end(&self, caller: Caller, id: &SessionId) -> Result<(), Refusal> {
-        let walk = self.walk(caller)?;
+        let walk = match caller.task {
+            0 => None,
+            _ => Some(self.walk(caller)?),
+        };
+        let chain = walk.as_ref().map(|walk| walk.processes());
+        let by = match (&walk, &chain) {
+            (Some(walk), Some(chain)) => asker(walk, chain),
+            _ => Asker {
+                uid: caller.uid,
+                pidns: NOWHERE,
+                chain: &[],
+                command: Arc::from(""),
+            },
+        };
         let mut inner = self.lock();
         inner.judge_id(id);
         let id = id.clone();
-        let chain = &walk.processes();
-        let by = asker(&walk, chain);
         inner.answer(caller, &Command::End { id, by })
+    }
+
+    /// Ends the caller's own session by removing its file: EBUSY for any other.
+    pub fn end_own(&self, caller: Caller, id: &SessionId) -> Result<(), Refusal> {
+        let walk = self.walk(caller);
+        let mut inner = self.lock();
+        inner.judge_id(id);
+        // A caller whose session cannot be told is of none.
+        let by = walk.and_then(|walk| inner.member(&walk)).ok();
+        let id = id.clone();
+        let by = by.as_ref();
+        inner.answer(caller, &Command::EndOwn { id, by })
     }
 
     /// Takes a name from a holder that lives, for its uid and root. ESTALE for another token than the lease's.

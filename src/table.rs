@@ -276,6 +276,7 @@ impl Table {
             } => self.decide_rename(draft, from, to, *noreplace, by),
             Command::Join { exclusive, by } => self.decide_join(draft, *exclusive, by),
             Command::End { id, by } => self.decide_end(draft, id, by),
+            Command::EndOwn { id, by } => self.decide_end_own(draft, id, *by),
             Command::Queue { name, by, creation } => self.decide_queue(draft, name, by, creation),
             Command::Limit { ino, by, ttl } => self.decide_limit(draft, *ino, by, *ttl),
             Command::Give { ino, to, by } => self.decide_give(draft, *ino, to, by),

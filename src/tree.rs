@@ -12,9 +12,9 @@
 //! │   └── ID            0644
 //! ├── self              0444  the session of whoever reads it
 //! ├── leases            0444  every live lease, a line each
-//! ├── events            0444  what happens from the opening on, a line each
 //! ├── control           0222  commands, a line each
-//! └── metrics           0444  counters
+//! ├── metrics           0444  counters
+//! └── events            0444  what happens from the opening on, a line each: not listed
 //! ```
 //!
 //! Promises: a fixed file has size 0 (what one waits on, a page) and reads in full; what is read from one descriptor from its start on is one
@@ -76,6 +76,9 @@ const FIXED: [(u64, &str, Kind, u16); 11] = [
     (WAITERS, "waiters", Kind::File, 0o444),
     (EVENTS, "events", Kind::File, 0o444),
 ];
+
+/// What is found by its name and not listed: a program that reads all that is listed would never end.
+const UNLISTED: [u64; 1] = [EVENTS];
 
 /// Inode numbers of session files: this plus the session's key, so that they too are never used twice.
 const SESSION_INO: u64 = 1 << 40;
@@ -192,7 +195,8 @@ pub enum Opened {
 struct Registration {
     id: SessionId,
     walk: Arc<Walk>,
-    /// Something was written to it, whatever came of it.
+    /// Something was written to it, whatever came of it; or it was there before, so that it registers nothing
+    /// unless something is written.
     written: bool,
     /// `O_EXCL`: it must not register a session that is there by then.
     exclusive: bool,
@@ -560,7 +564,8 @@ impl Tree {
         let after = offset.saturating_sub(2);
         match ino {
             ROOT => {
-                for (ino, name, ..) in FIXED.iter().filter(|(ino, ..)| *ino > after.max(ROOT)) {
+                let listed = FIXED.iter().filter(|(ino, ..)| !UNLISTED.contains(ino));
+                for (ino, name, ..) in listed.filter(|(ino, ..)| *ino > after.max(ROOT)) {
                     let Some(attr) = self.fixed(*ino) else {
                         continue;
                     };
@@ -657,6 +662,11 @@ impl Tree {
         self.attr(ino)
     }
 
+    /// Whether the sticky bit decides who removes a name in a directory. In `sessions/` the rule of sessions does.
+    pub fn is_sticky(parent: u64) -> bool {
+        parent != SESSIONS
+    }
+
     /// Removes a file or, by rmdir(2), a directory: releases a claim, ends a session.
     pub fn remove(
         &self,
@@ -669,7 +679,7 @@ impl Tree {
             SESSIONS if directory => Err(Refusal::NotDirectory),
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
-                self.store.end(caller, &id)
+                self.store.end_own(caller, &id)
             }
             _ => {
                 let place = self.place(parent, name).map_err(hide)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process;
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child};
@@ -180,12 +180,21 @@ impl End {
     fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let id = tool::session_id(&self.id)?;
         let mount = Mount::find(mount)?;
-        match fs::remove_file(mount.path(&["sessions", id.as_str()])) {
+        let ended = mount.control(&json!({ "end": id.as_str() }));
+        let ended = ended.or_else(|error| match error.kind() {
+            // A claimfs of before knows no such line, and ends a session by its file.
+            io::ErrorKind::InvalidInput => fs::remove_file(mount.path(&["sessions", id.as_str()])),
+            _ => Err(error),
+        });
+        match ended {
             Ok(()) => Ok(Exit::Done),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Exit::Done),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Failure::held(
-                format!("sessions/{id}: another user's; only that user and root may end it"),
-            )),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Failure::held(format!(
+                    "sessions/{id}: another user's, or outside of this sandbox; only that user and root end it, from \
+                     where its processes are or from above"
+                )))
+            }
             Err(error) => Err(Failure::unavailable(format!("sessions/{id}: {error}"))),
         }
     }

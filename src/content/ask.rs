@@ -15,6 +15,9 @@ pub const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The shortest: shorter ones could not be renewed in time by anybody.
 const TTL_MIN: Duration = Duration::from_millis(1);
 
+/// What a JSON body that asks for something has, and nothing else.
+const KEYS: [&str; 3] = ["session", "ttl", "reason"];
+
 /// As far a JSON body is looked at, in bytes.
 const JSON_MAX: usize = 4096;
 
@@ -38,6 +41,11 @@ impl Ask {
         match body.iter().find(|byte| !byte.is_ascii_whitespace())? {
             b'{' if body.len() <= JSON_MAX => {
                 let body: Value = serde_json::from_slice(body).ok()?;
+                // A copy of a record, which tools that rewrite files make, asks for nothing.
+                let is_ask = |key: &String| KEYS.contains(&key.as_str());
+                if !body.as_object()?.keys().all(is_ask) {
+                    return None;
+                }
                 let session = body.get("session").and_then(Value::as_str);
                 let session = session.and_then(|id| SessionId::new(id.as_bytes()).ok());
                 let ttl = match body.get("ttl") {

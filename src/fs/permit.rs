@@ -9,7 +9,7 @@ use fuser::{INodeNo, OpenAccMode, OpenFlags};
 use super::ClaimFs;
 use crate::lease::Refusal;
 use crate::store::Caller;
-use crate::tree::{Attr, Kind};
+use crate::tree::{Attr, Kind, Tree};
 
 pub(super) const READ: u8 = 4;
 pub(super) const WRITE: u8 = 2;
@@ -34,6 +34,9 @@ impl ClaimFs {
         parent: INodeNo,
         name: &OsStr,
     ) -> Result<(), Refusal> {
+        if !Tree::is_sticky(parent.0) {
+            return Ok(());
+        }
         let dir = self.tree.attr(parent.0)?;
         if dir.mode & 0o1000 == 0 || owns(&dir, caller).is_ok() {
             return Ok(());

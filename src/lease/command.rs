@@ -166,12 +166,19 @@ pub enum Command<'a> {
         /// Who.
         by: &'a Member,
     },
-    /// End a session and release all that it holds.
+    /// End a session on purpose and release all that it holds.
     End {
         /// Which.
         id: SessionId,
         /// Who asks.
         by: Asker<'a>,
+    },
+    /// Remove the file of a session, which ends it: one's own, if somebody said what it is.
+    EndOwn {
+        /// Which.
+        id: SessionId,
+        /// Who asks; `None` for a caller that is of no session.
+        by: Option<&'a Member>,
     },
     /// Give what one holds a deadline, or none.
     Limit {

@@ -17,7 +17,7 @@ use super::{
 pub enum End {
     /// All of its roots are proven dead: what it held is reaped.
     Died,
-    /// Its uid or root removed `sessions/ID`: what it held is released.
+    /// It removed `sessions/ID`, or its uid or root ended it: what it held is released.
     Ended,
     /// It had no processes, and its deadline has passed: what it held expires.
     Lapsed,

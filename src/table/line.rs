@@ -61,9 +61,11 @@ impl Table {
     ) -> Result<(), Refusal> {
         if let Some(lease) = self.lease(name) {
             // In a terminal's session it is another script that holds it.
-            if by.rule != Rule::Posix && self.own(lease.ino, by).is_ok() {
+            if by.rule != Rule::Posix
+                && let Ok(node) = self.own(lease.ino, by)
+            {
                 self.enter(draft, by)?;
-                self.know(draft, lease.token);
+                self.know_all(draft, &node);
                 return Ok(());
             }
         } else if self.lease_count() >= self.max_leases() {

@@ -92,7 +92,7 @@ impl Table {
         Ok(())
     }
 
-    fn know_all(&self, draft: &mut Draft, node: &Node) {
+    pub(super) fn know_all(&self, draft: &mut Draft, node: &Node) {
         for token in &node.inode.names {
             self.know(draft, *token);
         }

@@ -70,6 +70,33 @@ impl Table {
         Ok(())
     }
 
+    /// A program that deletes all that it finds must take nothing from anybody else: EBUSY to those outside of the
+    /// session, root included, and to everybody where other processes just happen to be in it (rules 4 and 5) or it
+    /// has no processes.
+    pub(super) fn decide_end_own(
+        &self,
+        draft: &mut Draft,
+        id: &SessionId,
+        by: Option<&Member>,
+    ) -> Result<(), Refusal> {
+        let session = self.session(id).ok_or(Refusal::NotFound)?;
+        let is_said = match session.rule {
+            Rule::Registered | Rule::Variable | Rule::Agent => true,
+            Rule::Sandbox | Rule::Posix | Rule::Named => false,
+        };
+        let is_own = by.is_some_and(|by| {
+            by.id == *id && self.joinable(by).ok().flatten() == Some(session.key)
+        });
+        if !is_said || !is_own {
+            return Err(Refusal::Busy);
+        }
+        draft.push(What::SessionEnded {
+            key: session.key,
+            why: End::Ended,
+        });
+        Ok(())
+    }
+
     pub(super) fn decide_died(&self, draft: &mut Draft, process: &Process) {
         let inodes = self.bound.get(process).into_iter().flatten();
         let bound = inodes.filter_map(|ino| self.inode(*ino));

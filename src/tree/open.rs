@@ -38,7 +38,7 @@ impl Tree {
             if exclusive && self.store.session(&id, |_, _| ()).is_some() {
                 return Err(Refusal::Exists);
             }
-            let handle = self.registration(caller, id, exclusive)?;
+            let handle = self.registration(caller, id, exclusive, false)?;
             return Ok((self.attr(handle.fh)?, handle));
         }
         let creation = Creation {
@@ -83,7 +83,8 @@ impl Tree {
                 let id = self
                     .session(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
-                self.registration(caller, id, false)
+                // To open a session that is there and write nothing changes nothing: so does touch(1).
+                self.registration(caller, id, false, true)
             }
             _ => Ok(self.snapshot()),
         }
@@ -109,13 +110,14 @@ impl Tree {
         caller: Caller,
         id: SessionId,
         exclusive: bool,
+        written: bool,
     ) -> Result<Handle, Refusal> {
         let walk = self.store.walk(caller)?;
         let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
         let open = Registration {
             id,
             walk,
-            written: false,
+            written,
             exclusive,
         };
         self.store.opened(caller, open.note(fh));
@@ -326,6 +328,7 @@ impl Tree {
                 Order::Break { name, token } => self.store.break_lease(caller, &name, token)?,
                 Order::Give { name, to } => self.store.give(caller, &name, &to)?,
                 Order::Limit { name, ttl } => self.store.limit(caller, &name, ttl)?,
+                Order::End { session } => self.store.end(caller, &session)?,
             }
         }
         Ok(())

@@ -58,6 +58,11 @@ pub enum Order {
         /// How long it is held from each renewal on.
         ttl: Option<Duration>,
     },
+    /// End a session, with all that it holds.
+    End {
+        /// Which.
+        session: SessionId,
+    },
 }
 
 impl Order {
@@ -96,6 +101,9 @@ impl Order {
                 _ => Some(seconds().ok_or(Refusal::Invalid)?),
             };
             Ok(Self::Limit { name, ttl })
+        } else if line.get("end").is_some() {
+            let session = id("end")?;
+            Ok(Self::End { session })
         } else {
             Err(Refusal::Invalid)
         }

@@ -49,6 +49,8 @@ pub(super) struct Waiting {
     name: Option<Name>,
     /// What it reads before it waits on.
     text: Vec<u8>,
+    /// What comes before the first progress line.
+    note: Vec<u8>,
 }
 
 impl Waiting {
@@ -58,6 +60,7 @@ impl Waiting {
             waiter: None,
             name: None,
             text: Vec::new(),
+            note: Vec::new(),
         }
     }
 
@@ -66,11 +69,12 @@ impl Waiting {
             waiter: Some((waiter, key)),
             name: Some(name),
             text: Vec::new(),
+            note: Vec::new(),
         }
     }
 }
 
-/// What the reader of a file in `queue/` is told first whose session ends with it.
+/// What the reader of a file in `queue/` whose session ends with it is told before it waits on.
 fn lonely(session: &SessionId, name: &Name) -> Vec<u8> {
     let note = format!(
         "note: session {session} is this command alone, so claims/{name} will end with it; \
@@ -177,7 +181,7 @@ impl Tree {
         drop(files);
         let name = name.ok_or(Refusal::Lost)?;
         let Seat { waiter, alone } = self.store.queue(caller, &name)?;
-        let text = alone.map_or_else(Vec::new, |session| lonely(&session, &name));
+        let note = alone.map_or_else(Vec::new, |session| lonely(&session, &name));
         let open = match waiter {
             Some((waiter, key)) => Waiting::in_line(waiter, key, name),
             None => Waiting::seated(),
@@ -191,7 +195,7 @@ impl Tree {
             let open = Open::Seated;
             self.store.opened(caller, Note::Opened { fh, open });
         }
-        guard(&self.waiting).insert(fh, Waiting { text, ..open });
+        guard(&self.waiting).insert(fh, Waiting { note, ..open });
         Ok(Handle {
             fh,
             opened: Opened::Stream,
@@ -206,7 +210,7 @@ impl Tree {
             && let Some(open) = guard(&self.waiting).get_mut(&fh)
             && let Some(name) = &open.name
         {
-            open.text = lonely(&session, name);
+            open.note = lonely(&session, name);
         }
         match done.fh.or(seat) {
             Some(fh) => Handle {
@@ -319,14 +323,18 @@ impl Tree {
                     holder,
                     since,
                     before,
-                } => open.text = record::progress(name, &holder, since, before).into_bytes(),
+                } => {
+                    open.text = std::mem::take(&mut open.note);
+                    let line = record::progress(name, &holder, since, before);
+                    open.text.extend_from_slice(line.as_bytes());
+                }
             }
         }
         let rest = open.text.split_off(size.min(open.text.len()));
         Some(Ok(std::mem::replace(&mut open.text, rest)))
     }
 
-    /// Whether a read would have an answer now.
+    /// Whether what a descriptor waits for has come. In `queue/` that is its turn: a progress line is none.
     pub fn is_ready(&self, fh: u64) -> bool {
         if fh >= EVENT_HANDLE {
             return self.news.is_ready(fh - EVENT_HANDLE);
@@ -338,7 +346,7 @@ impl Tree {
         let waits = |((waiter, key), name)| {
             matches!(self.store.turn(waiter, key, name), Turn::Waits { .. })
         };
-        !open.text.is_empty() || !open.waiter.zip(open.name.as_ref()).is_some_and(waits)
+        !open.waiter.zip(open.name.as_ref()).is_some_and(waits)
     }
 
     pub(super) fn close_stream(&self, fh: u64) {

@@ -16,6 +16,8 @@ mod actor;
 mod attacks;
 // Names taken from holders that live.
 mod breaking;
+// Programs that delete or repair all that they find.
+mod cleaners;
 // The command line.
 mod cli;
 // `claimfs run`, and the other verbs that wait and watch.

@@ -590,7 +590,7 @@ fn a_descriptor_of_a_lost_lease_answers_estale() {
     other.write(fd, "body").unwrap();
     let look = me.open("claims/x", O_RDONLY).unwrap();
     // The holder's session is ended, and the holder lives on.
-    mount.run("rm sessions/other");
+    mount.end_session("other");
     assert_eq!(other.pwrite(fd, "late", 0), Err(ESTALE));
     assert_eq!(other.pread(fd, 9, 0), Err(ESTALE));
     assert_eq!(other.ftruncate(fd, 0), Err(ESTALE));
@@ -626,8 +626,8 @@ fn the_fixed_files_are_what_they_are() {
     assert_eq!(
         crate::support::names(&mount.dir),
         [
-            "README", "claims", "control", "events", "leases", "metrics", "queue", "self",
-            "sessions", "waiters"
+            "README", "claims", "control", "leases", "metrics", "queue", "self", "sessions",
+            "waiters"
         ]
     );
     for (name, mode) in [("claims", 0o1777), ("sessions", 0o1777), (".", 0o555)] {

@@ -139,7 +139,8 @@ fn root_is_refused_by_the_lease_and_not_by_the_mode() {
     assert_eq!(root.open("claims/x", libc::O_WRONLY), Err(libc::EBUSY));
     assert_eq!(root.unlink("claims/x"), Err(libc::EBUSY));
     // Root may end the session of anybody.
-    root.unlink("sessions/u1").unwrap();
+    assert_eq!(root.unlink("sessions/u1"), Err(libc::EBUSY));
+    mount.end_session("u1");
     assert_eq!(mount.claims(), [""; 0]);
 }
 
@@ -154,7 +155,13 @@ fn nobody_joins_or_ends_anothers_session() {
         "set -C; echo > claims/y",
         "Operation not permitted",
     );
-    complains(&mount, "u1", "rm -f sessions/r1", "Operation not permitted");
+    complains(&mount, "u1", "rm -f sessions/r1", "Device or resource busy");
+    complains(
+        &mount,
+        "u1",
+        "env echo '{\"end\":\"r1\"}' > control",
+        "Operation not permitted",
+    );
     complains(&mount, "u1", "echo $$ > sessions/r1", "Permission denied");
     complains(&mount, "r1", "rm -f claims/x", "Operation not permitted");
     assert_eq!(mount.claims(), ["x"]);
@@ -208,11 +215,17 @@ fn a_sandbox_does_not_end_the_sessions_outside_of_it() {
     let mut holder = crate::support::Guard::spawn(&mut command);
     assert_eq!(holder.line(), "done");
     let user = "setpriv --reuid 4242 --regid 4242 --clear-groups";
-    let inside = format!("unshare --pid --fork --kill-child {user} rm -f sessions/u1");
-    let (_, _, err) = text(&mount.sh(&inside).output().unwrap());
-    assert!(err.contains("Operation not permitted"), "{err}");
+    let end = "sh -c \"env echo '{\\\"end\\\":\\\"u1\\\"}' > control\"";
+    for (what, why) in [
+        ("rm -f sessions/u1", "Device or resource busy"),
+        (end, "Operation not permitted"),
+    ] {
+        let inside = format!("unshare --pid --fork --kill-child {user} {what}");
+        let (_, _, err) = text(&mount.sh(&inside).output().unwrap());
+        assert!(err.contains(why), "{err}");
+    }
     assert_eq!(mount.claims(), ["x"]);
-    mount.run(&format!("{user} rm sessions/u1"));
+    mount.run(&format!("{user} {end}"));
     assert_eq!(mount.claims(), [""; 0]);
 }
 

@@ -750,7 +750,7 @@ fn the_hooks_for_claude_code_do_what_they_say() {
         code == 0 && out.contains(&format!("\"session\":\"{registered}\"")),
         "{out}"
     );
-    fs::remove_file(mount.path("sessions").join(&registered)).unwrap();
+    mount.end_session(&registered);
 
     let edit = |session: &str| hook(&mount.dir, "PreToolUse", "/x/my repo", session);
     assert_eq!(edit("me"), (0, String::new(), String::new()), "free");

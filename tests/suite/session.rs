@@ -340,7 +340,7 @@ fn only_the_caller_and_its_ancestors_can_be_registered() {
         me.open("sessions/w1", O_WRONLY | O_CREAT | O_EXCL),
         Err(EEXIST)
     );
-    mount.run("rm sessions/w1");
+    mount.end_session("w1");
 }
 
 #[test]
@@ -374,7 +374,12 @@ fn removing_a_session_releases_all_that_it_holds() {
     let mut holder = mount.actor(Some("w1"));
     holder.claim("a").unwrap();
     holder.claim("b").unwrap();
-    mount.run("rm sessions/w1");
+    assert_eq!(
+        mount.actor(Some("w2")).unlink("sessions/w1"),
+        Err(libc::EBUSY)
+    );
+    assert_eq!(mount.claims(), ["a", "b"]);
+    holder.unlink("sessions/w1").unwrap();
     assert_eq!(mount.claims(), [""; 0]);
     assert!(!mount.path("sessions/w1").exists());
     mount.actor(Some("w2")).claim("a").unwrap();

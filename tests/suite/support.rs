@@ -234,6 +234,11 @@ impl Mount {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Ends a session on purpose, whoever's it is.
+    pub fn end_session(&self, id: &str) {
+        fs::write(self.path("control"), json!({ "end": id }).to_string()).unwrap();
+    }
+
     pub fn claimfs(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(CLAIMFS);
         command

@@ -84,7 +84,7 @@ fn what_goes_by_itself_is_deleted_to_watchers() {
     );
 
     me.symlink("nowhere", "claims/s").unwrap();
-    fs::remove_file(mount.path("sessions/me")).unwrap();
+    mount.end_session("me");
     assert_eq!(
         (watcher.line(), watcher.line()),
         ("CREATE s".into(), "DELETE s".into())

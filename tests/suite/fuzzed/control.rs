@@ -37,6 +37,7 @@ fn is_written_as_it_is_read(order: &Order) {
         Order::Limit { name, ttl } => {
             json!({"ttl": name, "seconds": ttl.map(|ttl| ttl.as_secs_f64())})
         }
+        Order::End { session } => json!({ "end": session }),
     };
     let again = Order::parse(&line.to_string()).unwrap();
     let (one, other) = (without_ttl(order.clone()), without_ttl(again));

@@ -153,6 +153,10 @@ impl World {
                 id: self.ids[id as usize].clone(),
                 by: asker,
             },
+            Op::EndOwn(_, id) => Command::EndOwn {
+                id: self.ids[id as usize].clone(),
+                by: Some(by),
+            },
             Op::Queue(_, of) => Command::Queue {
                 name: name(of),
                 by,

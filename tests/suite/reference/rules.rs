@@ -105,6 +105,12 @@ impl Reference {
                 need(by.uid == 0 || by.uid == there.uid, "EPERM")?;
                 self.over("released", |session| session.by.id == there.id);
             }
+            Op::EndOwn(_, id) => {
+                let there = self.session(IDS[id as usize]).ok_or("ENOENT")?;
+                let (key, by_rule) = (there.key, there.by.terminal || there.by.named);
+                need(!by_rule && self.joinable(by) == Ok(Some(key)), "EBUSY")?;
+                self.over("released", |session| session.key == key);
+            }
             Op::Queue(_, name) if !by.terminal && self.mine(by, name).is_ok() => {
                 self.open(by, name, false)?;
             }

@@ -42,6 +42,8 @@ pub enum Op {
     /// Register the caller in a session, which must be new.
     Join(Who, Id, bool),
     End(Who, Id),
+    /// Remove the file of a session.
+    EndOwn(Who, Id),
     /// Take a place in the line.
     Queue(Who, Name),
     /// One of those that have a place learns what it was granted.

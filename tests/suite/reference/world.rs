@@ -216,6 +216,7 @@ impl World {
         | Op::Break(who, ..)
         | Op::Join(who, ..)
         | Op::End(who, ..)
+        | Op::EndOwn(who, ..)
         | Op::Queue(who, ..)) = op
         else {
             return None;
