@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::agents::Agent;
-use crate::lease::{Kin, Member, Process, Refusal, Root, Rule, SessionId};
+use crate::lease::{Kin, Member, Process, Refusal, Root, Rule, SessionId, Standing};
 
 /// The session variables, in the order in which they are asked for. Sources: claimfs itself; looop 0.29 (worker
 /// sessions); babysit; Gas Town.
@@ -27,20 +27,8 @@ pub const SESSION_VARIABLES: [&str; 4] = [
     "GT_SESSION",
 ];
 
-/// Programs that adopt the orphans of others: init systems, and the inits and monitors of containers. The kernel does
-/// not show which process is a subreaper (`PR_SET_CHILD_SUBREAPER`, prctl(2)), so these are known by name; any other is
-/// found out when a process turns up with another parent than it had ([`Facts::adopted`]).
-const ADOPTERS: [&str; 9] = [
-    "systemd",
-    "init",
-    "tini",
-    "dumb-init",
-    "catatonit",
-    "docker-init",
-    "conmon",
-    "containerd-shim",
-    "s6-svscan",
-];
+/// How many processes above a caller are looked at, itself included.
+pub const CHAIN_MAX: usize = 1024;
 
 /// How often a tree that changes under the eye is read again before the answer is EAGAIN.
 const ATTEMPTS: usize = 1000;
@@ -68,6 +56,9 @@ pub struct Facts {
     pub started: SystemTime,
     /// Its parent is not the one it was first seen with: whoever is its parent now adopts orphans.
     pub adopted: bool,
+    /// Which of its execs it has made last: where that put its environment, which a fork leaves as it is. 0 where that
+    /// cannot be seen, or does not tell one exec from another.
+    pub environ: u64,
 }
 
 /// What the environment of a process says about its session.
@@ -116,8 +107,18 @@ impl<T> Sight<T> {
 
 /// Processes, as they are seen.
 pub trait View {
-    /// What there is to know of a process.
+    /// What there is to know of a process above the caller.
     fn facts(&self, pid: u32) -> Sight<Facts>;
+    /// What there is to know of the caller, as of now.
+    fn caller(&self, pid: u32) -> Sight<Facts> {
+        self.facts(pid)
+    }
+    /// More was looked at by now than one caller may cost the others.
+    fn is_exhausted(&self) -> bool {
+        false
+    }
+    /// Something changed while it was read: from now on nothing is taken for what it was a moment ago.
+    fn has_changed(&self) {}
     /// What the environment of a process says, as of its last exec. `task` is a thread of it that waits for an answer of the mount, so
     /// that the process can neither exec nor exit meanwhile, if there is one.
     fn variable(&self, process: &Process, task: Option<u32>) -> Sight<Variable>;
@@ -155,6 +156,18 @@ struct Agency {
     has_gone: bool,
 }
 
+/// What a root of a session, or a copy of one, stays: see [`Walk::stays`].
+enum Stay<'a> {
+    /// Of the session that its variable named, whose topmost root is there in the chain.
+    Variable(&'a SessionId, usize),
+    /// Of the session of an agent.
+    Agent(&'a SessionId, usize),
+    /// Of a registered session: no variable and no agent was nearer.
+    Registered,
+    /// Without a session variable and an agent: where it is counts.
+    Place,
+}
+
 #[derive(Clone, Debug)]
 struct Carried {
     name: Arc<str>,
@@ -162,13 +175,17 @@ struct Carried {
     top: usize,
 }
 
-/// Reads the caller (the process `pid`, acting as `uid`, of which `task` waits for the answer if any does) and its ancestors. EAGAIN if they change faster than
-/// they can be read, EPERM if the mount cannot see the caller, EIO if it could not look.
+/// Reads the caller (the process `pid`, acting as `uid`, of which `task` waits for the answer if any does) and its
+/// ancestors. EAGAIN if they change faster than they can be read, E2BIG if there is more to look at than may be, EPERM
+/// if the mount cannot see the caller, ENFILE if it lacks descriptors or memory to look.
 pub fn walk(view: &impl View, task: Option<u32>, pid: u32, uid: u32) -> Result<Walk, Refusal> {
     for _ in 0..ATTEMPTS {
         let chain = match ancestors(view, pid, uid) {
             Ok(chain) => chain,
-            Err(Obstacle::Changed) => continue,
+            Err(Obstacle::Changed) => {
+                view.has_changed();
+                continue;
+            }
             Err(Obstacle::Refused(refusal)) => return Err(refusal),
         };
         let found = carried(view, task, &chain).and_then(|variable| match variable {
@@ -185,7 +202,7 @@ pub fn walk(view: &impl View, task: Option<u32>, pid: u32, uid: u32) -> Result<W
                     unregistered: OnceLock::new(),
                 });
             }
-            Err(Obstacle::Changed) => {}
+            Err(Obstacle::Changed) => view.has_changed(),
             Err(Obstacle::Refused(refusal)) => return Err(refusal),
         }
     }
@@ -206,14 +223,22 @@ fn ancestors(view: &impl View, pid: u32, uid: u32) -> Result<Vec<Facts>, Obstacl
     let mut chain: Vec<Facts> = Vec::new();
     let mut next = pid;
     loop {
-        let facts = match view.facts(next) {
+        if chain.len() >= CHAIN_MAX || view.is_exhausted() {
+            return Err(Obstacle::Refused(Refusal::TooDeep));
+        }
+        let sight = if chain.is_empty() {
+            view.caller(next)
+        } else {
+            view.facts(next)
+        };
+        let facts = match sight {
             Sight::Seen(facts) => facts,
             Sight::Gone => return Err(Obstacle::Changed),
             Sight::Hidden if chain.is_empty() => {
                 return Err(Obstacle::Refused(Refusal::NotPermitted));
             }
             Sight::Hidden => return Ok(chain),
-            Sight::Failed => return Err(Obstacle::Refused(Refusal::Failed)),
+            Sight::Failed => return Err(Obstacle::Refused(Refusal::Shortage)),
         };
         if let Some(child) = chain.last() {
             if facts.process.start > child.process.start {
@@ -239,12 +264,15 @@ fn carried(
 ) -> Result<Option<Carried>, Obstacle> {
     let mut found: Option<Carried> = None;
     for (index, facts) in chain.iter().enumerate() {
+        if view.is_exhausted() {
+            return Err(Obstacle::Refused(Refusal::TooDeep));
+        }
         let task = task.filter(|_| index == 0);
         let variable = match view.variable(&facts.process, task) {
             Sight::Seen(variable) => variable,
             Sight::Hidden => Variable::Unreadable,
             Sight::Gone => return Err(Obstacle::Changed),
-            Sight::Failed => return Err(Obstacle::Refused(Refusal::Failed)),
+            Sight::Failed => return Err(Obstacle::Refused(Refusal::Shortage)),
         };
         match (variable, &mut found) {
             // The parent's answer is its answer, so the chain goes on through it.
@@ -277,6 +305,9 @@ struct Marks<'a, V: View> {
 impl<V: View> Marks<'_, V> {
     fn at(&mut self, index: usize) -> Result<Option<&Marked>, Obstacle> {
         while self.read.len() <= index {
+            if self.view.is_exhausted() {
+                return Err(Obstacle::Refused(Refusal::TooDeep));
+            }
             let next = self.read.len();
             let facts = &self.chain[next];
             let task = self.task.filter(|_| next == 0);
@@ -284,7 +315,7 @@ impl<V: View> Marks<'_, V> {
                 Sight::Seen(marks) => Some(marks),
                 Sight::Hidden => None,
                 Sight::Gone => return Err(Obstacle::Changed),
-                Sight::Failed => return Err(Obstacle::Refused(Refusal::Failed)),
+                Sight::Failed => return Err(Obstacle::Refused(Refusal::Shortage)),
             });
         }
         Ok(self.read[index].as_ref())
@@ -503,28 +534,108 @@ impl Walk {
             .map(|carried| (&*carried.name, &*carried.value))
     }
 
-    /// The caller's session. `registered` says of a process whether it is a root of a registered session, and
-    /// whether it was registered itself. A variable whose value is no valid id is EINVAL.
+    /// The caller's session. `standings` shows of a process each session that it is a root of. A variable whose value is
+    /// no valid id is EINVAL.
     pub fn member<'a>(
         &self,
-        registered: impl Fn(&Process) -> Option<(&'a SessionId, bool)>,
+        standings: impl Fn(&Process, &mut dyn FnMut(Standing<'a>)),
     ) -> Result<Member, Refusal> {
         let by_registration = self.chain.iter().enumerate().find_map(|(index, facts)| {
-            registered(&facts.process).map(|(id, itself)| (index, id, itself))
+            let mut found = None;
+            standings(&facts.process, &mut |standing| {
+                if standing.registered {
+                    found = Some((standing.id, true));
+                } else if standing.rule == Rule::Registered && found.is_none() {
+                    found = Some((standing.id, false));
+                }
+            });
+            found.map(|(id, itself)| (index, id, itself))
         });
-        if by_registration.is_none() {
-            let member = self.unregistered.get_or_init(|| self.settle(None));
-            return member.clone();
+        let stays = self.stays(&standings);
+        if by_registration.is_none() && stays.is_none() {
+            let said = || self.settle(None, self.variable.as_ref());
+            return self.unregistered.get_or_init(said).clone();
         }
-        self.settle(by_registration)
+        match stays {
+            None => self.settle(by_registration, self.variable.as_ref()),
+            Some(Stay::Variable(id, top)) => {
+                let carried = Carried {
+                    name: Arc::from(SESSION_VARIABLES[0]),
+                    value: id.as_str().as_bytes().to_vec(),
+                    top,
+                };
+                self.settle(by_registration, Some(&carried))
+            }
+            Some(Stay::Agent(id, top)) if by_registration.is_none() => {
+                Ok(self.speak_for(id.clone(), Rule::Agent, top))
+            }
+            Some(Stay::Place) if by_registration.is_none() => Ok(self.by_place()),
+            Some(Stay::Agent(..) | Stay::Place | Stay::Registered) => {
+                self.settle(by_registration, None)
+            }
+        }
     }
 
-    /// Which of the rules it is that decides: `by_registration` is the nearest of the chain that is registered, and its session.
+    /// A root of a session stays of it, whatever it writes over its environment, and so does what it has forked since:
+    /// what its environment was at its exec is known by the session. Only another exec, with another session variable
+    /// or below an agent, is another matter. `None` where what the environment says is what counts.
+    fn stays<'a>(
+        &self,
+        standings: &impl Fn(&Process, &mut dyn FnMut(Standing<'a>)),
+    ) -> Option<Stay<'a>> {
+        let exec = self.caller().environ;
+        let is_copy = |facts: &&Facts| exec != 0 && facts.environ == exec;
+        for (index, facts) in self.chain.iter().enumerate() {
+            if index > 0 && !is_copy(&facts) {
+                break;
+            }
+            let mut found: Option<Standing> = None;
+            standings(&facts.process, &mut |standing| {
+                let same_exec = exec != 0 && standing.environ == exec;
+                let is_said = matches!(standing.rule, Rule::Variable | Rule::Agent);
+                // Of one that has made another exec, or may have, the session is what is left if nothing else is said.
+                let is_left =
+                    index == 0 && is_said && self.variable.is_none() && self.agent.is_none();
+                let rank = |rule: Rule| match rule {
+                    Rule::Variable => 3,
+                    Rule::Agent => 2,
+                    Rule::Registered => 1,
+                    _ => 0,
+                };
+                if (same_exec || is_left)
+                    && found.is_none_or(|there| rank(there.rule) < rank(standing.rule))
+                {
+                    found = Some(standing);
+                }
+            });
+            let Some(there) = found else { continue };
+            let is_root = |facts: &Facts| {
+                let mut is_root = false;
+                standings(&facts.process, &mut |other| is_root |= other.id == there.id);
+                is_root
+            };
+            let top = || {
+                let above = self.chain.iter().rposition(is_root);
+                above.unwrap_or(index)
+            };
+            return Some(match there.rule {
+                Rule::Variable => Stay::Variable(there.id, top()),
+                Rule::Agent => Stay::Agent(there.id, top()),
+                Rule::Registered => Stay::Registered,
+                Rule::Sandbox | Rule::Posix | Rule::Named => Stay::Place,
+            });
+        }
+        None
+    }
+
+    /// Which of the rules it is that decides: `by_registration` is the nearest of the chain that is registered, and its
+    /// session, and `variable` what the caller carries.
     fn settle(
         &self,
         by_registration: Option<(usize, &SessionId, bool)>,
+        variable: Option<&Carried>,
     ) -> Result<Member, Refusal> {
-        match (by_registration, &self.variable) {
+        match (by_registration, variable) {
             // On a tie, what was said of the process itself outweighs what it inherited, and what it was exec'd with
             // outweighs that it once claimed for the session above it.
             (Some((index, id, itself)), Some(carried))
@@ -537,32 +648,34 @@ impl Walk {
                 let id = SessionId::new(&carried.value).map_err(|_| Refusal::Invalid)?;
                 Ok(self.speak_for(usable(id, self.uid)?, Rule::Variable, carried.top))
             }
-            (None, None) if self.agent.is_some() => {
-                let Some(Agency { name, top, .. }) = &self.agent else {
-                    return Err(Refusal::Failed);
-                };
-                let id = SessionId::agent(name, &self.chain[*top].process, self.uid);
-                Ok(self.speak_for(id, Rule::Agent, *top))
-            }
-            (None, None) if self.caller().pidns != 0 => {
-                let pidns = self.caller().pidns;
-                let same = |facts: &&Facts| facts.pidns == pidns;
-                let top = self.chain.iter().take_while(same).count() - 1;
-                Ok(self.speak_for(SessionId::sandbox(pidns, self.uid), Rule::Sandbox, top))
-            }
-            (None, None) => {
-                let sid = self.caller().sid;
-                let same = |facts: &&Facts| facts.sid == sid;
-                let top = self.chain.iter().take_while(same).count() - 1;
-                let id = if sid == 0 {
-                    // It came from outside the mount's pid namespace: its session has no number here.
-                    SessionId::outside(&self.chain[top].process, self.uid)
-                } else {
-                    SessionId::posix(sid, self.uid)
-                };
-                Ok(self.speak_for(id, Rule::Posix, top))
-            }
+            (None, None) => match &self.agent {
+                Some(Agency { name, top, .. }) => {
+                    let id = SessionId::agent(name, &self.chain[*top].process, self.uid);
+                    Ok(self.speak_for(id, Rule::Agent, *top))
+                }
+                None => Ok(self.by_place()),
+            },
         }
+    }
+
+    /// The session of where the caller happens to be: rules 4 and 5.
+    fn by_place(&self) -> Member {
+        let pidns = self.caller().pidns;
+        if pidns != 0 {
+            let same = |facts: &&Facts| facts.pidns == pidns;
+            let top = self.chain.iter().take_while(same).count() - 1;
+            return self.speak_for(SessionId::sandbox(pidns, self.uid), Rule::Sandbox, top);
+        }
+        let sid = self.caller().sid;
+        let same = |facts: &&Facts| facts.sid == sid;
+        let top = self.chain.iter().take_while(same).count() - 1;
+        let id = if sid == 0 {
+            // It came from outside the mount's pid namespace: its session has no number here.
+            SessionId::outside(&self.chain[top].process, self.uid)
+        } else {
+            SessionId::posix(sid, self.uid)
+        };
+        self.speak_for(id, Rule::Posix, top)
     }
 
     /// The agent that rule 3 has found has gone: what it has left behind is of the session that any of it is a root of.
@@ -649,8 +762,11 @@ impl Walk {
     }
 }
 
+/// Whether a process is known to adopt the orphans of others. The kernel shows that of pid 1 alone, and what a process
+/// calls itself proves nothing; any other is found out when a process turns up with another parent than it had
+/// ([`Facts::adopted`]).
 fn is_adopter(facts: &Facts) -> bool {
-    facts.process.pid == 1 || ADOPTERS.contains(&&*facts.command)
+    facts.process.pid == 1
 }
 
 fn as_root(facts: &Facts) -> Root {
@@ -659,5 +775,6 @@ fn as_root(facts: &Facts) -> Root {
         command: Arc::clone(&facts.command),
         started: facts.started,
         registered: false,
+        environ: facts.environ,
     }
 }

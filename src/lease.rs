@@ -277,6 +277,28 @@ pub struct Root {
     pub started: SystemTime,
     /// Named in `sessions/` or by `claimfs session run`: its descendants belong to the session by rule 1.
     pub registered: bool,
+    /// Which of its execs it had made by then: where that put its environment. 0 if that is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub environ: u64,
+}
+
+// The signature is what serde wants.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A process as a root of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'a> {
+    /// The session.
+    pub id: &'a SessionId,
+    /// The rule that made the session, or `Registered` since one of its roots is.
+    pub rule: Rule,
+    /// The process itself was registered.
+    pub registered: bool,
+    /// See [`Root::environ`].
+    pub environ: u64,
 }
 
 /// How a caller came by its session.
@@ -438,6 +460,10 @@ pub enum Refusal {
     Quota,
     /// A limit on how large is passed.
     TooLarge,
+    /// More processes above the caller, or more of their environments, than are looked at.
+    TooDeep,
+    /// The server has no descriptors or no memory left.
+    Shortage,
     /// No extended attribute of that name.
     NoAttribute,
     /// Not an operation for this file.

@@ -72,6 +72,8 @@ pub struct Plan {
     pub nonempty: bool,
     /// After the death of a server, as on a kernel that sends nothing again.
     pub without_resend: bool,
+    /// Nothing that was read of a process is kept.
+    pub without_caches: bool,
     /// Flags of the mount.
     pub options: device::Options,
 }
@@ -502,7 +504,11 @@ impl Plan {
         disk: Disk,
         herald: &Arc<Herald>,
     ) -> io::Result<(Arc<Store>, Arc<Processes>)> {
-        let processes = Arc::new(Processes::new(self.variables.clone(), self.agents.clone())?);
+        let processes = Arc::new(Processes::new(
+            self.variables.clone(),
+            self.agents.clone(),
+            !self.without_caches,
+        )?);
         let store = Store::new(
             table,
             connection,

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::proc::{Stat, Status};
 use crate::agents::Agent;
-use crate::identity::Facts;
+use crate::identity::{self, Facts, Sight, View, Walk};
 use crate::lease::{Moment, Process, Refusal};
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
@@ -78,11 +78,14 @@ struct Entry {
     pidfd: Arc<OwnedFd>,
     /// The parent that it was first seen with.
     parent: u32,
+    /// As a root of a session, which of its execs it is known by: see [`crate::lease::Root::environ`].
+    environ: u64,
 }
 
 impl Processes {
     /// Looks for the session variables `variables`, in this order, and for what these agents leave behind.
-    pub fn new(variables: Vec<Arc<str>>, agents: Vec<Agent>) -> io::Result<Self> {
+    /// `caches` is for tests: nothing but time depends on whether something is kept.
+    pub fn new(variables: Vec<Arc<str>>, agents: Vec<Agent>, caches: bool) -> io::Result<Self> {
         let names = agents
             .iter()
             .flat_map(|agent| agent.values.iter().chain(&agent.marks).chain(&agent.pid));
@@ -117,7 +120,7 @@ impl Processes {
             wake,
             timer,
             watched: Mutex::default(),
-            known: known::Cache::new(),
+            known: known::Cache::new(caches),
         })
     }
 
@@ -185,24 +188,46 @@ impl Processes {
         Status::read(pid).is_ok_and(|status| status.doomed)
     }
 
-    /// Whether a caller and those above it are as they were a moment ago.
-    pub fn is_unchanged(&self, chain: &[Facts]) -> bool {
-        self.known.is_unchanged(chain)
+    /// The caller, the process `pid` that acts as `uid`, and the processes above it: see [`identity::walk`].
+    pub fn walk(&self, task: Option<u32>, pid: u32, uid: u32) -> Result<Walk, Refusal> {
+        let looking = known::Looking::new(self);
+        let walk = identity::walk(&looking, task, pid, uid);
+        if walk
+            .as_ref()
+            .is_err_and(|refusal| *refusal == Refusal::TooDeep)
+        {
+            looking.was_too_deep();
+            log::warn!(
+                "uid {uid}, pid {pid}: more above it than is looked at (1,024 processes, 16 MiB of environments, 50 ms): \
+                 what it claims is refused (E2BIG)"
+            );
+        }
+        walk
     }
 
-    /// Whether no process has this number, or one that has exited and that nobody has waited for.
-    pub fn is_gone(&self, pid: u32) -> bool {
-        match self.known.relieved(|| pidfd_open(pid)) {
-            Ok(pidfd) => exited(&pidfd),
-            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
-        }
+    /// What there is to know of a process now.
+    pub fn facts(&self, pid: u32) -> Sight<Facts> {
+        known::Looking::new(self).caller(pid)
+    }
+
+    /// Whether a caller, of which `task` waits, and those above it are as they were a moment ago.
+    pub fn is_unchanged(&self, task: u32, chain: &[Facts]) -> bool {
+        let is_known = |process: &Process, environ: u64| {
+            let watched = self.lock();
+            let entry = watched.by_process.get(process);
+            environ != 0 && entry.is_some_and(|entry| entry.environ == environ)
+        };
+        self.known.is_unchanged(task, chain, is_known)
     }
 
     /// Makes sure that a process is watched, or finds it dead. An error leaves it unknown: nothing may be granted that
-    /// depends on it.
-    pub fn watch(&self, process: &Process) -> io::Result<Watch> {
+    /// depends on it. `environ` says by which of its execs it is known from now on, if it is a root of a session.
+    pub fn watch(&self, process: &Process, environ: u64) -> io::Result<Watch> {
         let mut watched = self.lock();
-        if let Some(entry) = watched.by_process.get(process) {
+        if let Some(entry) = watched.by_process.get_mut(process) {
+            if environ != 0 {
+                entry.environ = environ;
+            }
             return Ok(if exited(&entry.pidfd) {
                 Watch::Dead
             } else {
@@ -221,9 +246,15 @@ impl Processes {
         epoll_add(&self.epoll, &pidfd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
         watched.next_id += 1;
         watched.by_id.insert(id, *process);
-        watched
-            .by_process
-            .insert(*process, Entry { id, pidfd, parent });
+        watched.by_process.insert(
+            *process,
+            Entry {
+                id,
+                pidfd,
+                parent,
+                environ,
+            },
+        );
         Ok(Watch::Watched)
     }
 
@@ -361,17 +392,17 @@ fn any_exited(pidfds: &[RawFd]) -> bool {
         fd: -1,
         events: libc::POLLIN,
         revents: 0,
-    }; CHAIN_MAX];
+    }; POLLED_MAX];
     for (poll, pidfd) in polls.iter_mut().zip(pidfds) {
         poll.fd = *pidfd;
     }
-    let count = pidfds.len().min(CHAIN_MAX) as libc::nfds_t;
+    let count = pidfds.len().min(POLLED_MAX) as libc::nfds_t;
     // SAFETY: `polls` has at least as many pollfds as the call is told, and outlives it.
     unsafe { libc::poll(polls.as_mut_ptr(), count, 0) > 0 }
 }
 
 /// How many processes above a caller are looked at in one call.
-const CHAIN_MAX: usize = 32;
+const POLLED_MAX: usize = 32;
 
 /// The inode of a pidfd, unique for the boot; 0 where the kernel has no pidfs.
 fn pidfd_inode(pidfd: &OwnedFd) -> io::Result<u64> {
@@ -402,7 +433,7 @@ fn pidfd_inode(pidfd: &OwnedFd) -> io::Result<u64> {
 }
 
 /// Whether an error says that there are no more descriptors or no more memory, and nothing else.
-fn is_shortage(error: &io::Error) -> bool {
+pub fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
@@ -445,14 +476,31 @@ fn pidfd_euid(pidfd: &OwnedFd) -> Option<u32> {
     (told && info.mask & CREDS != 0).then_some(info.creds[2])
 }
 
+/// Whether a task is a thread of a process. An error is no proof that it is.
+fn is_task_of(task: u32, pid: u32) -> bool {
+    // SAFETY: tgkill takes no pointer, and signal 0 is only looked whether it could be sent.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, pid, task, 0) };
+    // Who may not send a signal is told so only where there is such a thread.
+    sent == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// How long the processor has worked for this thread.
+fn thread_time() -> Duration {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
+}
+
 /// How long ago this machine booted, suspension included.
 fn uptime() -> io::Result<Duration> {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+fn clock(which: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: `time` outlives the call.
-    if unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) } != 0 {
+    if unsafe { libc::clock_gettime(which, &raw mut time) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(Duration::new(

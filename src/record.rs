@@ -263,6 +263,9 @@ pub fn tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)>
         .collect()
 }
 
+/// Why a process is of a session that its environment does not name.
+const STAYS: &str = "you claimed for it, or the process that you are a copy of did, and a process of a session stays so";
+
 /// What `self` says: the caller's session, the rule that decided it, and the processes it lives and dies with.
 /// `live` are the roots of that session if it exists already.
 pub fn identity(
@@ -285,17 +288,21 @@ pub fn identity(
         (Some(Rule::Registered), _) => {
             String::from("a process above you, or yours, is registered in sessions/")
         }
-        (Some(Rule::Variable), Some((name, value))) => {
+        (Some(Rule::Variable), Some((name, value)))
+            if member.is_some_and(|member| member.id.as_str() == value) =>
+        {
             format!("your environment has {name}={value}")
         }
-        (Some(Rule::Agent), _) => {
-            let (name, process) = walk.agent().map_or(("?", 0), |(name, at)| (name, at.pid));
-            if walk.is_left_behind() {
+        (Some(Rule::Variable), _) => String::from(STAYS),
+        (Some(Rule::Agent), _) => match walk.agent().map(|(name, at)| (name, at.pid)) {
+            Some((name, process)) if walk.is_left_behind() => {
                 format!("{name} left you behind, by process {process}")
-            } else {
+            }
+            Some((name, process)) => {
                 format!("{name} is above you, or you are it: process {process}")
             }
-        }
+            None => String::from(STAYS),
+        },
         (Some(Rule::Sandbox), _) => String::from(
             "you are in a sandbox, a pid namespace of its own, and it is that sandbox's",
         ),
@@ -336,6 +343,13 @@ pub fn stranger(uid: u32, refusal: Refusal) -> String {
         Refusal::NotPermitted => {
             "the mount cannot see your process, so it cannot tell whether you live: you may look, and claim for a session \
              that lives by a deadline: echo '{\"claim\":\"NAME\",\"session\":\"ID\",\"seconds\":30}' > control"
+        }
+        Refusal::TooDeep => {
+            "there are more than 1,024 processes above you, or they have more than 16 MiB of environment, which is more than is \
+             looked at: you may look, and claim from fewer processes deep"
+        }
+        Refusal::Shortage => {
+            "the server of this mount has no descriptors or no memory left, so it cannot look who you are: try again later"
         }
         _ => "the processes above you changed faster than they could be read: try again",
     };

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::connection::{AGAIN, Connection, Done, Key, Note, Sent};
 use crate::herald::Herald;
-use crate::identity::{self, Walk};
+use crate::identity::Walk;
 use crate::lease::{
     Asker, Change, Command, Creation, Event, Ino, Member, Moment, NOWHERE, Name, Named, Place,
     Process, Refusal, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
@@ -125,9 +125,9 @@ pub struct Store {
     walks: Mutex<HashMap<u32, (Instant, Arc<Walk>)>>,
 }
 
-/// How long a walk is gone on with while its caller is as it was and none above has died: no longer than it may stay unseen that one of
-/// those has become another program.
-const WALK: Duration = Duration::from_millis(50);
+/// Reuse a walk for at most this long. What it says of those above its caller may have been as old as that when it began, so
+/// that an exec of an ancestor goes unnoticed for 50 ms at most.
+const WALK: Duration = Duration::from_millis(25);
 
 /// How many are kept.
 const WALKS_MAX: usize = 1024;
@@ -207,13 +207,13 @@ impl Store {
         if let Some((start, walk)) = known
             && start.elapsed() < WALK
             && walk.uid() == caller.uid
-            && self.processes.is_unchanged(walk.chain())
+            && self.processes.is_unchanged(caller.task, walk.chain())
         {
             return Ok(walk);
         }
         let pid = self.processes.of_task(caller.task)?;
         let start = Instant::now();
-        let walk = identity::walk(&*self.processes, Some(caller.task), pid, caller.uid)?;
+        let walk = self.processes.walk(Some(caller.task), pid, caller.uid)?;
         let walk = Arc::new(walk);
         let mut walks = self.walks();
         if walks.len() >= WALKS_MAX {
@@ -232,7 +232,7 @@ impl Store {
         let parent = Some(walk.caller().parent)
             .filter(|parent| *parent != 0)
             .ok_or(Refusal::NotPermitted)?;
-        identity::walk(&*self.processes, None, parent, walk.uid())
+        self.processes.walk(None, parent, walk.uid())
     }
 
     // Looking. Nobody's identity matters here.
@@ -777,7 +777,7 @@ impl Store {
 
     /// A process that is still there, and those above it, as if it had made a request.
     pub fn walk_again(&self, process: &Process, uid: u32) -> Option<Walk> {
-        let walk = identity::walk(&*self.processes, None, process.pid, uid).ok()?;
+        let walk = self.processes.walk(None, process.pid, uid).ok()?;
         (walk.caller().process == *process).then_some(walk)
     }
 
@@ -799,10 +799,13 @@ impl Store {
     /// then may be alive, and `same_connection` whether any descriptor may be: if not, nobody waits, and nothing is open.
     pub fn recover(&self, same_boot: bool, same_connection: bool) {
         let mut inner = self.lock();
-        let processes: Vec<Process> = inner.table.processes().copied().collect();
-        for process in processes {
+        let processes = inner.table.processes();
+        let processes: Vec<(Process, u64)> = processes
+            .map(|(process, environ)| (*process, environ))
+            .collect();
+        for (process, environ) in processes {
             let watched = if same_boot {
-                self.processes.watch(&process)
+                self.processes.watch(&process, environ)
             } else {
                 Ok(Watch::Dead)
             };

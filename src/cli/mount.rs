@@ -79,6 +79,9 @@ pub struct Settings {
     /// Take the mount away and make it anew when a server dies, as on kernels before 6.9
     #[arg(long, hide = true)]
     without_resend: bool,
+    /// Read everything of each process each time
+    #[arg(long, hide = true)]
+    without_caches: bool,
     /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
     options: Vec<String>,
@@ -220,6 +223,7 @@ impl Settings {
             dotfiles: self.dotfiles,
             nonempty: false,
             without_resend: self.without_resend,
+            without_caches: self.without_caches,
             options,
         };
         for option in &self.options {
@@ -246,6 +250,7 @@ impl Settings {
             (self.dotfiles, "--dotfiles"),
             (self.no_agents, "--no-agents"),
             (self.without_resend, "--without-resend"),
+            (self.without_caches, "--without-caches"),
         ] {
             words.extend(wanted.then(|| switch.into()));
         }

@@ -1,22 +1,23 @@
-//! Processes that were looked at before: what was read of one is right while its mark is.
+//! A cache of what was read of processes, which saves time and decides nothing.
 //!
-//! Promises: facts are never staler than the last look at the process. Its parent, its POSIX session and its exec are
-//! in its mark, which is read again each time; its uid is asked of its pidfd, which also says that the pid is still its
-//! own. An environment is kept only where an exec is sure to move the mark: where the kernel has laid out the address space
-//! at random.
+//! Promises: the answer is the same with an empty cache, but for one trust: a process *above* a caller that is still alive
+//! is taken for what it was at most [`TRUST`] ago. The caller itself is looked at each time: its parent, POSIX session
+//! and last exec by one line of its `stat`, its uid by its pidfd, which also says that the pid is still its own; and its
+//! environment is read again, unless it is a root of a session, which it stays whatever it writes there.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::proc::{Stat, Status, environ, pid_namespace, program, variables};
 use super::{
-    CHAIN_MAX, Processes, any_exited, descriptor_limit, exited, is_shortage, pidfd_euid,
-    pidfd_inode, pidfd_open,
+    POLLED_MAX, Processes, any_exited, descriptor_limit, exited, is_shortage, is_task_of,
+    pidfd_euid, pidfd_inode, pidfd_open, thread_time,
 };
 use crate::agents::Agent;
 use crate::identity::{Facts, Marked, Sight, Variable, View};
@@ -26,8 +27,24 @@ use crate::lease::Process;
 /// may be, which are for the roots of sessions.
 const KNOWN_MAX: usize = 512;
 
+/// For how long what was read of a process is trusted where that is above a caller. A walk that is used again may be as
+/// old once more: 50 ms in all.
+const TRUST: Duration = Duration::from_millis(25);
+
+/// What one walk may cost the others: time of the processor, and bytes of environments.
+const TIME_MAX: Duration = Duration::from_millis(50);
+const ENVIRONS_MAX: usize = 16 << 20;
+
+/// For how long a process whose walk cost more is not walked again, nor what is below it.
+const TOO_DEEP: Duration = Duration::from_secs(1);
+
+/// How many of those are remembered.
+const TOO_DEEP_MAX: usize = 1024;
+
 #[derive(Debug)]
 pub(super) struct Cache {
+    /// Processes whose walk cost too much, and when.
+    too_deep: Mutex<HashMap<Process, Instant>>,
     entries: Mutex<HashMap<u32, Entry>>,
     /// The pidfd of the task that called last, if that is a process that was not known.
     called: Mutex<Option<(u32, OwnedFd)>>,
@@ -42,10 +59,13 @@ struct Entry {
     stat: File,
     mark: Mark,
     facts: Facts,
-    /// Its next exec is sure to move the mark.
-    is_random: bool,
-    variable: Option<(Variable, Arc<Marked>)>,
+    /// What its environment said when it was looked at.
+    variable: Option<Environment>,
+    looked: Instant,
 }
+
+/// What an environment says: its session variable, and the variables of agents.
+type Environment = (Variable, Arc<Marked>);
 
 /// What tells that a process is as it was: `environ` is where its last exec has put its environment, 0 if that cannot
 /// be seen.
@@ -67,12 +87,15 @@ impl From<&Stat<'_>> for Mark {
 }
 
 impl Cache {
-    pub(super) fn new() -> Self {
+    /// One that keeps nothing, unless `keeps`.
+    pub(super) fn new(keeps: bool) -> Self {
+        let max = KNOWN_MAX.min(descriptor_limit() / 8);
         Self {
+            too_deep: Mutex::default(),
             entries: Mutex::default(),
             called: Mutex::default(),
             pidns: pid_namespace("self"),
-            max: KNOWN_MAX.min(descriptor_limit() / 8),
+            max: if keeps { max } else { 0 },
         }
     }
 
@@ -80,27 +103,39 @@ impl Cache {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a chain of processes that was read a moment ago is the same still: the caller itself, which waits, is as it was, and of those
-    /// above it none has died, without which none gets another parent. That one of those has changed otherwise shows at the next reading. As whom the
-    /// caller acts is in its request.
-    pub(super) fn is_unchanged(&self, chain: &[Facts]) -> bool {
-        let Some((caller, above)) = chain.split_first().filter(|_| chain.len() <= CHAIN_MAX) else {
+    /// Whether a chain of processes that was read a moment ago is the same still: the task is of the caller, which waits,
+    /// is as it was and a root of a session by its last exec, so that its environment does not count; and of those above
+    /// it none has died, without which none gets another parent. That one of those has changed otherwise shows at the
+    /// next reading. As whom the caller acts is in its request.
+    pub(super) fn is_unchanged(
+        &self,
+        task: u32,
+        chain: &[Facts],
+        is_known: impl FnOnce(&Process, u64) -> bool,
+    ) -> bool {
+        let Some((caller, above)) = chain.split_first().filter(|_| chain.len() <= POLLED_MAX)
+        else {
             return false;
         };
+        if task != caller.process.pid && !is_task_of(task, caller.process.pid) {
+            return false;
+        }
+        if !is_known(&caller.process, caller.environ) {
+            return false;
+        }
         let entries = self.lock();
         let same = |facts: &Facts| {
             let entry = entries.get(&facts.process.pid);
             entry.filter(|entry| entry.facts.process == facts.process)
         };
-        // What its environment says is kept only if its next exec is sure to show.
-        let Some(entry) = same(caller).filter(|entry| entry.variable.is_some()) else {
+        let Some(entry) = same(caller) else {
             return false;
         };
         let mut buffer = [0; 1024];
         let is_same = entry.read_again(&mut buffer).is_some_and(|stat| {
             Mark::from(&stat) == entry.mark && *stat.command == *caller.command
         });
-        let mut pidfds = [-1; CHAIN_MAX];
+        let mut pidfds = [-1; POLLED_MAX];
         for (pidfd, facts) in pidfds.iter_mut().zip(above) {
             let Some(entry) = same(facts) else {
                 return false;
@@ -147,29 +182,76 @@ impl Cache {
 
     fn keep(&self, entry: Entry) {
         let mut entries = self.lock();
-        if entries.len() >= self.max {
+        let pid = entry.facts.process.pid;
+        if entries.len() >= self.max && !entries.contains_key(&pid) {
             entries.retain(|_, entry| !exited(&entry.pidfd));
+            if entries.len() >= self.max {
+                // Not those of a walk that goes on, and none that another walk needs at this moment.
+                entries.retain(|_, entry| entry.looked.elapsed() < TRUST);
+            }
+            if entries.len() >= self.max {
+                return;
+            }
         }
-        if entries.len() >= self.max {
-            entries.clear();
-        }
-        entries.insert(entry.facts.process.pid, entry);
+        entries.insert(pid, entry);
     }
 
-    /// A process that is known and as it was. One that is not is forgotten.
-    fn recall(&self, pid: u32) -> Option<Facts> {
+    /// A process that is known, as it was if that is trusted and not long ago, else as it is now. One that has changed is
+    /// forgotten.
+    fn recall(&self, pid: u32, trusts: bool) -> Option<Facts> {
         let mut entries = self.lock();
         let entry = entries.get_mut(&pid)?;
+        if trusts && entry.looked.elapsed() < TRUST && !exited(&entry.pidfd) {
+            return Some(entry.facts.clone());
+        }
         let mut buffer = [0; 1024];
         if let Some(stat) = entry.look_again(&mut buffer) {
             if *stat.command != *entry.facts.command {
                 entry.facts.program = program(pid, &stat.command);
                 entry.facts.command = Arc::from(stat.command);
             }
+            // Its environment may have been written over.
+            (entry.variable, entry.looked) = (None, Instant::now());
             return Some(entry.facts.clone());
         }
         entries.remove(&pid);
         None
+    }
+
+    /// What the environment of a process said when it was looked at.
+    fn environment(&self, process: &Process) -> Option<Environment> {
+        let entries = self.lock();
+        let entry = entries.get(&process.pid)?;
+        let is_it = entry.facts.process == *process;
+        entry.variable.clone().filter(|_| is_it)
+    }
+
+    fn keep_environment(&self, process: &Process, environment: &Environment) {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(&process.pid);
+        if let Some(entry) = entry.filter(|entry| entry.facts.process == *process) {
+            entry.variable = Some(environment.clone());
+        }
+    }
+
+    fn too_deep(&self) -> MutexGuard<'_, HashMap<Process, Instant>> {
+        self.too_deep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a walk from a process, or from one below it, has cost too much a moment ago.
+    fn is_too_deep(&self, process: &Process) -> bool {
+        let too_deep = self.too_deep();
+        let found = too_deep.get(process);
+        found.is_some_and(|at| at.elapsed() < TOO_DEEP)
+    }
+
+    /// The walk from these processes on has cost too much.
+    fn remember_too_deep(&self, processes: &[Process]) {
+        let mut too_deep = self.too_deep();
+        too_deep.retain(|_, at| at.elapsed() < TOO_DEEP);
+        if too_deep.len() < TOO_DEEP_MAX {
+            too_deep.extend(processes.iter().map(|process| (*process, Instant::now())));
+        }
     }
 }
 
@@ -213,13 +295,13 @@ impl Processes {
         match self.read_behind(pid, &pidfd) {
             // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
             Ok(_) if exited(&pidfd) => Sight::Gone,
-            Ok(Some((stat, mark, is_random, facts))) => Sight::Seen(Entry {
+            Ok(Some((stat, mark, facts))) => Sight::Seen(Entry {
                 pidfd: Arc::new(pidfd),
                 stat,
                 mark,
                 facts,
-                is_random,
                 variable: None,
+                looked: Instant::now(),
             }),
             // A kernel thread is nobody's parent that matters.
             Ok(None) => Sight::Hidden,
@@ -227,11 +309,7 @@ impl Processes {
         }
     }
 
-    fn read_behind(
-        &self,
-        pid: u32,
-        pidfd: &OwnedFd,
-    ) -> io::Result<Option<(File, Mark, bool, Facts)>> {
+    fn read_behind(&self, pid: u32, pidfd: &OwnedFd) -> io::Result<Option<(File, Mark, Facts)>> {
         let file = File::open(format!("/proc/{pid}/stat"))?;
         let mut buffer = [0; 1024];
         let length = file.read_at(&mut buffer, 0)?;
@@ -263,13 +341,14 @@ impl Processes {
             command: Arc::from(&*stat.command),
             started: self.booted + age,
             adopted: false,
+            // Where the kernel has laid out the address space at random, the next exec is sure to put it elsewhere.
+            environ: if stat.is_random() { stat.environ } else { 0 },
         };
-        let is_random = stat.is_random() && stat.environ != 0;
         let mark = Mark::from(&stat);
-        Ok(Some((file, mark, is_random, facts)))
+        Ok(Some((file, mark, facts)))
     }
 
-    fn read_variable(&self, environ: &[u8]) -> (Variable, Arc<Marked>) {
+    fn read_variable(&self, environ: &[u8]) -> Environment {
         // Once through it: there are dozens of names to look for.
         let wanted = |(name, _): &(&[u8], &[u8])| self.wanted.contains(*name);
         let found: Vec<_> = variables(environ).filter(wanted).collect();
@@ -285,45 +364,6 @@ impl Processes {
             value,
         });
         (variable, Arc::new(marked))
-    }
-
-    /// What the environment of a process says.
-    fn environment(&self, process: &Process, task: Option<u32>) -> Sight<(Variable, Arc<Marked>)> {
-        let same = |entry: &&mut Entry| entry.facts.process == *process;
-        {
-            let mut entries = self.known.lock();
-            // Another request may have made room here: then the walk starts again.
-            let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
-                return Sight::Gone;
-            };
-            if let Some(variable) = &entry.variable {
-                return Sight::Seen(variable.clone());
-            }
-        }
-        let environ = environ(task.unwrap_or(process.pid));
-        let mut entries = self.known.lock();
-        let Some(entry) = entries.get_mut(&process.pid).filter(same) else {
-            return Sight::Gone;
-        };
-        if task.is_none() && exited(&entry.pidfd) {
-            return Sight::Gone;
-        }
-        let variable = match environ {
-            Ok(environ) => self.read_variable(&environ),
-            Err(error) if is_denied(&error) => return Sight::Hidden,
-            Err(error) if is_shortage(&error) => return Sight::Failed,
-            Err(_) => return Sight::Gone,
-        };
-        let mut buffer = [0; 1024];
-        let mut is_as_marked = || {
-            let stat = entry.read_again(&mut buffer);
-            stat.is_some_and(|stat| stat.is_random() && Mark::from(&stat) == entry.mark)
-        };
-        // One that waits was looked at in the same wait.
-        if entry.is_random && (task.is_some() || is_as_marked()) {
-            entry.variable = Some(variable.clone());
-        }
-        Sight::Seen(variable)
     }
 }
 
@@ -342,16 +382,54 @@ fn status(pid: u32) -> io::Result<(u32, u32, u64)> {
     Ok((status.uid, local_pid, pidns))
 }
 
-impl View for Processes {
-    fn facts(&self, pid: u32) -> Sight<Facts> {
-        let mut facts = if let Some(facts) = self.known.recall(pid) {
+/// Processes, as one walk sees them: it ends before it costs the others too much.
+pub(super) struct Looking<'a> {
+    processes: &'a Processes,
+    begun: Duration,
+    /// Bytes of environments that were read.
+    bytes: Cell<usize>,
+    /// It was in vain once, as something had changed.
+    distrusts: Cell<bool>,
+    /// It has met a process whose walk has cost too much a moment ago.
+    is_too_deep: Cell<bool>,
+    /// How often it was asked whether it is exhausted.
+    looks: Cell<u32>,
+    /// The caller, and its parent.
+    first: RefCell<Vec<Process>>,
+    environments: RefCell<Vec<(Process, Environment)>>,
+}
+
+impl<'a> Looking<'a> {
+    pub(super) fn new(processes: &'a Processes) -> Self {
+        Self {
+            processes,
+            begun: thread_time(),
+            bytes: Cell::new(0),
+            distrusts: Cell::new(false),
+            is_too_deep: Cell::new(false),
+            looks: Cell::new(0),
+            first: RefCell::default(),
+            environments: RefCell::default(),
+        }
+    }
+
+    /// It came to nothing, as it would have cost too much: so do those from its caller's parent, for a moment.
+    pub(super) fn was_too_deep(&self) {
+        if !self.is_too_deep.get() {
+            self.processes.known.remember_too_deep(&self.first.borrow());
+        }
+    }
+
+    fn look(&self, pid: u32, trusts: bool) -> Sight<Facts> {
+        let known = &self.processes.known;
+        let mut facts = if let Some(facts) = known.recall(pid, trusts) {
             facts
         } else {
-            let mut sight = self.read(pid);
+            let mut sight = self.processes.read(pid);
             if matches!(sight, Sight::Failed) {
                 // Out of descriptors: those that are kept for known processes come first.
-                self.known.lock().clear();
-                sight = self.read(pid);
+                known.lock().clear();
+                sight = self.processes.read(pid);
             }
             let entry = match sight {
                 Sight::Seen(entry) => entry,
@@ -360,12 +438,95 @@ impl View for Processes {
                 Sight::Failed => return Sight::Failed,
             };
             let facts = entry.facts.clone();
-            self.known.keep(entry);
+            known.keep(entry);
             facts
         };
-        let first_parent = self.first_parent(&facts.process);
+        let first_parent = self.processes.first_parent(&facts.process);
         facts.adopted = first_parent.is_some_and(|parent| parent != facts.parent);
+        if known.is_too_deep(&facts.process) {
+            self.is_too_deep.set(true);
+        }
+        let mut first = self.first.borrow_mut();
+        if first.len() < 2 {
+            first.push(facts.process);
+        }
         Sight::Seen(facts)
+    }
+
+    /// What the environment of a process says. That of a caller, of which `task` waits, is read again.
+    fn environment(&self, process: &Process, task: Option<u32>) -> Sight<Environment> {
+        let read = self.environments.borrow();
+        if let Some((_, environment)) = read.iter().find(|(there, _)| there == process) {
+            return Sight::Seen(environment.clone());
+        }
+        drop(read);
+        let processes = self.processes;
+        let trusts = !self.distrusts.get() && task.is_none();
+        let known = processes.known.environment(process).filter(|_| trusts);
+        let environment = match known {
+            Some(environment) => environment,
+            None => match self.read_environment(process, task) {
+                Sight::Seen(environment) => environment,
+                other => return other,
+            },
+        };
+        let kept = (*process, environment.clone());
+        self.environments.borrow_mut().push(kept);
+        Sight::Seen(environment)
+    }
+
+    fn read_environment(&self, process: &Process, task: Option<u32>) -> Sight<Environment> {
+        let processes = self.processes;
+        // Taken before and asked after: what is read in between is this process's.
+        let pidfd = match processes.known.pidfd(process) {
+            Some((pidfd, _)) => pidfd,
+            None => match processes.look_up(process) {
+                Ok(Some((pidfd, _))) => Arc::new(pidfd),
+                Ok(None) => return Sight::Gone,
+                Err(error) => return obstacle(&error, None),
+            },
+        };
+        let left = ENVIRONS_MAX.saturating_sub(self.bytes.get());
+        let read = || environ(task.unwrap_or(process.pid), left);
+        let environ = processes.known.relieved(read);
+        if task.is_none() && exited(&pidfd) {
+            return Sight::Gone;
+        }
+        let environ = match environ {
+            Ok(environ) => environ,
+            Err(error) if is_denied(&error) => return Sight::Hidden,
+            Err(error) if is_shortage(&error) => return Sight::Failed,
+            Err(_) => return Sight::Gone,
+        };
+        self.bytes.set(self.bytes.get() + environ.len());
+        let environment = processes.read_variable(&environ);
+        processes.known.keep_environment(process, &environment);
+        Sight::Seen(environment)
+    }
+}
+
+impl View for Looking<'_> {
+    fn facts(&self, pid: u32) -> Sight<Facts> {
+        self.look(pid, !self.distrusts.get())
+    }
+
+    fn caller(&self, pid: u32) -> Sight<Facts> {
+        self.first.borrow_mut().clear();
+        self.look(pid, false)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.looks.set(self.looks.get().wrapping_add(1));
+        // To ask for the time is a system call.
+        let is_late = || thread_time().saturating_sub(self.begun) > TIME_MAX;
+        self.is_too_deep.get()
+            || self.bytes.get() >= ENVIRONS_MAX
+            || (self.looks.get().is_multiple_of(8) && is_late())
+    }
+
+    fn has_changed(&self) {
+        self.distrusts.set(true);
+        self.environments.borrow_mut().clear();
     }
 
     fn variable(&self, process: &Process, task: Option<u32>) -> Sight<Variable> {
@@ -374,7 +535,7 @@ impl View for Processes {
     }
 
     fn agents(&self) -> &[Agent] {
-        &self.agents
+        &self.processes.agents
     }
 
     fn marks(&self, process: &Process, task: Option<u32>) -> Sight<Marked> {

@@ -15,6 +15,10 @@ const USUAL: usize = 4096;
 
 /// A whole file of `/proc`, which says nothing of its size: most are read at once. What leaves room was all of it.
 fn read(path: &str) -> io::Result<Vec<u8>> {
+    read_at_most(path, ENVIRON_MAX)
+}
+
+fn read_at_most(path: &str, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; USUAL];
     let mut file = fs::File::open(path)?;
     let length = loop {
@@ -25,23 +29,24 @@ fn read(path: &str) -> io::Result<Vec<u8>> {
     };
     bytes.truncate(length);
     if length == USUAL {
-        file.take(ENVIRON_MAX).read_to_end(&mut bytes)?;
+        file.take(most).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }
 
 /// The environment of a task as of its last exec. That of a process whose leader has exited reads as empty there, so
 /// its other threads are asked.
-pub(super) fn environ(task: u32) -> io::Result<Vec<u8>> {
-    let own = read(&format!("/proc/{task}/environ"))?;
+/// At most so many bytes of it are read.
+pub(super) fn environ(task: u32, most: usize) -> io::Result<Vec<u8>> {
+    let most = ENVIRON_MAX.min(most as u64);
+    let own = read_at_most(&format!("/proc/{task}/environ"), most)?;
     if !own.is_empty() {
         return Ok(own);
     }
     for entry in fs::read_dir(format!("/proc/{task}/task"))?.flatten() {
-        let other = read(&format!(
-            "/proc/{task}/task/{}/environ",
-            entry.file_name().to_string_lossy()
-        ));
+        let name = entry.file_name();
+        let path = format!("/proc/{task}/task/{}/environ", name.to_string_lossy());
+        let other = read_at_most(&path, most);
         if let Ok(other) = other
             && !other.is_empty()
         {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Caller, Inner};
 use crate::connection::{EVENT_HANDLE, Note, Open};
-use crate::identity::{Sight, View, Walk};
+use crate::identity::{Sight, Walk};
 use crate::lease::printable;
 use crate::lease::{
     Command, Creation, Due, Event, Ino, Member, Place, Process, Refusal, Root, Rule, SessionId,
@@ -195,7 +195,7 @@ impl Inner {
 
     /// The caller as a member; the session that it would join is alive, or does not exist.
     pub(super) fn member(&mut self, walk: &Walk) -> Result<Member, Refusal> {
-        let mut member = walk.member(|process| self.table.registered(process))?;
+        let mut member = walk.member(|process, show| self.table.standings(process, show))?;
         if member.rule == Rule::Agent && walk.is_left_behind() {
             let roots = member.roots.iter().rev();
             let mut left = roots.filter_map(|root| self.table.left_behind(&root.process));
@@ -446,11 +446,18 @@ impl Inner {
             }
             let doomed = granted
                 .iter()
-                .find(|(waiter, _, pid)| {
-                    let vanished = || {
-                        self.connection.unconfirmed.contains(waiter) && self.processes.is_gone(*pid)
-                    };
-                    self.processes.is_doomed(*pid) || vanished()
+                .find(|(waiter, key, pid)| {
+                    // The number is the waiter's as long as that is a root of its session, and alive.
+                    let session = self.table.session_by_key(*key);
+                    let mut roots = session.iter().flat_map(|session| &session.roots);
+                    let is_alive = roots.any(|root| {
+                        root.process.pid == *pid && !self.processes.is_dead(&root.process)
+                    });
+                    if is_alive {
+                        self.processes.is_doomed(*pid)
+                    } else {
+                        self.connection.unconfirmed.contains(waiter)
+                    }
                 })
                 .map(|(waiter, ..)| *waiter);
             match doomed {
@@ -486,8 +493,8 @@ impl Inner {
     /// by now are returned: they are reported once they are roots.
     fn watch(&self, events: &[Event]) -> Result<Vec<Process>, Refusal> {
         let mut dead = Vec::new();
-        for process in joining(events) {
-            match self.processes.watch(process) {
+        for (process, environ) in joining(events) {
+            match self.processes.watch(process, environ) {
                 Ok(Watch::Watched) => {}
                 Ok(Watch::Dead) => dead.push(*process),
                 Err(error) => {
@@ -496,7 +503,11 @@ impl Inner {
                         process.pid
                     );
                     self.unwatch(events);
-                    return Err(Refusal::Failed);
+                    return Err(if process::is_shortage(&error) {
+                        Refusal::Shortage
+                    } else {
+                        Refusal::Failed
+                    });
                 }
             }
         }
@@ -504,7 +515,8 @@ impl Inner {
     }
 
     fn unwatch(&self, events: &[Event]) {
-        for process in joining(events).filter(|process| !self.table.depends_on(process)) {
+        let joining = joining(events).map(|(process, _)| process);
+        for process in joining.filter(|process| !self.table.depends_on(process)) {
             self.processes.forget(process);
         }
     }
@@ -667,10 +679,11 @@ fn is_full(result: &io::Result<()>) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
-fn joining(events: &[Event]) -> impl Iterator<Item = &Process> {
+/// The processes that something will depend on, and as which of its execs each is known: see [`Root::environ`].
+fn joining(events: &[Event]) -> impl Iterator<Item = (&Process, u64)> {
     events.iter().filter_map(|event| match &event.what {
-        What::Joined { root, .. } => Some(&root.process),
-        What::Bound { binding, .. } => Some(&binding.process),
+        What::Joined { root, .. } => Some((&root.process, root.environ)),
+        What::Bound { binding, .. } => Some((&binding.process, 0)),
         _ => None,
     })
 }

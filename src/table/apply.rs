@@ -335,7 +335,7 @@ impl Table {
             .iter_mut()
             .find(|there| there.process == root.process)
         {
-            there.registered = root.registered;
+            (there.registered, there.environ) = (root.registered, root.environ);
         } else {
             session.roots.push(root.clone());
             self.roots.entry(root.process).or_default().insert(key);

@@ -154,11 +154,17 @@ impl Table {
             .map_or(&[][..], |session| &session.roots);
         for root in &by.roots {
             let there = roots.iter().find(|there| there.process == root.process);
-            if there.is_none_or(|there| root.registered && !there.registered) {
-                draft.push(What::Joined {
-                    key,
-                    root: root.clone(),
-                });
+            let registered = there.is_some_and(|there| there.registered);
+            // One that has made another exec since is known by that from now on.
+            let is_known = |there: &Root| root.environ == 0 || there.environ == root.environ;
+            let is_news = root.registered && !registered;
+            if is_news || !there.is_some_and(is_known) {
+                let registered = root.registered || registered;
+                let root = Root {
+                    registered,
+                    ..root.clone()
+                };
+                draft.push(What::Joined { key, root });
             }
         }
         Ok(key)

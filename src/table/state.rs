@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Inode, Lease, Node, Session, Table};
 use crate::lease::{
-    Due, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey, Token,
-    WaiterId, What,
+    Due, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey,
+    Standing, Token, WaiterId, What,
 };
 
 impl Session {
@@ -51,9 +51,12 @@ impl Table {
             + self.deadlines.len()
     }
 
-    /// Every process that a session or a lease depends on.
-    pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.roots.keys().chain(self.bound.keys())
+    /// Every process that a session or a lease depends on, and as which of its execs it is known: see [`Root::environ`].
+    pub fn processes(&self) -> impl Iterator<Item = (&Process, u64)> {
+        let sessions = self.sessions.values();
+        let roots = sessions.flat_map(|session| &session.roots);
+        let roots = roots.map(|root| (&root.process, root.environ));
+        roots.chain(self.bound.keys().map(|process| (process, 0)))
     }
 
     /// Every waiter, and whoever was granted something without knowing it.
@@ -211,21 +214,20 @@ impl Table {
             .filter(|session| session.over.is_none())
     }
 
-    /// The session that rule 1 gives the descendants of a process, and whether the process itself was registered in
-    /// it, or is a root of it only as a claimant below one that was.
-    pub fn registered(&self, process: &Process) -> Option<(&SessionId, bool)> {
-        let sessions = self.roots.get(process)?.iter();
-        let mut found = None;
-        for session in sessions.filter_map(|key| self.sessions.get(key)) {
-            let itself = |root: &Root| root.process == *process && root.registered;
-            if session.roots.iter().any(itself) {
-                return Some((&session.id, true));
-            }
-            if session.rule == Rule::Registered && found.is_none() {
-                found = Some((&session.id, false));
+    /// Shows each session that a process is a root of.
+    pub fn standings<'a>(&'a self, process: &Process, show: &mut dyn FnMut(Standing<'a>)) {
+        let keys = self.roots.get(process).into_iter().flatten();
+        for session in keys.filter_map(|key| self.sessions.get(key)) {
+            let itself = |root: &&Root| root.process == *process;
+            if let Some(root) = session.roots.iter().find(itself) {
+                show(Standing {
+                    id: &session.id,
+                    rule: session.rule,
+                    registered: root.registered,
+                    environ: root.environ,
+                });
             }
         }
-        found
     }
 
     /// The live session of an agent that a process is a root of.

@@ -33,6 +33,7 @@ fn member() -> Member {
         command: Arc::from("worker"),
         started: UNIX_EPOCH,
         registered: false,
+        environ: 0,
     };
     Member {
         id: SessionId::new(b"w1").unwrap(),

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::{env, fs, thread};
 
-use claimfs::identity::{Sight, View};
+use claimfs::identity::Sight;
 use claimfs::process::Processes;
 use serde_json::{Value, json};
 
@@ -349,7 +349,7 @@ fn run(request: &Value) -> io::Result<Value> {
 /// What becomes of a living process, the one above this, when there is one descriptor left to look at it with, or none.
 fn look_when_short() -> io::Result<Value> {
     let pid = std::os::unix::process::parent_id();
-    let new = || Processes::new(vec!["CLAIMFS_SESSION".into()], vec![]);
+    let new = || Processes::new(vec!["CLAIMFS_SESSION".into()], vec![], true);
     // The second has nothing that it could give back.
     let (known, other) = (new()?, new()?);
     let Sight::Seen(facts) = known.facts(pid) else {
@@ -367,14 +367,19 @@ fn look_when_short() -> io::Result<Value> {
     while let Ok(file) = fs::File::open("/dev/null") {
         all.push(file);
     }
-    let unread = matches!(known.variable(&facts.process, None), Sight::Failed);
     all.pop();
     let one_left = other
-        .watch(&facts.process)
+        .watch(&facts.process, 0)
         .map_or("error".to_owned(), |watch| format!("{watch:?}"));
+    // It says that it is short of descriptors, or has given back enough of them; never that something has changed.
+    while let Ok(file) = fs::File::open("/dev/null") {
+        all.push(file);
+    }
+    let walk = known.walk(None, pid, facts.uid);
+    let settled = matches!(walk, Ok(_) | Err(claimfs::lease::Refusal::Shortage));
     all.clear();
     let relieved = other
-        .watch(&facts.process)
+        .watch(&facts.process, 0)
         .map_or("error".to_owned(), |watch| format!("{watch:?}"));
-    Ok(json!([unread, one_left, relieved]))
+    Ok(json!([settled, one_left, relieved]))
 }

@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 
 use claimfs::agents::Agent;
 use claimfs::identity::{Facts, Marked, SESSION_VARIABLES, Sight, Variable, View, Walk, walk};
-use claimfs::lease::{Member, Process, Refusal, Rule, SessionId};
+use claimfs::lease::{Member, Process, Refusal, Rule, SessionId, Standing};
 
 pub const UID: u32 = 1000;
 /// The mount's own pid namespace.
@@ -117,6 +117,7 @@ impl Tree {
             program: Arc::from("sh"),
             started: UNIX_EPOCH,
             adopted: false,
+            environ: 0,
         };
         self.facts.borrow_mut().insert(pid, facts);
         self.variables.borrow_mut().insert(pid, Variable::Unset);
@@ -217,10 +218,35 @@ pub fn member(walk: &Walk, registered: &[(u32, &str, bool)]) -> Result<Member, R
         .iter()
         .map(|(pid, session, itself)| (*pid, id(session), *itself))
         .collect();
-    walk.member(|process| {
-        let found = registered.iter().find(|(pid, ..)| *pid == process.pid);
-        found.map(|(_, id, itself)| (id, *itself))
+    walk.member(|process, show| {
+        for (_, id, registered) in registered.iter().filter(|(pid, ..)| *pid == process.pid) {
+            show(Standing {
+                id,
+                rule: Rule::Registered,
+                registered: *registered,
+                environ: 0,
+            });
+        }
     })
+}
+
+/// The answer for a process, where processes are roots of sessions: pid, session, its rule, and by which exec.
+fn standing(tree: &Tree, pid: u32, roots: &[(u32, &str, Rule, u64)]) -> Answer {
+    let roots: Vec<_> = roots
+        .iter()
+        .map(|(pid, session, rule, environ)| (*pid, id(session), *rule, *environ))
+        .collect();
+    let member = tree.walk(pid).member(|process, show| {
+        for (_, id, rule, environ) in roots.iter().filter(|(pid, ..)| *pid == process.pid) {
+            show(Standing {
+                id,
+                rule: *rule,
+                registered: false,
+                environ: *environ,
+            });
+        }
+    });
+    answer(&member.unwrap())
 }
 
 pub fn id(text: &str) -> SessionId {
@@ -571,27 +597,91 @@ fn pid_1_as_the_caller_roots_itself() {
 }
 
 #[test]
-fn known_subreapers_and_what_is_above_them_are_no_roots() {
-    for command in ["systemd", "tini"] {
+fn what_a_process_calls_itself_proves_nothing() {
+    let plain = Tree::chain(&[10, 20, 30, 40]);
+    for command in [
+        "systemd",
+        "init",
+        "tini",
+        "dumb-init",
+        "catatonit",
+        "docker-init",
+        "conmon",
+        "containerd-shim",
+        "s6-svscan",
+        "runsvdir",
+        "claimfs",
+        "(sd-pam)",
+    ] {
         let tree = Tree::chain(&[10, 20, 30, 40]);
         tree.call(20, command);
-        tree.set(&[10, 20, 30, 40], "w");
-        let expected = says("w", Rule::Variable, &[30, 40]);
-        assert_eq!(tree.answer(40, &[]), expected);
-        // The session is still the one above: only its roots are not.
-        let (session, rule, roots) = tree.answer(40, &[(10, "r", true)]);
+        assert_eq!(tree.answer(40, &[]), plain.answer(40, &[]), "{command}");
+        assert_eq!(registered(&tree, 40, b"20"), Ok(20), "{command}");
+        let by_registration = tree.answer(40, &[(10, "r", true)]);
         assert_eq!(
-            (&*session, rule, roots),
-            ("r", Rule::Registered, vec![30, 40])
+            by_registration,
+            says("r", Rule::Registered, &[10, 20, 30, 40])
         );
-        // As the caller it is a process like any other.
-        let expected = says("w", Rule::Variable, &[10, 20]);
-        assert_eq!(tree.answer(20, &[]), expected);
-        // And a name that only begins like one is none.
-        tree.call(20, &format!("{command}-run"));
+        tree.set(&[10, 20, 30, 40], "w");
         let expected = says("w", Rule::Variable, &[10, 20, 30, 40]);
-        assert_eq!(tree.answer(40, &[]), expected);
+        assert_eq!(tree.answer(40, &[]), expected, "{command}");
     }
+}
+
+#[test]
+fn a_root_stays_of_its_session_whatever_it_writes_over_its_environment() {
+    let by_place = says("sid-10-uid-1000", Rule::Posix, &[10, 20, 30]);
+    let tree = Tree::chain(&[10, 20, 30, 40]);
+    for (pid, exec) in [(10, 1), (20, 2), (30, 3), (40, 3)] {
+        tree.edit(pid, |facts| facts.environ = exec);
+    }
+    // 30 claimed for w, whose root is 20, and is of w whatever its environment says now, and so is 40, its copy.
+    let roots = [(20, "w", Rule::Variable, 2), (30, "w", Rule::Variable, 3)];
+    for now in [None, Some("other")] {
+        if let Some(value) = now {
+            tree.set(&[20, 30, 40], value);
+        }
+        let expected = says("w", Rule::Variable, &[20, 30]);
+        assert_eq!(standing(&tree, 30, &roots), expected, "{now:?}");
+        let expected = says("w", Rule::Variable, &[20, 30, 40]);
+        assert_eq!(standing(&tree, 40, &roots), expected, "{now:?}");
+    }
+    // Without a variable when it claimed, it carries none that it writes there later.
+    let roots = [(30, "sid-10-uid-1000", Rule::Posix, 3)];
+    assert_eq!(standing(&tree, 30, &roots), by_place);
+    let roots = [
+        (30, "claude-code-20-200-uid-1000", Rule::Agent, 3),
+        (20, "claude-code-20-200-uid-1000", Rule::Agent, 2),
+    ];
+    let expected = says("claude-code-20-200-uid-1000", Rule::Agent, &[20, 30]);
+    assert_eq!(standing(&tree, 30, &roots), expected);
+    // Of a registered session it stays too, though it writes another's variable.
+    let roots = [
+        (10, "r", Rule::Registered, 1),
+        (30, "r", Rule::Registered, 3),
+    ];
+    let (session, rule, _) = standing(&tree, 30, &roots);
+    assert_eq!((&*session, rule), ("r", Rule::Registered));
+}
+
+#[test]
+fn a_root_that_execs_is_of_what_it_was_execd_with() {
+    let tree = Tree::chain(&[10, 20, 30]);
+    tree.edit(30, |facts| facts.environ = 4);
+    let roots = [(30, "w", Rule::Variable, 3)];
+    tree.set(&[30], "other");
+    let expected = says("other", Rule::Variable, &[30]);
+    assert_eq!(standing(&tree, 30, &roots), expected);
+    // With no variable at all it is still a root of w, and of nothing else that anybody said.
+    let tree = Tree::chain(&[10, 20, 30]);
+    tree.edit(30, |facts| facts.environ = 4);
+    let expected = says("w", Rule::Variable, &[30]);
+    assert_eq!(standing(&tree, 30, &roots), expected);
+    // A child that was exec'd is no copy.
+    tree.add(40, 30);
+    tree.edit(40, |facts| (facts.sid, facts.environ) = (10, 5));
+    let roots = [(30, "w", Rule::Variable, 4)];
+    assert_eq!(standing(&tree, 40, &roots).1, Rule::Posix);
 }
 
 #[test]
@@ -817,15 +907,12 @@ fn a_registration_in_a_sandbox_uses_the_pids_of_the_sandbox() {
 }
 
 #[test]
-fn a_registration_of_pid_1_a_subreaper_or_another_uid_is_refused() {
+fn a_registration_of_pid_1_or_another_uid_is_refused() {
     let tree = Tree::chain(&[10, 20, 30, 40]);
     tree.edit(1, |init| init.uid = UID);
-    tree.call(20, "systemd");
     assert_eq!(registered(&tree, 40, b"1"), Err(Refusal::NotPermitted));
-    assert_eq!(registered(&tree, 40, b"20"), Err(Refusal::NotPermitted));
     assert_eq!(registered(&tree, 40, b"30"), Ok(30));
     // Themselves they may.
-    assert_eq!(registered(&tree, 20, b"20"), Ok(20));
     assert_eq!(registered(&tree, 1, b"1"), Ok(1));
     tree.edit(30, |facts| facts.uid = 0);
     assert_eq!(registered(&tree, 40, b"30"), Err(Refusal::NotPermitted));

@@ -74,6 +74,8 @@ mod race;
 mod racers;
 // A mount that outlives its servers.
 mod keeper;
+// Names, numbers and environments that prove nothing.
+mod proofs;
 // Everything at random, against the README said naively, in the pure core.
 mod reference;
 // Servers that are killed at the worst of moments.

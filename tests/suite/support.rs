@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 pub const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
 
+/// Set where servers are to keep nothing of what they read of processes.
+pub const UNCACHED: &str = "CLAIMFS_TEST_UNCACHED";
+
 /// How long a condition that must come true may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -147,7 +150,8 @@ impl Mount {
             .args(["mount", "--foreground", "--announce", "--state-dir"])
             .arg(&self.state)
             .args(options)
-            .args((!self.knows_agents).then_some("--no-agents"));
+            .args((!self.knows_agents).then_some("--no-agents"))
+            .args(env::var_os(UNCACHED).map(|_| "--without-caches"));
         command
             .arg(&self.dir)
             .env_remove("RUST_LOG")

@@ -95,6 +95,7 @@ impl View for Two {
             program: Arc::from("sh"),
             started: UNIX_EPOCH,
             adopted: false,
+            environ: 0,
         })
     }
 

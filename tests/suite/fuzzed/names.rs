@@ -99,6 +99,7 @@ fn shown(name: &Name, id: SessionId, command: &str) {
         command: Arc::clone(&command),
         started: UNIX_EPOCH,
         registered: true,
+        environ: 0,
     };
     let by = &Member {
         id,

@@ -43,6 +43,7 @@ pub fn member(by: &Caller, id: SessionId, registered: bool) -> Member {
         command: Arc::from("sh"),
         started: UNIX_EPOCH,
         registered,
+        environ: 0,
     };
     let pid = process.pid;
     Member {

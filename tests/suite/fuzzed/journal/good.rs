@@ -48,6 +48,7 @@ fn member(number: u32) -> Member {
         command: Arc::from("sh"),
         started: UNIX_EPOCH,
         registered: number == 1,
+        environ: 0,
     };
     let kin = claimfs::lease::Kin {
         process: root.process,

@@ -116,7 +116,7 @@ fn is_same_anew(table: &Table, connection: &Connection, boot: &Boot) {
 /// Everybody dies and all that was open is closed, as at the start after a loss of power; then deadlines pass.
 fn dies(mut table: Table) {
     let early = |table: &mut Table, command: &Command| decide(table, command, good::FIRST);
-    let processes: Vec<Process> = table.processes().copied().collect();
+    let processes: Vec<Process> = table.processes().map(|(process, _)| *process).collect();
     for process in processes {
         early(&mut table, &Command::Died { process });
     }
