@@ -6,11 +6,11 @@
 //!
 //! Deliberately ignorant of: who is alive, who holds what, `/proc`, journals.
 
-mod aside;
 mod convert;
 mod errno;
 mod lot;
 mod permit;
+mod workers;
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -30,7 +30,6 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
-use self::aside::Aside;
 use self::convert::{
     LISTING_TTL, LONG_LISTING, answer_attr, answer_empty, answer_entry, answer_xattr, caller,
     file_attr, file_type, moment, open_flags, permission_bits, tag_name, ttl,
@@ -38,10 +37,14 @@ use self::convert::{
 use self::errno::{errno, errno_name};
 use self::lot::Usher;
 use self::permit::{EXECUTE, READ, WRITE, owns, wants};
+use self::workers::Workers;
 use crate::connection::Done;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
 use crate::store::Caller;
 use crate::tree::{Attr, Opened, Tree};
+
+/// How many threads carry out what only looks: one uid's look does not keep another's waiting.
+const LOOKS: usize = 2;
 
 /// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
 const UNLOCK: i32 = 2;
@@ -59,7 +62,11 @@ pub fn is_handling() -> bool {
 pub struct ClaimFs {
     tree: Arc<Tree>,
     usher: Arc<Usher>,
-    aside: Aside,
+    /// What changes something and may wait for the disk. One thread, as each that answers such requests has its part in the
+    /// reply cache: see [`crate::connection::THREADS`].
+    commands: Workers,
+    /// What only looks, and takes long.
+    looks: Workers,
     has_refused_lock: AtomicBool,
     /// What the kernel can do, as it says when the connection begins.
     offered: Arc<AtomicU64>,
@@ -75,7 +82,8 @@ impl ClaimFs {
         let tree = Arc::new(tree);
         Ok(Self {
             usher: Usher::start(Arc::clone(&tree))?,
-            aside: Aside::start()?,
+            commands: Workers::start("commands", 1, false)?,
+            looks: Workers::start("looks", LOOKS, true)?,
             tree,
             has_refused_lock: AtomicBool::new(false),
             offered: Arc::default(),
@@ -105,11 +113,11 @@ impl ClaimFs {
         run(&self.tree, handler)
     }
 
-    /// Has a request that takes long carried out and answered aside, while others are served.
-    fn aside(&self, job: impl FnOnce(&Tree) + Send + 'static) {
+    /// Has a request that takes long carried out and answered by others, while this thread serves.
+    fn hand_on(&self, to: &Workers, uid: u32, job: impl FnOnce(&Tree) + Send + 'static) {
         self.begin();
         let tree = Arc::clone(&self.tree);
-        self.aside.run(move || job(&tree));
+        to.run(uid, move || job(&tree));
         // That it waits is an answer too, as far as whoever watches this server is concerned.
         self.begin();
     }
@@ -515,8 +523,8 @@ impl Filesystem for ClaimFs {
                 Err(errno) => reply.error(errno),
             }
         };
-        if Tree::is_long(ino.0) {
-            self.aside(read);
+        if Tree::is_long(ino.0) && !self.tree.is_begun(handle.0, offset) {
+            self.hand_on(&self.looks, caller.uid, read);
         } else {
             self.begin();
             read(&self.tree);
@@ -538,7 +546,7 @@ impl Filesystem for ClaimFs {
         let append = flags.0 & libc::O_APPEND != 0;
         let caller = caller(request);
         let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let write = move |tree: &Tree, data: &[u8]| {
+        let write = move |tree: &Tree, caller: Caller, data: &[u8]| {
             tree.write(caller, ino.0, handle.0, offset, data, append)
         };
         let answer = move |result| match result {
@@ -547,14 +555,21 @@ impl Filesystem for ClaimFs {
         };
         if Tree::is_control(ino.0) {
             // What asks for several things knows itself how far it has come.
-            let data = data.to_vec();
-            self.aside(move |tree| answer(run(tree, || write(tree, &data))));
+            let (data, arrival) = (data.to_vec(), self.tree.arrive());
+            let caller = Caller {
+                arrived: Some(arrival.at),
+                ..caller
+            };
+            self.hand_on(&self.commands, caller.uid, move |tree| {
+                answer(run(tree, || write(tree, caller, &data)));
+                drop(arrival);
+            });
         } else {
             let again = |_| {
                 self.tree.registered(handle.0);
                 Ok(())
             };
-            answer(self.change(caller, again, || write(&self.tree, data)));
+            answer(self.change(caller, again, || write(&self.tree, caller, data)));
         }
     }
 

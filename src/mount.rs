@@ -26,12 +26,12 @@ use crate::journal::{self, Disk, Recovered, Unusable};
 use crate::keeper::{self, Charge, Told, device};
 use crate::mounts::{self, FS_TYPE};
 use crate::process::{
-    Boot, Processes, Signals, effective_uid, expect_children, raise_descriptor_limit, signal,
-    wait_unread,
+    Boot, Processes, Signals, descriptor_limit, effective_uid, expect_children, give_back_memory,
+    raise_descriptor_limit, signal, wait_unread,
 };
 use crate::reaper;
 use crate::store::Store;
-use crate::table::Table;
+use crate::table::{Table, Watches};
 use crate::texts::Texts;
 use crate::tree::Tree;
 
@@ -98,6 +98,21 @@ pub enum Report<'a> {
     Asked,
     /// It has answered one.
     Answered,
+}
+
+/// How many descriptors are for root and for the server itself.
+const RESERVE: usize = 256;
+
+/// How many processes each uid has watched at least, however few descriptors there are.
+const WATCHES_MIN: usize = 16;
+
+/// How many processes may be watched for uids but root's, if there are so many descriptors.
+fn watches(descriptors: usize) -> Watches {
+    let left = descriptors.saturating_sub(RESERVE).max(2 * WATCHES_MIN);
+    Watches {
+        uid: left / 2,
+        all: left,
+    }
 }
 
 /// A reason not to mount, as a sentence for a person.
@@ -389,6 +404,7 @@ impl Plan {
         let failed = |error: io::Error| self.failed(&error);
         let _lock = self.lock("serving")?;
         panic::set_hook(Box::new(end_unless_caught));
+        give_back_memory();
         // Kept before any thread starts, so that none of them is killed by one.
         let kept = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2];
         let signals = Signals::keep(&kept);
@@ -424,6 +440,7 @@ impl Plan {
         })?;
         let (same_boot, mut table) = (recovered.same_boot, recovered.table);
         table.limit_each(self.max_per_uid);
+        table.limit_watches(watches(descriptor_limit()));
         let (store, processes) = self
             .store(table, connection, disk, &herald)
             .map_err(failed)?;

@@ -441,7 +441,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// How many descriptors this process may have open.
-fn descriptor_limit() -> usize {
+pub fn descriptor_limit() -> usize {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -483,6 +483,28 @@ fn is_task_of(task: u32, pid: u32) -> bool {
     // Who may not send a signal is told so only where there is such a thread.
     sent == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
+
+/// Has memory that is no longer used given back to the machine, where the allocator would keep it: of large texts.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: mallopt takes no pointer. A threshold that is set does not grow by itself any more (mallopt(3)).
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    }
+}
+
+/// From how many bytes on a piece of memory is given back once it is free.
+#[cfg(target_env = "gnu")]
+const LARGE: i32 = 256 * 1024;
+
+/// Lets other threads of this process, and other processes, go first. What is refused changes nothing but time.
+pub fn yield_to_others() {
+    // SAFETY: setpriority takes no pointer. 0 is this thread (setpriority(2), C library/kernel differences).
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, YIELDING) };
+}
+
+/// The niceness of threads that let others go first.
+const YIELDING: i32 = 10;
 
 /// How long the processor has worked for this thread.
 fn thread_time() -> Duration {

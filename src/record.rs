@@ -117,18 +117,49 @@ pub fn lease_line(table: &Table, name: &Name, now: Duration) -> String {
     lease(table, name, now).map_or_else(String::new, |record| line(&record))
 }
 
-/// The lines of a name's waiters, first come first.
-pub fn waiter_lines(table: &Table, name: &Name) -> String {
+/// A place in a line, as `waiters` shows it.
+#[derive(Debug)]
+pub struct WaiterRecord {
+    name: Name,
+    place: usize,
+    session: Option<SessionId>,
+    pid: u32,
+    command: Arc<str>,
+    uid: u32,
+    since: SystemTime,
+}
+
+/// Everybody who waits, name by name, first come first.
+pub fn waiters(table: &Table) -> Vec<WaiterRecord> {
+    let mut all = Vec::new();
+    for name in table.lines() {
+        for (place, (_, waiter)) in table.line(name).enumerate() {
+            let session = table.session_by_key(waiter.key);
+            all.push(WaiterRecord {
+                name: name.clone(),
+                place: place + 1,
+                session: session.map(|session| session.id.clone()),
+                pid: waiter.pid,
+                command: Arc::clone(&waiter.command),
+                uid: waiter.creation.uid,
+                since: waiter.since,
+            });
+        }
+    }
+    all
+}
+
+/// The lines of `waiters`.
+pub fn waiter_lines(waiters: &[WaiterRecord]) -> String {
     let mut lines = String::new();
-    for (place, (_, waiter)) in table.line(name).enumerate() {
-        let session = table.session_by_key(waiter.key);
+    for waiter in waiters {
         let record = json!({
-            "claim": name.as_str(),
-            "place": place + 1,
-            "session": session.map(|session| session.id.as_str()),
+            "claim": waiter.name.as_str(),
+            "place": waiter.place,
+            "session": waiter.session.as_ref().map(SessionId::as_str),
             "pid": waiter.pid,
             "command": &*waiter.command,
-            "uid": waiter.creation.uid,
+            "uid": waiter.uid,
             "since": moment(waiter.since),
         });
         lines.push_str(&line(&record));
@@ -215,28 +246,50 @@ fn event_line(event: &Event, word: &str, more: Value) -> String {
     line(&record)
 }
 
-/// A session: its roots, what it holds, since when.
-pub fn session(table: &Table, session: &Session) -> Value {
-    let roots: Vec<Value> = session.roots.iter().map(root).collect();
-    let leases: Vec<&str> = session
-        .leases
-        .iter()
-        .filter_map(|token| table.name(*token))
-        .filter(|name| !name.is_scratch())
-        .map(Name::as_str)
-        .collect();
-    let mut record = json!({
-        "id": session.id.as_str(),
-        "uid": session.uid,
-        "rule": session.rule.as_str(),
-        "since": moment(session.since),
-        "roots": roots,
-        "leases": leases,
-    });
-    if let Some(deadline) = session.deadline {
-        record["ttl"] = seconds(deadline.ttl);
+/// What the file of a session says.
+#[derive(Debug)]
+pub struct SessionRecord {
+    id: SessionId,
+    uid: u32,
+    rule: Rule,
+    since: SystemTime,
+    roots: Vec<Root>,
+    leases: Vec<Name>,
+    deadline: Option<Deadline>,
+}
+
+impl SessionRecord {
+    /// A session as it is now: its roots, what it holds, since when.
+    pub fn of(table: &Table, session: &Session) -> Self {
+        let names = session.leases.iter().filter_map(|token| table.name(*token));
+        Self {
+            id: session.id.clone(),
+            uid: session.uid,
+            rule: session.rule,
+            since: session.since,
+            roots: session.roots.clone(),
+            leases: names.filter(|name| !name.is_scratch()).cloned().collect(),
+            deadline: session.deadline,
+        }
     }
-    record
+
+    /// One object.
+    pub fn json(&self) -> Value {
+        let roots: Vec<Value> = self.roots.iter().map(root).collect();
+        let leases: Vec<&str> = self.leases.iter().map(Name::as_str).collect();
+        let mut record = json!({
+            "id": self.id.as_str(),
+            "uid": self.uid,
+            "rule": self.rule.as_str(),
+            "since": moment(self.since),
+            "roots": roots,
+            "leases": leases,
+        });
+        if let Some(deadline) = self.deadline {
+            record["ttl"] = seconds(deadline.ttl);
+        }
+        record
+    }
 }
 
 fn root(root: &Root) -> Value {

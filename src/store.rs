@@ -8,6 +8,7 @@
 //!
 //! Deliberately ignorant of: fuser, files, how things are shown.
 
+mod arrivals;
 mod write;
 
 use std::collections::HashMap;
@@ -15,8 +16,11 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use self::arrivals::Arrival;
+use self::arrivals::Arrivals;
 use crate::connection::{AGAIN, Connection, Done, Key, Note, Sent};
 use crate::herald::Herald;
 use crate::identity::Walk;
@@ -59,6 +63,8 @@ pub struct Caller {
     pub request: u64,
     /// Which part of it, where it asks for several things.
     pub step: u32,
+    /// When it came, if it is carried out later: the time since boot.
+    pub arrived: Option<Duration>,
 }
 
 impl Caller {
@@ -121,6 +127,7 @@ pub struct Store {
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     news: Arc<News>,
+    arrivals: Arc<Arrivals>,
     /// The newest walks, by the tasks that called, and when they were begun.
     walks: Mutex<HashMap<u32, (Instant, Arc<Walk>)>>,
 }
@@ -128,6 +135,10 @@ pub struct Store {
 /// Reuse a walk for at most this long. What it says of those above its caller may have been as old as that when it began, so
 /// that an exec of an ancestor goes unnoticed for 50 ms at most.
 const WALK: Duration = Duration::from_millis(25);
+
+/// How many sessions or leases are looked at before others get their turn at the store, and how long they have it then.
+const TURN: usize = 256;
+const REST: Duration = Duration::from_micros(20);
 
 /// How many are kept.
 const WALKS_MAX: usize = 1024;
@@ -145,6 +156,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     news: Arc<News>,
     herald: Arc<Herald>,
+    arrivals: Arc<Arrivals>,
     /// The deadline that the reaper is to be woken for.
     alarm: Option<Duration>,
     /// When all sessions were looked at last.
@@ -161,6 +173,7 @@ impl Store {
         herald: Arc<Herald>,
     ) -> Self {
         let (metrics, news) = (Arc::<Metrics>::default(), Arc::<News>::default());
+        let arrivals = Arc::<Arrivals>::default();
         let inner = Inner {
             table,
             journal,
@@ -171,6 +184,7 @@ impl Store {
             metrics: Arc::clone(&metrics),
             news: Arc::clone(&news),
             herald,
+            arrivals: Arc::clone(&arrivals),
             alarm: None,
             judged: None,
         };
@@ -179,8 +193,14 @@ impl Store {
             processes,
             metrics,
             news,
+            arrivals,
             walks: Mutex::default(),
         }
+    }
+
+    /// A request has come that is carried out later.
+    pub fn arrive(&self) -> Arrival {
+        self.arrivals.arrive(&self.processes)
     }
 
     /// What is counted.
@@ -290,20 +310,59 @@ impl Store {
         }
     }
 
-    /// Shows all live leases as they are at one moment, in the order of their tokens: the number of the newest event that they reflect.
-    pub fn picture(&self, mut show: impl FnMut(&Table, &Name)) -> u64 {
-        let mut inner = self.lock();
-        // Each is looked at first, since that may change the table.
-        inner.judge_all();
-        let held = inner.table.leases(Token(0));
-        let inos: Vec<Ino> = held.map(|(_, lease)| lease.ino).collect();
-        for ino in inos {
-            inner.judge_terms(ino);
+    /// Shows all live leases as they are at one moment, in the order of their tokens: the number of the newest event
+    /// that they reflect. `known` is asked first whether it has them, by that number, unless they show a time that runs.
+    pub fn picture<R>(
+        &self,
+        known: impl FnOnce(u64) -> Option<R>,
+        mut show: impl FnMut(&Table, &Name),
+    ) -> Result<R, u64> {
+        self.look_at_all();
+        let inner = self.lock();
+        let seq = inner.table.seq();
+        let is_timeless = inner.table.next_deadline().is_none();
+        if let Some(known) = Some(seq).filter(|_| is_timeless).and_then(known) {
+            return Ok(known);
         }
         for (name, _) in inner.table.leases(Token(0)) {
             show(&inner.table, name);
         }
-        inner.table.seq()
+        Err(seq)
+    }
+
+    /// Looks at the holder of every lease, in turns, so that others have theirs.
+    fn look_at_all(&self) {
+        let mut last = SessionKey(0);
+        loop {
+            let mut inner = self.lock();
+            let sessions = inner.table.sessions(last);
+            let keys: Vec<SessionKey> = sessions.take(TURN).map(|session| session.key).collect();
+            for key in &keys {
+                inner.judge(*key);
+                last = *key;
+            }
+            drop(inner);
+            if keys.len() < TURN {
+                break;
+            }
+            thread::sleep(REST);
+        }
+        let mut last = Token(0);
+        loop {
+            let mut inner = self.lock();
+            let leases = inner.table.leases(last).take(TURN);
+            let leases: Vec<(Token, Ino)> =
+                leases.map(|(_, lease)| (lease.token, lease.ino)).collect();
+            for (token, ino) in &leases {
+                inner.judge_terms(*ino);
+                last = *token;
+            }
+            drop(inner);
+            if leases.len() < TURN {
+                break;
+            }
+            thread::sleep(REST);
+        }
     }
 
     /// Shows a session, if it is alive, with the roots that are.

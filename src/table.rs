@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::quota::Watches;
 pub use self::sound::NUMBER_MAX;
 use crate::content::Content;
 use crate::lease::{
@@ -171,7 +172,12 @@ pub struct Table {
     #[serde(skip)]
     max_per_uid: Option<usize>,
     #[serde(skip)]
+    watches: Option<Watches>,
+    #[serde(skip)]
     shares: HashMap<u32, quota::Share>,
+    /// How many claims of a uid are bound to a process.
+    #[serde(skip)]
+    bindings: HashMap<u32, usize>,
     seq: u64,
     next_token: u64,
     next_ino: u64,
@@ -211,7 +217,9 @@ impl Table {
         Self {
             max_leases,
             max_per_uid: None,
+            watches: None,
             shares: HashMap::new(),
+            bindings: HashMap::new(),
             seq: 0,
             next_token: 1,
             next_ino: FIRST_INO,

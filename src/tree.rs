@@ -22,6 +22,7 @@
 //!
 //! Deliberately ignorant of: fuser, and of how the store comes by its answers.
 
+mod kept;
 mod open;
 pub mod order;
 mod wait;
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use self::kept::Kept;
 use self::order::Setting;
 use self::wait::{QueueFiles, Waiting};
 use crate::connection::{Connection, Done, EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
@@ -43,7 +45,7 @@ use crate::lease::{
 use crate::metrics::Metrics;
 use crate::news::{News, Resumed};
 use crate::record;
-use crate::store::{Caller, Store};
+use crate::store::{Arrival, Caller, Store};
 use crate::table::{FIRST_INO, Inode, Lease, Node, Session, Table};
 use crate::texts::Texts;
 
@@ -228,7 +230,7 @@ pub struct Tree {
     /// The first handle that this server gives.
     oldest_handle: u64,
     texts: Texts,
-    snapshots: Mutex<HashMap<u64, Arc<str>>>,
+    kept: Mutex<Kept>,
     registrations: Mutex<HashMap<u64, Registration>>,
     queue_files: Mutex<QueueFiles>,
     waiting: Mutex<HashMap<u64, Waiting>>,
@@ -268,7 +270,7 @@ impl Tree {
             next_handle: AtomicU64::new(oldest_handle),
             oldest_handle,
             texts,
-            snapshots: Mutex::default(),
+            kept: Mutex::default(),
             registrations: Mutex::default(),
             queue_files: Mutex::default(),
             waiting: Mutex::default(),
@@ -341,9 +343,15 @@ impl Tree {
         ino == CONTROL
     }
 
-    /// Whether reading an inode makes a text of everything that there is, or of all that a session holds.
+    /// Whether reading an inode makes a text of everything that there is, or of all that a session holds, or looks at
+    /// all processes above the caller.
     pub fn is_long(ino: u64) -> bool {
-        matches!(ino, LEASES | WAITERS | SESSION_INO..REGISTRATION)
+        matches!(ino, LEASES | WAITERS | SELF | SESSION_INO..REGISTRATION)
+    }
+
+    /// A request has come that is carried out later.
+    pub fn arrive(&self) -> Arrival {
+        self.store.arrive()
     }
 
     /// What came of a request that is sent again, if it was carried out when it was sent first.

@@ -30,6 +30,7 @@ pub(super) fn caller(request: &Request) -> Caller {
         gid: request.gid(),
         request: request.unique().0,
         step: 0,
+        arrived: None,
     }
 }
 

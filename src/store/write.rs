@@ -41,7 +41,7 @@ impl Inner {
             return false;
         };
         if let Some(deadline) = session.deadline {
-            let is_over = session.is_alive() && deadline.until <= process::now().boot;
+            let is_over = session.is_alive() && self.arrivals.is_past(deadline.until);
             if is_over {
                 let due = Due::Session(key);
                 self.settle(&Command::Expire { due });
@@ -140,7 +140,7 @@ impl Inner {
         };
         if inode
             .deadline
-            .is_some_and(|deadline| deadline.until <= process::now().boot)
+            .is_some_and(|deadline| self.arrivals.is_past(deadline.until))
         {
             let due = Due::Claim(ino);
             self.settle(&Command::Expire { due });
@@ -155,9 +155,8 @@ impl Inner {
 
     /// Ends what has the next deadline, if that has passed. Whether it had.
     pub(super) fn expire_next(&mut self) -> bool {
-        let now = process::now().boot;
         let next = self.table.next_deadline();
-        let due = next.filter(|(until, _)| *until <= now);
+        let due = next.filter(|(until, _)| self.arrivals.is_past(*until));
         // What a session that is over leaves behind goes when it is swept.
         due.is_some_and(|(_, due)| self.settle(&Command::Expire { due }))
             && self.table.next_deadline() != next
@@ -355,7 +354,7 @@ impl Inner {
         command: &Command,
         caller: Option<Caller>,
     ) -> Result<(), Refusal> {
-        let mut events = self.decide(command)?;
+        let mut events = self.decide(command, caller)?;
         if events.is_empty() {
             return Ok(());
         }
@@ -421,9 +420,15 @@ impl Inner {
 
     /// Decides. A waiter that would be granted something and is dying by now, though it cannot die before its read is
     /// answered, is struck from its line first.
-    fn decide(&mut self, command: &Command) -> Result<Vec<Event>, Refusal> {
+    fn decide(&mut self, command: &Command, caller: Option<Caller>) -> Result<Vec<Event>, Refusal> {
         loop {
-            let events = self.table.decide(command, process::now())?;
+            let mut now = process::now();
+            now.boot = match caller {
+                Some(caller) => caller.arrived.unwrap_or(now.boot),
+                // What happens by itself goes by the time that deadlines go by.
+                None => self.arrivals.present(now.boot),
+            };
+            let events = self.table.decide(command, now)?;
             // Nothing is granted to the dead, though nobody may have looked at them yet.
             let receiver = events.iter().find_map(|event| match &event.what {
                 What::Handed { key, .. } => Some(*key),

@@ -90,7 +90,9 @@ impl Table {
                 self.unbind(*ino);
                 if let Some(inode) = self.inodes.get_mut(ino) {
                     inode.bound = Some(Box::new(binding.clone()));
+                    let uid = inode.content.uid;
                     self.bound.entry(binding.process).or_default().insert(*ino);
+                    self.count_binding(uid, true);
                 }
             }
             What::Forgotten { ino } => self.drop_inode(*ino),
@@ -306,13 +308,12 @@ impl Table {
     }
 
     fn unbind(&mut self, ino: Ino) {
-        let bound = self
-            .inodes
-            .get_mut(&ino)
-            .and_then(|inode| inode.bound.take());
-        let Some(process) = bound.map(|bound| bound.process) else {
+        let inode = self.inodes.get_mut(&ino);
+        let bound = inode.and_then(|inode| Some((inode.bound.take()?.process, inode.content.uid)));
+        let Some((process, uid)) = bound else {
             return;
         };
+        self.count_binding(uid, false);
         if let Some(inodes) = self.bound.get_mut(&process) {
             inodes.remove(&ino);
             if inodes.is_empty() {

@@ -1,4 +1,5 @@
-//! How much of the table one uid may take: so many leases, so many sessions, so many places in lines. Root may take all.
+//! How much of the table one uid may take: so many leases, so many sessions, so many places in lines, so many processes
+//! that are watched. Root may take all.
 //!
 //! What a uid gets by what another does is not refused: a release never fails because the next in line has enough.
 //!
@@ -13,12 +14,72 @@ pub(super) struct Share {
     leases: usize,
     sessions: usize,
     waiters: usize,
+    roots: usize,
+}
+
+/// How many processes may be watched, each of which takes a descriptor of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watches {
+    /// For each uid but root's.
+    pub uid: usize,
+    /// For all of those together.
+    pub all: usize,
 }
 
 impl Table {
     /// Lets no uid but root have more than so many leases, sessions, or places in lines.
     pub fn limit_each(&mut self, most: usize) {
         self.max_per_uid = Some(most);
+    }
+
+    /// Lets no uid but root's have more than so many processes watched, nor all of those together.
+    pub fn limit_watches(&mut self, watches: Watches) {
+        self.watches = Some(watches);
+    }
+
+    /// A claim is bound to a process, or no longer.
+    pub(super) fn count_binding(&mut self, uid: u32, is_bound: bool) {
+        let count = self.bindings.entry(uid).or_default();
+        *count = if is_bound {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
+        if *count == 0 {
+            self.bindings.remove(&uid);
+        }
+    }
+
+    /// EDQUOT if these events would have more processes watched for the uid that asks for them than may be.
+    fn check_watches(&self, uid: u32, events: &[Event]) -> Result<(), Refusal> {
+        let Some(watches) = self.watches.filter(|_| uid != 0) else {
+            return Ok(());
+        };
+        let is_new = |what: &What| match what {
+            What::Joined { key, root } => {
+                let keys = self.roots.get(&root.process);
+                !keys.is_some_and(|keys| keys.contains(key))
+            }
+            What::Bound { ino, .. } => self.inode(*ino).is_none_or(|inode| inode.bound.is_none()),
+            _ => false,
+        };
+        let more = events.iter().filter(|event| is_new(&event.what)).count();
+        if more == 0 {
+            return Ok(());
+        }
+        let watched = |uid: u32| {
+            let roots = self.shares.get(&uid).map_or(0, |share| share.roots);
+            roots + self.bindings.get(&uid).copied().unwrap_or(0)
+        };
+        let others = self.shares.keys().chain(self.bindings.keys());
+        let mut uids: Vec<u32> = others.copied().filter(|uid| *uid != 0).collect();
+        uids.sort_unstable();
+        uids.dedup();
+        let all: usize = uids.into_iter().map(watched).sum();
+        if watched(uid) + more > watches.uid || all + more > watches.all {
+            return Err(Refusal::Quota);
+        }
+        Ok(())
     }
 
     /// What a session is of its uid's share; nothing once it is over.
@@ -28,6 +89,7 @@ impl Table {
             leases: session.leases.len(),
             sessions: 1,
             waiters: session.waiters.len(),
+            roots: session.roots.len(),
         };
         session.is_alive().then_some((session.uid, share))
     }
@@ -43,6 +105,7 @@ impl Table {
                 there.leases = there.leases.saturating_sub(share.leases);
                 there.sessions = there.sessions.saturating_sub(share.sessions);
                 there.waiters = there.waiters.saturating_sub(share.waiters);
+                there.roots = there.roots.saturating_sub(share.roots);
                 if *there == Share::default() {
                     self.shares.remove(&uid);
                 }
@@ -60,6 +123,7 @@ impl Table {
             there.leases += share.leases;
             there.sessions += share.sessions;
             there.waiters += share.waiters;
+            there.roots += share.roots;
         }
     }
 
@@ -68,6 +132,8 @@ impl Table {
         match &event.what {
             What::SessionStarted { key, .. }
             | What::SessionEnded { key, .. }
+            | What::Joined { key, .. }
+            | What::Left { key, .. }
             | What::Claimed { key, .. }
             | What::Queued { key, .. } => [Some(*key), None],
             What::Handed { from, key, .. } => [Some(*from), Some(*key)],
@@ -94,8 +160,12 @@ impl Table {
             | Command::Join { by, .. }
             | Command::Queue { by, .. } => by.uid,
             Command::Hold { by, .. } => by.uid,
+            Command::Alter { by, .. }
+            | Command::Reclaim { by, .. }
+            | Command::Exchange { by, .. } => return self.check_watches(by.uid, events),
             _ => return Ok(()),
         };
+        self.check_watches(uid, events)?;
         let Some(most) = self.max_per_uid.filter(|_| uid != 0) else {
             return Ok(());
         };

@@ -43,6 +43,7 @@ impl Table {
         let inodes = self.inodes.len() + self.children.len();
         let lines = self.lines.len() + self.waiting.len() + self.granted.len();
         self.shares.len()
+            + self.bindings.len()
             + people
             + names
             + inodes

@@ -18,6 +18,7 @@ impl Table {
     #[must_use]
     pub fn indexed_anew(mut self) -> Self {
         self.shares.clear();
+        self.bindings.clear();
         self.names.clear();
         self.ids.clear();
         self.roots.clear();
@@ -38,6 +39,7 @@ impl Table {
             inode.content.complete();
             if let Some(bound) = &inode.bound {
                 self.bound.entry(bound.process).or_default().insert(*ino);
+                *self.bindings.entry(inode.content.uid).or_default() += 1;
             }
             self.deadlines.extend(
                 inode

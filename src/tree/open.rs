@@ -15,7 +15,7 @@ use super::{
 use crate::connection::{Note, QUEUE_HANDLE};
 use crate::content;
 use crate::lease::{Change, Creation, Ino, Refusal, SessionId, SessionKey, Shape};
-use crate::record::{self, Record};
+use crate::record::{self, Record, SessionRecord};
 use crate::store::Caller;
 use crate::table::FIRST_INO;
 
@@ -138,21 +138,28 @@ impl Tree {
         size: usize,
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Refusal> {
-        let kept = guard(&self.snapshots)
-            .get(&fh)
-            .filter(|_| offset > 0)
-            .cloned();
-        if kept.is_none() && (FIRST_INO..SESSION_INO).contains(&ino) {
-            return self.read_claim(ino, fh, offset, size, show);
+        let kept = guard(&self.kept);
+        if offset > 0 && kept.is_lost(fh) {
+            return Err(Refusal::Lost);
         }
-        let text = if let Some(text) = kept.or_else(|| self.begun(fh, offset)) {
+        let text = kept.get(fh).filter(|_| offset > 0);
+        drop(kept);
+        if text.is_none() && (FIRST_INO..SESSION_INO).contains(&ino) {
+            return self.read_claim(caller, ino, fh, offset, size, show);
+        }
+        let text = if let Some(text) = text.or_else(|| self.begun(fh, offset)) {
             text
         } else {
-            let text: Arc<str> = Arc::from(self.render(caller, ino)?);
-            self.keep(fh, &text, size);
+            let text = self.render(caller, ino)?;
+            self.keep(caller, fh, &text, size);
             text
         };
         Ok(show(content::slice(text.as_bytes(), offset, size)))
+    }
+
+    /// Whether a descriptor has the text from which it reads at an offset, or had it.
+    pub fn is_begun(&self, fh: u64, offset: u64) -> bool {
+        offset > 0 && (self.is_older(fh) || guard(&self.kept).has_begun(fh))
     }
 
     /// Whether a file reads as something else than the bytes that its size counts.
@@ -168,6 +175,7 @@ impl Tree {
 
     fn read_claim<R>(
         &self,
+        caller: Caller,
         ino: u64,
         fh: u64,
         offset: u64,
@@ -184,7 +192,7 @@ impl Tree {
             let text = begun.unwrap_or_else(|| Arc::from(record::lease_line(table, name, now)));
             let shown = show(content::slice(text.as_bytes(), offset, size));
             if fh >= SNAPSHOT {
-                self.keep(fh, &text, size);
+                self.keep(caller, fh, &text, size);
             }
             shown
         });
@@ -192,11 +200,11 @@ impl Tree {
     }
 
     /// Keeps what a descriptor reads as: for a server after this one too, if its first read does not take all of it.
-    fn keep(&self, fh: u64, text: &Arc<str>, size: usize) {
+    fn keep(&self, caller: Caller, fh: u64, text: &Arc<str>, size: usize) {
         if text.len() > size {
             self.texts.keep(fh, text);
         }
-        guard(&self.snapshots).insert(fh, Arc::clone(text));
+        guard(&self.kept).keep(fh, caller.uid, text);
     }
 
     /// The text that a server before this one has begun to show: it goes on as it was, and ends where that is not known.
@@ -210,51 +218,57 @@ impl Tree {
         (SNAPSHOT..QUEUE_INO).contains(&fh) && fh - SNAPSHOT < self.oldest_handle
     }
 
-    fn render(&self, caller: Caller, ino: u64) -> Result<String, Refusal> {
-        match ino {
-            README => Ok(String::from(MANUAL)),
-            SELF => Ok(self.render_self(caller)),
-            LEASES => Ok(self.render_leases()),
-            WAITERS => Ok(self.store.glance(|table| {
-                let lines = table.lines();
-                lines
-                    .map(|name| record::waiter_lines(table, name))
-                    .collect()
-            })),
+    fn render(&self, caller: Caller, ino: u64) -> Result<Arc<str>, Refusal> {
+        Ok(Arc::from(match ino {
+            README => String::from(MANUAL),
+            SELF => self.render_self(caller),
+            LEASES => return Ok(self.render_leases()),
+            WAITERS => {
+                let waiters = self.store.glance(record::waiters);
+                record::waiter_lines(&waiters)
+            }
             METRICS => {
                 let (leases, sessions) = self
                     .store
                     .glance(|table| (table.lease_count(), table.session_count()));
-                Ok(self.metrics.render(leases, sessions))
+                self.metrics.render(leases, sessions)
             }
             SESSION_INO..REGISTRATION => {
                 let key = SessionKey(ino - SESSION_INO);
                 let id = self
                     .session(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
-                let text = self.store.session(&id, |table, session| {
-                    (session.key == key).then(|| record::line(&record::session(table, session)))
+                let shown = self.store.session(&id, |table, session| {
+                    (session.key == key).then(|| SessionRecord::of(table, session))
                 });
-                text.flatten().ok_or(Refusal::Lost)
+                // What takes time is done once everybody else may go on.
+                record::line(&shown.flatten().ok_or(Refusal::Lost)?.json())
             }
-            _ => Ok(String::new()),
-        }
+            _ => String::new(),
+        }))
     }
 
     /// The first line names the event sequence that the other lines, a lease each, reflect.
-    fn render_leases(&self) -> String {
+    fn render_leases(&self) -> Arc<str> {
         let mut records = Vec::new();
-        let seq = self.store.picture(|table, name| {
+        let known = |seq| guard(&self.kept).leases(seq);
+        let picture = self.store.picture(known, |table, name| {
             if !name.is_scratch() {
                 records.extend(Record::of(table, name));
             }
         });
+        let seq = match picture {
+            Ok(text) => return text,
+            Err(seq) => seq,
+        };
         // What takes time is done once everybody else may go on.
         let now = self.store.now().boot;
         let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", records.len());
         for record in records {
             text.push_str(&record::line(&record.json(now)));
         }
+        let text = Arc::from(text);
+        guard(&self.kept).has_leases(seq, &text);
         text
     }
 
@@ -376,7 +390,7 @@ impl Tree {
         if (FIRST_INO..SESSION_INO).contains(&ino) {
             self.store.close(Ino(ino));
             if fh >= SNAPSHOT {
-                guard(&self.snapshots).remove(&fh);
+                guard(&self.kept).close(fh);
             }
             return;
         }
@@ -384,7 +398,7 @@ impl Tree {
             self.close_stream(fh);
             return;
         }
-        guard(&self.snapshots).remove(&fh);
+        guard(&self.kept).close(fh);
         let open = guard(&self.registrations).remove(&fh);
         let was_registration = open.is_some();
         if let Some(Registration {

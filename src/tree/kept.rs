@@ -1,0 +1,224 @@
+//! What descriptors read as: a text that is made at the first read, and is one picture of one moment for those that
+//! follow.
+//!
+//! Promises: what is kept is bounded for each uid and in all, but for the newest text of each; a text that several read
+//! is there once; and what is no longer read is given back.
+//!
+//! Deliberately ignorant of: what the texts say.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+
+/// How much is kept for the descriptors of one uid, and in all, in bytes.
+const UID_MAX: usize = 32 << 20;
+const ALL_MAX: usize = 128 << 20;
+
+/// How many texts are kept for the descriptors of one uid.
+const COUNT_MAX: usize = 4096;
+
+/// The texts, by the handles of their readers.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    by_handle: HashMap<u64, Reader>,
+    /// Those that had one which had to go.
+    lost: HashSet<u64>,
+    /// What each uid has.
+    by_uid: HashMap<u32, Share>,
+    bytes: usize,
+    next: u64,
+    /// The text of all leases, if anybody reads it still, and the event that it reflects.
+    leases: Option<(u64, Weak<str>)>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    uid: u32,
+    order: u64,
+    text: Arc<str>,
+    /// How much it is charged with: nothing where another keeps the same text.
+    charge: usize,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    /// By the order in which they came.
+    handles: BTreeMap<u64, u64>,
+    bytes: usize,
+}
+
+impl Kept {
+    pub(super) fn get(&self, fh: u64) -> Option<Arc<str>> {
+        self.by_handle
+            .get(&fh)
+            .map(|reader| Arc::clone(&reader.text))
+    }
+
+    /// Whether a descriptor has a text, or had one.
+    pub(super) fn has_begun(&self, fh: u64) -> bool {
+        self.by_handle.contains_key(&fh) || self.lost.contains(&fh)
+    }
+
+    /// Whether the text of a descriptor had to go, as there was too much.
+    pub(super) fn is_lost(&self, fh: u64) -> bool {
+        self.lost.contains(&fh)
+    }
+
+    /// A descriptor is closed.
+    pub(super) fn close(&mut self, fh: u64) {
+        self.remove(fh);
+        self.lost.remove(&fh);
+    }
+
+    /// Keeps a text for a descriptor. The oldest of the uid's, and of all, go if it is too much: their readers are told
+    /// that they lost it.
+    pub(super) fn keep(&mut self, fh: u64, uid: u32, text: &Arc<str>) {
+        self.close(fh);
+        let is_known = Arc::strong_count(text) > 1
+            && self
+                .by_handle
+                .values()
+                .any(|reader| Arc::ptr_eq(&reader.text, text));
+        let charge = if is_known { 0 } else { text.len() };
+        self.next += 1;
+        let order = self.next;
+        let reader = Reader {
+            uid,
+            order,
+            text: Arc::clone(text),
+            charge,
+        };
+        self.by_handle.insert(fh, reader);
+        self.bytes += charge;
+        let share = self.by_uid.entry(uid).or_default();
+        share.bytes += charge;
+        share.handles.insert(order, fh);
+        while let Some(oldest) = self.over(uid) {
+            self.remove(oldest);
+            self.lost.insert(oldest);
+        }
+    }
+
+    /// The handle that is to go, if there is too much: never the newest of its uid.
+    fn over(&self, uid: u32) -> Option<u64> {
+        let share = self.by_uid.get(&uid)?;
+        let uid = if share.bytes > UID_MAX || share.handles.len() > COUNT_MAX {
+            uid
+        } else if self.bytes > ALL_MAX {
+            let largest = self
+                .by_uid
+                .iter()
+                .filter(|(_, share)| share.handles.len() > 1);
+            *largest.max_by_key(|(_, share)| share.bytes)?.0
+        } else {
+            return None;
+        };
+        let handles = &self.by_uid.get(&uid)?.handles;
+        let oldest = handles.first_key_value().filter(|_| handles.len() > 1);
+        oldest.map(|(_, fh)| *fh)
+    }
+
+    fn remove(&mut self, fh: u64) {
+        let Some(reader) = self.by_handle.remove(&fh) else {
+            return;
+        };
+        let mut charge = reader.charge;
+        if charge > 0 && Arc::strong_count(&reader.text) > 1 {
+            // It stays for another, who is charged with it now.
+            let mut others = self.by_handle.values_mut();
+            if let Some(other) = others.find(|other| Arc::ptr_eq(&other.text, &reader.text)) {
+                other.charge = charge;
+                let share = self.by_uid.entry(other.uid).or_default();
+                share.bytes += charge;
+                self.bytes += charge;
+            }
+        }
+        charge = charge.min(self.bytes);
+        self.bytes -= charge;
+        if let Some(share) = self.by_uid.get_mut(&reader.uid) {
+            share.bytes = share.bytes.saturating_sub(reader.charge);
+            share.handles.remove(&reader.order);
+            if share.handles.is_empty() {
+                self.by_uid.remove(&reader.uid);
+            }
+        }
+    }
+
+    /// The text of all leases as of an event, if anybody keeps it.
+    pub(super) fn leases(&self, seq: u64) -> Option<Arc<str>> {
+        let (of, text) = self.leases.as_ref()?;
+        text.upgrade().filter(|_| *of == seq)
+    }
+
+    pub(super) fn has_leases(&mut self, seq: u64, text: &Arc<str>) {
+        self.leases = Some((seq, Arc::downgrade(text)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL_MAX, Arc, Kept, UID_MAX};
+
+    fn has(kept: &Kept, fh: u64) -> bool {
+        kept.get(fh).is_some()
+    }
+
+    fn text(length: usize) -> Arc<str> {
+        Arc::from("x".repeat(length))
+    }
+
+    #[test]
+    fn each_uid_has_its_share_and_its_newest_text_whatever_its_size() {
+        let mut kept = Kept::default();
+        kept.keep(1, 1000, &text(UID_MAX / 2));
+        kept.keep(2, 1000, &text(UID_MAX / 2));
+        assert!(has(&kept, 1) && has(&kept, 2), "as much as may be");
+        kept.keep(3, 1000, &text(1));
+        assert!(
+            !has(&kept, 1) && has(&kept, 2) && has(&kept, 3),
+            "the oldest goes"
+        );
+        kept.keep(4, 1000, &text(2 * UID_MAX));
+        assert!(
+            has(&kept, 4) && !has(&kept, 2) && !has(&kept, 3),
+            "the newest stays"
+        );
+        kept.keep(5, 1001, &text(UID_MAX));
+        assert!(has(&kept, 4) && has(&kept, 5), "another's share is its own");
+        assert!(kept.is_lost(1) && !kept.is_lost(5));
+        for fh in 1..=5 {
+            kept.close(fh);
+        }
+        assert_eq!(
+            (kept.bytes, kept.by_uid.len(), kept.by_handle.len()),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn all_together_have_a_bound() {
+        let mut kept = Kept::default();
+        for uid in 0..20 {
+            kept.keep(u64::from(uid) * 2, uid, &text(UID_MAX / 4));
+            kept.keep(u64::from(uid) * 2 + 1, uid, &text(UID_MAX / 4));
+            assert!(kept.bytes <= ALL_MAX, "{}", kept.bytes);
+            assert!(has(&kept, u64::from(uid) * 2 + 1));
+        }
+    }
+
+    #[test]
+    fn a_text_that_many_read_is_counted_once() {
+        let mut kept = Kept::default();
+        let shared = text(UID_MAX);
+        for fh in 0..100 {
+            kept.keep(fh, 1000 + u32::try_from(fh % 2).unwrap(), &shared);
+        }
+        assert_eq!(kept.bytes, UID_MAX);
+        for fh in 0..99 {
+            assert!(has(&kept, fh));
+            kept.close(fh);
+            assert_eq!(kept.bytes, UID_MAX);
+        }
+        kept.close(99);
+        assert_eq!(kept.bytes, 0);
+    }
+}
