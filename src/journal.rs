@@ -9,22 +9,33 @@
 //! frame        length u32, checksum u32 of length and payload (CRC-32), payload: JSON
 //! ```
 //!
-//! Promises: a decision is written down whole or not at all; what was cut off at the end was never answered; what is
-//! corrupt before the end is never passed over in silence; and each lease has room set aside for the event that frees it,
-//! so that a full disk refuses claims but no release.
+//! Promises: a decision is written down whole or not at all. A journal of this boot is served only
+//! if everything in it is whole but a last frame whose write was cut short, which was never
+//! answered; all other damage is refused, as is a journal that is missing though `tokens` says that
+//! a server began here in this boot. Each lease has room set aside for the event that frees it, so
+//! that a full disk refuses claims but no release.
+//!
+//! What is left of a write that was cut short becomes part of a frame that says nothing before the
+//! next one is written, so that it can never look like damage. To cut it off would give back the
+//! room behind it, which somebody else may take.
 //!
 //! There is no fsync for a claim whose holder dies with the machine, nor for a journal written anew that has no others: a killed server
 //! loses nothing that it has written. There is one for each deadline of a session without processes, which lives on.
 //!
 //! Deliberately ignorant of: what events mean, and who is alive.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+mod file;
+mod frame;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use self::file::{Unfit, load};
+use self::frame::{ENTRY_MAX, Filler, HEADER, PAYLOAD_MAX, flaw, frame, frame_at, is_torn};
 use crate::connection::{Connection, Note, Sent};
 use crate::lease::{Event, Name, What, printable};
 use crate::process::{Boot, set_aside};
@@ -49,8 +60,18 @@ const STRIDE: u64 = 256 * 1024;
 /// What an event that frees something takes at most, but for the name in it, in bytes.
 const FREEING: u64 = 224;
 
-/// The largest payload that is taken for one: a table of a million leases has less.
-const PAYLOAD_MAX: usize = 1 << 31;
+/// The longest journal, in bytes: none is written that is longer, and none is served.
+pub const JOURNAL_MAX: u64 = 1 << 33;
+
+// It is written anew when it is three times as long as its table, which is one frame.
+const _: () = assert!(JOURNAL_MAX >= 4 * PAYLOAD_MAX as u64);
+
+/// The longest file `tokens`, in bytes: a number and the id of a boot.
+const TOKENS_MAX: u64 = 256;
+
+const JOURNAL: &str = "journal";
+
+const RESERVED: &str = "tokens";
 
 const VERSION: u32 = 1;
 
@@ -74,6 +95,7 @@ struct Version {
 /// Each of the others: the events of a decision, with the request that it answers if there is one, or what else there is to know
 /// of a connection.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
     #[serde(default)]
     sent: Option<Sent>,
@@ -109,108 +131,209 @@ pub struct Recovered {
     pub same_boot: bool,
     /// What was lost, if anything: a sentence for the log.
     pub lost: Option<String>,
-    /// The journal must be kept aside before it is written anew.
-    corrupt: bool,
+    /// What must be set aside before something else is written in its place.
+    aside: Vec<&'static str>,
     /// Where its last whole frame ends.
     end: usize,
     /// How large the table was when it was last written, in bytes, and by its own reckoning.
     base: (u64, usize),
+    /// What `tokens` says.
+    reserved: Reserved,
 }
 
-fn journal(dir: &Path) -> PathBuf {
-    dir.join("journal")
+impl Recovered {
+    /// Nothing is remembered.
+    fn nothing(max_leases: usize) -> Self {
+        Self {
+            table: Table::new(max_leases),
+            connection: Connection::default(),
+            same_boot: false,
+            lost: None,
+            aside: Vec::new(),
+            end: 0,
+            base: (0, 0),
+            reserved: Reserved::default(),
+        }
+    }
+
+    /// Nothing is remembered, since the journal is set aside: what is lost is a sentence.
+    fn without_journal(max_leases: usize, lost: String) -> Self {
+        Self {
+            lost: Some(lost),
+            aside: vec![JOURNAL],
+            ..Self::nothing(max_leases)
+        }
+    }
+
+    /// Whether its journal may be appended to.
+    fn goes_on(&self) -> bool {
+        self.same_boot && !self.aside.contains(&JOURNAL)
+    }
 }
 
-/// Reads what a state directory remembers, and changes nothing. With `repair`, and where it was left by an earlier boot, whose
-/// processes are all dead, what comes before the first corrupt byte.
+/// The bytes of a journal, and what is known of it without them.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its path, for sentences.
+    pub path: &'a Path,
+    /// What it contains, or its beginning where no whole frame can follow.
+    pub bytes: &'a [u8],
+    /// How long it is, in bytes.
+    pub size: u64,
+    /// The newest boot in which a server began here, as `tokens` says.
+    pub began: Option<&'a str>,
+}
+
+impl Source<'_> {
+    fn is_all(&self) -> bool {
+        self.bytes.len() as u64 == self.size
+    }
+}
+
+/// Why nothing is served although a journal is damaged.
+const ALIVE: &str =
+    "may be alive, so nothing is served; once they are gone, 'claimfs mount --repair'";
+
+/// What a repair gives up where no journal is left.
+const ALL_LOST: &str = "all that was held here is lost, and who held it may still be alive";
+
+/// Reads what a state directory remembers, and changes nothing.
+///
+/// A damaged journal is refused if its claimants may be alive. With `repair`, or if `tokens` says
+/// that no server began here in this boot, what comes before the damage is used.
 pub fn read(
     dir: &Path,
     boot: &Boot,
     max_leases: usize,
     repair: bool,
 ) -> Result<Recovered, Unusable> {
-    let path = journal(dir);
-    let unreadable =
-        |error: &dyn std::fmt::Display| Unusable(format!("{}: {error}", path.display()));
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(unreadable(&error)),
+    let (reserved, unknown) = match Reserved::read(dir) {
+        Ok(reserved) => (reserved, None),
+        Err(why) => {
+            let path = dir.join(RESERVED);
+            let why = foreign(&path, why)?;
+            if !repair {
+                return Err(Unusable(format!(
+                    "{why}; which tokens were granted is not known, so nothing is served; \
+                     'claimfs mount --repair' sets it aside",
+                )));
+            }
+            let lost = format!("{why}; if the journal is lost too, tokens are granted again");
+            (Reserved::default(), Some(lost))
+        }
     };
-    let reserved = Reserved::read(dir).map_err(|error| unreadable(&error))?;
-    // Whatever the journal itself says: no server has begun here in this boot.
-    let earlier = reserved
-        .boot
-        .as_ref()
-        .is_some_and(|there| *there != boot.id);
-    let mut recovered = match bytes {
-        Some(bytes) => replay(&path, &bytes, boot, max_leases, repair || earlier)?,
-        None => Recovered {
-            table: Table::new(max_leases),
-            same_boot: false,
-            connection: Connection::default(),
-            lost: None,
-            corrupt: false,
-            end: 0,
-            base: (0, 0),
-        },
-    };
+    let began = reserved.boot.as_deref();
+    let mut recovered = read_journal(dir, boot, began, max_leases, repair)?;
     // A journal that goes on where it stopped knows the newest token; any other may have lost some.
     if !recovered.same_boot || recovered.lost.is_some() {
         recovered.table.skip_tokens(reserved.tokens);
     }
+    recovered.reserved = reserved;
+    if let Some(unknown) = unknown {
+        let before = recovered.lost.take().map(|lost| format!("{lost}; "));
+        recovered.lost = Some(before.unwrap_or_default() + &unknown);
+        recovered.aside.push(RESERVED);
+    }
     Ok(recovered)
 }
 
-/// What the bytes of a journal say: see [`read`]. Its path is for sentences.
+/// Why a file is not what belongs there, as the beginning of a sentence.
+fn foreign(path: &Path, why: Unfit) -> Result<String, Unusable> {
+    match why {
+        Unfit::Foreign(why) => Ok(format!("{}: {why}", path.display())),
+        Unfit::Unreadable(error) => Err(Unusable(format!("{}: {error}", path.display()))),
+    }
+}
+
+fn read_journal(
+    dir: &Path,
+    boot: &Boot,
+    began: Option<&str>,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Unusable> {
+    let path = &dir.join(JOURNAL);
+    let began_here = began == Some(boot.id.as_str());
+    let began_earlier = began.is_some() && !began_here;
+    let file = match file::open(path, false) {
+        Ok(file) => file,
+        Err(why) => {
+            let why = foreign(path, why)?;
+            if !repair && !began_earlier {
+                return Err(Unusable(format!(
+                    "{why}; whoever claimed here {ALIVE} sets it aside and begins with nothing held"
+                )));
+            }
+            let lost = format!("{why}; {ALL_LOST}");
+            return Ok(Recovered::without_journal(max_leases, lost));
+        }
+    };
+    let Some(file) = file else {
+        if !began_here {
+            return Ok(Recovered::nothing(max_leases));
+        }
+        let path = path.display();
+        let why = format!("{path}: it is missing, although a server began here in this boot");
+        if !repair {
+            return Err(Unusable(format!(
+                "{why}; whoever claimed here {ALIVE} begins with nothing held"
+            )));
+        }
+        let lost = format!("{why}; {ALL_LOST}");
+        return Ok(Recovered::without_journal(max_leases, lost));
+    };
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if length > JOURNAL_MAX && !repair && !began_earlier {
+        return Err(Unusable(format!(
+            "{}: it is {length} bytes long, and no journal is longer than {JOURNAL_MAX}; whoever \
+             claimed here {ALIVE} keeps what is whole at its beginning and sets the rest aside",
+            path.display()
+        )));
+    }
+    let (bytes, size, loaded) = load(&file);
+    if let Err(error) = loaded
+        && !repair
+        && !began_earlier
+    {
+        return Err(Unusable(format!(
+            "{}: byte {} cannot be read: {error}; whoever claimed after that {ALIVE} sets the rest \
+             aside",
+            path.display(),
+            bytes.len()
+        )));
+    }
+    let bytes = &bytes[..];
+    let source = Source {
+        path,
+        bytes,
+        size,
+        began,
+    };
+    replay(source, boot, max_leases, repair)
+}
+
+/// What the bytes of a journal say: see [`read`].
 pub fn replay(
-    path: &Path,
-    bytes: &[u8],
+    source: Source,
     boot: &Boot,
     max_leases: usize,
     repair: bool,
 ) -> Result<Recovered, Unusable> {
-    let (mut table, mut written, mut at) = (Table::new(max_leases), None, 0);
-    let (mut connection, mut base) = (Connection::default(), (0, 0));
-    let mut problem = None;
-    while at < bytes.len() {
-        let frame = frame_at(bytes, at);
-        let read = frame.ok_or_else(|| String::from("its checksum is wrong"));
-        let read = read.and_then(|(payload, next)| {
-            if let Some(head) = first_frame(at, payload)? {
-                let read = head.table.completed(max_leases);
-                read.check_numbers()?;
-                table = read;
-                connection = head.connection;
-                base = (
-                    (next as u64).saturating_sub(size(&connection)),
-                    table.weight(),
-                );
-                written = Some(head.boot);
-                return Ok(next);
-            }
-            let entry: Entry = parse(payload)?;
-            check_events(&table, &entry.events)?;
-            connection.replay(&mut table, &entry.events, entry.sent);
-            if let Some(note) = entry.note {
-                connection.note(note, entry.sent);
-            }
-            Ok(next)
-        });
-        match read {
-            Ok(next) => at = next,
-            Err(why) => {
-                problem = Some(why);
-                break;
-            }
-        }
-    }
+    let path = source.path.display();
+    let Replayed {
+        mut table,
+        mut connection,
+        written,
+        mut end,
+        mut base,
+        mut problem,
+    } = replay_frames(source, max_leases);
     table = table.indexed_anew();
     if let Err(flaw) = table.check() {
         // Which event was the wrong one nobody can tell, so nothing of it is believed.
         let why = format!("it contradicts itself: {flaw}");
         (table, connection) = (Table::new(max_leases), Connection::default());
-        (problem, at, base) = (Some(why), 0, (0, 0));
+        (problem, end, base) = (Some(why), 0, (0, 0));
     }
     let same_boot = written.as_ref().is_some_and(|there| there.id == boot.id);
     if same_boot
@@ -219,45 +342,119 @@ pub fn replay(
             .is_some_and(|there| there.pidns != boot.pidns)
     {
         return Err(Unusable(format!(
-            "{}: written in another pid namespace, whose processes cannot be told from here; mount from there, or name \
+            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from there, or name \
              another directory with --state-dir DIR",
-            path.display()
         )));
     }
-    let mut lost = None;
-    if let Some(why) = problem {
-        let left = bytes.len() - at;
-        // One that is whole was answered, perhaps, even if it says nothing that this claimfs understands.
-        let torn = at > 0 && !(at..bytes.len()).any(|at| frame_at(bytes, at).is_some());
-        if torn {
-            log::info!(
-                "{}: the last {left} bytes are of an event that was never answered, and are passed over",
-                path.display()
-            );
-        } else if !repair && (same_boot || written.is_none()) {
-            return Err(Unusable(format!(
-                "{}: corrupt at byte {at} of {}: {why}; whoever claimed after that may be alive, so nothing is served; once \
-                 they are gone, 'claimfs mount --repair' sets the rest aside",
-                path.display(),
-                bytes.len()
-            )));
-        } else {
-            lost = Some(format!(
-                "{}: corrupt at byte {at} of {}: {why}; the last {left} bytes are lost, with what was claimed and released in them",
-                path.display(),
-                bytes.len()
-            ));
-        }
+    let began_here = source.began == Some(boot.id.as_str());
+    let began_earlier = source.began.is_some() && !began_here;
+    // Whoever claimed in an earlier boot is dead, whatever is lost of it.
+    let may_live = same_boot || began_here || (written.is_none() && !began_earlier);
+    let left = source.size - end as u64;
+    if problem.is_some() && end > 0 && was_never_answered(source, end, may_live) {
+        log::info!(
+            "{path}: the last {left} bytes are of an event that was never answered, and are passed over"
+        );
+        problem = None;
     }
+    let damage = match problem {
+        Some(why) => Some((
+            format!("corrupt at byte {end} of {}: {why}", source.size),
+            format!("the last {left} bytes are lost, with what was claimed and released in them"),
+        )),
+        None if began_here && !same_boot => Some((
+            String::from("written in an earlier boot, although a server began here in this one"),
+            String::from(ALL_LOST),
+        )),
+        None => None,
+    };
+    let lost = match damage {
+        Some((why, _)) if may_live && !repair => {
+            return Err(Unusable(format!(
+                "{path}: {why}; whoever claimed after that {ALIVE} sets the rest aside"
+            )));
+        }
+        Some((why, lost)) => Some(format!("{path}: {why}; {lost}")),
+        None => None,
+    };
     Ok(Recovered {
         table,
         connection,
         same_boot,
-        corrupt: lost.is_some(),
+        aside: lost.iter().map(|_| JOURNAL).collect(),
         lost,
-        end: at,
+        end,
         base,
+        reserved: Reserved::default(),
     })
+}
+
+/// Whether what comes behind the last whole frame was never answered, or died with the machine.
+fn was_never_answered(source: Source, end: usize, may_live: bool) -> bool {
+    let tail = &source.bytes[end..];
+    let holds_frames = || (0..tail.len()).any(|at| frame_at(tail, at).is_some());
+    source.is_all() && (is_torn(tail) || (!may_live && !holds_frames()))
+}
+
+/// What the whole frames say, up to the first that is none or that cannot be.
+struct Replayed {
+    table: Table,
+    connection: Connection,
+    /// Where the head was written.
+    written: Option<Boot>,
+    end: usize,
+    base: (u64, usize),
+    /// Why that is not all.
+    problem: Option<String>,
+}
+
+fn replay_frames(source: Source, max_leases: usize) -> Replayed {
+    let bytes = source.bytes;
+    let mut replayed = Replayed {
+        table: Table::new(max_leases),
+        connection: Connection::default(),
+        written: None,
+        end: 0,
+        base: (0, 0),
+        problem: bytes.is_empty().then(|| String::from("it is empty")),
+    };
+    while replayed.end < bytes.len() {
+        if let Err(why) = replayed.frame(bytes, max_leases) {
+            replayed.problem = Some(why);
+            return replayed;
+        }
+    }
+    if !source.is_all() && replayed.problem.is_none() {
+        replayed.problem = Some(String::from("it cannot be read from there on"));
+    }
+    replayed
+}
+
+impl Replayed {
+    /// Goes on by one frame.
+    fn frame(&mut self, bytes: &[u8], max_leases: usize) -> Result<(), String> {
+        let frame = frame_at(bytes, self.end);
+        let (payload, next) = frame.ok_or_else(|| String::from(flaw(&bytes[self.end..])))?;
+        if let Some(head) = first_frame(self.end, payload)? {
+            let read = head.table.completed(max_leases);
+            read.check_numbers()?;
+            self.table = read;
+            self.connection = head.connection;
+            let before = size(&self.connection);
+            self.base = ((next as u64).saturating_sub(before), self.table.weight());
+            self.written = Some(head.boot);
+        } else {
+            let entry: Entry = parse(payload)?;
+            check_events(&self.table, &entry.events)?;
+            self.connection
+                .replay(&mut self.table, &entry.events, entry.sent);
+            if let Some(note) = entry.note {
+                self.connection.note(note, entry.sent);
+            }
+        }
+        self.end = next;
+        Ok(())
+    }
 }
 
 /// Whether events follow on those that made a table: none is missing, and none is there twice.
@@ -297,41 +494,6 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(payload).map_err(|error| printable(&error.to_string()))
 }
 
-/// The payload of the frame at an offset, and where the next one begins; `None` if no whole frame is there.
-fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
-    let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let size = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    // An object, whatever it says; so that one is not looked for in vain at each offset of a megabyte.
-    let payload = rest
-        .get(..size)
-        .filter(|payload| payload.first() == Some(&b'{'))?;
-    (checksum(*length, payload) == u32::from_le_bytes(*sum)).then_some((payload, at + 8 + size))
-}
-
-fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&length);
-    hasher.update(payload);
-    hasher.finalize()
-}
-
-/// How long most frames are at most, in bytes.
-const FRAME_USUAL: usize = 1024;
-
-fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut frame = Vec::with_capacity(FRAME_USUAL);
-    frame.extend([0; 8]);
-    serde_json::to_writer(&mut frame, value)?;
-    let size = frame.len() - 8;
-    let length = u32::try_from(size).ok().filter(|_| size <= PAYLOAD_MAX);
-    let length = length.ok_or(io::ErrorKind::FileTooLarge)?.to_le_bytes();
-    let sum = checksum(length, &frame[8..]).to_le_bytes();
-    frame[..4].copy_from_slice(&length);
-    frame[4..8].copy_from_slice(&sum);
-    Ok(frame)
-}
-
 /// The file `tokens`.
 #[derive(Debug, Default)]
 struct Reserved {
@@ -342,18 +504,19 @@ struct Reserved {
 }
 
 impl Reserved {
-    fn read(dir: &Path) -> io::Result<Self> {
-        let text = match fs::read_to_string(dir.join("tokens")) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error),
+    fn read(dir: &Path) -> Result<Self, Unfit> {
+        let Some(file) = file::open(&dir.join(RESERVED), false)? else {
+            return Ok(Self::default());
         };
+        let mut bytes = Vec::new();
+        file.take(TOKENS_MAX).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
         let mut words = text.split_whitespace();
         let tokens = words.next().and_then(|word| word.parse().ok());
+        let tokens = tokens.filter(|tokens| *tokens < NUMBER_MAX);
+        let wrong = || Unfit::Foreign(String::from("no number of a token stands in it"));
         Ok(Self {
-            tokens: tokens
-                .filter(|tokens| *tokens < NUMBER_MAX)
-                .ok_or_else(|| io::Error::other("tokens: no number of a token stands in it"))?,
+            tokens: tokens.ok_or_else(wrong)?,
             boot: words.next().map(String::from),
         })
     }
@@ -361,7 +524,7 @@ impl Reserved {
     fn write(dir: &Path, tokens: u64, boot: &Boot) -> io::Result<()> {
         replace(
             dir,
-            "tokens",
+            RESERVED,
             format!("{tokens} {}\n", boot.id).as_bytes(),
             0,
             true,
@@ -381,12 +544,7 @@ fn replace(
 ) -> io::Result<(File, bool)> {
     let new = dir.join(format!("{name}.new"));
     let write = || {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)?;
+        let mut file = file::create(&new)?;
         // First, so that what there is no room for costs nobody much.
         let has_room = room > 0 && has_room(&file, room)?;
         file.write_all(bytes)?;
@@ -445,6 +603,8 @@ pub struct Disk {
     owes_sync: bool,
     /// It was written anew since without being synced.
     owes_place: bool,
+    /// There may be something behind the last whole frame: of a write that was cut short.
+    has_remains: bool,
 }
 
 impl Disk {
@@ -456,15 +616,11 @@ impl Disk {
         recovered: &Recovered,
         connection: &Connection,
     ) -> io::Result<Self> {
-        if recovered.corrupt {
-            let aside = (0..).map(|number| dir.join(format!("journal.corrupt.{number}")));
-            if let Some(aside) = aside.into_iter().find(|path| !path.exists()) {
-                fs::hard_link(journal(dir), aside)?;
-            }
+        for name in &recovered.aside {
+            file::set_aside(dir, name)?;
         }
-        let table = &recovered.table;
-        let reserved = Reserved::read(dir)?;
-        let may_go_on = recovered.same_boot && !recovered.corrupt;
+        let (table, reserved) = (&recovered.table, &recovered.reserved);
+        let may_go_on = recovered.goes_on();
         let is_same = recovered.connection.nonce == connection.nonce;
         let mut is_whole = !(may_go_on && is_same);
         let written = if is_whole {
@@ -489,6 +645,7 @@ impl Disk {
             // Whatever the server before was to sync, and was killed before it had.
             owes_sync: true,
             owes_place: !is_whole,
+            has_remains: !is_whole,
             base: written.base,
             file: written.file,
             end: written.end,
@@ -532,7 +689,7 @@ impl Disk {
         let lasting = table.outlives_machine();
         match write_table(&self.dir, &self.boot, table, &connection(), lasting) {
             Ok(written) => {
-                self.owes_place = !lasting;
+                (self.owes_place, self.has_remains) = (!lasting, false);
                 log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
                 self.base = written.base;
                 (self.file, self.end, self.room) = (written.file, written.end, written.room);
@@ -564,10 +721,13 @@ impl Disk {
 
     /// Makes sure that there is room for a frame, and behind it for what frees everything then.
     fn set_room_aside(&mut self, frame: u64, debt: u64) -> io::Result<()> {
+        let wanted = self.end + frame + debt + SLACK;
+        if wanted > JOURNAL_MAX {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let Some(room) = self.room else {
             return Ok(());
         };
-        let wanted = self.end + frame + debt + SLACK;
         if wanted <= room {
             return Ok(());
         }
@@ -577,10 +737,34 @@ impl Disk {
     }
 
     fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        // What is written of it in vain is written over by the next, or passed over when it is read. To cut it off here would give
-        // back the room that is set aside behind it, which somebody else may take.
+        if frame.len() > HEADER + ENTRY_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if self.has_remains {
+            self.fill_remains()?;
+        }
+        let end = self.end + frame.len() as u64;
+        if end > JOURNAL_MAX {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.has_remains = true;
         self.file.write_all_at(frame, self.end)?;
-        self.end += frame.len() as u64;
+        self.has_remains = false;
+        self.end = end;
+        Ok(())
+    }
+
+    /// Makes what is left of a frame whose write was cut short part of one that says nothing.
+    fn fill_remains(&mut self) -> io::Result<()> {
+        let remains = self.file.metadata()?.len().saturating_sub(self.end);
+        if remains == 0 {
+            return Ok(());
+        }
+        let filler = Filler::new(usize::try_from(remains).map_err(io::Error::other)?)?;
+        for (from, bytes) in filler.writes(self.end) {
+            self.file.write_all_at(bytes, self.end + from as u64)?;
+        }
+        self.end += filler.len() as u64;
         Ok(())
     }
 }
@@ -594,11 +778,13 @@ struct Written {
     base: (u64, usize),
 }
 
-/// Goes on with the journal that is there, behind its last whole frame. What is torn is written over: to cut it off would give
-/// back the room behind it, which the server before has set aside.
+/// Goes on with the journal that is there, behind its last whole frame.
 fn go_on(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).open(journal(dir))?;
+    let file = match file::open(&dir.join(JOURNAL), true) {
+        Ok(file) => file.ok_or(io::ErrorKind::NotFound)?,
+        Err(Unfit::Foreign(why)) => return Err(io::Error::other(why)),
+        Err(Unfit::Unreadable(error)) => return Err(error),
+    };
     Ok(Written {
         file,
         end: recovered.end as u64,
@@ -627,13 +813,13 @@ fn write_table(
     let frame = picture(boot, table, connection)?;
     let end = frame.len() as u64;
     let mut room = end + debt(table) + SLACK + STRIDE;
-    let mut replaced = replace(dir, "journal", &frame, room, lasting);
+    let mut replaced = replace(dir, JOURNAL, &frame, room, lasting);
     if let Err(error) = &replaced
         && error.kind() == io::ErrorKind::StorageFull
     {
         // With the old one goes what it has: more can be set aside then.
         room -= STRIDE;
-        replaced = replace(dir, "journal", &frame, room, lasting);
+        replaced = replace(dir, JOURNAL, &frame, room, lasting);
     }
     let (file, has_room) = replaced?;
     Ok(Written {
@@ -747,5 +933,56 @@ impl Journal for Disk {
 
     fn applied(&mut self, table: &Table, connection: &mut dyn FnMut() -> Connection) {
         self.tidy(table, connection);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, io};
+
+    use super::{Boot, Connection, Disk, Entry, Filler, HEADER, JOURNAL_MAX, SLACK, parse, read};
+    use crate::connection::Note;
+    use crate::store::Journal;
+
+    #[test]
+    fn a_frame_that_fills_remains_says_nothing() {
+        let filler = Filler::new(300).unwrap();
+        let mut frame = vec![0; filler.len()];
+        for (from, bytes) in filler.writes(0) {
+            frame[from..from + bytes.len()].copy_from_slice(bytes);
+        }
+        let entry: Entry = parse(&frame[HEADER..]).unwrap();
+        assert!(entry.sent.is_none() && entry.events.is_empty() && entry.note.is_none());
+    }
+
+    #[test]
+    fn a_journal_becomes_as_long_as_it_may_be_and_what_frees_has_the_end_of_it() {
+        let dir = std::env::temp_dir().join(format!("claimfs-longest-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let boot = Boot {
+            id: "this-boot".into(),
+            pidns: 7,
+        };
+        let recovered = read(&dir, &boot, 9, false).unwrap();
+        let mut disk = Disk::begin(&dir, boot, &recovered, &Connection::new("a")).unwrap();
+        // Nothing is to be allocated up to there.
+        disk.room = None;
+        let length = {
+            let before = disk.end;
+            disk.note(&Note::TakenOver, None).unwrap();
+            disk.end - before
+        };
+        let is_full = |result: io::Result<()>| {
+            result.is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
+        };
+        disk.end = JOURNAL_MAX - SLACK - length;
+        disk.note(&Note::TakenOver, None).unwrap();
+        assert!(is_full(disk.note(&Note::TakenOver, None)));
+        disk.end = JOURNAL_MAX - length;
+        disk.write(&vec![0; usize::try_from(length).unwrap()])
+            .unwrap();
+        assert!(disk.end == JOURNAL_MAX && is_full(disk.write(&[0])));
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -35,7 +35,7 @@
 //! | `record.rs` | leases and sessions as JSON | rules |
 //! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals; `unsafe` in the first | rules |
 //! | `store.rs`, `store/write.rs` | the mutex: table, journal, publishing | fuser |
-//! | `journal.rs`, `wire.rs` | checksummed frames, the picture of a table, tokens set aside | what events mean |
+//! | `journal.rs`, `journal/*.rs`, `wire.rs` | checksummed frames, what damage is, the picture of a table, tokens set aside | what events mean |
 //! | `texts.rs` | what is read in several reads, for the server after this one | what it says |
 //! | `news.rs` | lines for readers of `events`, and the bell for those who wait | what the lines say |
 //! | `herald.rs` | the helper that tells inotify | why a name has gone |

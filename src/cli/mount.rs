@@ -70,7 +70,7 @@ pub struct Settings {
     /// How many leases, sessions and places in lines each user but root may have at once [default: half of --max-leases]
     #[arg(long, value_name = "N")]
     max_per_uid: Option<usize>,
-    /// Set a corrupt journal aside, with what was claimed in the part that is lost
+    /// Set a damaged or missing journal aside, with what was claimed in the part that is lost
     #[arg(long)]
     repair: bool,
     /// Admit names with a leading dot as scratch files, which some lock programs need: no leases, gone with their session

@@ -144,7 +144,7 @@ fn tokens_rise_although_the_journal_is_lost() {
     let newest = mount.record("2").unwrap()["token"].as_u64().unwrap();
     mount.stop();
     fs::remove_file(mount.state.join("journal")).unwrap();
-    mount.start(&[]);
+    mount.start(&["--repair"]);
     let mut other = mount.actor(Some("other"));
     other.claim("0").unwrap();
     assert!(mount.record("0").unwrap()["token"].as_u64().unwrap() > newest);

@@ -52,6 +52,8 @@ mod kills;
 mod life;
 // What a server leaves to the next one.
 mod journal;
+// Damage to a journal, all that one bit can do among it.
+mod journal_damage;
 // Everything at random, and nothing that stays behind.
 mod leaks;
 // Sessions without processes, for callers that the mount cannot see.

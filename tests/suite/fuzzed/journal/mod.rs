@@ -10,7 +10,7 @@ mod sound;
 use std::path::Path;
 
 use claimfs::connection::Connection;
-use claimfs::journal::{Recovered, Unusable, picture, replay};
+use claimfs::journal::{Recovered, Source, Unusable, picture, replay};
 use claimfs::lease::{Command, Event, Ino, Moment, Process, SessionKey, WaiterId};
 use claimfs::process::Boot;
 use claimfs::table::Table;
@@ -56,7 +56,13 @@ fn boot(later: bool) -> Boot {
 }
 
 fn read(bytes: &[u8], boot: &Boot, repair: bool) -> Result<Recovered, Unusable> {
-    replay(Path::new("journal"), bytes, boot, MAX_LEASES, repair)
+    let source = Source {
+        path: Path::new("journal"),
+        bytes,
+        size: bytes.len() as u64,
+        began: None,
+    };
+    replay(source, boot, MAX_LEASES, repair)
 }
 
 /// A frame as the journal's first comment draws it.
@@ -80,6 +86,24 @@ fn is_what_was(frames: &[Vec<u8>], table: &Table) {
     assert!(recovered.same_boot && recovered.lost.is_none());
     assert!(recovered.table == *table);
     sound::check(&serde_json::to_value(table).unwrap());
+    is_answered_or_torn(frames);
+}
+
+/// A last frame of which a bit flips is refused; one that was cut short was never answered.
+fn is_answered_or_torn(frames: &[Vec<u8>]) {
+    let Some((last, before)) = frames.split_last().filter(|(_, before)| !before.is_empty()) else {
+        return;
+    };
+    let before = before.concat();
+    let step = last.len().div_ceil(8);
+    for at in (0..last.len()).step_by(step) {
+        let mut flipped = [&before[..], last].concat();
+        flipped[before.len() + at] ^= 1 << (at % 8);
+        assert!(read(&flipped, &boot(false), false).is_err(), "byte {at}");
+        let cut = [&before[..], &last[..at]].concat();
+        let recovered = read(&cut, &boot(false), false).unwrap();
+        assert!(recovered.lost.is_none(), "cut at {at}");
+    }
 }
 
 fn is_well(recovered: Recovered, boot: &Boot) {
