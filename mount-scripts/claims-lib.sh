@@ -39,23 +39,36 @@ done
 [ "${word-}" = -- ] && [ "$left" -ge "$operands" ] || wrong_usage
 
 if [ -z "$mount" ]; then
-    # proc(5): ID PARENT DEVICE ROOT DIR OPTIONS [TAG …] - TYPE SOURCE OPTIONS, where only whole mounts count.
-    count=0
+    # proc(5): ID PARENT DEVICE ROOT DIR OPTIONS [TAG …] - TYPE SOURCE OPTIONS, where only whole mounts count, and of
+    # several only those that admit the caller.
+    count=0 found=
     while read -r _ _ _ root dir rest; do
         case "$root ${rest#* - }" in
-        '/ fuse.claimfs '*) mount=$dir count=$((count + 1)) ;;
+        '/ fuse.claimfs '*) ;;
+        *) continue ;;
         esac
+        # White space comes as octal digits behind a backslash, which printf knows; the x saves a newline at the end.
+        dir=$(printf "$(printf '%s' "$dir" | sed 's/%/%%/g')x")
+        dir=${dir%x}
+        case $(LC_ALL=C ls -d -- "$dir/." 2>&1) in
+        *': Permission denied') mount=${mount:-$dir} && continue ;;
+        esac
+        found=$dir count=$((count + 1))
     done < /proc/self/mountinfo
-    if [ "$count" != 1 ]; then
+    if [ "$count" -gt 1 ] || [ -z "$mount$found" ]; then
         complain "$count claimfs are mounted here; name one with --mount DIR or \$CLAIMFS_MOUNT"
         exit 3
     fi
-    # White space comes as octal digits behind a backslash, which printf knows; the x saves a newline at the end.
-    mount=$(printf "$(printf '%s' "$mount" | sed 's/%/%%/g')x")
-    mount=${mount%x}
+    mount=${found:-$mount}
 fi
+case $(LC_ALL=C ls -d -- "$mount/." 2>&1) in
+*': Permission denied')
+    complain "$mount: Permission denied: another user's mount, or in a directory that is closed to you; name another with --mount DIR"
+    exit 3
+    ;;
+esac
 if [ ! -d "$mount/claims" ] || [ ! -e "$mount/leases" ]; then
-    complain "$mount: not a claimfs mount; mount one with 'claimfs mount $mount'"
+    complain "$mount: not a claimfs mount; name one with --mount DIR, or mount one with 'claimfs mount DIR'"
     exit 3
 fi
 mount=$(CDPATH='' cd -P -- "$mount" && pwd -P) || exit 3

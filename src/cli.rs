@@ -17,6 +17,7 @@ mod line;
 mod ls;
 mod mount;
 mod release;
+mod remount;
 mod run;
 mod serve;
 mod session;

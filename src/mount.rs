@@ -5,19 +5,25 @@
 //!
 //! Deliberately ignorant of: every rule.
 
+pub mod holder;
+pub mod state_dir;
+pub mod takeover;
+
+use std::cell::RefCell;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, panic, process, thread};
 
 use fuser::{PollHandle, Session, SessionACL};
 
+use self::state_dir::{LOCK, SERVING};
 use crate::agents::Agent;
 use crate::connection::Connection;
 use crate::fs::ClaimFs;
@@ -26,8 +32,8 @@ use crate::journal::{self, Disk, Recovered, Unusable};
 use crate::keeper::{self, Charge, Told, device};
 use crate::mounts::{self, FS_TYPE};
 use crate::process::{
-    Boot, Processes, Signals, descriptor_limit, effective_uid, expect_children, give_back_memory,
-    raise_descriptor_limit, signal, wait_unread,
+    Boot, Processes, Signals, descriptor_limit, effective_uid, expect_children, give_back_memory, keep_private, raise_descriptor_limit,
+    wait_unread,
 };
 use crate::reaper;
 use crate::store::Store;
@@ -41,8 +47,8 @@ pub const DEFAULT_MAX_LEASES: usize = 1 << 20;
 /// How long a mount must be busy to be in use: the helper that was ended may leave it a moment later.
 const BUSY: Duration = Duration::from_millis(300);
 
-/// How long a server without a keeper may take to unmount.
-const ORPHAN: Duration = Duration::from_secs(10);
+/// How long a session may take to end by itself once it is unmounted: it does not while another mount namespace has the mount.
+const BESIDE: Duration = Duration::from_millis(300);
 
 /// What a server ends with that has made way for another.
 const MADE_WAY: i32 = 75;
@@ -125,18 +131,28 @@ impl Problem {
     }
 }
 
-/// An absolute path without symlinks for a directory that may be a dead mount, and is made if it does not exist.
+/// An absolute path without symlinks for a directory that may be a dead mount, or be missing.
 pub fn resolve_dir(dir: &Path) -> Result<PathBuf, Problem> {
-    let shown = dir.display();
     match fs::canonicalize(dir) {
-        Ok(path) => return Ok(path),
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(dir).map_err(|error| {
-            Problem::new(format!("{shown}: there is no such directory and it cannot be made: {error}; make it first"))
-        })?,
-        Err(error) => return Err(Problem::new(format!("{shown}: {error}"))),
+        Ok(path) => Ok(path),
+        Err(error)
+            if error.raw_os_error() == Some(libc::ENOTCONN)
+                || error.kind() == io::ErrorKind::NotFound =>
+        {
+            beneath_parent(dir).map_err(|problem| match error.kind() {
+                io::ErrorKind::NotFound => missing(dir, &error),
+                _ => problem,
+            })
+        }
+        Err(error) => Err(Problem::new(format!("{}: {error}", dir.display()))),
     }
-    beneath_parent(dir)
+}
+
+fn missing(dir: &Path, error: &io::Error) -> Problem {
+    Problem::new(format!(
+        "{}: there is no such directory and it cannot be made: {error}; make it first",
+        dir.display()
+    ))
 }
 
 /// An absolute path without symlinks for a directory that exists, and may be a dead mount.
@@ -203,8 +219,9 @@ fn escape(dir: &Path) -> String {
 }
 
 impl Plan {
-    /// Everything that can be known to be wrong before mounting. Cleans a dead mount of this very plan away.
-    pub fn check(&self) -> Result<(), Problem> {
+    /// Everything that can be known to be wrong before mounting. Makes the directory if there is none, cleans a dead mount of this very
+    /// plan away, and ends a server from before whose mount is gone: `tell` takes sentences about those whom that concerns.
+    pub fn check(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Problem> {
         let dir = self.dir.display();
         if !Path::new(device::DEVICE).exists() {
             return Err(Problem::new(format!(
@@ -212,45 +229,85 @@ impl Plan {
                 device::DEVICE
             )));
         }
+        state_dir::check_apart(&self.state_dir, &self.dir)?;
+        if let Some(fault) = state_dir::faults(&self.state_dir).into_iter().next() {
+            return Err(Problem::new(fault));
+        }
         let there = mounts::on(&self.dir)
             .map_err(|error| Problem::new(format!("/proc/self/mountinfo: {error}")))?;
         let metadata = fs::metadata(&self.dir);
         if metadata.as_ref().is_err_and(is_disconnected) {
-            self.clean_dead(there.as_ref())?;
-            return self.check();
+            self.clean_dead(there.as_ref(), tell)?;
+            return self.check(tell);
         }
         if let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) {
-            if mount.source == self.state_dir && self.end_orphan() {
-                return self.check();
+            if self.has_lost_keeper(&mount) {
+                self.make_way(tell)?;
+                return self.check(tell);
             }
-            return Err(Problem::new(format!(
-                "{dir}: claimfs is already mounted here; use it, or unmount it with 'claimfs umount {dir}'"
-            )));
+            return Err(self.is_mounted(&mount));
         }
-        let metadata = metadata.map_err(|error| Problem::new(format!("{dir}: {error}")))?;
+        if metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            self.make_way(tell)?;
+            return fs::create_dir(&self.dir).map_err(|error| missing(&self.dir, &error));
+        }
+        let metadata = fs::metadata(&self.dir).map_err(|error| self.failed(&error))?;
         if !metadata.is_dir() {
             return Err(Problem::new(format!(
                 "{dir}: not a directory; name one to mount on"
             )));
         }
-        let mut entries =
-            fs::read_dir(&self.dir).map_err(|error| Problem::new(format!("{dir}: {error}")))?;
+        let mut entries = fs::read_dir(&self.dir).map_err(|error| self.failed(&error))?;
         if !self.nonempty && entries.next().is_some() {
             return Err(Problem::new(format!(
                 "{dir}: not empty; name an empty directory, or hide what is in it with '-o nonempty'"
             )));
         }
-        Ok(())
+        self.make_way(tell)
     }
 
-    fn clean_dead(&self, there: Option<&mounts::Mount>) -> Result<(), Problem> {
+    /// Whether the mount that is there is of this plan, and its keeper is dead, but not its server.
+    fn has_lost_keeper(&self, mount: &mounts::Mount) -> bool {
+        holder::same_place(&mount.source, &self.state_dir)
+            && !holder::is_locked(&self.state_dir.join(LOCK))
+            && holder::is_locked(&self.state_dir.join(SERVING))
+    }
+
+    /// The sentence for a directory that has a mount.
+    fn is_mounted(&self, mount: &mounts::Mount) -> Problem {
+        let dir = self.dir.display();
+        let me = effective_uid();
+        let other = mount.owner().filter(|owner| *owner != me);
+        let remedy = match (other, mounts::is_denied(&self.dir)) {
+            (None, _) => format!("use it, or unmount it with 'claimfs umount {dir}'"),
+            (Some(owner), true) if me == 0 => format!(
+                "by uid {owner}, for that user alone; name another directory, or unmount it with 'claimfs umount {dir}'"
+            ),
+            (Some(owner), true) => format!(
+                "by uid {owner}, for that user alone; name another directory, or have that user or root unmount it"
+            ),
+            (Some(_), false) if me == 0 => {
+                format!("use it, or unmount it with 'claimfs umount {dir}'")
+            }
+            (Some(owner), false) => {
+                format!("use it, or have uid {owner}, who mounted it, or root unmount it")
+            }
+        };
+        Problem::new(format!("{dir}: claimfs is already mounted here; {remedy}"))
+    }
+
+    fn clean_dead(
+        &self,
+        there: Option<&mounts::Mount>,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<(), Problem> {
         let dir = self.dir.display();
         let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
             return Err(Problem::new(format!(
                 "{dir}: a dead mount that is not claimfs's is here; unmount it with 'umount -l {dir}'"
             )));
         };
-        if mount.source != self.state_dir {
+        if !holder::same_place(&mount.source, &self.state_dir) {
             return Err(Problem::new(format!(
                 "{dir}: the dead mount here has its state in {}, not in {}; give '--state-dir {0}' to go on with it, \
                  or unmount it with 'claimfs umount {dir}'",
@@ -258,8 +315,9 @@ impl Plan {
                 self.state_dir.display(),
             )));
         }
+        self.make_way(tell)?;
         // Whoever else mounts here has it, or will find that nothing is left to be cleaned.
-        let _lock = self.lock("lock")?;
+        let _lock = state_dir::lock(&self.state_dir, LOCK)?;
         let is_dead = || fs::metadata(&self.dir).is_err_and(|error| is_disconnected(&error));
         match device::unmount(&self.dir, true) {
             Err(error) if is_dead() => Err(Problem::new(format!(
@@ -269,29 +327,7 @@ impl Plan {
         }
     }
 
-    /// Ends a server of this plan whose keeper has died, and with it the mount. Whether there was one.
-    fn end_orphan(&self) -> bool {
-        let Ok(_lock) = self.lock("lock") else {
-            return false;
-        };
-        let serving = self.state_dir.join("serving");
-        let pid = fs::read_to_string(&serving).unwrap_or_default();
-        let is_there = || File::open(&serving).is_ok_and(|file| file.try_lock_shared().is_err());
-        let Some(pid) = pid.trim().parse().ok().filter(|_| is_there()) else {
-            return false;
-        };
-        // Its pid is its own as long as it has the lock.
-        if signal(pid, libc::SIGTERM).is_err() {
-            return false;
-        }
-        let until = Instant::now() + ORPHAN;
-        while is_there() && Instant::now() < until {
-            thread::sleep(Duration::from_millis(2));
-        }
-        !is_there()
-    }
-
-    /// Makes the state directory.
+    /// Makes the state directory, and what is in it private.
     pub fn make_state_dir(&self) -> Result<(), Problem> {
         let made = fs::DirBuilder::new()
             .recursive(true)
@@ -299,44 +335,17 @@ impl Plan {
             .create(&self.state_dir);
         made.map_err(|error| {
             Problem::new(format!(
-                "{}: the state directory cannot be made: {error}; name another with --state-dir DIR",
+                "{0}: the state directory cannot be made: {error}; make it first, with 'mkdir -m 700 {0}'",
                 self.state_dir.display()
             ))
-        })
+        })?;
+        state_dir::make_private(&self.state_dir);
+        Ok(())
     }
 
     /// Where a server in the background logs to.
     pub fn log_file(&self) -> PathBuf {
         self.state_dir.join("log")
-    }
-
-    /// Takes a lock of the state directory: `lock` is the keeper's, `serving` that of whoever appends to the journal.
-    fn lock(&self, name: &str) -> Result<File, Problem> {
-        let path = self.state_dir.join(name);
-        let problem =
-            |error: &dyn std::fmt::Display| Problem::new(format!("{}: {error}", path.display()));
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        let mut file = open.map_err(|error| problem(&error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let owner = io::read_to_string(&file).unwrap_or_default();
-                return Err(Problem::new(format!(
-                    "{}: another server (pid {}) has this state directory; name another with --state-dir DIR",
-                    self.state_dir.display(),
-                    owner.trim(),
-                )));
-            }
-            Err(TryLockError::Error(error)) => return Err(problem(&error)),
-        }
-        file.set_len(0).map_err(|error| problem(&error))?;
-        writeln!(file, "{}", process::id()).map_err(|error| problem(&error))?;
-        Ok(file)
     }
 
     /// Mounts, and keeps servers on the mount until it is gone. `words` make a server of this program.
@@ -346,20 +355,29 @@ impl Plan {
         words: Vec<OsString>,
         tell: impl FnMut(Told),
     ) -> Result<(), Problem> {
-        self.check()?;
+        self.check(&mut |text| log::warn!("{text}"))?;
+        keep_private();
         self.make_state_dir()?;
-        let _lock = self.lock("lock")?;
+        let _lock = state_dir::lock(&self.state_dir, LOCK)?;
         // Kept before any thread starts, so that none of them is killed by one.
         let signals = Signals::keep(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
         // Whoever started this may ignore the end of children, and their pids would be used again.
         expect_children();
+        let mounted = RefCell::new(None);
         let mount = || {
-            let mounted = device::mount(&self.dir, &self.state_dir, &self.options);
-            mounted.map_err(|error| self.explain(&error).0)
+            let device = device::mount(&self.dir, &self.state_dir, &self.options);
+            let device = device.map_err(|error| self.explain(&error).0)?;
+            mounted.replace(self.device(&device));
+            Ok(device)
+        };
+        let unmount = || {
+            if self.is_on_top(mounted.borrow().as_deref()) {
+                _ = device::unmount(&self.dir, true);
+            }
         };
         let charge = Charge {
             mount: &mount,
-            unmount: &|| _ = device::unmount(&self.dir, true),
+            unmount: &unmount,
             words,
             first_words: if self.repair { &["--repair"] } else { &[] },
             program,
@@ -367,6 +385,22 @@ impl Plan {
         };
         keeper::keep(&charge, signals, tell)
             .map_err(|why| Problem::new(format!("{}: {why}", self.dir.display())))
+    }
+
+    /// The number of the device of the mount that is served on a descriptor, as mountinfo has it. Where the kernel does not say it, that
+    /// of the mount on the directory, if it has this state directory.
+    fn device(&self, device: &impl AsRawFd) -> Option<String> {
+        holder::served_on(device).or_else(|| {
+            let there = mounts::on(&self.dir).ok()??;
+            let is_its = there.fs_type == FS_TYPE && there.source == self.state_dir;
+            is_its.then_some(there.device)
+        })
+    }
+
+    /// Whether the mount of a device is what is on the directory: it may be gone from there, and another mount be in its place.
+    fn is_on_top(&self, device: Option<&str>) -> bool {
+        let there = mounts::on(&self.dir).ok().flatten();
+        there.is_some_and(|there| Some(&*there.device) == device)
     }
 
     /// Reads what the state directory remembers, as a server would that takes over a connection.
@@ -402,7 +436,12 @@ impl Plan {
         report: impl Fn(Report) + Send + Sync + 'static,
     ) -> Result<(), Problem> {
         let failed = |error: io::Error| self.failed(&error);
-        let _lock = self.lock("serving")?;
+        keep_private();
+        state_dir::make_private(&self.state_dir);
+        for fault in state_dir::faults(&self.state_dir) {
+            log::warn!("{fault}");
+        }
+        let _lock = state_dir::lock(&self.state_dir, SERVING)?;
         panic::set_hook(Box::new(end_unless_caught));
         give_back_memory();
         // Kept before any thread starts, so that none of them is killed by one.
@@ -414,8 +453,12 @@ impl Plan {
         }
         let herald = Arc::new(Herald::default());
         // Before anything is reaped, which watchers are to be told of.
-        if let Some(there) = mounts::on(&self.dir).map_err(failed)? {
-            herald.start(&self.dir, &there.device).map_err(failed)?;
+        let device = self.device(&io::stdin());
+        if let Some(device) = device
+            .as_deref()
+            .filter(|device| self.is_on_top(Some(device)))
+        {
+            herald.start(&self.dir, device).map_err(failed)?;
         }
         let boot = Boot::current().map_err(failed)?;
         let recovered = self.recall(&boot)?;
@@ -432,12 +475,13 @@ impl Plan {
         } else {
             Connection::new(&link.nonce)
         };
-        let disk = Disk::begin(&self.state_dir, boot, &recovered, &connection).map_err(|error| {
-            Problem::new(format!(
-                "{}: the journal cannot be written: {error}; make room there, or name another with --state-dir DIR",
-                self.state_dir.display()
-            ))
-        })?;
+        let disk =
+            Disk::begin(&self.state_dir, boot, &recovered, &connection).map_err(|error| {
+                Problem::new(format!(
+                    "{}: the journal cannot be written: {error}; make room there",
+                    self.state_dir.display()
+                ))
+            })?;
         let (same_boot, mut table) = (recovered.same_boot, recovered.table);
         table.limit_each(self.max_per_uid);
         table.limit_watches(watches(descriptor_limit()));
@@ -469,8 +513,8 @@ impl Plan {
             // One that is gone is nobody's.
             _ = notifier.poll(PollHandle(kh));
         }
-        let dir = self.dir.clone();
-        let end = move || watch_signals(&signals, &dir, &herald, &store);
+        let plan = self.clone();
+        let end = move || plan.watch_signals(&signals, device.as_deref(), &herald, &store);
         let watch = thread::Builder::new().name(String::from("signals"));
         watch.spawn(end).map_err(failed)?;
         report(Report::Ready(offered.load(Relaxed)));
@@ -539,7 +583,7 @@ impl Plan {
     fn tree(&self, store: &Arc<Store>, herald: &Arc<Herald>) -> Tree {
         let (uid, gid) = crate::process::real_ids();
         let (store, herald) = (Arc::clone(store), Arc::clone(herald));
-        let texts = Texts::new(self.state_dir.join("texts"));
+        let texts = Texts::new(self.state_dir.join(state_dir::TEXTS));
         Tree::new(store, herald, texts, self.dotfiles, uid, gid)
     }
 
@@ -566,6 +610,55 @@ impl Plan {
         }
         Problem::new(format!("{dir}: {error}"))
     }
+
+    /// Waits for a signal and unmounts; a mount that is in use is detached, and whoever uses it is told ENOTCONN, as are those who have it
+    /// in other mount namespaces. Or makes way for another server.
+    fn watch_signals(
+        &self,
+        signals: &Signals,
+        device: Option<&str>,
+        herald: &Herald,
+        store: &Store,
+    ) {
+        let dir = self.dir.display();
+        loop {
+            let (signal, _) = signals.wait();
+            match signal {
+                libc::SIGHUP => continue,
+                libc::SIGUSR2 => {
+                    store.freeze();
+                    log::info!("making way for another server");
+                    process::exit(MADE_WAY);
+                }
+                _ => {}
+            }
+            if !self.is_on_top(device) {
+                log::info!(
+                    "signal {signal}: no longer mounted on {dir}; those who have it elsewhere are told ENOTCONN"
+                );
+                process::exit(0);
+            }
+            log::info!("signal {signal}: unmounting {dir}");
+            herald.end();
+            match device::unmount_patiently(&self.dir, false, BUSY) {
+                // The session ends by itself, and the process with it.
+                Ok(()) => {
+                    thread::sleep(BESIDE);
+                    log::info!(
+                        "other mount namespaces have {dir}, too; who has it there is told ENOTCONN"
+                    );
+                    process::exit(0);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    log::warn!("{dir} is in use; it is detached");
+                    _ = device::unmount(&self.dir, true);
+                    process::exit(0);
+                }
+                Err(_) if !self.is_on_top(device) => process::exit(0),
+                Err(error) => log::error!("{dir} cannot be unmounted: {error}"),
+            }
+        }
+    }
 }
 
 /// What a mount answers whose server is gone.
@@ -579,35 +672,6 @@ fn end_unless_caught(panic: &panic::PanicHookInfo) {
     log::error!("{panic}");
     if !crate::fs::is_handling() {
         process::abort();
-    }
-}
-
-/// Waits for a signal and unmounts; a mount that is in use is detached, and whoever uses it is told ENOTCONN. Or makes way for
-/// another server.
-fn watch_signals(signals: &Signals, dir: &Path, herald: &Herald, store: &Store) {
-    loop {
-        let (signal, _) = signals.wait();
-        match signal {
-            libc::SIGHUP => continue,
-            libc::SIGUSR2 => {
-                store.freeze();
-                log::info!("making way for another server");
-                process::exit(MADE_WAY);
-            }
-            _ => {}
-        }
-        log::info!("signal {signal}: unmounting {}", dir.display());
-        herald.end();
-        match device::unmount_patiently(dir, false, BUSY) {
-            // The session ends by itself, and the process with it.
-            Ok(()) => return,
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                log::warn!("{} is in use; it is detached", dir.display());
-                _ = device::unmount(dir, true);
-                process::exit(0);
-            }
-            Err(error) => log::error!("{} cannot be unmounted: {error}", dir.display()),
-        }
     }
 }
 

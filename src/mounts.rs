@@ -2,6 +2,7 @@
 //!
 //! Deliberately ignorant of: how they come and go.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -20,8 +21,10 @@ pub struct Mount {
     pub root: PathBuf,
     /// The number of its device, as `MAJOR:MINOR`.
     pub device: String,
-    /// Its options, separated by commas: those of this mount, then those of the file system.
-    pub options: String,
+    /// The options of this mount alone, separated by commas.
+    pub flags: String,
+    /// The options of the file system, separated by commas.
+    pub super_options: String,
     /// The file system type.
     pub fs_type: String,
     /// The source: for claimfs, its state directory.
@@ -31,7 +34,28 @@ pub struct Mount {
 impl Mount {
     /// Nothing is written here: the mount itself, or this bind of it, is read-only.
     pub fn is_read_only(&self) -> bool {
-        self.options.split(',').any(|option| option == "ro")
+        self.has("ro")
+    }
+
+    /// This mount or its file system has this option.
+    pub fn has(&self, option: &str) -> bool {
+        self.options().any(|there| there == option)
+    }
+
+    /// The value of an option that has one.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.options()
+            .find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
+    }
+
+    /// The uid that a FUSE file system was mounted by.
+    pub fn owner(&self) -> Option<u32> {
+        self.value("user_id")?.parse().ok()
+    }
+
+    /// The options of this mount, then those of the file system.
+    fn options(&self) -> impl Iterator<Item = &str> {
+        self.flags.split(',').chain(self.super_options.split(','))
     }
 }
 
@@ -40,15 +64,39 @@ pub fn all() -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read("/proc/self/mountinfo")?))
 }
 
-/// The claimfs mounts that show the whole tree.
+/// All mounts of the mount namespace of a process, below its root directory.
+pub fn of(pid: u32) -> io::Result<Vec<Mount>> {
+    Ok(parse(&fs::read(format!("/proc/{pid}/mountinfo"))?))
+}
+
+/// The mount that a canonical path lies on.
+pub fn holding(path: &Path) -> io::Result<Option<Mount>> {
+    let around = all()?.into_iter();
+    let around = around.filter(|mount| path.starts_with(&mount.dir));
+    // Of several on one directory, the last hides the others.
+    Ok(around.max_by_key(|mount| mount.dir.components().count()))
+}
+
+/// The claimfs mounts that show the whole tree, without those that another mount hides.
 pub fn ours() -> io::Result<Vec<Mount>> {
-    let whole = |mount: &Mount| mount.fs_type == FS_TYPE && mount.root == Path::new("/");
-    Ok(all()?.into_iter().filter(whole).collect())
+    let mut seen = HashSet::new();
+    let mut mounts = all()?;
+    mounts.reverse();
+    mounts.retain(|mount| seen.insert(mount.dir.clone()));
+    mounts.retain(|mount| mount.fs_type == FS_TYPE && mount.root == Path::new("/"));
+    mounts.reverse();
+    Ok(mounts)
 }
 
 /// The topmost mount on a directory.
 pub fn on(dir: &Path) -> io::Result<Option<Mount>> {
     Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
+}
+
+/// Whether this process may not enter a directory that a mount is on, as is so with another user's mount.
+pub fn is_denied(dir: &Path) -> bool {
+    let looked = fs::metadata(dir.join("."));
+    looked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The mounts that a mountinfo file lists, line by line.
@@ -66,11 +114,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         dir: unescape(fields.get(4)?),
         root: unescape(fields.get(3)?),
         device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
-        options: format!(
-            "{},{}",
-            String::from_utf8_lossy(fields.get(5)?),
-            String::from_utf8_lossy(fields.get(dash + 3)?)
-        ),
+        flags: String::from_utf8_lossy(fields.get(5)?).into_owned(),
+        super_options: String::from_utf8_lossy(fields.get(dash + 3)?).into_owned(),
         fs_type: unescape(fields.get(dash + 1)?).to_str()?.to_owned(),
         source: unescape(fields.get(dash + 2)?),
     })
@@ -104,6 +149,8 @@ mod tests {
         assert_eq!(mounts[0].dir, Path::new("/mnt/a b\\"));
         assert_eq!(mounts[0].source, Path::new("/var/lib/x y"));
         assert_eq!(mounts[0].fs_type, "fuse.claimfs");
+        assert_eq!(mounts[0].owner(), Some(0));
+        assert!(mounts[0].has("noatime") && !mounts[0].has("user_id"));
     }
 
     #[test]

@@ -629,6 +629,12 @@ pub fn call_this(name: &str) {
     _ = fs::write("/proc/self/comm", name);
 }
 
+/// Makes what this process creates, and what its children do, its user's alone.
+pub fn keep_private() {
+    // SAFETY: umask takes no pointer and cannot fail.
+    unsafe { libc::umask(0o077) };
+}
+
 /// Leaves the terminal: a session and a process group of its own.
 pub fn leave_terminal() -> io::Result<()> {
     // SAFETY: setsid takes nothing.

@@ -1,6 +1,9 @@
 //! `claimfs doctor`
 
+mod layer;
+
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use self::layer::Layer;
 use super::tool;
 use super::{Exit, Failure};
 use crate::keeper::device::DEVICE;
@@ -29,7 +33,7 @@ const RESEND: (u32, u32) = (6, 9);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Look at the mount on this directory alone
+    /// Look at this place alone: a mount, a directory in it, or what may hide one
     dir: Option<PathBuf>,
 }
 
@@ -69,25 +73,31 @@ impl Arguments {
         let mut report = Report::default();
         let asked = self.dir.as_deref().or(mount);
         let resolved = asked.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
-        let wanted = resolved.as_deref();
-        let there = mounts::all()
-            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
-        let ours = there.into_iter().filter(|mount| {
-            mount.fs_type == FS_TYPE && wanted.is_none_or(|wanted| mount.dir == wanted)
-        });
+        let unreadable = |error| Failure::unavailable(format!("/proc/self/mountinfo: {error}"));
+        let mut ours = mounts::all().map_err(unreadable)?;
         // Of several on one directory, the last hides the others.
-        let mut ours: Vec<Mount> = ours.collect();
         ours.reverse();
         let mut seen = HashSet::new();
         ours.retain(|mount| seen.insert(mount.dir.clone()));
+        ours.retain(|mount| mount.fs_type == FS_TYPE);
         ours.reverse();
+        // A place in a mount stands for it.
+        let around = resolved
+            .as_deref()
+            .map(mounts::holding)
+            .transpose()
+            .map_err(unreadable)?;
+        let around = around.flatten().filter(|mount| mount.fs_type == FS_TYPE);
+        let wanted = around.map(|mount| mount.dir).or_else(|| resolved.clone());
+        ours.retain(|mount| wanted.as_ref().is_none_or(|wanted| mount.dir == *wanted));
+        let layers = layers(resolved.as_deref());
         check_kernel(&mut report);
         check_device(&mut report, !ours.is_empty());
-        if ours.is_empty() {
-            let asked = wanted.map_or(String::new(), |dir| format!("{}: ", dir.display()));
-            report.bad(&format!(
-                "{asked}no claimfs is mounted here; mount one with 'claimfs mount DIR', or, in a sandbox, bind one from outside"
-            ));
+        for layer in &layers {
+            report.bad(&layer.sentence());
+        }
+        if ours.is_empty() && layers.is_empty() {
+            report.bad(&no_mount(resolved.as_deref()));
         }
         for mount in &ours {
             check_mount(&mut report, mount);
@@ -97,6 +107,35 @@ impl Arguments {
         } else {
             Exit::Done
         })
+    }
+}
+
+/// What shows a mount and is none: at the place that is asked about, or at this one and wherever something is mounted that could.
+fn layers(asked: Option<&Path>) -> Vec<Layer> {
+    if let Some(asked) = asked {
+        return layer::around(asked).into_iter().collect();
+    }
+    let here = layer::here().and_then(|here| layer::around(&here));
+    let mut layers = layer::seen();
+    layers.retain(|layer| Some(layer) != here.as_ref());
+    here.into_iter().chain(layers).collect()
+}
+
+/// The sentence for a place, or a system, without a mount.
+fn no_mount(asked: Option<&Path>) -> String {
+    const REMEDY: &str =
+        "mount one with 'claimfs mount DIR', or, in a sandbox, bind one from outside";
+    let Some(dir) = asked else {
+        return format!("no claimfs is mounted here; {REMEDY}");
+    };
+    let shown = dir.display();
+    match fs::metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!(
+                "{shown}: {error}; have the directories above it opened to you, or name another"
+            )
+        }
+        _ => format!("{shown}: no claimfs is mounted here; {REMEDY}"),
     }
 }
 
@@ -180,8 +219,8 @@ fn check_mount(report: &mut Report, mount: &Mount) {
         Answer::Is(me) => me,
         Answer::Dead => {
             report.bad(&format!(
-                "{dir}: dead: its server and its keeper are gone; 'claimfs mount {dir}' makes it anew, 'claimfs umount {dir}' \
-                 takes it away"
+                "{dir}: dead: its server and its keeper are gone; {}, or take it away with 'claimfs umount {dir}'",
+                tool::again(mount)
             ));
             return;
         }
@@ -192,9 +231,7 @@ fn check_mount(report: &mut Report, mount: &Mount) {
             return;
         }
         Answer::Denied => {
-            Report::note(&format!(
-                "{dir}: another user's, and admits nobody else; it would if it were mounted with --allow-other"
-            ));
+            Report::note(&tool::denied(mount));
             return;
         }
         Answer::Part => {
@@ -213,11 +250,7 @@ fn check_mount(report: &mut Report, mount: &Mount) {
         ));
     }
     check_keeper(report, mount);
-    if !mount
-        .options
-        .split(',')
-        .any(|option| option == "nosymfollow")
-    {
+    if !mount.has("nosymfollow") {
         Report::note(&format!(
             "{dir}: symlinks are followed here: 'set -C; echo > claims/x' through a dangling one writes its target; \
              mount as root to have that refused"
@@ -233,7 +266,8 @@ fn check_keeper(report: &mut Report, mount: &Mount) {
         && lock.try_lock_shared().is_ok()
     {
         report.bad(&format!(
-            "{dir}: its keeper has died: should its server die too, the mount dies with it; 'claimfs mount {dir}' makes it anew"
+            "{dir}: its keeper has died: should its server die too, the mount dies with it; {}",
+            tool::again(mount)
         ));
     }
 }
@@ -257,13 +291,26 @@ enum Answer {
     Part,
 }
 
-/// Asks a mount who asks. In another process: who is stuck in a wedged mount cannot be killed.
+/// Asks a mount who asks.
 fn ask(dir: &Path) -> Answer {
+    let said = say_of([dir.as_os_str()].into_iter());
+    match said.as_deref().map(str::trim) {
+        None => Answer::Silent,
+        Some("dead") => Answer::Dead,
+        Some("denied") => Answer::Denied,
+        Some("part") => Answer::Part,
+        Some(_) => fs::read_to_string(dir.join("self"))
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .map_or(Answer::Silent, Answer::Is),
+    }
+}
+
+/// What another process says of a place, if it says it soon: who is stuck in a wedged mount cannot be killed.
+fn say_of<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
     let mut look = Command::new("/proc/self/exe");
-    look.arg("doctor-look").arg(dir).stdin(Stdio::piped());
-    let Ok(mut child) = look.stdout(Stdio::piped()).spawn() else {
-        return Answer::Silent;
-    };
+    look.arg("doctor-look").args(words).stdin(Stdio::piped());
+    let mut child = look.stdout(Stdio::piped()).spawn().ok()?;
     let (sender, said) = mpsc::channel();
     let stdout = child.stdout.take();
     thread::spawn(move || {
@@ -273,35 +320,36 @@ fn ask(dir: &Path) -> Answer {
     });
     let Ok(text) = said.recv_timeout(PATIENCE) else {
         _ = child.kill();
-        return Answer::Silent;
+        return None;
     };
     _ = child.wait();
-    match text.trim() {
-        "dead" => Answer::Dead,
-        "denied" => Answer::Denied,
-        "part" => Answer::Part,
-        _ => fs::read_to_string(dir.join("self"))
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .map_or(Answer::Silent, Answer::Is),
-    }
+    Some(text)
 }
 
-/// What the other process says of a mount.
+/// What the other process says of a mount, or which of several directories has the files of one.
 #[derive(Debug, clap::Args)]
 pub struct Look {
-    dir: PathBuf,
+    #[arg(long)]
+    tree: bool,
+    dirs: Vec<PathBuf>,
 }
 
 impl Look {
     pub fn run(&self) -> Exit {
-        let read = fs::read(self.dir.join("self"));
-        tool::say(match read {
-            Ok(_) => "alive",
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "part",
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "denied",
-            Err(_) => "dead",
-        });
+        if self.tree {
+            if let Some(at) = self.dirs.iter().position(|dir| layer::is_tree(dir)) {
+                tool::say(&format!("{} {at}", layer::TREE));
+            }
+            return Exit::Done;
+        }
+        for dir in &self.dirs {
+            tool::say(match fs::read(dir.join("self")) {
+                Ok(_) => "alive",
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "part",
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => "denied",
+                Err(_) => "dead",
+            });
+        }
         Exit::Done
     }
 }

@@ -5,13 +5,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use super::tool;
 use super::{Exit, Failure};
+use super::{remount, tool};
 use crate::agents::{self, Agent};
 use crate::identity::SESSION_VARIABLES;
 use crate::keeper::{Told, device};
@@ -82,7 +83,8 @@ pub struct Settings {
     /// Read everything of each process each time
     #[arg(long, hide = true)]
     without_caches: bool,
-    /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro
+    /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro;
+    /// remount with ro, rw, nosuid, nodev or noexec changes a mount that is there
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
     options: Vec<String>,
     /// The directory to mount on; it is made if it does not exist
@@ -92,6 +94,15 @@ pub struct Settings {
 impl Arguments {
     pub fn run(self) -> Result<Exit, Failure> {
         let problem = |Problem(text)| Failure::unavailable(text);
+        let settings = &self.settings;
+        if settings.options.iter().any(|option| option == "remount") {
+            if let Some(switch) = settings.switches().next() {
+                return Err(Failure::usage(format!(
+                    "{switch}: not changed by a remount; unmount, and mount with it"
+                )));
+            }
+            return remount::run(&settings.dir, &settings.options);
+        }
         let dir = resolve_dir(&self.settings.dir).map_err(problem)?;
         let plan = self.settings.plan(dir)?;
         if !self.foreground {
@@ -143,10 +154,14 @@ impl Arguments {
     /// Starts this command again in the background, and waits until its mount answers.
     fn start(&self, plan: &Plan) -> Result<Exit, Failure> {
         let problem = |Problem(text)| Failure::unavailable(text);
-        plan.check().map_err(problem)?;
+        plan.check(&mut tool::complain).map_err(problem)?;
         plan.make_state_dir().map_err(problem)?;
         let log = plan.log_file();
-        let open = OpenOptions::new().create(true).append(true).open(&log);
+        let open = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&log);
         let stderr =
             open.map_err(|error| Failure::unavailable(format!("{}: {error}", log.display())))?;
         let mut keeper = Command::new(super::program()?);
@@ -238,6 +253,19 @@ impl Settings {
         self.dir.clone()
     }
 
+    /// The switches that were given, but for a repair, which is done once.
+    fn switches(&self) -> impl Iterator<Item = &'static str> {
+        let switches = [
+            (self.allow_other, "--allow-other"),
+            (self.dotfiles, "--dotfiles"),
+            (self.no_agents, "--no-agents"),
+            (self.without_resend, "--without-resend"),
+            (self.without_caches, "--without-caches"),
+        ];
+        let given = switches.into_iter().filter(|(is_given, _)| *is_given);
+        given.map(|(_, switch)| switch)
+    }
+
     /// The same settings as words of a command line, but for a repair, which is done once.
     fn words(&self, plan: &Plan) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["--state-dir".into(), plan.state_dir.clone().into()];
@@ -245,15 +273,7 @@ impl Settings {
         if let Some(most) = self.max_per_uid {
             words.extend(["--max-per-uid".into(), most.to_string().into()]);
         }
-        for (wanted, switch) in [
-            (self.allow_other, "--allow-other"),
-            (self.dotfiles, "--dotfiles"),
-            (self.no_agents, "--no-agents"),
-            (self.without_resend, "--without-resend"),
-            (self.without_caches, "--without-caches"),
-        ] {
-            words.extend(wanted.then(|| switch.into()));
-        }
+        words.extend(self.switches().map(Into::into));
         for agent in &self.agent {
             words.extend(["--agent".into(), agent.into()]);
         }

@@ -2,9 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-use std::{env, fs};
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs, thread};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -14,6 +16,7 @@ use crate::content;
 use crate::lease::{Name, Refusal, SessionId, printable};
 use crate::mount::resolve_existing;
 use crate::mounts::{self, FS_TYPE};
+use crate::process::effective_uid;
 use crate::record;
 
 /// Prints a line on standard output. A reader that has gone away is not an error.
@@ -49,21 +52,30 @@ impl Mount {
         }
         let mounts = mounts::ours()
             .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
-        match mounts.as_slice() {
-            [] => Err(Failure::unavailable(
+        let list = |mounts: &[mounts::Mount]| -> String {
+            let lines = mounts
+                .iter()
+                .map(|mount| format!("\n  {}", mount.dir.display()));
+            lines.collect()
+        };
+        if let [mount] = mounts.as_slice() {
+            return Self::at(mount.dir.clone());
+        }
+        let open = admitting(mounts.clone());
+        match open.as_slice() {
+            [] if mounts.is_empty() => Err(Failure::unavailable(
                 "no claimfs is mounted here; mount one with 'claimfs mount DIR', or name one with --mount DIR",
             )),
+            [] => Err(Failure::unavailable(format!(
+                "the claimfs that are mounted here are other users' and admit nobody else; mount one with 'claimfs mount DIR', or \
+                 have one mounted with --allow-other:{}",
+                list(&mounts)
+            ))),
             [mount] => Self::at(mount.dir.clone()),
-            several => {
-                let list: Vec<String> = several
-                    .iter()
-                    .map(|mount| format!("  {}", mount.dir.display()))
-                    .collect();
-                Err(Failure::unavailable(format!(
-                    "several claimfs are mounted here; name one with --mount DIR or $CLAIMFS_MOUNT:\n{}",
-                    list.join("\n")
-                )))
-            }
+            several => Err(Failure::unavailable(format!(
+                "several claimfs are mounted here; name one with --mount DIR or $CLAIMFS_MOUNT:{}",
+                list(several)
+            ))),
         }
     }
 
@@ -71,18 +83,7 @@ impl Mount {
         if dir.join("claims").is_dir() && dir.join("leases").exists() {
             return Ok(Self(dir));
         }
-        let shown = dir.display();
-        Err(Failure::unavailable(match fs::metadata(&dir) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-                format!(
-                    "{shown}: the server of this mount is gone; mount it again with 'claimfs mount {shown}'"
-                )
-            }
-            Err(error) => format!("{shown}: {error}; mount one with 'claimfs mount {shown}'"),
-            Ok(_) => {
-                format!("{shown}: not a claimfs mount; mount one with 'claimfs mount {shown}'")
-            }
-        }))
+        Err(Failure::unavailable(no_mount(&dir)))
     }
 
     /// A file of the mount.
@@ -142,14 +143,118 @@ impl Mount {
     }
 }
 
+/// How long a mount may take to admit this process or not.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Those that do not refuse this process. One that says nothing, or is dead, may be the one that is meant.
+fn admitting(mounts: Vec<mounts::Mount>) -> Vec<mounts::Mount> {
+    let looked: Vec<_> = mounts
+        .into_iter()
+        .map(|mount| {
+            let (sender, said) = mpsc::channel();
+            let dir = mount.dir.clone();
+            thread::spawn(move || sender.send(mounts::is_denied(&dir)));
+            (mount, said)
+        })
+        .collect();
+    let until = Instant::now() + PATIENCE;
+    let is_denied = |said: &mpsc::Receiver<bool>| {
+        let left = until.saturating_duration_since(Instant::now());
+        said.recv_timeout(left).unwrap_or(false)
+    };
+    let admit = looked.into_iter().filter(|(_, said)| !is_denied(said));
+    admit.map(|(mount, _)| mount).collect()
+}
+
+/// Why a directory is no mount that can be used, and the way out.
+fn no_mount(dir: &Path) -> String {
+    const OTHER: &str =
+        "name one with --mount DIR, or mount one on an empty directory with 'claimfs mount DIR'";
+    let shown = dir.display();
+    let resolved = resolve_existing(dir).unwrap_or_else(|_| dir.to_owned());
+    let around = mounts::holding(&resolved).ok().flatten();
+    let around = around.filter(|mount| mount.fs_type == FS_TYPE);
+    let metadata = match (fs::metadata(dir), &around) {
+        (Err(error), Some(mount)) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+            return format!(
+                "{shown}: the server of this mount is gone; {}",
+                again(mount)
+            );
+        }
+        (Err(error), Some(mount)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return denied(mount);
+        }
+        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return format!(
+                "{shown}: {error}; have the directories above it opened to you, or name another with --mount DIR"
+            );
+        }
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {
+            return format!("{shown}: {error}; mount one with 'claimfs mount {shown}'");
+        }
+        (Err(error), _) => return format!("{shown}: {error}; {OTHER}"),
+        (Ok(metadata), _) => metadata,
+    };
+    let is_mine = effective_uid() == 0 || metadata.uid() == effective_uid();
+    let is_empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    match around {
+        Some(mount) if mount.root != Path::new("/") => format!(
+            "{shown}: only {} of a claimfs is mounted on {}; bind the whole mount, or name it with --mount DIR",
+            mount.root.display(),
+            mount.dir.display()
+        ),
+        Some(mount) if mount.dir != resolved => format!(
+            "{shown}: in the claimfs on {0}; name that with '--mount {0}'",
+            mount.dir.display()
+        ),
+        _ if !metadata.is_dir() => format!("{shown}: not a directory; {OTHER}"),
+        _ if is_mine && is_empty => {
+            format!("{shown}: not a claimfs mount; mount one with 'claimfs mount {shown}'")
+        }
+        _ => format!("{shown}: not a claimfs mount; {OTHER}"),
+    }
+}
+
+/// What brings back a mount whose server or keeper is gone: only who mounted it can go on with its state.
+pub fn again(mount: &mounts::Mount) -> String {
+    let dir = mount.dir.display();
+    match mount.owner().filter(|owner| *owner != effective_uid()) {
+        Some(owner) => {
+            format!("have uid {owner}, who mounted it, mount it again with 'claimfs mount {dir}'")
+        }
+        None => format!("mount it again with 'claimfs mount {dir}'"),
+    }
+}
+
+/// The sentence for a mount that does not admit this process.
+pub fn denied(mount: &mounts::Mount) -> String {
+    let owner = mount.owner();
+    let owner = owner.map_or(String::from("another user"), |uid| {
+        format!("another user (uid {uid})")
+    });
+    format!(
+        "{}: the mount of {owner}, which admits nobody else; have it mounted with --allow-other, or mount one of your own on another \
+         directory",
+        mount.dir.display()
+    )
+}
+
 /// The claimfs that is mounted on a directory, dead or alive, and its canonical path.
 pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mounts::Mount), Failure> {
     let dir = resolve_existing(dir).map_err(|problem| Failure::unavailable(problem.0))?;
     let there = mounts::on(&dir)
         .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
     let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
+        let around = mounts::holding(&dir).ok().flatten();
+        let around = around.filter(|mount| mount.fs_type == FS_TYPE);
+        let remedy = around.map_or(String::new(), |mount| {
+            format!(
+                "; it is in the one on {0}, so name {0}",
+                mount.dir.display()
+            )
+        });
         return Err(Failure::unavailable(format!(
-            "{}: no claimfs is mounted here",
+            "{}: no claimfs is mounted here{remedy}",
             dir.display()
         )));
     };

@@ -1,14 +1,19 @@
 //! `claimfs umount DIR`
 
-use std::fs::{self, File};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Exit, Failure, tool};
 use crate::keeper::device;
+use crate::mount::holder;
+use crate::mount::takeover::Leaving;
+use crate::mounts::Mount;
+use crate::process::effective_uid;
 
-/// How long the server has to go after its mount has.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server has to end by itself after its mount has gone.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a mount must be busy to be in use: its own helper, which tells inotify of names that have gone, keeps it so for less than a
 /// millisecond at a time.
@@ -30,30 +35,66 @@ impl Arguments {
         // A mount that lost its server has nobody to be busy for.
         let dead =
             fs::metadata(&dir).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+        let leaving = Leaving::look(&mount)
+            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
+        if !dead {
+            self.announce(&dir, &leaving);
+        }
         device::unmount_patiently(&dir, self.lazy || dead, BUSY).map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY) => Failure::held(format!(
                 "{shown}: in use, by an open file or a working directory; leave it, or detach it with \
                  'claimfs umount --lazy {shown}'"
             )),
-            _ => Failure::unavailable(format!("{shown}: cannot be unmounted: {error}")),
+            _ => Failure::unavailable(format!("{shown}: cannot be unmounted: {}", explain(&error, &mount))),
         })?;
-        if !self.lazy {
-            wait_for_server(&mount.source);
+        if self.lazy || leaving.end(PATIENCE) {
+            return Ok(Exit::Done);
         }
-        Ok(Exit::Done)
+        Err(Failure::unavailable(format!(
+            "{shown}: unmounted, but its server does not end, not even by SIGKILL; its log is {}",
+            mount.source.join("log").display()
+        )))
+    }
+
+    /// Says what becomes of those who have the mount elsewhere, before it happens to them.
+    fn announce(&self, dir: &Path, leaving: &Leaving) {
+        let shown = dir.display();
+        if !leaving.here.is_empty() {
+            let here: Vec<String> = leaving
+                .here
+                .iter()
+                .map(|dir| dir.display().to_string())
+                .collect();
+            tool::complain(&format!(
+                "{shown}: the same claims are mounted on {}, too, where they stay until that is unmounted",
+                here.join(", ")
+            ));
+        }
+        if leaving.beside.is_empty() || !leaving.is_end() {
+            return;
+        }
+        let who = holder::list(&leaving.beside);
+        let becomes = if self.lazy {
+            format!("they keep it until they end, or until 'claimfs mount {shown}' is run again")
+        } else {
+            String::from(
+                "it ends there as well: they get ENOTCONN ('Transport endpoint is not connected') until they are started again",
+            )
+        };
+        tool::complain(&format!(
+            "{shown}: other mount namespaces have this mount, too: {who}; {becomes}"
+        ));
     }
 }
 
-/// Waits until the server has let go of its state directory, so that the next mount finds it free.
-fn wait_for_server(state_dir: &Path) {
-    let Ok(lock) = File::open(state_dir.join("lock")) else {
-        return;
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        match lock.try_lock_shared() {
-            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(2)),
-            Ok(()) | Err(fs::TryLockError::Error(_)) => return,
-        }
+/// Why a mount cannot be unmounted, and the way out.
+fn explain(error: &io::Error, mount: &Mount) -> String {
+    let me = effective_uid();
+    match mount.owner().filter(|owner| me != 0 && *owner != me) {
+        Some(owner) => format!("uid {owner} mounted it; that user or root can unmount it"),
+        None if error.kind() == io::ErrorKind::NotFound => String::from(
+            "only root may unmount without fusermount3, which is not installed; install it ('apt install fuse3') or unmount as root",
+        ),
+        None => error.to_string(),
     }
 }

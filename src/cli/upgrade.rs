@@ -1,6 +1,7 @@
 //! `claimfs upgrade DIR`
 
 use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,18 @@ impl Arguments {
         let (dir, mount) = tool::mounted_on(&self.dir)?;
         let shown = dir.display();
         let path = mount.source.join("lock");
-        let unreadable = |error: &dyn std::fmt::Display| {
-            Failure::unavailable(format!("{}: {error}", path.display()))
+        let denied = |error: &io::Error| {
+            let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let owner = mount.owner().filter(|_| is_denied)?;
+            let text = format!("{shown}: uid {owner} mounted it; that user or root can upgrade it");
+            Some(Failure::unavailable(text))
         };
-        let lock = File::open(&path).map_err(|error| unreadable(&error))?;
-        let pid = fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
+        let unreadable = |error: io::Error| {
+            denied(&error)
+                .unwrap_or_else(|| Failure::unavailable(format!("{}: {error}", path.display())))
+        };
+        let lock = File::open(&path).map_err(unreadable)?;
+        let pid = fs::read_to_string(&path).map_err(unreadable)?;
         // The pid is the keeper's as long as it has the lock.
         let keeper = pid.trim().parse().ok();
         let Some(keeper) = keeper.filter(|_| lock.try_lock_shared().is_err()) else {
@@ -37,7 +45,9 @@ impl Arguments {
         let upgraded = mount.source.join(UPGRADED);
         _ = fs::remove_file(&upgraded);
         signal(keeper, libc::SIGHUP).map_err(|error| {
-            Failure::unavailable(format!("{shown}: its keeper (pid {keeper}): {error}"))
+            denied(&error).unwrap_or_else(|| {
+                Failure::unavailable(format!("{shown}: its keeper (pid {keeper}): {error}"))
+            })
         })?;
         let until = Instant::now() + PATIENCE;
         loop {

@@ -101,6 +101,45 @@ fn mount_syscall(dir: &Path, source: &Path, flags: libc::c_ulong, data: &str) ->
     }
 }
 
+/// What a mount is to be like from now on: it stays `nosuid` and `nodev`.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags {
+    /// Follow no symlinks.
+    pub nosymfollow: bool,
+    /// Admit no execution.
+    pub noexec: bool,
+    /// Admit no writes, or admit them, wherever the file system is mounted. `None` leaves it as it is.
+    pub read_only: Option<bool>,
+    /// This mount admits no writes now.
+    pub is_read_only: bool,
+}
+
+/// Changes the flags of the mount on a directory.
+pub fn remount(dir: &Path, flags: &Flags) -> io::Result<()> {
+    let mut bits = libc::MS_REMOUNT | libc::MS_NOSUID | libc::MS_NODEV;
+    for (is_set, bit) in [
+        (flags.nosymfollow, MS_NOSYMFOLLOW),
+        (flags.noexec, libc::MS_NOEXEC),
+        (
+            flags.read_only.unwrap_or(flags.is_read_only),
+            libc::MS_RDONLY,
+        ),
+        // Then only this mount is changed, and not the file system.
+        (flags.read_only.is_none(), libc::MS_BIND),
+    ] {
+        if is_set {
+            bits |= bit;
+        }
+    }
+    let path = c_path(dir)?;
+    let none = std::ptr::null();
+    // SAFETY: the path is a NUL-terminated string that outlives the call; mount(2) ignores the others when it remounts.
+    if unsafe { libc::mount(none, path.as_ptr(), none, bits, none.cast()) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
 fn mount_by_helper(dir: &Path, source: &Path, options: &Options) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut text = OsStr::new("subtype=claimfs,nosuid,nodev").to_owned();

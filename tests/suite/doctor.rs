@@ -167,7 +167,11 @@ fn another_user_is_told_whose_mount_it_is() {
     let output = command.arg(&mount.dir).current_dir("/").output().unwrap();
     let (_, out, _) = text(&output);
     assert!(
-        has(&out, "note", &["another user's", "--allow-other"]),
+        has(
+            &out,
+            "note",
+            &["another user", "admits nobody else", "--allow-other"]
+        ),
         "{out}"
     );
     assert!(
@@ -178,4 +182,125 @@ fn another_user_is_told_whose_mount_it_is() {
         ),
         "{out}"
     );
+}
+
+/// A mount, and a script in a mount namespace of its own that finds it as $from, an empty directory as $to and another as $tmp.
+fn over(script: &str) -> Option<(i32, String)> {
+    let mount = Mount::new()?;
+    let temp = TempDir::new();
+    for name in ["to", "tmp"] {
+        std::fs::create_dir(temp.path().join(name)).unwrap();
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", script]);
+    plain(&mut command);
+    command
+        .env("claimfs", CLAIMFS)
+        .env("from", &mount.dir)
+        .env("to", temp.path().join("to"))
+        .env("tmp", temp.path().join("tmp"));
+    let (code, out, err) = text(&command.current_dir("/").output().unwrap());
+    assert_eq!(err, "");
+    Some((code, out.replace(temp.path().to_str().unwrap(), "TEMP")))
+}
+
+const OVERLAY: &str = "mount -t tmpfs none $tmp; mkdir $tmp/u $tmp/w; \
+                       mount -t overlay o -o lowerdir=$from,upperdir=$tmp/u,workdir=$tmp/w $to;";
+
+#[test]
+fn an_overlay_over_a_mount_is_found_from_inside_by_its_place_and_among_all_mounts() {
+    if !root_or_skip("mount an overlay") {
+        return;
+    }
+    let is_found = |out: &str| {
+        has(
+            out,
+            "bad",
+            &[
+                "TEMP/to: overlay lies over a claimfs",
+                "keeps nobody out",
+                "bind the mount itself",
+            ],
+        )
+    };
+    for look in [
+        "cd $to/claims; \"$claimfs\" doctor",
+        "\"$claimfs\" doctor $to",
+        "\"$claimfs\" doctor $to/claims",
+        "\"$claimfs\" doctor",
+        "CLAIMFS_MOUNT=$to \"$claimfs\" --mount $to doctor",
+    ] {
+        let Some((code, out)) = over(&format!("{OVERLAY} {look}")) else {
+            return;
+        };
+        assert!(code == 3 && is_found(&out), "{look}: {out}");
+        assert!(!out.contains("no claimfs is mounted here"), "{look}: {out}");
+    }
+    // Over the mount's own directory, and over a part of it.
+    let itself = OVERLAY.replace("$to", "$from");
+    let (code, out) = over(&format!("{itself} \"$claimfs\" doctor $from")).unwrap();
+    assert!(
+        code == 3 && has(&out, "bad", &["overlay lies over a claimfs"]),
+        "{out}"
+    );
+    let part = OVERLAY.replace("$from", "$from/claims");
+    let (code, out) = over(&format!("{part} \"$claimfs\" doctor")).unwrap();
+    assert!(code == 3 && is_found(&out), "{out}");
+}
+
+#[test]
+fn a_daemon_between_a_mount_and_its_callers_is_found() {
+    if !root_or_skip("mount by bindfs") || Command::new("bindfs").arg("-V").output().is_err() {
+        return;
+    }
+    let is_found = |out: &str, place: &str| {
+        let said = format!("{place}: fuse (as bindfs makes it");
+        has(
+            out,
+            "bad",
+            &[&said, "sees a daemon", "bind the mount itself"],
+        )
+    };
+    for look in ["$to", "$to/queue", ""] {
+        let script = format!(
+            "bindfs $from $to; \"$claimfs\" doctor {look} || code=$?; umount $to; exit $code"
+        );
+        let Some((code, out)) = over(&script) else {
+            return;
+        };
+        assert!(code == 3 && is_found(&out, "TEMP/to"), "{look}: {out}");
+    }
+    // A mount below what is shown.
+    let script = "bindfs / $to; \"$claimfs\" doctor || code=$?; umount $to; exit $code";
+    let (code, out) = over(script).unwrap();
+    assert!(
+        code == 3 && has(&out, "bad", &["TEMP/to/", "sees a daemon"]),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_copy_of_a_mount_is_no_mount() {
+    let Some((code, out)) = over(
+        "mkdir $to/claims; for name in leases self control; do : > $to/$name; done; \"$claimfs\" doctor $to/claims",
+    ) else {
+        return;
+    };
+    assert!(
+        code == 3
+            && has(
+                &out,
+                "bad",
+                &["TEMP/to: has the files of a claimfs, but is ", "no claim"]
+            ),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_directory_in_a_mount_stands_for_the_mount() {
+    let Some(mount) = Mount::new() else { return };
+    let mut command = mount.claimfs(&["doctor"]);
+    let (code, out, _) = text(&command.arg(mount.path("claims")).output().unwrap());
+    assert!(code == 0 && has(&out, "ok", &["answers"]), "{out}");
 }

@@ -176,7 +176,8 @@ fn what_cannot_be_mounted_on_is_refused_in_a_sentence() {
     assert_eq!(
         (
             code,
-            err.contains(") has this state directory; name another with --state-dir")
+            err.contains("/state: the state directory of the mount on ")
+                && err.contains("/second one of its own with --state-dir DIR")
         ),
         (3, true),
         "{err}"

@@ -1,0 +1,180 @@
+//! What lies over a mount, or between it and its callers: other file systems that show its files, and no longer are what they show.
+//!
+//! Deliberately ignorant of: mounts of claimfs itself.
+
+use std::collections::HashSet;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use super::say_of;
+use crate::mounts::{self, FS_TYPE, Mount};
+
+/// What is said of a directory that shows the files of a mount.
+pub(super) const TREE: &str = "tree";
+
+/// Where a mount may be that nobody has named.
+const USUAL: &str = "/run/claims";
+
+/// What a file system does to a mount that it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// What is created goes to a layer of its own.
+    Overlay,
+    /// A daemon of this system makes the calls.
+    Daemon,
+    /// Another system makes them.
+    Remote,
+    /// It only has files of the same names.
+    Copy,
+}
+
+fn kind(fs_type: &str) -> Kind {
+    match fs_type {
+        "overlay" | "overlayfs" | "aufs" | "unionfs" | "fuse.fuse-overlayfs" | "fuse.unionfs" => {
+            Kind::Overlay
+        }
+        "nfs" | "nfs4" | "9p" | "virtiofs" | "cifs" | "smb3" | "smbfs" | "ceph" | "afs"
+        | "vboxsf" | "prl_fs" | "fakeowner" | "fuse.sshfs" | "fuse.grpcfuse" | "fuse.glusterfs" => {
+            Kind::Remote
+        }
+        fuse if fuse.starts_with("fuse") => Kind::Daemon,
+        _ => Kind::Copy,
+    }
+}
+
+/// A directory that shows a mount, and the file system that it really is of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layer {
+    root: PathBuf,
+    mount: Mount,
+}
+
+impl Layer {
+    /// What goes wrong, and the remedy.
+    pub fn sentence(&self) -> String {
+        let (root, fs_type) = (self.root.display(), &self.mount.fs_type);
+        let bind = "bind the mount itself instead ('mount --bind', 'bwrap --bind', 'docker -v'), and lay nothing over it";
+        match kind(fs_type) {
+            Kind::Overlay => format!(
+                "{root}: {fs_type} lies over a claimfs: what is created here is in a layer of its own, is no claim, and keeps nobody out; {bind}"
+            ),
+            Kind::Daemon => format!(
+                "{root}: {fs_type} (as bindfs makes it, of {}) shows a claimfs, which sees a daemon in place of all who call here: nobody \
+                 is kept out, and no claim ends with its holder; {bind}",
+                self.mount.source.display()
+            ),
+            Kind::Remote => format!(
+                "{root}: {fs_type} shows a claimfs of another system, which does not see who calls here: nobody is kept out, and no claim \
+                 ends with its holder; claim on that system, or mount one of this system's own"
+            ),
+            Kind::Copy => format!(
+                "{root}: has the files of a claimfs, but is {fs_type}, perhaps a copy: what is created here is no claim, and keeps nobody \
+                 out; {bind}"
+            ),
+        }
+    }
+}
+
+/// What shows a mount at a place, or around it.
+pub(super) fn around(place: &Path) -> Option<Layer> {
+    let mount = mounts::holding(place).ok()??;
+    let inside = place
+        .ancestors()
+        .take_while(|above| above.starts_with(&mount.dir));
+    let inside: Vec<PathBuf> = inside.map(Path::to_owned).collect();
+    shown(&mount, &inside)
+}
+
+/// What shows a mount where a file system is mounted that could.
+pub(super) fn seen() -> Vec<Layer> {
+    let all = mounts::all().unwrap_or_default();
+    let claimed: Vec<&Path> = all
+        .iter()
+        .filter(|mount| mount.fs_type == FS_TYPE)
+        .map(|mount| &*mount.dir)
+        .chain([Path::new(USUAL)])
+        .collect();
+    let mut seen = HashSet::new();
+    let others = all.iter().rev().filter(|mount| seen.insert(&mount.dir));
+    let others =
+        others.filter(|mount| mount.fs_type != FS_TYPE && kind(&mount.fs_type) != Kind::Copy);
+    let mut layers: Vec<Layer> = others
+        .filter_map(|mount| {
+            let mut places = vec![mount.dir.clone()];
+            for dir in &claimed {
+                let below = [Path::new("/"), &mount.source].map(|base| dir.strip_prefix(base));
+                places.extend(below.into_iter().flatten().map(|part| mount.dir.join(part)));
+            }
+            shown(mount, &places)
+        })
+        .collect();
+    layers.reverse();
+    layers
+}
+
+/// The first of these places, all of one mount, that shows a claimfs, if that mount is not one.
+fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
+    if mount.fs_type == FS_TYPE {
+        return None;
+    }
+    let layer = |root: PathBuf| Layer {
+        root,
+        mount: mount.clone(),
+    };
+    // What it is made of, where it says so.
+    let parts = mount.super_options.split(',');
+    let parts = parts.filter_map(|option| {
+        option
+            .strip_prefix("lowerdir")?
+            .trim_start_matches('+')
+            .strip_prefix('=')
+    });
+    let parts = parts.flat_map(|lower| lower.split(':')).map(PathBuf::from);
+    let mut parts = parts
+        .chain([mount.source.clone()])
+        .filter(|part| part.is_absolute());
+    let is_claimfs = |part: &Path| {
+        mounts::holding(part)
+            .ok()
+            .flatten()
+            .is_some_and(|there| there.fs_type == FS_TYPE)
+    };
+    if kind(&mount.fs_type) != Kind::Copy && parts.any(|part| is_claimfs(&part)) {
+        return Some(layer(mount.dir.clone()));
+    }
+    // What is mounted further below is not of this one.
+    let is_its = |place: &&PathBuf| {
+        mounts::holding(place)
+            .ok()
+            .flatten()
+            .is_some_and(|there| there.dir == mount.dir)
+    };
+    let places: Vec<&PathBuf> = places.iter().filter(is_its).collect();
+    let said = say_of(
+        ["--tree"]
+            .iter()
+            .map(AsRef::as_ref)
+            .chain(places.iter().map(|place| place.as_os_str())),
+    )?;
+    let root = said
+        .trim()
+        .strip_prefix(TREE)?
+        .trim()
+        .parse::<usize>()
+        .ok()?;
+    Some(layer((*places.get(root)?).clone()))
+}
+
+/// Whether a directory has the files of a mount.
+pub(super) fn is_tree(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).symlink_metadata().ok();
+    has("claims").is_some_and(|there| there.is_dir())
+        && ["leases", "self", "control"]
+            .iter()
+            .all(|name| has(name).is_some_and(|there| there.is_file()))
+}
+
+/// The working directory.
+pub(super) fn here() -> Option<PathBuf> {
+    env::current_dir().ok()
+}

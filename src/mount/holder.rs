@@ -1,0 +1,254 @@
+//! Who has a lock of a state directory, who else has a mount, and how an old server is ended.
+//!
+//! Promises: a process is signalled only while `/proc` shows that it has the lock and `/dev/fuse` open; a process that cannot be read
+//! is left alone and is no reason to fail. No file of a mount is touched, so nothing here can hang.
+//!
+//! Deliberately ignorant of: when a server is to be ended.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::keeper::device::DEVICE;
+use crate::lease::printable;
+use crate::mounts::{self, FS_TYPE, Mount};
+use crate::process::signal;
+
+/// How long SIGTERM has before SIGKILL. A server that knows that its mount is gone ends within milliseconds, any other within
+/// [`super::BUSY`] and [`super::BESIDE`].
+const TERM: Duration = Duration::from_secs(1);
+
+/// How long a killed process has to let go of its lock.
+const KILL: Duration = Duration::from_secs(5);
+
+/// How many processes a sentence names.
+const NAMED_MAX: usize = 8;
+
+/// A process, for a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// As it is seen from here.
+    pub pid: u32,
+    /// What ps(1) calls it.
+    pub command: String,
+}
+
+impl Who {
+    fn new(pid: u32) -> Self {
+        let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let command = printable(command.trim_end());
+        Self { pid, command }
+    }
+
+    /// By the first word of its command line: a server is started from a descriptor, by whose number ps(1) may call it.
+    fn named(pid: u32) -> Self {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = Path::new(OsStr::from_bytes(first)).file_name();
+        match name {
+            Some(name) => Self {
+                pid,
+                command: printable(&name.to_string_lossy()),
+            },
+            None => Self::new(pid),
+        }
+    }
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "pid {} ({})", self.pid, self.command)
+    }
+}
+
+/// Processes as a part of a sentence: the first of them by name.
+pub fn list(all: &[Who]) -> String {
+    let named: Vec<String> = all.iter().take(NAMED_MAX).map(Who::to_string).collect();
+    let named = named.join(", ");
+    match all.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+/// The process that has a lock of a state directory.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The process.
+    pub who: Who,
+    /// The uid that it runs as.
+    pub uid: Option<u32>,
+    /// It has `/dev/fuse` open, as keepers and servers do.
+    pub has_device: bool,
+    /// The number of the device of its mount, where the kernel says so (`fuse_connection` in `/proc/PID/fdinfo`).
+    device: Option<String>,
+}
+
+impl Holder {
+    /// What it has mounted in its own mount namespace, with this state directory. An error if that cannot be read.
+    pub fn mounts(&self, state_dir: &Path) -> io::Result<Vec<Mount>> {
+        let mut mounts = mounts::of(self.who.pid)?;
+        mounts.retain(|mount| {
+            let is_its = || same_place(&mount.source, state_dir);
+            let device = self.device.as_ref();
+            mount.fs_type == FS_TYPE && device.map_or_else(is_its, |device| mount.device == *device)
+        });
+        Ok(mounts)
+    }
+
+    /// The number of the device of its mount, where the kernel says so.
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// Whether it lives in the mount namespace of this process.
+    pub fn is_here(&self) -> bool {
+        let own = namespace("self");
+        own.is_some() && own == namespace(&self.who.pid.to_string())
+    }
+
+    /// The directory that it was told to mount on, of a server.
+    pub fn dir(&self) -> Option<PathBuf> {
+        let words = fs::read(format!("/proc/{}/cmdline", self.who.pid)).ok()?;
+        let mut words = words.split(|byte| *byte == 0);
+        words.find(|word| *word == b"--")?;
+        let dir = words.next().filter(|dir| !dir.is_empty())?;
+        Some(PathBuf::from(OsStr::from_bytes(dir)))
+    }
+}
+
+/// Whether two paths are the same, or lead to the same directory.
+pub fn same_place(one: &Path, other: &Path) -> bool {
+    let identity = |path| {
+        fs::metadata(path)
+            .map(|there| (there.dev(), there.ino()))
+            .ok()
+    };
+    one == other || identity(one).is_some_and(|one| Some(one) == identity(other))
+}
+
+/// Whether somebody has a lock. It is had itself for a moment, for which [`super::state_dir::lock`] has patience.
+pub fn is_locked(lock: &Path) -> bool {
+    let tried = File::open(lock).map(|file| file.try_lock_shared());
+    matches!(tried, Ok(Err(TryLockError::WouldBlock)))
+}
+
+/// Who has a lock. `None` also if it is somebody who cannot be seen from here.
+pub fn of(lock: &Path) -> Option<Holder> {
+    let path = fs::canonicalize(lock).ok()?;
+    let device = mounts::holding(&path).ok()??.device;
+    let (major, minor) = device.split_once(':')?;
+    let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
+    // As proc_locks(5) shows it.
+    let inode = fs::metadata(&path).ok()?.ino();
+    let lock_id = format!(" {major:02x}:{minor:02x}:{inode} ");
+    // Its pid is its own as long as it has the lock, unless it is of another pid namespace, or another process has it.
+    let said = fs::read_to_string(&path).unwrap_or_default();
+    let said = said.trim().parse().ok();
+    said.into_iter()
+        .chain(pids())
+        .find_map(|pid| holder(pid, &lock_id))
+}
+
+/// The process, if it has the lock of this number.
+fn holder(pid: u32, lock_id: &str) -> Option<Holder> {
+    let mut has_lock = false;
+    let mut device = None;
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()?.flatten() {
+        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+        for line in info.lines() {
+            has_lock |=
+                line.starts_with("lock:") && line.contains(" FLOCK ") && line.contains(lock_id);
+            let connection = line.strip_prefix("fuse_connection:");
+            device = device.or_else(|| Some(format!("0:{}", connection?.trim())));
+        }
+    }
+    let opened = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let mut opened = opened.filter_map(|entry| fs::read_link(entry.path()).ok());
+    has_lock.then(|| Holder {
+        who: Who::named(pid),
+        uid: fs::metadata(format!("/proc/{pid}"))
+            .ok()
+            .map(|there| there.uid()),
+        has_device: opened.any(|path| path == Path::new(DEVICE)),
+        device,
+    })
+}
+
+/// The number of the device that is served on a descriptor of this process, as mountinfo has it, where the kernel says so.
+pub fn served_on(device: &impl AsRawFd) -> Option<String> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", device.as_raw_fd())).ok()?;
+    let mut lines = info.lines();
+    let connection = lines.find_map(|line| line.strip_prefix("fuse_connection:"))?;
+    Some(format!("0:{}", connection.trim()))
+}
+
+/// The processes of other mount namespaces that have a mount of this device, in the order of their pids.
+pub fn beside(device: &str) -> Vec<Who> {
+    let own = namespace("self");
+    // Each namespace is read once.
+    let mut has_it: HashMap<PathBuf, bool> = HashMap::new();
+    let mut found = Vec::new();
+    for pid in pids() {
+        let Some(namespace) =
+            namespace(&pid.to_string()).filter(|there| Some(there) != own.as_ref())
+        else {
+            continue;
+        };
+        let has_it = has_it.entry(namespace).or_insert_with(|| {
+            let mounts = mounts::of(pid).unwrap_or_default();
+            mounts.iter().any(|mount| mount.device == device)
+        });
+        if *has_it {
+            found.push(Who::new(pid));
+        }
+    }
+    found
+}
+
+/// Ends a process that has a lock, if it is a keeper or a server: by SIGTERM, and by SIGKILL should that not do it. Whether it is gone.
+pub fn end(lock: &Path, pid: u32) -> bool {
+    for (number, patience) in [(libc::SIGTERM, TERM), (libc::SIGKILL, KILL)] {
+        // Looked for again before each signal: a pid is only its own while it has the lock.
+        if of(lock).is_some_and(|holder| holder.who.pid == pid && holder.has_device) {
+            _ = signal(pid, number);
+        }
+        if wait_gone(lock, pid, patience) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Waits until a process has a lock no more: whether that came.
+pub fn wait_gone(lock: &Path, pid: u32, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    while is_locked(lock) && of(lock).is_none_or(|holder| holder.who.pid == pid) {
+        if Instant::now() > until {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+/// The mount namespace of a process, if it may be known.
+fn namespace(pid: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
+}
+
+fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
+}
