@@ -40,8 +40,8 @@ const HAS_RESEND: u64 = 1 << 39;
 pub struct Charge<'a> {
     /// Mounts, and returns the descriptor on which requests arrive.
     pub mount: &'a dyn Fn() -> Result<OwnedFd, String>,
-    /// Takes the mount away.
-    pub unmount: &'a dyn Fn(),
+    /// Takes the mount away. Whether it was still there.
+    pub unmount: &'a dyn Fn() -> bool,
     /// Makes a server of the program, but for what is said of the connection.
     pub words: Vec<std::ffi::OsString>,
     /// What the first server is told besides.
@@ -117,7 +117,7 @@ pub fn keep(charge: &Charge, signals: Signals, mut tell: impl FnMut(Told)) -> Re
         upgrade: None,
     };
     let kept = keeper.run(&turns, &mut tell);
-    kept.inspect_err(|_| (charge.unmount)())
+    kept.inspect_err(|_| _ = (charge.unmount)())
 }
 
 /// What no other connection of this boot has.
@@ -212,7 +212,11 @@ impl Keeper<'_> {
                 "this kernel (before 6.9) does not send again what the server had not answered: the mount is taken away \
                  and made anew, and whoever used it is told ENOTCONN"
             );
-            (self.charge.unmount)();
+            if !(self.charge.unmount)() {
+                return Err(String::from(
+                    "the server has died, and the mount was gone already",
+                ));
+            }
             self.device = (self.charge.mount)()?;
             (self.capabilities, self.nonce) = (None, nonce());
         }

@@ -371,9 +371,11 @@ impl Plan {
             Ok(device)
         };
         let unmount = || {
-            if self.is_on_top(mounted.borrow().as_deref()) {
+            let is_there = self.is_on_top(mounted.borrow().as_deref());
+            if is_there {
                 _ = device::unmount(&self.dir, true);
             }
+            is_there
         };
         let charge = Charge {
             mount: &mount,

@@ -4,7 +4,7 @@ mod layer;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use super::tool;
 use super::{Exit, Failure};
 use crate::keeper::device::DEVICE;
 use crate::lease::printable;
-use crate::mount::resolve_existing;
+use crate::mount::state_dir::LOCK;
+use crate::mount::{holder, resolve_existing};
 use crate::mounts::{self, FS_TYPE, Mount};
 use crate::process::{effective_uid, has_pidfs};
 
@@ -262,9 +263,8 @@ fn check_mount(report: &mut Report, mount: &Mount) {
 /// The state directory is not to be seen from everywhere.
 fn check_keeper(report: &mut Report, mount: &Mount) {
     let dir = mount.dir.display();
-    if let Ok(lock) = File::open(mount.source.join("lock"))
-        && lock.try_lock_shared().is_ok()
-    {
+    let lock = mount.source.join(LOCK);
+    if holder::pid_in(&lock).is_ok() && !holder::is_locked(&lock) {
         report.bad(&format!(
             "{dir}: its keeper has died: should its server die too, the mount dies with it; {}",
             tool::again(mount)

@@ -1,12 +1,13 @@
 //! `claimfs upgrade DIR`
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::mount::UPGRADED;
 use super::{Exit, Failure, tool};
+use crate::mount::holder;
 use crate::process::signal;
 
 /// How long it may take, all in all.
@@ -33,11 +34,9 @@ impl Arguments {
             denied(&error)
                 .unwrap_or_else(|| Failure::unavailable(format!("{}: {error}", path.display())))
         };
-        let lock = File::open(&path).map_err(unreadable)?;
-        let pid = fs::read_to_string(&path).map_err(unreadable)?;
+        let keeper = holder::pid_in(&path).map_err(unreadable)?;
         // The pid is the keeper's as long as it has the lock.
-        let keeper = pid.trim().parse().ok();
-        let Some(keeper) = keeper.filter(|_| lock.try_lock_shared().is_err()) else {
+        let Some(keeper) = keeper.filter(|_| holder::is_locked(&path)) else {
             return Err(Failure::unavailable(format!(
                 "{shown}: the keeper of this mount has died; 'claimfs mount {shown}' makes the mount anew"
             )));

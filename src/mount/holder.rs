@@ -11,7 +11,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -136,8 +136,27 @@ pub fn same_place(one: &Path, other: &Path) -> bool {
 
 /// Whether somebody has a lock. It is had itself for a moment, for which [`super::state_dir::lock`] has patience.
 pub fn is_locked(lock: &Path) -> bool {
-    let tried = File::open(lock).map(|file| file.try_lock_shared());
+    let tried = open(lock).map(|file| file.try_lock_shared());
     matches!(tried, Ok(Err(TryLockError::WouldBlock)))
+}
+
+/// Opens a lock to look at it. What is no regular file is no lock, and is not waited for.
+fn open(lock: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(lock)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::from(io::ErrorKind::InvalidInput))
+    }
+}
+
+/// The pid that is written in a lock.
+pub fn pid_in(lock: &Path) -> io::Result<Option<u32>> {
+    let said = io::read_to_string(open(lock)?)?;
+    Ok(said.trim().parse().ok())
 }
 
 /// Who has a lock. `None` also if it is somebody who cannot be seen from here.
@@ -150,8 +169,7 @@ pub fn of(lock: &Path) -> Option<Holder> {
     let inode = fs::metadata(&path).ok()?.ino();
     let lock_id = format!(" {major:02x}:{minor:02x}:{inode} ");
     // Its pid is its own as long as it has the lock, unless it is of another pid namespace, or another process has it.
-    let said = fs::read_to_string(&path).unwrap_or_default();
-    let said = said.trim().parse().ok();
+    let said = pid_in(&path).ok()?;
     said.into_iter()
         .chain(pids())
         .find_map(|pid| holder(pid, &lock_id))

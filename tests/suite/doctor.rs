@@ -271,7 +271,8 @@ fn a_daemon_between_a_mount_and_its_callers_is_found() {
         assert!(code == 3 && is_found(&out, "TEMP/to"), "{look}: {out}");
     }
     // A mount below what is shown.
-    let script = "bindfs / $to; \"$claimfs\" doctor || code=$?; umount $to; exit $code";
+    let script =
+        "bindfs $(dirname $from) $to; \"$claimfs\" doctor || code=$?; umount $to; exit $code";
     let (code, out) = over(script).unwrap();
     assert!(
         code == 3 && has(&out, "bad", &["TEMP/to/", "sees a daemon"]),

@@ -14,6 +14,8 @@
 mod actor;
 // What strangers try, and what comes of it: the table of the README.
 mod attacks;
+// Unmounting and mounting again while sandboxes have the mount.
+mod beside;
 // Names taken from holders that live.
 mod breaking;
 // Programs that delete or repair all that they find.
@@ -58,6 +60,8 @@ mod journal_damage;
 mod leaks;
 // Sessions without processes, for callers that the mount cannot see.
 mod named;
+// Mounts of other users.
+mod other_mounts;
 // The pid-file idiom.
 mod pidfile;
 // The rules of the table one by one, in the pure core.
@@ -88,6 +92,8 @@ mod sandbox;
 mod scratch;
 // All that three sessions can do with two names, in the pure core.
 mod small_world;
+// Where the state may be kept, and who may see it.
+mod state_dir;
 // What the system's own tools start: systemd, mount(8).
 mod service;
 // Whose lease is it, with real processes.

@@ -3,10 +3,12 @@
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use crate::support::{CLAIMFS, Guard, TempDir, can_mount, text, unmount, wait_until};
+use crate::support::{
+    CLAIMFS, Guard, Mount, TempDir, can_mount, root_or_skip, text, unmount, wait_until,
+};
 
 fn script(name: &str) -> String {
     format!("{}/mount-scripts/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -88,12 +90,14 @@ fn mount_8_finds_its_helper_as_it_expects_it() {
         Path::new(CLAIMFS).parent().unwrap().display(),
         env::var("PATH").unwrap()
     );
+    // mount(8) says the type, too.
     let run = |arguments: &[&str]| {
         let mut helper = Command::new(script("mount.fuse.claimfs"));
         helper
             .arg(&state)
             .arg(&dir)
             .args(arguments)
+            .args(["-t", "fuse.claimfs"])
             .env("PATH", &path);
         text(&helper.output().unwrap())
     };
@@ -124,6 +128,192 @@ fn mount_8_finds_its_helper_as_it_expects_it() {
     wait_until("its server ends", || unsafe { libc::kill(server, 0) } != 0);
     let (code, _, err) = run(&["-o", "nonsense"]);
     assert!(code != 0 && err.contains("no such option"), "{err}");
+}
+
+/// The helper, as mount(8) calls it for a mount that is there.
+fn remount(mount: &Mount, source: &Path, options: &str) -> (i32, String) {
+    let path = Path::new(CLAIMFS).parent().unwrap().display();
+    let mut helper = Command::new(script("mount.fuse.claimfs"));
+    helper
+        .arg(source)
+        .arg(&mount.dir)
+        .args(["-o", options, "-t", "fuse.claimfs"])
+        .env("PATH", format!("{path}:{}", env::var("PATH").unwrap()));
+    let (code, _, err) = text(&helper.output().unwrap());
+    (code, err)
+}
+
+/// The options of the mount, as mountinfo has them.
+fn flags(mount: &Mount) -> Vec<String> {
+    let info = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut lines = info.lines();
+    let line = lines.find(|line| line.split(' ').nth(4) == mount.dir.to_str());
+    let options = line.unwrap().split(' ').nth(5).unwrap();
+    options.split(',').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_remount_changes_the_flags_and_no_lease() {
+    if !root_or_skip("remount") {
+        return;
+    }
+    let Some(mount) = Mount::with(&["-o", "max_leases=7", "--allow-other"]) else {
+        return;
+    };
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim("held").unwrap();
+    let server = mount.pid();
+    // What mount(8) makes of 'mount -o remount,…' for a mount in mountinfo, and of one in fstab(5).
+    let state = mount.state.clone();
+    let found = "nosuid,nodev,relatime,nosymfollow,remount,user_id=0,group_id=0,allow_other";
+    let listed = "remount,allow_other,max_leases=7,nofail,_netdev,x-systemd.automount";
+    for (source, rest) in [(&*state, found), (Path::new("claims"), listed)] {
+        let (code, err) = remount(&mount, source, &format!("ro,{rest}"));
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(holder.claim("new"), Err(libc::EROFS));
+        assert_eq!(holder.unlink("claims/held"), Err(libc::EROFS));
+        assert_eq!(mount.claims(), ["held"]);
+        let (code, err) = remount(&mount, source, &format!("rw,{rest}"));
+        assert_eq!(code, 0, "{err}");
+        holder.claim("new").unwrap();
+        holder.unlink("claims/new").unwrap();
+    }
+    let (code, err) = remount(&mount, &state, "rw,remount,noexec");
+    assert_eq!(code, 0, "{err}");
+    // What it has it keeps, whatever is said next.
+    for options in [
+        "remount,nosuid",
+        "remount,nodev",
+        "rw,remount",
+        "remount,ro",
+        "remount,rw",
+    ] {
+        let (code, err) = remount(&mount, Path::new("claims"), options);
+        assert_eq!(code, 0, "{options}: {err}");
+        for flag in ["nosuid", "nodev", "noexec"] {
+            assert!(
+                flags(&mount).iter().any(|there| there == flag),
+                "{options}: {flag}"
+            );
+        }
+    }
+    let before = flags(&mount);
+    let refused = [
+        ("remount,ro,dotfiles", "dotfiles"),
+        ("remount,max_leases=8", "max_leases=8"),
+        ("remount,suid", "suid"),
+        ("remount,dev", "dev"),
+        ("remount,exec", "exec"),
+        ("remount,nonsense", "nonsense"),
+        // As mount(8) says 'remount,exec' of a mount that it found.
+        (
+            "rw,nosuid,nodev,relatime,nosymfollow,remount,user_id=0",
+            "exec",
+        ),
+    ];
+    for (options, option) in refused {
+        let (code, err) = remount(&mount, Path::new("claims"), options);
+        let said = format!("-o remount,{option}: ");
+        assert!(
+            code != 0 && err.contains(&said) && err.contains("; unmount")
+                || option != "exec" && err.contains("always nosuid"),
+            "{options}: {err}"
+        );
+        assert_eq!(flags(&mount), before, "{options}");
+    }
+    let switch = mount
+        .claimfs(&["mount", "--dotfiles", "-o", "remount,ro"])
+        .arg(&mount.dir)
+        .output();
+    let (code, _, err) = text(&switch.unwrap());
+    assert!(
+        code == 2 && err.contains("--dotfiles: not changed by a remount"),
+        "{err}"
+    );
+    let (code, err) = {
+        let temp = TempDir::new();
+        let mut command = Command::new(CLAIMFS);
+        let command = command.args(["mount", "-o", "remount,ro"]).arg(temp.path());
+        let (code, _, err) = text(&command.output().unwrap());
+        (code, err)
+    };
+    assert!(
+        code == 3 && err.contains("no claimfs is mounted here"),
+        "{err}"
+    );
+    assert_eq!(mount.pid(), server);
+    assert_eq!(mount.record("held").unwrap()["session"], "w1");
+}
+
+#[test]
+fn a_mount_that_began_read_only_becomes_writable() {
+    if !root_or_skip("remount") {
+        return;
+    }
+    let Some(mount) = Mount::with(&["-o", "ro"]) else {
+        return;
+    };
+    let mut me = mount.actor(Some("w1"));
+    assert_eq!(me.claim("x"), Err(libc::EROFS));
+    assert_eq!(remount(&mount, Path::new("claims"), "remount,rw").0, 0);
+    me.claim("x").unwrap();
+}
+
+/// What systemd does to stop the unit: ExecStop, then SIGTERM to the main process. Whether ExecStop succeeded, and with what
+/// the main process ended.
+fn stop(mount: &mut Mount) -> (bool, Option<i32>) {
+    let mut command = Command::new(CLAIMFS);
+    let stopped = command
+        .arg("umount")
+        .arg(&mount.dir)
+        .current_dir("/")
+        .output();
+    (stopped.unwrap().status.success(), mount.stop())
+}
+
+#[test]
+fn the_unit_stops_and_starts_beside_a_sandbox_within_seconds_also_while_it_is_in_use() {
+    if !root_or_skip("make mount namespaces") {
+        return;
+    }
+    let unit = fs::read_to_string(script("claimfs@.service")).unwrap();
+    for line in [
+        "ExecStop=-/usr/local/bin/claimfs umount %f",
+        "KillMode=mixed",
+        "TimeoutStopSec=10",
+    ] {
+        assert!(unit.lines().any(|there| there == line), "{line}");
+    }
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    let inside = |mount: &Mount| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", "echo begun; read x"])
+            .current_dir("/");
+        crate::support::plain(&mut command);
+        command.env_clear().env("PATH", env::var("PATH").unwrap());
+        let mut sandbox = Guard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        assert_eq!(sandbox.line(), "begun");
+        assert!(mount.dir.is_dir());
+        sandbox
+    };
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim("held").unwrap();
+    for is_busy in [true, false] {
+        let _sandbox = inside(&mount);
+        let start = Instant::now();
+        let (succeeded, code) = stop(&mut mount);
+        assert_eq!(code, Some(0), "the unit has not failed");
+        assert!(start.elapsed() < Duration::from_secs(8));
+        // The holder has its working directory in the first mount.
+        assert_eq!(succeeded, !is_busy);
+        let start = Instant::now();
+        mount.start(&[]);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert_eq!(mount.claims(), ["held"]);
+    }
 }
 
 #[test]
