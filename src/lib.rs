@@ -46,6 +46,7 @@
 //! | `keeper.rs`, `keeper/*.rs` | the `/dev/fuse` descriptor, and servers on it; `unsafe` in `device.rs` | what is served |
 //! | `mounts.rs` | `/proc/self/mountinfo` | how mounts come and go |
 //! | `mount.rs` | mounting, signals, wiring | rules |
+//! | `mount/*.rs` | the state directory and its locks, who else has a mount, ending the server from before | what is served |
 //! | `metrics.rs` | counters | what they mean |
 //! | `cli.rs`, `cli/*.rs` | clap, exit codes, plain file calls | the store |
 //!

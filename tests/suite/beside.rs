@@ -129,12 +129,15 @@ fn umount_names_who_has_the_mount_elsewhere_and_ends_it_for_them() {
     assert_eq!(in_sandbox(&sandbox, &mount), Some(libc::ENOTCONN));
 }
 
+/// How a mount comes to an end, or to be without its keeper.
+type Way = fn(&mut Mount);
+
 #[test]
 fn mounting_again_beside_a_sandbox_leaves_every_lease_held_that_a_living_process_of_it_holds() {
     if !root_or_skip("make mount namespaces") {
         return;
     }
-    let ways: [(&str, fn(&mut Mount)); 6] = [
+    let ways: [(&str, Way); 6] = [
         ("claimfs umount", |mount| {
             assert_eq!(claimfs(mount, "umount", &[]).0, 0);
         }),
@@ -237,9 +240,10 @@ fn a_signal_ends_a_keeper_whose_mount_is_gone_and_leaves_what_is_mounted_there_n
         .status();
     assert!(tmpfs.unwrap().success());
     let device = fs::metadata(&mount.dir).unwrap().dev();
-    let start = Instant::now();
-    assert_eq!(mount.stop(), Some(0));
-    assert!(start.elapsed() < SOON);
+    let keeper = mount.keeper();
+    unsafe { libc::kill(keeper as i32, libc::SIGTERM) };
+    wait_until("the keeper ends", || is_over(keeper));
+    assert_eq!(mount.wait(), Some(0));
     assert_eq!(fs::metadata(&mount.dir).unwrap().dev(), device);
     umount_8(&mount.dir, false);
     assert_eq!(in_sandbox(&sandbox, &mount), Some(libc::ENOTCONN));
@@ -262,7 +266,9 @@ fn a_server_that_dies_after_its_mount_is_gone_leaves_what_is_mounted_there_now()
         .status();
     assert!(tmpfs.unwrap().success());
     fs::write(mount.path("other"), "").unwrap();
+    let keeper = mount.keeper();
     unsafe { libc::kill(mount.pid() as i32, libc::SIGKILL) };
+    wait_until("the keeper ends", || is_over(keeper));
     assert_eq!(mount.wait(), Some(3), "there is nothing to keep any more");
     assert!(mount.path("other").exists(), "the other mount is as it was");
     assert!(!mount.path("claims").exists());
@@ -280,7 +286,9 @@ fn a_signal_ends_a_mount_that_a_sandbox_has_too() {
         };
         let sandbox = idle(&mount);
         let start = Instant::now();
+        let keeper = mount.keeper();
         unsafe { libc::kill(whom(&mount) as i32, libc::SIGTERM) };
+        wait_until("the keeper ends", || is_over(keeper));
         assert_eq!(mount.wait(), Some(0));
         assert!(start.elapsed() < SOON);
         assert_eq!(in_sandbox(&sandbox, &mount), Some(libc::ENOTCONN));

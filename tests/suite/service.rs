@@ -259,8 +259,8 @@ fn a_mount_that_began_read_only_becomes_writable() {
     me.claim("x").unwrap();
 }
 
-/// What systemd does to stop the unit: ExecStop, then SIGTERM to the main process. Whether ExecStop succeeded, and with what
-/// the main process ended.
+/// What systemd does to stop the unit: its command, then SIGTERM to the main process. Whether the command succeeded, and with
+/// what the main process ended.
 fn stop(mount: &mut Mount) -> (bool, Option<i32>) {
     let mut command = Command::new(CLAIMFS);
     let stopped = command
