@@ -565,7 +565,7 @@ fn another_user_inside_needs_allow_other() {
             let private = Place::new(place.way, &[]).unwrap();
             let (code, _, err) = enter(&private);
             assert!(
-                code == 3 && err.contains("not a claimfs mount"),
+                code == 3 && err.contains("another user's mount"),
                 "{code}: {err}"
             );
         }
