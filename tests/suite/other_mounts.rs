@@ -12,8 +12,12 @@ const USER: [&str; 4] = ["setpriv", "--reuid=1001", "--regid=1001", "--clear-gro
 /// A script as uid 1001, or as root, in a mount namespace that has these mounts alone.
 fn sh(user: bool, mounts: &[&Mount], script: &str) -> (i32, String, String) {
     // What the tests beside this one have mounted is none of it.
-    let alone = "keep=$1; shift; grep -o '[^ ]* / /[^ ]* .* - fuse.claimfs ' /proc/self/mountinfo | cut -d' ' -f3 | \
-                 while read dir; do case \" $keep \" in *\" $dir \"*) ;; *) umount -l \"$dir\";; esac; done; exec \"$@\"";
+    let alone = r#"keep=$1; shift
+        grep -o '[^ ]* / /[^ ]* .* - fuse.claimfs ' /proc/self/mountinfo | cut -d' ' -f3 | while read -r dir; do
+            dir=$(printf "$(printf '%s' "$dir" | sed 's/%/%%/g')")
+            case " $keep " in *" $dir "*) ;; *) umount -l "$dir" ;; esac
+        done
+        exec "$@""#;
     let keep: Vec<&str> = mounts
         .iter()
         .map(|mount| mount.dir.to_str().unwrap())
