@@ -342,8 +342,7 @@ pub fn replay(
             .is_some_and(|there| there.pidns != boot.pidns)
     {
         return Err(Unusable(format!(
-            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from there, or name \
-             another directory with --state-dir DIR",
+            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from there",
         )));
     }
     let began_here = source.began == Some(boot.id.as_str());

@@ -32,8 +32,8 @@ use crate::journal::{self, Disk, Recovered, Unusable};
 use crate::keeper::{self, Charge, Told, device};
 use crate::mounts::{self, FS_TYPE};
 use crate::process::{
-    Boot, Processes, Signals, descriptor_limit, effective_uid, expect_children, give_back_memory, keep_private, raise_descriptor_limit,
-    wait_unread,
+    Boot, Processes, Signals, descriptor_limit, effective_uid, expect_children, give_back_memory,
+    keep_private, raise_descriptor_limit, wait_unread,
 };
 use crate::reaper;
 use crate::store::Store;
