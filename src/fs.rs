@@ -149,7 +149,8 @@ impl ClaimFs {
     }
 
     /// Says once why there are no kernel locks here, to whoever reads the log.
-    fn refuse_lock(&self) {
+    fn refuse_lock(&self, ino: INodeNo) {
+        self.tree.lock_refused(ino.0);
         if !self.has_refused_lock.swap(true, Relaxed) {
             log::warn!(
                 "a flock or fcntl lock was refused (EOPNOTSUPP): the file under it could be reaped and made anew, so it \
@@ -834,7 +835,7 @@ impl Filesystem for ClaimFs {
     fn getlk(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         _: FileHandle,
         _: LockOwner,
         _: u64,
@@ -843,14 +844,14 @@ impl Filesystem for ClaimFs {
         _: u32,
         reply: ReplyLock,
     ) {
-        self.refuse_lock();
+        self.refuse_lock(ino);
         reply.error(Errno::EOPNOTSUPP);
     }
 
     fn setlk(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         _: FileHandle,
         _: LockOwner,
         _: u64,
@@ -864,7 +865,7 @@ impl Filesystem for ClaimFs {
         if typ == UNLOCK {
             reply.ok();
         } else {
-            self.refuse_lock();
+            self.refuse_lock(ino);
             reply.error(Errno::EOPNOTSUPP);
         }
     }

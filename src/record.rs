@@ -398,8 +398,8 @@ pub fn stranger(uid: u32, refusal: Refusal) -> String {
              that lives by a deadline: echo '{\"claim\":\"NAME\",\"session\":\"ID\",\"seconds\":30}' > control"
         }
         Refusal::TooDeep => {
-            "there are more than 1,024 processes above you, or they have more than 16 MiB of environment, which is more than is \
-             looked at: you may look, and claim from fewer processes deep"
+            "there are more than 1,024 processes above you, or more than 16 MiB of their environments, or it takes more than 50 ms \
+             to look at them: you may look, and claim where there are fewer above you"
         }
         Refusal::Shortage => {
             "the server of this mount has no descriptors or no memory left, so it cannot look who you are: try again later"

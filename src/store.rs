@@ -417,19 +417,21 @@ impl Store {
     // Claiming. The caller is walked first, and judged with the rest under the lock.
 
     /// Creates a claim or an entry of one, or opens one's own if `exclusive` is not set; the inode counts as opened.
+    /// `show` is told whether it is new.
     pub fn create<R>(
         &self,
         caller: Caller,
         name: &Place,
         creation: Creation,
         (exclusive, truncate): (bool, bool),
-        show: impl FnOnce(Ino, Node) -> R,
+        show: impl FnOnce(Ino, Node, bool) -> R,
     ) -> Result<R, Refusal> {
         let walk = self.walk(caller)?;
         let mut inner = self.lock();
+        let next = inner.table.next_ino();
         let ino = inner.claim(caller, &walk, name, creation, exclusive, truncate)?;
         let node = inner.table.node(ino).ok_or(Refusal::Lost)?;
-        let shown = show(ino, node);
+        let shown = show(ino, node, ino >= next);
         inner.opened(ino);
         Ok(shown)
     }
@@ -485,6 +487,11 @@ impl Store {
         inner.table.node(ino).ok_or(Refusal::Lost)?;
         inner.opened(ino);
         Ok(())
+    }
+
+    /// A file is closed that was made for a kernel lock, which was refused, and that nothing was written to.
+    pub fn withdraw(&self, ino: Ino) {
+        self.lock().settle(&Command::Withdraw { ino });
     }
 
     /// A descriptor is closed.

@@ -297,6 +297,7 @@ impl Table {
             | Command::Expire { .. }
             | Command::Died { .. }
             | Command::Sweep { .. }
+            | Command::Withdraw { .. }
             | Command::Forget { .. } => {
                 self.decide_for_nobody(draft, command);
                 Ok(())
@@ -320,6 +321,7 @@ impl Table {
             Command::Restart { key } => self.decide_restart(draft, *key),
             Command::Died { process } => self.decide_died(draft, process),
             Command::Sweep { limit } => self.decide_sweep(draft, *limit),
+            Command::Withdraw { ino } => self.decide_withdraw(draft, *ino),
             Command::Forget { ino } if self.is_nameless(*ino) => {
                 draft.push(What::Forgotten { ino: *ino });
             }

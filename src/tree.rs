@@ -218,6 +218,14 @@ impl Registration {
     }
 }
 
+/// A claim that was created by opening it, and that nothing was written to.
+struct Unwritten {
+    /// How many descriptors may write to it.
+    writers: usize,
+    /// A kernel lock on it was refused: whoever made it for that takes it for another kind of file.
+    lock_refused: bool,
+}
+
 /// The files of one mount.
 pub struct Tree {
     store: Arc<Store>,
@@ -231,6 +239,7 @@ pub struct Tree {
     oldest_handle: u64,
     texts: Texts,
     kept: Mutex<Kept>,
+    unwritten: Mutex<HashMap<u64, Unwritten>>,
     registrations: Mutex<HashMap<u64, Registration>>,
     queue_files: Mutex<QueueFiles>,
     waiting: Mutex<HashMap<u64, Waiting>>,
@@ -271,6 +280,7 @@ impl Tree {
             oldest_handle,
             texts,
             kept: Mutex::default(),
+            unwritten: Mutex::default(),
             registrations: Mutex::default(),
             queue_files: Mutex::default(),
             waiting: Mutex::default(),
@@ -347,6 +357,14 @@ impl Tree {
     /// all processes above the caller.
     pub fn is_long(ino: u64) -> bool {
         matches!(ino, LEASES | WAITERS | SELF | SESSION_INO..REGISTRATION)
+    }
+
+    /// A kernel lock on a file was refused. If it was created for that, and nothing is written to it, it goes when it is
+    /// closed: it would keep others out for as long as its session lives, and nobody would know why.
+    pub fn lock_refused(&self, ino: u64) {
+        if let Some(unwritten) = guard(&self.unwritten).get_mut(&ino) {
+            unwritten.lock_refused = true;
+        }
     }
 
     /// A request has come that is carried out later.

@@ -262,6 +262,11 @@ pub enum Command<'a> {
         /// How many events at most.
         limit: usize,
     },
+    /// A file that was made for a kernel lock, which was refused, and that nothing was written to, is closed.
+    Withdraw {
+        /// Which inode.
+        ino: Ino,
+    },
     /// Nobody has the nameless inode open any more.
     Forget {
         /// Which inode.

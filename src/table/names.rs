@@ -268,6 +268,19 @@ impl Table {
         Ok(())
     }
 
+    /// Its only name goes, if nothing was written to it.
+    pub(super) fn decide_withdraw(&self, draft: &mut Draft, ino: Ino) {
+        let inode = self
+            .inode(ino)
+            .filter(|inode| inode.content.shape == Shape::File && inode.content.size() == 0);
+        if let Some([token]) = inode.map(|inode| &*inode.names)
+            && let Some(name) = self.names.get(token).cloned()
+        {
+            let token = *token;
+            draft.push(What::Released { name, token });
+        }
+    }
+
     pub(super) fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
         let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
         let names = sessions

@@ -10,7 +10,7 @@ use super::order::Order;
 use super::{
     Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_INO,
     README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO, SESSIONS,
-    SNAPSHOT, Tree, WAITERS, first_name, guard, node_attr,
+    SNAPSHOT, Tree, Unwritten, WAITERS, first_name, guard, node_attr,
 };
 use crate::connection::{Note, QUEUE_HANDLE};
 use crate::content;
@@ -50,7 +50,14 @@ impl Tree {
         let place = self.place(parent, name)?;
         let flags = (exclusive, truncate);
         self.store
-            .create(caller, &place, creation, flags, |ino, node| {
+            .create(caller, &place, creation, flags, |ino, node, is_new| {
+                if is_new && node.child.is_none() {
+                    let unwritten = Unwritten {
+                        writers: 1,
+                        lock_refused: false,
+                    };
+                    guard(&self.unwritten).insert(ino.0, unwritten);
+                }
                 (node_attr(ino, node), Handle::of_claim(ino.0))
             })
     }
@@ -76,6 +83,9 @@ impl Tree {
                 self.store.open(caller, Ino(ino), write, truncate)?;
                 // One that only reads may read the record, which changes by itself: it gets one picture of it.
                 let fh = if write { ino } else { self.snapshot().fh };
+                if write && let Some(unwritten) = guard(&self.unwritten).get_mut(&ino) {
+                    unwritten.writers += 1;
+                }
                 let opened = Opened::Claim;
                 Ok(Handle { fh, opened })
             }
@@ -305,6 +315,7 @@ impl Tree {
         match ino {
             CONTROL => self.control(caller, data),
             FIRST_INO..SESSION_INO => {
+                guard(&self.unwritten).remove(&ino);
                 let data = data.to_vec();
                 let change = if append {
                     Change::Append { data }
@@ -381,6 +392,23 @@ impl Tree {
         }
     }
 
+    /// A descriptor is closed that might have written to a claim.
+    fn close_unwritten(&self, ino: u64) {
+        let mut all = guard(&self.unwritten);
+        let Some(unwritten) = all.get_mut(&ino) else {
+            return;
+        };
+        unwritten.writers = unwritten.writers.saturating_sub(1);
+        if unwritten.writers == 0 {
+            let withdraws = unwritten.lock_refused;
+            all.remove(&ino);
+            drop(all);
+            if withdraws {
+                self.store.withdraw(Ino(ino));
+            }
+        }
+    }
+
     /// A descriptor is closed for good. A file in `sessions/` that was created and left empty registers here, since
     /// only now it is certain that no pid follows (a shell closes a copy of the descriptor before it writes).
     pub fn release(&self, caller: Caller, ino: u64, fh: u64) {
@@ -388,6 +416,9 @@ impl Tree {
             self.texts.forget(fh);
         }
         if (FIRST_INO..SESSION_INO).contains(&ino) {
+            if fh == ino {
+                self.close_unwritten(ino);
+            }
             self.store.close(Ino(ino));
             if fh >= SNAPSHOT {
                 guard(&self.kept).close(fh);

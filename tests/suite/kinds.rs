@@ -8,7 +8,7 @@ use libc::{EBUSY, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM, ESTALE}
 use libc::{O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, RENAME_EXCHANGE, RENAME_NOREPLACE};
 use serde_json::json;
 
-use crate::support::{Actor, Answer, Mount};
+use crate::support::{Actor, Answer, Mount, text};
 
 /// A mount with two sessions on it.
 fn two() -> Option<(Mount, Actor, Actor)> {
@@ -294,4 +294,48 @@ fn the_limit_counts_every_name() {
     assert_eq!(me.symlink("t", "claims/s"), Err(libc::ENOSPC));
     me.rename("claims/a", "claims/b", 0).unwrap();
     me.rename("claims/b", "claims/d", RENAME_EXCHANGE).unwrap();
+}
+
+#[test]
+fn a_name_that_was_made_for_a_kernel_lock_alone_goes_when_it_is_closed() {
+    let Some((mount, mut me, _)) = two() else {
+        return;
+    };
+    me.claim("anchor").unwrap();
+    // In a session that lives on, which would hold what the script leaves.
+    let left = |script: &str| {
+        let mut command = mount.sh(script);
+        let (_, out, err) = text(&command.env("CLAIMFS_SESSION", "me").output().unwrap());
+        assert!(err.contains("not supported"), "{script}: {out}{err}");
+        let mut left = mount.claims();
+        left.retain(|name| name != "anchor");
+        left
+    };
+    let python = |body: &str| left(&format!("python3 -c \"\nimport fcntl, os\n{body}\n\""));
+    let none: [&str; 0] = [];
+    // As flock(1) and others do: they make the file, and the lock says everything.
+    assert_eq!(left("flock -n claims/x true"), none);
+    let open = "f = os.open('claims/x', os.O_CREAT | os.O_RDWR)";
+    for lock in [
+        "flock(f, fcntl.LOCK_EX)",
+        "lockf(f, fcntl.LOCK_EX)",
+        "lockf(f, fcntl.LOCK_SH, 1)",
+    ] {
+        assert_eq!(python(&format!("{open}\nfcntl.{lock}")), none, "{lock}");
+    }
+    // Where several descriptors may write to it, with the last of them.
+    let again = "os.close(os.open('claims/x', os.O_RDWR))";
+    let refused = "try: fcntl.flock(f, fcntl.LOCK_EX)\nexcept OSError: pass";
+    let there = "assert os.path.exists('claims/x')\nfcntl.flock(f, fcntl.LOCK_EX)";
+    assert_eq!(
+        python(&format!("{open}\n{again}\n{refused}\n{again}\n{there}")),
+        none
+    );
+    // What is written to, has another name or was there before is a claim like any other.
+    let lock = "fcntl.flock(f, fcntl.LOCK_EX)";
+    assert_eq!(python(&format!("{open}\nos.write(f, b'1')\n{lock}")), ["x"]);
+    assert_eq!(python(&format!("{open}\n{lock}")), ["x"], "it was there");
+    me.unlink("claims/x").unwrap();
+    let link = "os.link('claims/x', 'claims/y')";
+    assert_eq!(python(&format!("{open}\n{link}\n{lock}")), ["x", "y"]);
 }

@@ -40,6 +40,8 @@ mod full_disk;
 mod histories;
 // Whose lease is it, in the pure core: a made-up tree of processes.
 mod identity;
+// Nobody keeps others waiting.
+mod fairness;
 // The bodies of the fuzz targets, over what was found so far.
 mod fuzzed;
 // What is inside a directory claim.
