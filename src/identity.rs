@@ -209,6 +209,15 @@ pub fn walk(view: &impl View, task: Option<u32>, pid: u32, uid: u32) -> Result<W
     Err(Refusal::Unsettled)
 }
 
+/// Why a look at a process failed: it took too long, or there is nothing to look with.
+fn failed(view: &impl View) -> Refusal {
+    if view.is_exhausted() {
+        Refusal::TooDeep
+    } else {
+        Refusal::Shortage
+    }
+}
+
 /// Why a walk came to nothing.
 enum Obstacle {
     /// The tree changed while it was read: start again.
@@ -238,7 +247,7 @@ fn ancestors(view: &impl View, pid: u32, uid: u32) -> Result<Vec<Facts>, Obstacl
                 return Err(Obstacle::Refused(Refusal::NotPermitted));
             }
             Sight::Hidden => return Ok(chain),
-            Sight::Failed => return Err(Obstacle::Refused(Refusal::Shortage)),
+            Sight::Failed => return Err(Obstacle::Refused(failed(view))),
         };
         if let Some(child) = chain.last() {
             if facts.process.start > child.process.start {
@@ -272,7 +281,7 @@ fn carried(
             Sight::Seen(variable) => variable,
             Sight::Hidden => Variable::Unreadable,
             Sight::Gone => return Err(Obstacle::Changed),
-            Sight::Failed => return Err(Obstacle::Refused(Refusal::Shortage)),
+            Sight::Failed => return Err(Obstacle::Refused(failed(view))),
         };
         match (variable, &mut found) {
             // The parent's answer is its answer, so the chain goes on through it.
@@ -315,7 +324,7 @@ impl<V: View> Marks<'_, V> {
                 Sight::Seen(marks) => Some(marks),
                 Sight::Hidden => None,
                 Sight::Gone => return Err(Obstacle::Changed),
-                Sight::Failed => return Err(Obstacle::Refused(Refusal::Shortage)),
+                Sight::Failed => return Err(Obstacle::Refused(failed(self.view))),
             });
         }
         Ok(self.read[index].as_ref())

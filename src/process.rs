@@ -9,6 +9,7 @@
 
 mod known;
 pub mod proc;
+mod reader;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -60,6 +61,7 @@ pub struct Processes {
     timer: OwnedFd,
     watched: Mutex<Watched>,
     known: known::Cache,
+    readers: reader::Readers,
 }
 
 /// What the epoll event of [`Processes::wake`] and of the alarm carries instead of the id of a process.
@@ -121,6 +123,7 @@ impl Processes {
             timer,
             watched: Mutex::default(),
             known: known::Cache::new(caches),
+            readers: reader::Readers::default(),
         })
     }
 
@@ -190,7 +193,7 @@ impl Processes {
 
     /// The caller, the process `pid` that acts as `uid`, and the processes above it: see [`identity::walk`].
     pub fn walk(&self, task: Option<u32>, pid: u32, uid: u32) -> Result<Walk, Refusal> {
-        let looking = known::Looking::new(self);
+        let looking = known::Looking::new(self, uid);
         let walk = identity::walk(&looking, task, pid, uid);
         if walk
             .as_ref()
@@ -207,7 +210,7 @@ impl Processes {
 
     /// What there is to know of a process now.
     pub fn facts(&self, pid: u32) -> Sight<Facts> {
-        known::Looking::new(self).caller(pid)
+        known::Looking::new(self, 0).caller(pid)
     }
 
     /// Whether a caller, of which `task` waits, and those above it are as they were a moment ago.
@@ -505,6 +508,12 @@ pub fn yield_to_others() {
 
 /// The niceness of threads that let others go first.
 const YIELDING: i32 = 10;
+
+/// The number of this thread.
+fn thread_number() -> u32 {
+    // SAFETY: gettid takes nothing and cannot fail.
+    u32::try_from(unsafe { libc::gettid() }).unwrap_or(0)
+}
 
 /// How long the processor has worked for this thread.
 fn thread_time() -> Duration {

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::proc::{Stat, Status, environ, pid_namespace, program, variables};
+use super::proc::{Stat, Status, environ, is_interpreter, pid_namespace, program, variables};
 use super::{
     POLLED_MAX, Processes, any_exited, descriptor_limit, exited, is_shortage, is_task_of,
     pidfd_euid, pidfd_inode, pidfd_open, thread_time,
@@ -207,8 +207,9 @@ impl Cache {
         let mut buffer = [0; 1024];
         if let Some(stat) = entry.look_again(&mut buffer) {
             if *stat.command != *entry.facts.command {
-                entry.facts.program = program(pid, &stat.command);
-                entry.facts.command = Arc::from(stat.command);
+                // What it runs may be another program by now: all of it is read again.
+                entries.remove(&pid);
+                return None;
             }
             // Its environment may have been written over.
             (entry.variable, entry.looked) = (None, Instant::now());
@@ -278,7 +279,7 @@ impl Entry {
 fn obstacle<T>(error: &io::Error, pidfd: Option<&OwnedFd>) -> Sight<T> {
     if error.raw_os_error() == Some(libc::ESRCH) || pidfd.is_some_and(exited) {
         Sight::Gone
-    } else if is_shortage(error) {
+    } else if is_shortage(error) || error.kind() == io::ErrorKind::TimedOut {
         Sight::Failed
     } else {
         Sight::Hidden
@@ -337,7 +338,7 @@ impl Processes {
             uid,
             pidns,
             local_pid,
-            program: program(pid, &stat.command),
+            program: self.program(uid, pid, &stat.command)?,
             command: Arc::from(&*stat.command),
             started: self.booted + age,
             adopted: false,
@@ -346,6 +347,15 @@ impl Processes {
         };
         let mark = Mark::from(&stat);
         Ok(Some((file, mark, facts)))
+    }
+
+    /// What a process runs, which may have to be asked of its memory.
+    fn program(&self, uid: u32, pid: u32, command: &str) -> io::Result<Arc<str>> {
+        if !is_interpreter(command) {
+            return Ok(Arc::from(command));
+        }
+        let command: Arc<str> = Arc::from(command);
+        self.readers.read(uid, move || Ok(program(pid, &command)))
     }
 
     fn read_variable(&self, environ: &[u8]) -> Environment {
@@ -385,6 +395,10 @@ fn status(pid: u32) -> io::Result<(u32, u32, u64)> {
 /// Processes, as one walk sees them: it ends before it costs the others too much.
 pub(super) struct Looking<'a> {
     processes: &'a Processes,
+    /// As whom the caller acts.
+    uid: u32,
+    /// A process has blocked a look at it.
+    is_blocked: Cell<bool>,
     begun: Duration,
     /// Bytes of environments that were read.
     bytes: Cell<usize>,
@@ -400,9 +414,11 @@ pub(super) struct Looking<'a> {
 }
 
 impl<'a> Looking<'a> {
-    pub(super) fn new(processes: &'a Processes) -> Self {
+    pub(super) fn new(processes: &'a Processes, uid: u32) -> Self {
         Self {
             processes,
+            uid,
+            is_blocked: Cell::new(false),
             begun: thread_time(),
             bytes: Cell::new(0),
             distrusts: Cell::new(false),
@@ -415,7 +431,7 @@ impl<'a> Looking<'a> {
 
     /// It came to nothing, as it would have cost too much: so do those from its caller's parent, for a moment.
     pub(super) fn was_too_deep(&self) {
-        if !self.is_too_deep.get() {
+        if !self.is_too_deep.get() && !self.is_blocked.get() {
             self.processes.known.remember_too_deep(&self.first.borrow());
         }
     }
@@ -435,7 +451,11 @@ impl<'a> Looking<'a> {
                 Sight::Seen(entry) => entry,
                 Sight::Gone => return Sight::Gone,
                 Sight::Hidden => return Sight::Hidden,
-                Sight::Failed => return Sight::Failed,
+                Sight::Failed => {
+                    let is_blocked = self.processes.readers.is_blocked(self.uid);
+                    self.is_blocked.set(is_blocked);
+                    return Sight::Failed;
+                }
             };
             let facts = entry.facts.clone();
             known.keep(entry);
@@ -487,7 +507,11 @@ impl<'a> Looking<'a> {
             },
         };
         let left = ENVIRONS_MAX.saturating_sub(self.bytes.get());
-        let read = || environ(task.unwrap_or(process.pid), left);
+        let task_or_pid = task.unwrap_or(process.pid);
+        let read = || {
+            let read = move || environ(task_or_pid, left);
+            processes.readers.read(self.uid, read)
+        };
         let environ = processes.known.relieved(read);
         if task.is_none() && exited(&pidfd) {
             return Sight::Gone;
@@ -496,6 +520,10 @@ impl<'a> Looking<'a> {
             Ok(environ) => environ,
             Err(error) if is_denied(&error) => return Sight::Hidden,
             Err(error) if is_shortage(&error) => return Sight::Failed,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.is_blocked.set(true);
+                return Sight::Failed;
+            }
             Err(_) => return Sight::Gone,
         };
         self.bytes.set(self.bytes.get() + environ.len());
@@ -520,6 +548,7 @@ impl View for Looking<'_> {
         // To ask for the time is a system call.
         let is_late = || thread_time().saturating_sub(self.begun) > TIME_MAX;
         self.is_too_deep.get()
+            || self.is_blocked.get()
             || self.bytes.get() >= ENVIRONS_MAX
             || (self.looks.get().is_multiple_of(8) && is_late())
     }

@@ -68,12 +68,15 @@ pub fn variables(environ: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 /// Programs that run scripts, by the beginnings of their command names. Node calls its first thread `MainThread`.
 const INTERPRETERS: [&str; 6] = ["node", "MainThread", "bun", "deno", "python", "pypy"];
 
+/// Whether a command runs scripts.
+pub(super) fn is_interpreter(command: &str) -> bool {
+    INTERPRETERS.iter().any(|name| command.starts_with(name))
+}
+
 /// What a process runs: its command, or the name of the script where that is an interpreter.
 pub(super) fn program(pid: u32, command: &str) -> Arc<str> {
     let script = || {
-        INTERPRETERS
-            .iter()
-            .find(|name| command.starts_with(*name))?;
+        is_interpreter(command).then_some(())?;
         let words = read(&format!("/proc/{pid}/cmdline")).ok()?;
         script(&words)
     };

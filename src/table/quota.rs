@@ -67,7 +67,7 @@ impl Table {
         if more == 0 {
             return Ok(());
         }
-        let watched = |uid: u32| {
+        let has = |uid: u32| {
             let roots = self.shares.get(&uid).map_or(0, |share| share.roots);
             roots + self.bindings.get(&uid).copied().unwrap_or(0)
         };
@@ -75,8 +75,8 @@ impl Table {
         let mut uids: Vec<u32> = others.copied().filter(|uid| *uid != 0).collect();
         uids.sort_unstable();
         uids.dedup();
-        let all: usize = uids.into_iter().map(watched).sum();
-        if watched(uid) + more > watches.uid || all + more > watches.all {
+        let all: usize = uids.into_iter().map(has).sum();
+        if has(uid) + more > watches.uid || all + more > watches.all {
             return Err(Refusal::Quota);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What descriptors read as: a text that is made at the first read, and is one picture of one moment for those that
 //! follow.
 //!
-//! Promises: what is kept is bounded for each uid and in all, but for the newest text of each; a text that several read
+//! Promises: what is kept is bounded for each uid and in all, but for the newest text; a text that several read
 //! is there once; and what is no longer read is given back.
 //!
 //! Deliberately ignorant of: what the texts say.
@@ -98,23 +98,21 @@ impl Kept {
         }
     }
 
-    /// The handle that is to go, if there is too much: never the newest of its uid.
+    /// The handle that is to go, if there is too much: not the newest one, which is of this uid.
     fn over(&self, uid: u32) -> Option<u64> {
         let share = self.by_uid.get(&uid)?;
         let uid = if share.bytes > UID_MAX || share.handles.len() > COUNT_MAX {
             uid
         } else if self.bytes > ALL_MAX {
-            let largest = self
-                .by_uid
-                .iter()
-                .filter(|(_, share)| share.handles.len() > 1);
-            *largest.max_by_key(|(_, share)| share.bytes)?.0
+            let others = self.by_uid.iter();
+            let others = others.filter(|(other, share)| **other != uid || share.handles.len() > 1);
+            *others.max_by_key(|(_, share)| share.bytes)?.0
         } else {
             return None;
         };
         let handles = &self.by_uid.get(&uid)?.handles;
-        let oldest = handles.first_key_value().filter(|_| handles.len() > 1);
-        oldest.map(|(_, fh)| *fh)
+        let (order, fh) = handles.first_key_value()?;
+        (*order != self.next).then_some(*fh)
     }
 
     fn remove(&mut self, fh: u64) {

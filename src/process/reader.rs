@@ -1,0 +1,176 @@
+//! Reads of what lies in a process's own memory: its environment and its command line. The process can delay them for as
+//! long as it likes, by a page fault that is answered late while another of its threads waits to map something.
+//!
+//! Promises: whoever waits for such a read waits for [`PATIENCE`] at most where another user's process is blocked, and
+//! that user's further reads fail at once until it is over. What is only slow, as the machine is busy, is waited for.
+//!
+//! Deliberately ignorant of: what is read.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::{effective_uid, thread_number};
+
+/// How long a read may be blocked.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long one may be waited for that is not blocked but has no processor.
+const PATIENCE_MAX: u32 = 100;
+
+/// How long a thread waits for the next read of its uid before it ends, and how many there are at most.
+const IDLE: Duration = Duration::from_secs(10);
+const READERS_MAX: usize = 256;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread that reads for one uid.
+#[derive(Clone, Debug)]
+struct Reader {
+    jobs: Sender<Job>,
+    /// Its number; 0 until it has begun.
+    thread: Arc<AtomicU32>,
+    is_blocked: Arc<AtomicBool>,
+}
+
+/// The threads that read, by uid.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Arc<Mutex<HashMap<u32, Reader>>>);
+
+fn lock(readers: &Mutex<HashMap<u32, Reader>>) -> MutexGuard<'_, HashMap<u32, Reader>> {
+    readers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Readers {
+    /// What comes of a read of a process that acts as `uid`. `TimedOut` if it is blocked. Root's processes, and those of the
+    /// server's own uid, are read without further ado: who is one of those has other ways to stop it.
+    pub(super) fn read<T: Send + 'static>(
+        &self,
+        uid: u32,
+        read: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if uid == 0 || uid == effective_uid() {
+            return read();
+        }
+        let reader = self.reader(uid)?;
+        if reader.is_blocked.load(SeqCst) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let (sender, result) = mpsc::channel();
+        let job = Box::new(move || _ = sender.send(read()));
+        let sent = reader.jobs.send(job);
+        sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        for _ in 0..PATIENCE_MAX {
+            match result.recv_timeout(PATIENCE) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if reader.has_no_processor() => {}
+                Err(_) => break,
+            }
+        }
+        reader.is_blocked.store(true, SeqCst);
+        // It may have ended in between, and then nothing would take the mark away.
+        let ended = result.try_recv();
+        if ended.is_ok() {
+            reader.is_blocked.store(false, SeqCst);
+        }
+        ended.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Whether a process of this uid blocks the reads of it.
+    pub(super) fn is_blocked(&self, uid: u32) -> bool {
+        let readers = lock(&self.0);
+        let reader = readers.get(&uid);
+        reader.is_some_and(|reader| reader.is_blocked.load(SeqCst))
+    }
+
+    fn reader(&self, uid: u32) -> io::Result<Reader> {
+        let mut readers = lock(&self.0);
+        if let Some(reader) = readers.get(&uid) {
+            return Ok(reader.clone());
+        }
+        if readers.len() >= READERS_MAX {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let (jobs, waiting) = mpsc::channel::<Job>();
+        let reader = Reader {
+            jobs,
+            thread: Arc::default(),
+            is_blocked: Arc::default(),
+        };
+        let (own, all) = (reader.clone(), Arc::clone(&self.0));
+        // Its own sender would keep it from ever seeing that there is none left.
+        let (thread, is_blocked) = (own.thread, own.is_blocked);
+        thread::Builder::new()
+            .name(String::from("reader"))
+            .spawn(move || {
+                thread.store(thread_number(), SeqCst);
+                loop {
+                    let job = match waiting.recv_timeout(IDLE) {
+                        Ok(job) => job,
+                        Err(_) => {
+                            let mut all = lock(&all);
+                            match waiting.try_recv() {
+                                Ok(job) => job,
+                                Err(_) => {
+                                    all.remove(&uid);
+                                    return;
+                                }
+                            }
+                        }
+                    };
+                    job();
+                    is_blocked.store(false, SeqCst);
+                }
+            })?;
+        readers.insert(uid, reader.clone());
+        Ok(reader)
+    }
+}
+
+impl Reader {
+    /// Whether its thread would go on if it had a processor: proc(5) calls it running.
+    fn has_no_processor(&self) -> bool {
+        let thread = self.thread.load(SeqCst);
+        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+        let state = stat.ok().and_then(|stat| {
+            let (_, rest) = stat.rsplit_once(") ")?;
+            rest.chars().next()
+        });
+        thread == 0 || state == Some('R')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_blocked_read_fails_for_its_uid_alone_until_it_is_over() {
+        let readers = Readers::default();
+        let uid = effective_uid() + 1000;
+        let (release, wait) = mpsc::channel::<()>();
+        let start = Instant::now();
+        let blocked = readers.read(uid, move || {
+            _ = wait.recv();
+            Ok(1)
+        });
+        assert_eq!(blocked.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() >= PATIENCE);
+        let again = Instant::now();
+        let next = readers.read(uid, || Ok(2));
+        assert_eq!(next.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(again.elapsed() < PATIENCE, "at once");
+        assert_eq!(readers.read(uid + 1, || Ok(3)).unwrap(), 3);
+        release.send(()).unwrap();
+        while readers.read(uid, || Ok(4)).is_err() {
+            thread::yield_now();
+        }
+    }
+}
