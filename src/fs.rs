@@ -40,6 +40,7 @@ use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use self::workers::Workers;
 use crate::connection::Done;
 use crate::lease::{Attributes, NAME_MAX, Refusal, Shape};
+use crate::logging::limited;
 use crate::store::Caller;
 use crate::tree::{Attr, Opened, Tree};
 
@@ -220,7 +221,11 @@ fn look<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<
     let start = Instant::now();
     HANDLING.set(true);
     let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
-        log::error!("a handler panicked; its caller is told EIO");
+        limited!(
+            None,
+            log::Level::Error,
+            "a handler panicked; its caller is told EIO"
+        );
         Err(Refusal::Failed)
     });
     HANDLING.set(false);

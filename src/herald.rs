@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use crate::lease::Name;
+use crate::logging::limited;
 use crate::process::signal;
 
 /// How many names wait to be told of; what comes on top is not told.
@@ -153,7 +154,11 @@ fn hand_on(orders: &Receiver<Order>, words: &[OsString], helper: &AtomicU32) {
                     running = Some((child, pipe));
                 }
                 Err(error) => {
-                    log::warn!("watchers are not told that claims/{name} has gone: {error}");
+                    limited!(
+                        None,
+                        log::Level::Warn,
+                        "watchers are not told that claims/{name} has gone: {error}"
+                    );
                     thread::sleep(PAUSE);
                     continue;
                 }
@@ -165,7 +170,11 @@ fn hand_on(orders: &Receiver<Order>, words: &[OsString], helper: &AtomicU32) {
         let kind: &[u8] = if is_directory { b"d" } else { b"f" };
         let order = [kind, name.as_str().as_bytes(), b"\0"].concat();
         if let Err(error) = pipe.write_all(&order) {
-            log::warn!("watchers are not told that claims/{name} has gone: {error}");
+            limited!(
+                None,
+                log::Level::Warn,
+                "watchers are not told that claims/{name} has gone: {error}"
+            );
             if helper
                 .compare_exchange(child.id(), 0, SeqCst, SeqCst)
                 .is_err()

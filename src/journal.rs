@@ -38,6 +38,7 @@ use self::file::{Unfit, load};
 use self::frame::{ENTRY_MAX, Filler, HEADER, PAYLOAD_MAX, flaw, frame, frame_at, is_torn};
 use crate::connection::{Connection, Note, Sent};
 use crate::lease::{Event, Name, What, printable};
+use crate::logging::limited;
 use crate::process::{Boot, set_aside};
 use crate::store::Journal;
 use crate::table::{NUMBER_MAX, Table};
@@ -569,7 +570,9 @@ fn has_room(file: &File, room: u64) -> io::Result<bool> {
     match set_aside(file, 0, room) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            log::warn!(
+            limited!(
+                None,
+                log::Level::Warn,
                 "no room can be set aside for the journal: on a full disk, releases may fail"
             );
             Ok(false)

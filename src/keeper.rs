@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use self::program::Program;
 use self::server::{Deaths, Server, Turn};
+use crate::logging;
 use crate::process::{Signals, signal};
 
 /// How long a server may take to make way, and a new program to prove itself and to begin.
@@ -201,6 +202,7 @@ impl Keeper<'_> {
             .server(&words, &self.charge.words, self.signals);
         let device = self.device.try_clone().map_err(failed)?;
         command.stdin(device);
+        logging::follow();
         Server::start(number, command, self.sender.clone()).map_err(failed)
     }
 

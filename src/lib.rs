@@ -48,6 +48,7 @@
 //! | `mount.rs` | mounting, signals, wiring | rules |
 //! | `mount/*.rs` | the state directory and its locks, who else has a mount, ending the server from before | what is served |
 //! | `metrics.rs` | counters | what they mean |
+//! | `logging.rs`, `logging/*.rs` | how many lines the log takes, and its file | what the lines say |
 //! | `cli.rs`, `cli/*.rs` | clap, exit codes, plain file calls | the store |
 //!
 //! # Invariants
@@ -78,6 +79,7 @@ pub mod identity;
 pub mod journal;
 pub mod keeper;
 pub mod lease;
+pub mod logging;
 pub mod metrics;
 pub mod mount;
 pub mod mounts;

@@ -30,6 +30,7 @@ use crate::fs::ClaimFs;
 use crate::herald::Herald;
 use crate::journal::{self, Disk, Recovered, Unusable};
 use crate::keeper::{self, Charge, Told, device};
+use crate::logging::limited;
 use crate::mounts::{self, FS_TYPE};
 use crate::process::{
     Boot, Processes, Signals, descriptor_limit, effective_uid, expect_children, give_back_memory,
@@ -671,7 +672,7 @@ fn is_disconnected(error: &io::Error) -> bool {
 /// A panic in a handler is caught and answered. Any other leaves a request without an answer and whoever made it
 /// waiting for ever, deaf to SIGKILL: better that the server ends, and the kernel answers them all.
 fn end_unless_caught(panic: &panic::PanicHookInfo) {
-    log::error!("{panic}");
+    limited!(None, log::Level::Error, "{panic}");
     if !crate::fs::is_handling() {
         process::abort();
     }

@@ -28,6 +28,7 @@ use self::proc::{Stat, Status};
 use crate::agents::Agent;
 use crate::identity::{self, Facts, Sight, View, Walk};
 use crate::lease::{Moment, Process, Refusal};
+use crate::logging::limited;
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
 const PIDFS_MAGIC: i64 = 0x5049_4446;
@@ -162,7 +163,9 @@ impl Processes {
         };
         if set != 0 {
             let error = io::Error::last_os_error();
-            log::error!(
+            limited!(
+                None,
+                log::Level::Error,
                 "no alarm for the next deadline, which is seen when somebody asks: {error}"
             );
         }
@@ -200,7 +203,9 @@ impl Processes {
             .is_err_and(|refusal| *refusal == Refusal::TooDeep)
         {
             looking.was_too_deep();
-            log::warn!(
+            limited!(
+                Some(uid),
+                log::Level::Warn,
                 "uid {uid}, pid {pid}: more above it than is looked at (1,024 processes, 16 MiB of environments, 50 ms): \
                  what it claims is refused (E2BIG)"
             );
@@ -642,6 +647,16 @@ pub fn call_this(name: &str) {
 pub fn keep_private() {
     // SAFETY: umask takes no pointer and cannot fail.
     unsafe { libc::umask(0o077) };
+}
+
+/// Makes a file the standard error of this process, and of its children from now on.
+pub fn redirect_stderr(file: &File) -> io::Result<()> {
+    // SAFETY: dup2 takes two descriptors, both of which are open across the call, and no pointer.
+    if unsafe { libc::dup2(file.as_raw_fd(), libc::STDERR_FILENO) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Leaves the terminal: a session and a process group of its own.

@@ -28,6 +28,7 @@ use crate::lease::{
     Asker, Change, Command, Creation, Event, Ino, Member, Moment, NOWHERE, Name, Named, Place,
     Process, Refusal, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
+use crate::logging::limited;
 use crate::metrics::Metrics;
 use crate::news::News;
 use crate::process::{self, Processes, Watch};
@@ -695,7 +696,11 @@ impl Store {
         let unsynced = self.lock().journal.unsynced();
         let synced = unsynced.and_then(|files| files.iter().try_for_each(File::sync_data));
         synced.map_err(|error| {
-            log::error!("the journal cannot be synced: {error}");
+            limited!(
+                None,
+                log::Level::Error,
+                "the journal cannot be synced: {error}"
+            );
             Refusal::Failed
         })
     }
@@ -878,7 +883,9 @@ impl Store {
             match watched {
                 Ok(Watch::Watched) => {}
                 Ok(Watch::Dead) => inner.died(process),
-                Err(error) => log::error!(
+                Err(error) => limited!(
+                    None,
+                    log::Level::Error,
                     "pid {} cannot be watched: {error}; what depends on it stays held",
                     process.pid
                 ),

@@ -7,6 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::logging::limited;
+
 /// How much is kept, all in all, in bytes: whoever opens very much is not to fill the disk.
 const BYTES_MAX: usize = 1 << 20;
 
@@ -51,7 +53,12 @@ impl Texts {
         }
         let kept = write().or_else(|_| fs::create_dir_all(&self.dir).and_then(|()| write()));
         if let Err(error) = kept {
-            log::warn!("{}: {error}", self.path(fh).display());
+            limited!(
+                None,
+                log::Level::Warn,
+                "{}: {error}",
+                self.path(fh).display()
+            );
         }
     }
 

@@ -17,6 +17,7 @@ use crate::agents::{self, Agent};
 use crate::identity::SESSION_VARIABLES;
 use crate::keeper::{Told, device};
 use crate::lease::SessionId;
+use crate::logging;
 use crate::mount::{DEFAULT_MAX_LEASES, Plan, Problem, default_state_dir, resolve_dir};
 use crate::process::leave_terminal;
 
@@ -83,6 +84,9 @@ pub struct Settings {
     /// Read everything of each process each time
     #[arg(long, hide = true)]
     without_caches: bool,
+    /// How long the log may be, in bytes
+    #[arg(long, value_name = "BYTES", hide = true)]
+    log_bytes: Option<u64>,
     /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro;
     /// remount with ro, rw, nosuid, nodev or noexec changes a mount that is there
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
@@ -113,7 +117,7 @@ impl Arguments {
             std::env::set_current_dir("/")
                 .map_err(|error| Failure::unavailable(format!("/: {error}")))?;
         }
-        begin_log();
+        logging::begin(&plan.log_file(), self.settings.log_bytes());
         let announce = self.announce;
         let upgraded = plan.state_dir.join(UPGRADED);
         let tell = |told| match told {
@@ -253,6 +257,11 @@ impl Settings {
         self.dir.clone()
     }
 
+    /// How long the log in the state directory may be.
+    pub fn log_bytes(&self) -> u64 {
+        self.log_bytes.unwrap_or(logging::BYTES_MAX)
+    }
+
     /// The switches that were given, but for a repair, which is done once.
     fn switches(&self) -> impl Iterator<Item = &'static str> {
         let switches = [
@@ -273,6 +282,9 @@ impl Settings {
         if let Some(most) = self.max_per_uid {
             words.extend(["--max-per-uid".into(), most.to_string().into()]);
         }
+        if let Some(bytes) = self.log_bytes {
+            words.extend(["--log-bytes".into(), bytes.to_string().into()]);
+        }
         words.extend(self.switches().map(Into::into));
         for agent in &self.agent {
             words.extend(["--agent".into(), agent.into()]);
@@ -286,11 +298,6 @@ impl Settings {
         words.extend(["--".into(), plan.dir.clone().into()]);
         words
     }
-}
-
-/// Logs to standard error, as RUST_LOG says.
-pub fn begin_log() {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
 }
 
 /// Tells the service manager, if there is one, as sd_notify(3) does.

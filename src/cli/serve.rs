@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::mount::{Settings, begin_log};
+use super::mount::Settings;
 use super::{Exit, Failure, tool};
 use crate::keeper::program::PROVED;
+use crate::logging;
 use crate::mount::{Link, Problem, Report};
 use crate::process::call_this;
 
@@ -35,7 +36,7 @@ impl Arguments {
             tool::say(PROVED);
             return Ok(Exit::Done);
         }
-        begin_log();
+        logging::begin(&plan.log_file(), self.settings.log_bytes());
         let link = Link {
             nonce: self.connection,
             capabilities: self.capabilities,

@@ -6,6 +6,8 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::{Caller, Inner};
 use crate::connection::{EVENT_HANDLE, Note, Open};
 use crate::identity::{Sight, Walk};
@@ -14,6 +16,7 @@ use crate::lease::{
     Command, Creation, Due, Event, Ino, Member, Place, Process, Refusal, Root, Rule, SessionId,
     SessionKey, Shape, Token, WaiterId, What,
 };
+use crate::logging::{self, limited};
 use crate::process::{self, Watch};
 use crate::record;
 
@@ -22,6 +25,8 @@ const JUDGE_ALL: Duration = Duration::from_millis(100);
 
 /// How many leases of a session that is over are told of in the log, a line each: to write a line takes longer than all else.
 const LOGGED: usize = 100;
+// Their uid has room for them.
+const _: () = assert!(LOGGED < logging::UID.burst as usize);
 
 /// How many lines are written down with the table for readers of `events` that lag behind.
 const LINES_KEPT: usize = 4096;
@@ -300,7 +305,9 @@ impl Inner {
     pub(super) fn settle(&mut self, command: &Command) -> bool {
         let settled = self.transact(command, None);
         if let Err(refusal) = settled {
-            log::error!(
+            limited!(
+                None,
+                Level::Error,
                 "{command:?} could not be recorded ({refusal:?}); what it concerns stays held"
             );
         }
@@ -316,7 +323,9 @@ impl Inner {
     pub(super) fn note(&mut self, note: Note, caller: Option<Caller>) {
         let sent = caller.map(|caller| caller.sent(self.connection.lives));
         if let Err(error) = self.journal.note(&note, sent) {
-            log::warn!(
+            limited!(
+                caller.map(|caller| caller.uid),
+                Level::Warn,
                 "{note:?} cannot be recorded, and is lost if this server is killed: {error}"
             );
         }
@@ -360,7 +369,7 @@ impl Inner {
         }
         let gone = self.table.gone_with(&events, |ino| self.is_open(ino));
         events.extend(gone);
-        let dead = self.watch(&events)?;
+        let dead = self.watch(&events, caller)?;
         let sent = caller.map(|caller| caller.sent(self.connection.lives));
         let mut appended = self.journal.append(&events, sent);
         if is_full(&appended) {
@@ -368,7 +377,12 @@ impl Inner {
             appended = self.journal.append(&events, sent);
         }
         if let Err(error) = appended {
-            log::error!("the journal refuses {} events: {error}", events.len());
+            limited!(
+                caller.map(|caller| caller.uid),
+                Level::Error,
+                "the journal refuses {} events: {error}",
+                events.len()
+            );
             self.unwatch(&events);
             return Err(if error.kind() == io::ErrorKind::StorageFull {
                 Refusal::Full
@@ -496,14 +510,16 @@ impl Inner {
 
     /// Watches the processes that become roots, before anything is granted that depends on them. Those that are dead
     /// by now are returned: they are reported once they are roots.
-    fn watch(&self, events: &[Event]) -> Result<Vec<Process>, Refusal> {
+    fn watch(&self, events: &[Event], caller: Option<Caller>) -> Result<Vec<Process>, Refusal> {
         let mut dead = Vec::new();
         for (process, environ) in joining(events) {
             match self.processes.watch(process, environ) {
                 Ok(Watch::Watched) => {}
                 Ok(Watch::Dead) => dead.push(*process),
                 Err(error) => {
-                    log::error!(
+                    limited!(
+                        caller.map(|caller| caller.uid),
+                        Level::Error,
                         "pid {} cannot be watched, so nothing is granted to it: {error}",
                         process.pid
                     );
@@ -601,23 +617,22 @@ impl Inner {
                 self.metrics.reaps.fetch_add(1, Relaxed);
                 if let Some((lease, inode, session)) = self.table.last(name) {
                     let level = if session.leases.len() > LOGGED {
-                        log::Level::Debug
+                        Level::Debug
                     } else if record::is_trap(lease, session, event.at) {
-                        log::Level::Warn
+                        Level::Warn
                     } else {
-                        log::Level::Info
+                        Level::Info
                     };
-                    if level > log::max_level() {
-                        return;
-                    }
-                    let text = record::obituary(name, lease, inode, session, event.at);
-                    log::log!(level, "{text}");
+                    let text = || record::obituary(name, lease, inode, session, event.at);
+                    limited!(Some(session.uid), level, "{}", text());
                 }
             }
             What::SessionEnded { key, .. } => {
                 let session = self.table.session_by_key(*key);
                 if let Some(session) = session.filter(|session| session.leases.len() > LOGGED) {
-                    log::info!(
+                    limited!(
+                        Some(session.uid),
+                        Level::Info,
                         "session {} is over, and its {} claims are free; 'events' tells of each, and this log of the last {LOGGED}",
                         session.id,
                         session.leases.len(),
@@ -631,7 +646,9 @@ impl Inner {
                         .deadline
                         .map(|deadline| deadline.ttl)
                         .unwrap_or_default();
-                    log::info!(
+                    limited!(
+                        Some(session.uid),
+                        Level::Info,
                         "expired claims/{name}: session {} did not renew it for {:.3} s; token {}",
                         session.id,
                         ttl.as_secs_f64(),
@@ -646,7 +663,9 @@ impl Inner {
                 if let Some((lease, _, giver)) = self.table.last(name)
                     && let Some(session) = self.table.session_by_key(*key)
                 {
-                    log::info!(
+                    limited!(
+                        Some(giver.uid),
+                        Level::Info,
                         "handed claims/{name}: session {} gave it to session {}; token {}, now {}",
                         giver.id,
                         session.id,
@@ -665,7 +684,9 @@ impl Inner {
                 self.metrics.breaks.fetch_add(1, Relaxed);
                 if let Some((lease, _, session)) = self.table.last(name) {
                     let by = format!("uid {uid} (pid {pid}, {})", printable(command));
-                    log::warn!(
+                    limited!(
+                        Some(*uid),
+                        Level::Warn,
                         "broken claims/{name}: {by} took it from session {} (pid {}, {}), which lives; token {}",
                         session.id,
                         lease.pid,

@@ -15,6 +15,7 @@ use super::{
 use crate::connection::{Note, QUEUE_HANDLE};
 use crate::content;
 use crate::lease::{Change, Creation, Ino, Refusal, SessionId, SessionKey, Shape};
+use crate::logging::limited;
 use crate::record::{self, Record, SessionRecord};
 use crate::store::Caller;
 use crate::table::FIRST_INO;
@@ -443,7 +444,9 @@ impl Tree {
                 .store
                 .register(&walk, &id, b"", exclusive, Some(caller))
         {
-            log::warn!(
+            limited!(
+                Some(caller.uid),
+                log::Level::Warn,
                 "sessions/{id}: not registered, since the file was left empty and {refusal:?}"
             );
         }

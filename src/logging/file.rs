@@ -1,0 +1,153 @@
+//! The file `log` of the state directory, which the keeper and its servers append to.
+//!
+//! Promises: past its bound it becomes `log.1`, once, whichever process notices first, and no line is lost; one that was moved away,
+//! as logrotate does, is followed; nothing is made where the state directory is no more. No call waits for another process.
+//!
+//! Deliberately ignorant of: what the lines say.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::process::redirect_stderr;
+
+/// How long the log may be, unless a mount is told otherwise. With the one before it, it takes twice as much.
+pub const BYTES_MAX: u64 = 8 << 20;
+
+/// Standard error of this process.
+const STDERR: &str = "/proc/self/fd/2";
+
+/// What the kernel puts behind the path of a file that has none any more.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Which file it is: its device, its number.
+type Identity = (u64, u64);
+
+/// The log, open to append to.
+pub struct LogFile {
+    path: PathBuf,
+    /// What it becomes.
+    before: PathBuf,
+    /// The directory that it is in.
+    dir: Identity,
+    bytes_max: u64,
+    file: File,
+}
+
+impl LogFile {
+    /// The log at a path, if standard error is that file, or one that it has become.
+    pub fn behind_stderr(path: &Path, bytes_max: u64) -> Option<Self> {
+        let dir = fs::canonicalize(path.parent()?).ok()?;
+        let path = dir.join(path.file_name()?);
+        let mut before = path.clone().into_os_string();
+        before.push(".1");
+        let before = PathBuf::from(before);
+        if !is_stderr(&path, &before) {
+            return None;
+        }
+        let mut log = Self {
+            dir: identity(&fs::metadata(&dir).ok()?),
+            // Not the one that was inherited: a lock on that would be had by all that inherit it.
+            file: open(&path).ok()?,
+            path,
+            before,
+            bytes_max,
+        };
+        log.go_on_with(log.file.try_clone().ok()?);
+        Some(log)
+    }
+
+    /// Appends a line.
+    pub fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        self.follow();
+        let size = self.file.metadata().map_or(0, |there| there.len());
+        if size > 0 && size + line.len() as u64 > self.bytes_max {
+            self.rotate();
+        }
+        self.file.write_all(line)
+    }
+
+    /// Goes on with the file that is at the path by now, which is made if there is none. What cannot be followed is not: what is open
+    /// takes the lines.
+    pub fn follow(&mut self) {
+        let is_other = match fs::symlink_metadata(&self.path) {
+            Ok(there) => there.is_file() && !self.is_open(&there),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        let dir = self.path.parent().and_then(|dir| fs::metadata(dir).ok());
+        if is_other
+            && dir.is_some_and(|dir| identity(&dir) == self.dir)
+            && let Ok(file) = open(&self.path)
+        {
+            self.go_on_with(file);
+        }
+    }
+
+    /// Moves the file aside and begins another.
+    fn rotate(&mut self) {
+        // Whoever has it is about to do the same, or is a stranger, for whom nobody waits.
+        if self.file.try_lock().is_err() {
+            return;
+        }
+        let there = fs::symlink_metadata(&self.path);
+        let is_current = there.is_ok_and(|there| self.is_open(&there));
+        let locked = self.file.try_clone();
+        if is_current && fs::rename(&self.path, &self.before).is_ok() {
+            self.follow();
+        }
+        // Children may have it open, and with it the lock.
+        _ = locked.map(|locked| locked.unlock());
+    }
+
+    fn is_open(&self, there: &Metadata) -> bool {
+        let open = self.file.metadata();
+        open.is_ok_and(|open| identity(&open) == identity(there))
+    }
+
+    /// Standard error goes with it: panics go there, and children inherit it.
+    fn go_on_with(&mut self, file: File) {
+        _ = redirect_stderr(&file);
+        self.file = file;
+    }
+}
+
+/// Whether standard error is the log at a path, or was and is none any more since another process has moved it.
+fn is_stderr(path: &Path, before: &Path) -> bool {
+    let Ok(stderr) = fs::metadata(STDERR) else {
+        return false;
+    };
+    let there = fs::symlink_metadata(path);
+    // A link there is somebody's own arrangement.
+    if !stderr.is_file() || there.as_ref().is_ok_and(|there| !there.is_file()) {
+        return false;
+    }
+    if there.is_ok_and(|there| identity(&there) == identity(&stderr)) {
+        return true;
+    }
+    let shown = fs::read_link(STDERR)
+        .map_or_else(|_| Vec::new(), |shown| shown.into_os_string().into_vec());
+    let shown = shown.strip_suffix(DELETED).unwrap_or(&shown);
+    let shown = PathBuf::from(OsString::from_vec(shown.to_owned()));
+    shown == path || shown == before
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::from(io::ErrorKind::InvalidInput))
+    }
+}
+
+fn identity(there: &Metadata) -> Identity {
+    (there.dev(), there.ino())
+}
