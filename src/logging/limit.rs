@@ -52,7 +52,7 @@ const ALL: Rate = Rate {
 const _: () = assert!(ALL.per_second > USERS.per_second + ROOT.per_second + NOBODY.per_second);
 const _: () = assert!(ALL.burst > USERS.burst + ROOT.burst + NOBODY.burst);
 
-/// How many uids are told apart; the others share what one has.
+/// How many uids besides root are told apart; the others share what one has.
 pub const UIDS_MAX: usize = 64;
 
 /// How long after the first line that is left out somebody says so.
@@ -320,7 +320,7 @@ mod tests {
         let mut limits = Limits::new();
         let mut lines = 0;
         for uid in 100_000..165_536 {
-            lines += admitted(&mut limits, Some(uid), 2, seconds(1.0));
+            lines += admitted(&mut limits, Some(uid), 20, seconds(1.0));
         }
         assert_eq!(lines, USERS.burst);
         assert!(limits.uids.len() <= UIDS_MAX);
@@ -332,7 +332,7 @@ mod tests {
             .sum();
         assert_eq!(
             told,
-            2 * 65_536 - u64::from(USERS.burst),
+            20 * 65_536 - u64::from(USERS.burst),
             "each line is counted"
         );
         // Who has nothing left to be told makes room for others.

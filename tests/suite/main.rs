@@ -52,6 +52,8 @@ mod watchers;
 mod kinds;
 // Clients that notice nothing while the server is killed again and again.
 mod kills;
+// How much the log says, and how large it becomes.
+mod logs;
 // The mount's life: what it refuses, how it ends, what it leaves.
 mod life;
 // What a server leaves to the next one.
