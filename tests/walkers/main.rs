@@ -109,7 +109,11 @@ const WALKERS: &[Walker] = &[
         "find",
         "find \"$D\" -type f -exec cat {} ';'",
     ),
-    walker("find -exec cat +", "find", "find \"$D\" -exec cat {} +"),
+    walker(
+        "find -exec cat +",
+        "find",
+        "find \"$D\" -type f -exec cat {} +",
+    ),
     walker(
         "copytree",
         "python3",
@@ -184,9 +188,10 @@ fn run(command: &mut Command) -> Result<Ended, String> {
 
 /// A mount in a folder with ten files, on which others hold something of each kind.
 struct Scene {
+    // Dropped first: they have the mount open.
+    holders: (Vec<Actor>, Vec<Guard>),
     mount: Mount,
     temp: TempDir,
-    holders: (Vec<Actor>, Vec<Guard>),
 }
 
 impl Scene {
@@ -237,9 +242,9 @@ impl Scene {
         wait_until("two wait", || mount.read("waiters").lines().count() == 2);
         let holders = (vec![worker, terminal, waiter], vec![registered, waiting]);
         Some(Self {
+            holders,
             mount,
             temp,
-            holders,
         })
     }
 
