@@ -194,7 +194,7 @@ impl Bucket {
     fn after_one(self, rate: Rate, now: Duration) -> Option<Self> {
         let each = Duration::from_secs(1) / rate.per_second;
         let full = self.0.max(now) + each;
-        (full - now <= each * rate.burst).then_some(Self(full))
+        (full <= now + each * rate.burst).then_some(Self(full))
     }
 }
 
@@ -232,7 +232,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -381,7 +381,7 @@ fn programs_that_read_all_that_they_find_end_and_change_nothing() {
             match took {
                 Ok(Ended { took, .. }) if took <= LIMIT + start => {}
                 Ok(Ended { took, .. }) => {
-                    wrong.push(format!("{} over {place} took {took:?}", walker.name))
+                    wrong.push(format!("{} over {place} took {took:?}", walker.name));
                 }
                 Err(why) => wrong.push(format!("{} over {place}: {why}", walker.name)),
             }
