@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -109,20 +109,7 @@ impl Readers {
             .name(String::from("reader"))
             .spawn(move || {
                 thread.store(thread_number(), SeqCst);
-                loop {
-                    let job = match waiting.recv_timeout(IDLE) {
-                        Ok(job) => job,
-                        Err(_) => {
-                            let mut all = lock(&all);
-                            match waiting.try_recv() {
-                                Ok(job) => job,
-                                Err(_) => {
-                                    all.remove(&uid);
-                                    return;
-                                }
-                            }
-                        }
-                    };
+                while let Some(job) = next_job(&waiting, &all, uid) {
                     job();
                     is_blocked.store(false, SeqCst);
                 }
@@ -130,6 +117,19 @@ impl Readers {
         readers.insert(uid, reader.clone());
         Ok(reader)
     }
+}
+
+/// The next read for a uid; `None` if there is none for long, and from then on no thread for it.
+fn next_job(waiting: &Receiver<Job>, all: &Mutex<HashMap<u32, Reader>>, uid: u32) -> Option<Job> {
+    if let Ok(job) = waiting.recv_timeout(IDLE) {
+        return Some(job);
+    }
+    let mut all = lock(all);
+    let job = waiting.try_recv().ok();
+    if job.is_none() {
+        all.remove(&uid);
+    }
+    job
 }
 
 impl Reader {
