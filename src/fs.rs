@@ -561,7 +561,7 @@ impl Filesystem for ClaimFs {
         };
         if Tree::is_control(ino.0) {
             // What asks for several things knows itself how far it has come.
-            let (data, arrival) = (data.to_vec(), self.tree.arrive());
+            let (data, arrival) = (data.to_vec(), self.tree.arrive(caller.uid, data));
             let caller = Caller {
                 arrived: Some(arrival.at),
                 ..caller

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::arrivals::Arrival;
 use self::arrivals::Arrivals;
+pub use self::arrivals::{Arrival, Concerns};
 use crate::connection::{AGAIN, Connection, Done, Key, Note, Sent};
 use crate::herald::Herald;
 use crate::identity::Walk;
@@ -200,8 +200,12 @@ impl Store {
     }
 
     /// A request has come that is carried out later.
-    pub fn arrive(&self) -> Arrival {
-        self.arrivals.arrive(&self.processes)
+    pub fn arrive(
+        &self,
+        uid: u32,
+        concerns: impl FnOnce() -> Concerns + Send + 'static,
+    ) -> Arrival {
+        self.arrivals.arrive(&self.processes, uid, concerns)
     }
 
     /// What is counted.
@@ -922,7 +926,9 @@ impl Store {
     /// Ends some of the leases whose deadline has passed. Whether there are more.
     pub fn expire(&self, limit: usize) -> bool {
         let mut inner = self.lock();
-        (0..limit).all(|_| inner.expire_next())
+        let has_more = (0..limit).all(|_| inner.expire_next());
+        inner.set_alarm();
+        has_more
     }
 
     /// A process is proven dead.

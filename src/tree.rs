@@ -367,9 +367,10 @@ impl Tree {
         }
     }
 
-    /// A request has come that is carried out later.
-    pub fn arrive(&self) -> Arrival {
-        self.store.arrive()
+    /// A write to `control` has come that is carried out later.
+    pub fn arrive(&self, uid: u32, data: &[u8]) -> Arrival {
+        let data = data.to_vec();
+        self.store.arrive(uid, move || order::concerns(&data))
     }
 
     /// What came of a request that is sent again, if it was carried out when it was sent first.

@@ -1,14 +1,17 @@
 //! When requests came that are carried out later.
 //!
-//! Promises: while a request waits for its turn, no deadline passes that was ahead when it came. So a renewal counts
-//! from its arrival, whatever the server has to do before.
+//! Promises: while a request waits for its turn, no deadline of what it names passes that was ahead when it came. So a
+//! renewal counts from its arrival, whatever the server has to do before. Every other deadline passes on time, and so
+//! does every one of another uid, whatever waits.
 //!
-//! Deliberately ignorant of: what the requests are.
+//! Deliberately ignorant of: what the requests ask for.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt::{self, Debug};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::lease::{Name, SessionId};
 use crate::process::{self, Processes};
 
 /// The requests that have come and are not carried out.
@@ -17,11 +20,35 @@ pub(super) struct Arrivals(Mutex<Pending>);
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// In the order in which they came: the time since boot.
-    times: BTreeMap<u64, Duration>,
+    /// In the order in which they came.
+    requests: BTreeMap<u64, Request>,
     next: u64,
     /// A deadline would have passed but for these.
     postponed: bool,
+}
+
+/// What a request names.
+#[derive(Debug, Default)]
+pub struct Concerns {
+    /// Claims.
+    pub names: Vec<Name>,
+    /// Sessions.
+    pub sessions: Vec<SessionId>,
+}
+
+struct Request {
+    /// When it came: the time since boot.
+    at: Duration,
+    uid: u32,
+    /// Found out once a deadline of its uid has passed meanwhile.
+    concerns: LazyLock<Concerns, Box<dyn FnOnce() -> Concerns + Send>>,
+}
+
+impl Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { at, uid, .. } = self;
+        write!(f, "a request of uid {uid} at {at:?}")
+    }
 }
 
 /// A request that has come. It is carried out once this is dropped.
@@ -40,11 +67,18 @@ impl Arrivals {
     }
 
     /// A request has come. Once it is carried out, whoever waits for deadlines is woken, if one was postponed.
-    pub(super) fn arrive(self: &Arc<Self>, processes: &Arc<Processes>) -> Arrival {
+    pub(super) fn arrive(
+        self: &Arc<Self>,
+        processes: &Arc<Processes>,
+        uid: u32,
+        concerns: impl FnOnce() -> Concerns + Send + 'static,
+    ) -> Arrival {
         let mut pending = self.lock();
         let (number, at) = (pending.next, process::now().boot);
         pending.next += 1;
-        pending.times.insert(number, at);
+        let concerns = LazyLock::new(Box::new(concerns) as Box<dyn FnOnce() -> Concerns + Send>);
+        let request = Request { at, uid, concerns };
+        pending.requests.insert(number, request);
         drop(pending);
         Arrival {
             at,
@@ -54,34 +88,70 @@ impl Arrivals {
         }
     }
 
-    /// The time that deadlines go by.
-    pub(super) fn present(&self, now: Duration) -> Duration {
-        let pending = self.lock();
-        let oldest = pending.times.first_key_value().map(|(_, at)| *at);
-        oldest.map_or(now, |at| at.min(now))
-    }
-
-    /// Whether a deadline has passed, as far as it is certain that nothing that came before moves it on.
-    pub(super) fn is_past(&self, until: Duration) -> bool {
-        let now = process::now().boot;
-        if until > now {
+    /// Whether a deadline of something that a uid holds is put off: it would have passed, but a request of that uid names
+    /// it that came before.
+    pub(super) fn is_put_off(
+        &self,
+        until: Duration,
+        uid: u32,
+        is_named: impl Fn(&Concerns) -> bool,
+    ) -> bool {
+        let mut pending = self.lock();
+        if pending.requests.is_empty() || until > process::now().boot {
             return false;
         }
-        let mut pending = self.lock();
-        let oldest = pending.times.first_key_value().map(|(_, at)| *at);
-        let is_past = oldest.is_none_or(|at| until <= at);
-        pending.postponed |= !is_past;
-        is_past
+        let mut earlier = pending.requests.values();
+        let is_put_off =
+            earlier.any(|that| that.at < until && that.uid == uid && is_named(&that.concerns));
+        pending.postponed |= is_put_off;
+        is_put_off
     }
 }
 
 impl Drop for Arrival {
     fn drop(&mut self) {
         let mut pending = self.arrivals.lock();
-        pending.times.remove(&self.number);
+        pending.requests.remove(&self.number);
         if std::mem::take(&mut pending.postponed) {
             drop(pending);
             self.processes.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Arrivals, Concerns};
+    use crate::lease::Name;
+    use crate::process::{self, Processes};
+
+    #[test]
+    fn what_waits_puts_off_no_deadline_but_those_of_its_uid_that_it_names() {
+        let processes = Arc::new(Processes::new(Vec::new(), Vec::new(), false).unwrap());
+        let arrivals = Arc::<Arrivals>::default();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let named = name("named");
+        let concerns = move || Concerns {
+            names: vec![named],
+            sessions: Vec::new(),
+        };
+        let before = process::now().boot;
+        let arrival = arrivals.arrive(&processes, 7, concerns);
+        let after = arrival.at + Duration::from_nanos(1);
+        while process::now().boot < after {}
+        let is_put_off = |until, uid, text: &str| {
+            arrivals.is_put_off(until, uid, |that| that.names.contains(&name(text)))
+        };
+        assert!(is_put_off(after, 7, "named"));
+        assert!(!is_put_off(after, 7, "other"));
+        assert!(!is_put_off(after, 8, "named"));
+        // Not what had passed when it came, and what is ahead still is put off by nobody.
+        assert!(!is_put_off(before, 7, "named"));
+        assert!(!is_put_off(after + Duration::from_secs(60), 7, "named"));
+        drop(arrival);
+        assert!(!is_put_off(after, 7, "named"));
     }
 }

@@ -46,9 +46,9 @@ impl Inner {
             return false;
         };
         if let Some(deadline) = session.deadline {
-            let is_over = session.is_alive() && self.arrivals.is_past(deadline.until);
+            let due = Due::Session(key);
+            let is_over = session.is_alive() && self.is_past(deadline.until, due);
             if is_over {
-                let due = Due::Session(key);
                 self.settle(&Command::Expire { due });
                 self.processes.wake();
             }
@@ -143,11 +143,11 @@ impl Inner {
         let Some(inode) = self.table.inode(ino) else {
             return;
         };
+        let due = Due::Claim(ino);
         if inode
             .deadline
-            .is_some_and(|deadline| self.arrivals.is_past(deadline.until))
+            .is_some_and(|deadline| self.is_past(deadline.until, due))
         {
-            let due = Due::Claim(ino);
             self.settle(&Command::Expire { due });
             return;
         }
@@ -158,18 +158,54 @@ impl Inner {
         }
     }
 
+    /// Whether a deadline has passed, as far as it is certain that nothing that came before moves it on.
+    fn is_past(&self, until: Duration, due: Due) -> bool {
+        until <= process::now().boot && !self.is_put_off(until, due)
+    }
+
+    /// Whether a deadline has passed, and a request waits that may move it on: see [`super::arrivals`].
+    fn is_put_off(&self, until: Duration, due: Due) -> bool {
+        let (names, holder) = match due {
+            Due::Claim(ino) => match self.table.inode(ino) {
+                Some(inode) => (&inode.names[..], inode.holder),
+                None => return false,
+            },
+            Due::Session(key) => (&[][..], key),
+        };
+        let Some(session) = self.table.session_by_key(holder) else {
+            return false;
+        };
+        self.arrivals.is_put_off(until, session.uid, |concerns| {
+            let is_of = |token: &Token| {
+                let name = self.table.name(*token);
+                name.is_some_and(|name| concerns.names.contains(name))
+            };
+            match due {
+                Due::Claim(_) => names.iter().any(is_of),
+                Due::Session(_) => concerns.sessions.contains(&session.id),
+            }
+        })
+    }
+
+    /// The next deadline that is not put off.
+    fn next_deadline(&self) -> Option<(Duration, Due)> {
+        let mut deadlines = self.table.deadlines();
+        deadlines.find(|(until, due)| !self.is_put_off(*until, *due))
+    }
+
     /// Ends what has the next deadline, if that has passed. Whether it had.
     pub(super) fn expire_next(&mut self) -> bool {
-        let next = self.table.next_deadline();
-        let due = next.filter(|(until, _)| self.arrivals.is_past(*until));
+        let next = self.next_deadline();
+        let past = next.filter(|(until, _)| *until <= process::now().boot);
         // What a session that is over leaves behind goes when it is swept.
-        due.is_some_and(|(_, due)| self.settle(&Command::Expire { due }))
-            && self.table.next_deadline() != next
+        past.is_some_and(|(until, due)| {
+            self.settle(&Command::Expire { due }) && !self.table.has_deadline(until, due)
+        })
     }
 
     /// Sets the alarm for the next deadline.
     pub(super) fn set_alarm(&mut self) {
-        let next = self.table.next_deadline().map(|(until, _)| until);
+        let next = self.next_deadline().map(|(until, _)| until);
         if next != self.alarm {
             self.alarm = next;
             self.processes.alarm(next);
@@ -437,11 +473,9 @@ impl Inner {
     fn decide(&mut self, command: &Command, caller: Option<Caller>) -> Result<Vec<Event>, Refusal> {
         loop {
             let mut now = process::now();
-            now.boot = match caller {
-                Some(caller) => caller.arrived.unwrap_or(now.boot),
-                // What happens by itself goes by the time that deadlines go by.
-                None => self.arrivals.present(now.boot),
-            };
+            if let Some(arrived) = caller.and_then(|caller| caller.arrived) {
+                now.boot = arrived;
+            }
             let events = self.table.decide(command, now)?;
             // Nothing is granted to the dead, though nobody may have looked at them yet.
             let receiver = events.iter().find_map(|event| match &event.what {

@@ -256,6 +256,16 @@ impl Table {
         self.deadlines.first().copied()
     }
 
+    /// All that ends by a deadline, in their order.
+    pub fn deadlines(&self) -> impl Iterator<Item = (Duration, Due)> {
+        self.deadlines.iter().copied()
+    }
+
+    /// Whether something ends at that time.
+    pub fn has_deadline(&self, until: Duration, due: Due) -> bool {
+        self.deadlines.contains(&(until, due))
+    }
+
     /// Whether any session or lease depends on a process.
     pub fn depends_on(&self, process: &Process) -> bool {
         self.roots.contains_key(process) || self.bound.contains_key(process)

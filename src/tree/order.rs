@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::content;
 use crate::lease::{Change, Name, Refusal, SessionId, Token};
+use crate::store::Concerns;
 
 /// The attribute that, set to the token of a lease, takes the name from its holder.
 const BREAK: &str = "user.claimfs.break";
@@ -108,6 +109,26 @@ impl Order {
             Err(Refusal::Invalid)
         }
     }
+}
+
+/// What the lines of a write to `control` name.
+pub fn concerns(data: &[u8]) -> Concerns {
+    let mut concerns = Concerns::default();
+    let text = std::str::from_utf8(data).unwrap_or_default();
+    for order in text.lines().filter_map(|line| Order::parse(line).ok()) {
+        let (name, session) = match order {
+            Order::Claim { name, session, .. } | Order::Release { name, session } => {
+                (Some(name), Some(session))
+            }
+            Order::Break { name, .. } | Order::Give { name, .. } | Order::Limit { name, .. } => {
+                (Some(name), None)
+            }
+            Order::End { session } => (None, Some(session)),
+        };
+        concerns.names.extend(name);
+        concerns.sessions.extend(session);
+    }
+    concerns
 }
 
 /// An extended attribute that is set or removed.
