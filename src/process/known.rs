@@ -507,9 +507,9 @@ impl<'a> Looking<'a> {
             },
         };
         let left = ENVIRONS_MAX.saturating_sub(self.bytes.get());
-        let task_or_pid = task.unwrap_or(process.pid);
+        let (task_or_pid, waits) = (task.unwrap_or(process.pid), task.is_some());
         let read = || {
-            let read = move || environ(task_or_pid, left);
+            let read = move || environ(task_or_pid, waits, left);
             processes.readers.read(self.uid, read)
         };
         let environ = processes.known.relieved(read);

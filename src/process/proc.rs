@@ -34,21 +34,31 @@ fn read_at_most(path: &str, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The environment of a task as of its last exec. That of a process whose leader has exited reads as empty there, so
-/// its other threads are asked.
-/// At most so many bytes of it are read.
-pub(super) fn environ(task: u32, most: usize) -> io::Result<Vec<u8>> {
+/// How many threads are asked at most for the environment of a process whose leader has exited. Each that is asked in
+/// vain is one that exits.
+const THREADS_MAX: usize = 64;
+
+/// The environment of a task as of its last exec, at most so many bytes of it. That of a process whose leader has exited
+/// reads as empty there, so its other threads are asked, until one of them has any memory still. A task that waits for
+/// an answer has.
+pub(super) fn environ(task: u32, waits: bool, most: usize) -> io::Result<Vec<u8>> {
     let most = ENVIRON_MAX.min(most as u64);
-    let own = read_at_most(&format!("/proc/{task}/environ"), most)?;
-    if !own.is_empty() {
+    // What has lost its memory after it was read has no place for an environment either.
+    let has_memory = |path: &str| {
+        let stat = read(&format!("{path}/stat")).ok();
+        stat.and_then(|text| Stat::parse(&text).map(|stat| stat.environ != 0))
+            .unwrap_or(false)
+    };
+    let path = format!("/proc/{task}");
+    let own = read_at_most(&format!("{path}/environ"), most)?;
+    if !own.is_empty() || waits || has_memory(&path) {
         return Ok(own);
     }
-    for entry in fs::read_dir(format!("/proc/{task}/task"))?.flatten() {
-        let name = entry.file_name();
-        let path = format!("/proc/{task}/task/{}/environ", name.to_string_lossy());
-        let other = read_at_most(&path, most);
-        if let Ok(other) = other
-            && !other.is_empty()
+    let threads = fs::read_dir(format!("{path}/task"))?.flatten();
+    for entry in threads.take(THREADS_MAX) {
+        let path = format!("{path}/task/{}", entry.file_name().to_string_lossy());
+        if let Ok(other) = read_at_most(&format!("{path}/environ"), most)
+            && (!other.is_empty() || has_memory(&path))
         {
             return Ok(other);
         }

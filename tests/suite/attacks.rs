@@ -421,3 +421,48 @@ fn while_one_floods_the_others_are_served() {
         );
     }
 }
+
+/// How long the processor has worked for a process, in clock ticks (proc(5)).
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+    fields
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn regression_a_process_of_many_threads_without_an_environment_costs_no_more_than_another() {
+    let Some(mount) = Mount::new() else { return };
+    // Each claim looked into every thread for an environment, which none had.
+    const CLAIMS: u64 = 50;
+    let script = "
+import os, sys, threading
+gate = threading.Event()
+threading.stack_size(65536)
+for number in range(int(sys.argv[1])):
+    threading.Thread(target=gate.wait, daemon=True).start()
+for number in range(int(sys.argv[2])):
+    os.close(os.open('claims/x', os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    os.unlink('claims/x')
+os._exit(0)
+";
+    let server = mount.server().unwrap_or_else(|| mount.pid());
+    let cost = |threads: u64| {
+        let before = ticks(server);
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", script, &threads.to_string(), &CLAIMS.to_string()]);
+        // What is looked up there is the program alone.
+        let status = python.env_clear().current_dir(&mount.dir).status().unwrap();
+        assert!(status.success());
+        ticks(server) - before
+    };
+    // A tick is 10 ms: 100 calls made 150 of them.
+    let (alone, many) = (cost(1), cost(3000));
+    assert!(
+        many <= alone + 20,
+        "{alone} ticks alone, {many} with threads"
+    );
+}
