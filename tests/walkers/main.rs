@@ -390,6 +390,10 @@ fn programs_that_read_all_that_they_find_end_and_change_nothing() {
         if after != before {
             wrong.push(format!("{} changed {before:#?} to {after:#?}", walker.name));
         }
+        // Each that does not end takes a while, and one is enough.
+        if !wrong.is_empty() {
+            break;
+        }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     scene.holders = (Vec::new(), Vec::new());
