@@ -1,7 +1,8 @@
 //! The log: where its lines go, and how many of them there may be.
 //!
-//! Promises: whatever users do, the lines about each uid are bounded, as are all lines together, and a line says how many were left
-//! out; the file `log` in the state directory is bounded in size. Nothing here waits for another process.
+//! Promises: whatever users do, the lines about each uid are bounded, as are all lines together,
+//! and a line says how many were left out; the file `log` in the state directory is bounded in
+//! size. Nothing here waits for another process.
 //!
 //! Deliberately ignorant of: what the lines say.
 
@@ -32,8 +33,9 @@ static COUNTED: Mutex<Counted> = Mutex::new(Counted {
     is_reporting: false,
 });
 
-/// Logs a line that can be caused again and again: `limited!(UID, LEVEL, FORMAT, …)`. The uid is that of the user who causes it,
-/// `None` if nobody can say who that is. All other lines are written by the macros of [`log`].
+/// Logs a line that can be caused again and again: `limited!(UID, LEVEL, FORMAT, …)`. The uid is
+/// that of the user who causes it, `None` if nobody can say who that is. All other lines are
+/// written by the macros of [`log`].
 macro_rules! limited {
     ($uid:expr, $level:expr, $($text:tt)+) => {{
         let level: log::Level = $level;
@@ -60,8 +62,8 @@ struct Logger {
 #[derive(Clone)]
 struct Shared(Arc<Mutex<LogFile>>);
 
-/// Logs to standard error, as `RUST_LOG` says. If that is the log of the state directory, at this path, the file is bounded to so many
-/// bytes.
+/// Logs to standard error, as `RUST_LOG` says. If that is the log of the state directory, at this
+/// path, the file is bounded to so many bytes.
 pub fn begin(path: &Path, bytes: u64) {
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
     let file = LogFile::behind_stderr(path, bytes);
@@ -84,7 +86,8 @@ pub fn follow() {
     }
 }
 
-/// Whether there is room for a line that a user causes; if not it is counted. Who asks for more than the usual levels gets it all.
+/// Whether there is room for a line that a user causes; if not it is counted. Who asks for more
+/// than the usual levels gets it all.
 pub fn admits(uid: Option<u32>, level: Level) -> bool {
     level <= log::max_level()
         && (level > Level::Info || count(|limits, now| limits.admits(uid, now)))

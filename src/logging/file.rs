@@ -1,7 +1,8 @@
 //! The file `log` of the state directory, which the keeper and its servers append to.
 //!
-//! Promises: past its bound it becomes `log.1`, once, whichever process notices first, and no line is lost; one that was moved away,
-//! as logrotate does, is followed; nothing is made where the state directory is no more. No call waits for another process.
+//! Promises: past its bound it becomes `log.1`, once, whichever process notices first, and no line
+//! is lost; one that was moved away, as logrotate does, is followed; nothing is made where the
+//! state directory is no more. No call waits for another process.
 //!
 //! Deliberately ignorant of: what the lines say.
 
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use crate::process::redirect_stderr;
 
-/// How long the log may be, unless a mount is told otherwise. With the one before it, it takes twice as much.
+/// How long the log may be, unless a mount is told otherwise. With the one before it, it takes
+/// twice as much.
 pub const BYTES_MAX: u64 = 8 << 20;
 
 /// Standard error of this process.
@@ -70,8 +72,8 @@ impl LogFile {
         self.file.write_all(line)
     }
 
-    /// Goes on with the file that is at the path by now, which is made if there is none. What cannot be followed is not: what is open
-    /// takes the lines.
+    /// Goes on with the file that is at the path by now, which is made if there is none. What
+    /// cannot be followed is not: what is open takes the lines.
     pub fn follow(&mut self) {
         let is_other = match fs::symlink_metadata(&self.path) {
             Ok(there) => there.is_file() && !self.is_open(&there),
@@ -114,7 +116,8 @@ impl LogFile {
     }
 }
 
-/// Whether standard error is the log at a path, or was and is none any more since another process has moved it.
+/// Whether standard error is the log at a path, or was and is none any more since another process
+/// has moved it.
 fn is_stderr(path: &Path, before: &Path) -> bool {
     let Ok(stderr) = fs::metadata(STDERR) else {
         return false;

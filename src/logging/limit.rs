@@ -1,7 +1,7 @@
 //! How many lines the log takes: about each uid, about all users, and in all.
 //!
-//! Promises: pure, the time is an argument; memory for [`UIDS_MAX`] uids, however many there are. Users cannot take the room of the
-//! lines that nobody causes.
+//! Promises: pure, the time is an argument; memory for [`UIDS_MAX`] uids, however many there are.
+//! Users cannot take the room of the lines that nobody causes.
 //!
 //! Deliberately ignorant of: clocks, files, what the lines say.
 
@@ -119,7 +119,8 @@ impl Limits {
         }
     }
 
-    /// Whether there is room for a line about a uid, or about nobody, which is taken; if not it counts as left out.
+    /// Whether there is room for a line about a uid, or about nobody, which is taken; if not it
+    /// counts as left out.
     pub fn admits(&mut self, uid: Option<u32>, now: Duration) -> bool {
         let users = uid.filter(|uid| *uid != 0).map(|_| self.users);
         let (tally, rate) = match uid {

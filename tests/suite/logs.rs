@@ -1,4 +1,5 @@
-//! The log: how many lines there are about whom, how large its file becomes, and that it goes where logrotate leaves it.
+//! The log: how many lines there are about whom, how large its file becomes, and that it goes where
+//! logrotate leaves it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +14,8 @@ use crate::support::{
 
 const USER: u32 = 4242;
 
-/// How much a flood by one uid may let the log grow, in bytes and within [`FLOOD`]: 120 lines, and 10 a second, of 1.5 KB at most.
+/// How much a flood by one uid may let the log grow, in bytes and within [`FLOOD`]: 120 lines, and
+/// 10 a second, of 1.5 KB at most.
 const GROWTH: u64 = 400 * 1024;
 
 /// How long the flood goes on, in seconds.
@@ -83,7 +85,8 @@ impl Background {
         children(self.keeper()).first().copied()
     }
 
-    /// Kills the server, of which the keeper says that another takes over, and the next one that it does.
+    /// Kills the server, of which the keeper says that another takes over, and the next one that it
+    /// does.
     fn kill_server(&self) {
         let server = self.server().unwrap();
         assert_eq!(unsafe { libc::kill(server as i32, libc::SIGKILL) }, 0);

@@ -1,8 +1,8 @@
-//! Programs that read all that they find: over a mount, and over a folder that a mount is in, each ends, leaves no process
-//! behind and changes nothing, and the mount can be unmounted afterwards.
+//! Programs that read all that they find: over a mount, and over a folder that a mount is in, each
+//! ends, leaves no process behind and changes nothing, and the mount can be unmounted afterwards.
 //!
-//! A binary of its own, which has the machine to itself: cargo runs one after the other. `CLAIMFS_TEST_TABLE=1` prints how long each
-//! took (`-- --nocapture`).
+//! A binary of its own, which has the machine to itself: cargo runs one after the other.
+//! `CLAIMFS_TEST_TABLE=1` prints how long each took (`-- --nocapture`).
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)]
 #![allow(
     clippy::cast_possible_truncation,
@@ -41,14 +41,16 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// When one that does not end is killed.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// One program: what it is called, the command that must be there, what is done before the clock starts, and what is run. `$D` is to
-/// be read, `$O` is an empty directory elsewhere, `$G` a git directory for `$D`.
+/// One program: what it is called, the command that must be there, what is done before the clock
+/// starts, and what is run. `$D` is to be read, `$O` is an empty directory elsewhere, `$G` a git
+/// directory for `$D`.
 struct Walker {
     name: &'static str,
     needs: &'static str,
     before: &'static str,
     script: &'static str,
-    /// It takes long to start, whatever it reads: it has the limit on top of what it takes for a plain folder of as many files.
+    /// It takes long to start, whatever it reads: it has the limit on top of what it takes for a
+    /// plain folder of as many files.
     starts_slowly: bool,
 }
 
@@ -150,7 +152,8 @@ struct Ended {
     well: bool,
 }
 
-/// Runs a program to its end, and to that of all that it starts; or who is still there after a while.
+/// Runs a program to its end, and to that of all that it starts; or who is still there after a
+/// while.
 fn run(command: &mut Command) -> Result<Ended, String> {
     plain(command);
     command
