@@ -284,6 +284,10 @@ fn read_journal(
         return Ok(Recovered::without_journal(max_leases, lost));
     };
     let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if length == 0 && began.is_none() {
+        // Somebody made the file beforehand: a server writes it whole before it is there.
+        return Ok(Recovered::nothing(max_leases));
+    }
     if length > JOURNAL_MAX && !repair && !began_earlier {
         return Err(Unusable(format!(
             "{}: it is {length} bytes long, and no journal is longer than {JOURNAL_MAX}; whoever \

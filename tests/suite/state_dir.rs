@@ -251,13 +251,13 @@ fn one_that_others_can_change_is_refused_with_the_remedy() {
         format!("'chown 0 {shown}'"),
     ]);
     chown(&state, Some(0), None).unwrap();
-    let journal = state.join("journal");
-    fs::write(&journal, "").unwrap();
-    chown(&journal, Some(1001), None).unwrap();
+    let lock = state.join("lock");
+    fs::write(&lock, "").unwrap();
+    chown(&lock, Some(1001), None).unwrap();
     let (code, err) = mount(&state, &dir, &[]);
-    let remedy = format!("'chown -h 0 {}'", journal.display());
+    let remedy = format!("'chown -h 0 {}'", lock.display());
     assert!(code == 3 && err.contains(&remedy), "{err}");
-    chown(&journal, Some(0), None).unwrap();
+    chown(&lock, Some(0), None).unwrap();
     let _cleanup = Cleanup(&dir);
     let (code, err) = mount(&state, &dir, &[]);
     assert_eq!(code, 0, "{err}");
