@@ -316,6 +316,14 @@ impl Plan {
                 self.state_dir.display(),
             )));
         }
+        // The dead mount is the last that remembers that a server of this boot began here.
+        if !self.repair && state_dir::is_without_journal(&self.state_dir) {
+            return Err(Problem::new(format!(
+                "{dir}: the journal of the dead mount here is missing in {}; whoever claimed here may be alive, so nothing is \
+                 served; once they are gone, 'claimfs mount --repair' begins with nothing held",
+                self.state_dir.display()
+            )));
+        }
         self.make_way(tell)?;
         // Whoever else mounts here has it, or will find that nothing is left to be cleaned.
         let _lock = state_dir::lock(&self.state_dir, LOCK)?;

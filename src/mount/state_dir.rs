@@ -122,6 +122,14 @@ pub fn faults(state_dir: &Path) -> Vec<String> {
     faults
 }
 
+/// Whether there is no journal, or nothing in it.
+pub fn is_without_journal(state_dir: &Path) -> bool {
+    match fs::symlink_metadata(state_dir.join("journal")) {
+        Ok(there) => there.is_file() && there.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 fn is_trusted(uid: u32) -> bool {
     uid == effective_uid() || uid == 0
 }

@@ -621,6 +621,26 @@ fn a_mount_refuses_at_once_what_is_no_journal_of_ours() {
 }
 
 #[test]
+fn a_mount_refuses_where_all_that_remembers_is_gone_but_the_dead_mount() {
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    let mut holder = mount.actor(Some("holder"));
+    holder.claim("x").unwrap();
+    mount.kill();
+    for name in ["journal", "tokens"] {
+        fs::remove_file(mount.state.join(name)).unwrap();
+    }
+    let (code, err) = mount_again(&mount);
+    assert!(
+        code == 3 && err.contains("'claimfs mount --repair'"),
+        "{err}"
+    );
+    mount.start(&["--repair"]);
+    mount.actor(Some("other")).claim("x").unwrap();
+}
+
+#[test]
 fn a_mount_refuses_tokens_that_are_no_such_file() {
     for what in ["a fifo", "a directory", "a symbolic link"] {
         is_refused_until_repaired(what, |state| put(&state.join("tokens"), what));
