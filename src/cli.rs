@@ -115,7 +115,8 @@ enum Verb {
     Umount(umount::Arguments),
     /// Let the claimfs that is installed now serve a mount, without unmounting it
     Upgrade(upgrade::Arguments),
-    /// Take a name: 0 if it is ours now or was already, 1 if another holds it
+    /// Take a name: 0 if it is ours now or was already, 1 if another holds it,
+    /// 3 if nobody outlives this command, so that it would be free at once
     Claim(claim::Arguments),
     /// Give a name back: 0 also if it is free already
     #[command(alias = "unclaim")]
@@ -126,15 +127,15 @@ enum Verb {
     Give(give::Arguments),
     /// Wait until nobody holds a name, without taking it
     Wait(wait::Arguments),
-    /// Hold a name for as long as a command runs
+    /// Hold a name for as long as a command runs, also if this is killed
     Run(run::Arguments),
     /// Print what happens, as it happens
     Events(events::Arguments),
     /// List who holds what
     Ls(ls::Arguments),
-    /// Show who holds a name
+    /// Show who holds a name, from whom, who is next, and when it is free
     Show(show::Arguments),
-    /// Say which session this is, and why
+    /// Say which session this is, why, and what its claims end with
     Whoami(whoami::Arguments),
     /// Run a command as a session, list sessions, end one
     #[command(subcommand)]

@@ -1,7 +1,8 @@
 //! Whose lease is it? From a caller to its session, as a function over a view of processes.
 //!
 //! Promises: the same view gives the same answer; a tree that changes while it is read is read again; a process of
-//! another uid, pid 1 and subreapers never become roots of a session; and looking at it changes nothing.
+//! another uid, pid 1 and subreapers never become roots of a session, but for the first process of a sandbox or a
+//! container, to which claims pass at last; and looking at it changes nothing.
 //!
 //! The rules, of which the first that answers decides (of 1 and 2, the one whose root is nearer to the caller):
 //! 1. a registered root above the caller, or the caller itself;
@@ -16,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::agents::Agent;
-use crate::lease::{Kin, Member, Process, Refusal, Root, Rule, SessionId, Standing};
+use crate::lease::{Above, Kin, Member, Process, Refusal, Root, Rule, Scope, SessionId, Standing};
 
 /// The session variables, in the order in which they are asked for. Sources: claimfs itself; looop 0.29 (worker
 /// sessions); babysit; Gas Town.
@@ -117,6 +118,11 @@ pub trait View {
     fn is_exhausted(&self) -> bool {
         false
     }
+    /// The first process of the pid namespace that a process is in, as far as the mount can see it.
+    fn init_of(&self, process: &Facts) -> Option<Facts> {
+        let _ = process;
+        None
+    }
     /// Something changed while it was read: from now on nothing is taken for what it was a moment ago.
     fn has_changed(&self) {}
     /// What the environment of a process says, as of its last exec. `task` is a thread of it that waits for an answer of the mount, so
@@ -139,10 +145,14 @@ pub struct Walk {
     uid: u32,
     /// The caller first, then its parent, as far as uids are the caller's.
     chain: Vec<Facts>,
+    /// The process above those, if it is another user's.
+    beyond: Option<Facts>,
     /// The variable that the caller carries, and how far up the chain the same value reaches.
     variable: Option<Carried>,
     /// The nearest agent, if rule 3 is asked at all.
     agent: Option<Agency>,
+    /// The first process of the caller's sandbox, where it is not above the caller: something has entered that from outside.
+    init: Option<Facts>,
     /// Which session is the caller's while none of the chain is registered: it is asked for twice in each claim.
     unregistered: OnceLock<Result<Member, Refusal>>,
 }
@@ -180,8 +190,8 @@ struct Carried {
 /// if the mount cannot see the caller, ENFILE if it lacks descriptors or memory to look.
 pub fn walk(view: &impl View, task: Option<u32>, pid: u32, uid: u32) -> Result<Walk, Refusal> {
     for _ in 0..ATTEMPTS {
-        let chain = match ancestors(view, pid, uid) {
-            Ok(chain) => chain,
+        let (chain, beyond) = match ancestors(view, pid, uid) {
+            Ok(found) => found,
             Err(Obstacle::Changed) => {
                 view.has_changed();
                 continue;
@@ -194,11 +204,14 @@ pub fn walk(view: &impl View, task: Option<u32>, pid: u32, uid: u32) -> Result<W
         });
         match found {
             Ok((variable, agent)) => {
+                let init = entered(view, &chain);
                 return Ok(Walk {
                     uid,
                     chain,
+                    beyond,
                     variable,
                     agent,
+                    init,
                     unregistered: OnceLock::new(),
                 });
             }
@@ -207,6 +220,17 @@ pub fn walk(view: &impl View, task: Option<u32>, pid: u32, uid: u32) -> Result<W
         }
     }
     Err(Refusal::Unsettled)
+}
+
+/// The first process of a sandbox that the caller is in and does not descend from.
+fn entered(view: &impl View, chain: &[Facts]) -> Option<Facts> {
+    let caller = chain.first().filter(|caller| caller.pidns != 0)?;
+    let is_init = |facts: &Facts| facts.pidns == caller.pidns && facts.local_pid == 1;
+    if chain.iter().any(is_init) {
+        return None;
+    }
+    let init = view.init_of(caller)?;
+    (is_init(&init) && init.uid == caller.uid).then_some(init)
 }
 
 /// Why a look at a process failed: it took too long, or there is nothing to look with.
@@ -226,9 +250,13 @@ enum Obstacle {
     Refused(Refusal),
 }
 
-/// The chain up to where the uid changes, or to where the mount may see no further. It has changed if one of them vanished
+/// The chain up to where the uid changes, and who is there; or to where the mount may see no further. It has changed if one of them vanished
 /// meanwhile, or is younger than its child and so is not its parent but another process with the pid.
-fn ancestors(view: &impl View, pid: u32, uid: u32) -> Result<Vec<Facts>, Obstacle> {
+fn ancestors(
+    view: &impl View,
+    pid: u32,
+    uid: u32,
+) -> Result<(Vec<Facts>, Option<Facts>), Obstacle> {
     let mut chain: Vec<Facts> = Vec::new();
     let mut next = pid;
     loop {
@@ -246,7 +274,7 @@ fn ancestors(view: &impl View, pid: u32, uid: u32) -> Result<Vec<Facts>, Obstacl
             Sight::Hidden if chain.is_empty() => {
                 return Err(Obstacle::Refused(Refusal::NotPermitted));
             }
-            Sight::Hidden => return Ok(chain),
+            Sight::Hidden => return Ok((chain, None)),
             Sight::Failed => return Err(Obstacle::Refused(failed(view))),
         };
         if let Some(child) = chain.last() {
@@ -254,13 +282,13 @@ fn ancestors(view: &impl View, pid: u32, uid: u32) -> Result<Vec<Facts>, Obstacl
                 return Err(Obstacle::Changed);
             }
             if facts.uid != uid {
-                return Ok(chain);
+                return Ok((chain, Some(facts)));
             }
         }
         next = facts.parent;
         chain.push(facts);
         if next == 0 {
-            return Ok(chain);
+            return Ok((chain, None));
         }
     }
 }
@@ -508,6 +536,14 @@ impl Walk {
         &self.chain[0]
     }
 
+    /// Whether a process above the caller is what runs a command for another user of the same terminal, as sudo(8) does: it
+    /// ends with that.
+    pub fn is_errand(&self, process: &Process) -> bool {
+        let is_near = |facts: &Facts| facts.sid == self.caller().sid;
+        let top = self.chain.last().filter(|_| self.chain.len() > 1);
+        self.beyond.as_ref().is_some_and(is_near) && top.is_some_and(|top| top.process == *process)
+    }
+
     /// What was seen of the processes from the caller up.
     pub fn chain(&self) -> &[Facts] {
         &self.chain
@@ -724,16 +760,34 @@ impl Walk {
         Ok(Member {
             id,
             rule: Rule::Registered,
+            scope: Scope::Session,
             uid: self.uid,
             pidns: root.pidns,
             sandbox: caller.pidns,
             lineage: self.lineage(),
+            heir: None,
             roots: vec![Root {
                 registered: true,
                 ..as_root(root)
             }],
             pid: caller.process.pid,
             command: Arc::clone(&caller.command),
+        })
+    }
+
+    /// Who gets what passes beyond the topmost of these roots: the first process of the sandbox, or of the container that the
+    /// mount is in too, if that is in the same POSIX session.
+    fn heir(&self, rule: Rule, roots: &[Root]) -> Option<Root> {
+        let caller = self.caller();
+        let is_heir = |facts: &&Facts| match rule {
+            Rule::Sandbox => facts.pidns == caller.pidns && facts.local_pid == 1,
+            _ => facts.process.pid == 1 && facts.sid == caller.sid,
+        };
+        let heir = self.chain.iter().chain(&self.init).find(is_heir)?;
+        let is_new = roots.iter().all(|root| root.process != heir.process);
+        is_new.then(|| Root {
+            above: Above::Nobody,
+            ..as_root(heir)
         })
     }
 
@@ -755,11 +809,26 @@ impl Walk {
             chain.push(facts);
         }
         let pidns = chain.last().map_or(caller.pidns, |facts| facts.pidns);
-        let roots = chain.into_iter().rev().map(as_root).collect();
+        let mut roots: Vec<Root> = chain.into_iter().rev().map(as_root).collect();
+        let scope = rule.scope();
+        let heir = match scope {
+            Scope::Process => self.heir(rule, &roots),
+            Scope::Session => None,
+        };
+        if scope == Scope::Process {
+            let heir = heir.as_ref().map(|heir| heir.process);
+            let mut above = heir.map_or(Above::Nobody, Above::Process);
+            for root in &mut roots {
+                root.above = above;
+                above = Above::Process(root.process);
+            }
+        }
         let (pid, command) = (caller.process.pid, Arc::clone(&caller.command));
         Member {
             id,
             rule,
+            scope,
+            heir,
             uid: self.uid,
             pidns,
             sandbox: caller.pidns,
@@ -785,5 +854,6 @@ fn as_root(facts: &Facts) -> Root {
         started: facts.started,
         registered: false,
         environ: facts.environ,
+        above: Above::Unknown,
     }
 }

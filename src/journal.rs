@@ -844,7 +844,7 @@ fn size(connection: &Connection) -> u64 {
 /// What the events that free everything take.
 fn debt(table: &Table) -> u64 {
     let names: u64 = table.names().map(cost).sum();
-    let people = table.session_count() + table.root_count() + 2 * table.waiters().count();
+    let people = table.session_count() + 2 * table.root_count() + 2 * table.waiters().count();
     names + people as u64 * FREEING
 }
 
@@ -868,10 +868,11 @@ fn balance(what: &What) -> (u64, u64) {
         | What::Reaped { name, .. }
         | What::Expired { name, .. }
         | What::Broken { name, .. } => (0, cost(name)),
-        What::Queued { .. } => (2 * FREEING, 0),
-        What::LeftLine { .. } | What::Accepted { .. } => (0, 2 * FREEING),
-        What::SessionStarted { .. } | What::Joined { .. } => (FREEING, 0),
-        What::SessionEnded { .. } | What::Left { .. } => (0, FREEING),
+        What::SessionStarted { .. } => (FREEING, 0),
+        What::SessionEnded { .. } => (0, FREEING),
+        // Before a root leaves, what it held may pass.
+        What::Queued { .. } | What::Joined { .. } => (2 * FREEING, 0),
+        What::LeftLine { .. } | What::Accepted { .. } | What::Left { .. } => (0, 2 * FREEING),
         _ => (0, 0),
     }
 }

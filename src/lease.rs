@@ -280,6 +280,99 @@ pub struct Root {
     /// Which of its execs it had made by then: where that put its environment. 0 if that is not known.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub environ: u64,
+    /// The process that holds what this one held once it has exited, under process scope.
+    #[serde(default, skip_serializing_if = "Above::is_unknown")]
+    pub above: Above,
+}
+
+/// The process above a root of a session, when that became a root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Above {
+    /// Nobody has looked: its session has session scope, or a journal of before says nothing of it.
+    #[default]
+    Unknown,
+    /// There is none, or it was killed since: what passes from here is free.
+    Nobody,
+    /// This root of the same session.
+    Process(Process),
+}
+
+impl Above {
+    /// The process, if there is one.
+    pub fn process(self) -> Option<Process> {
+        match self {
+            Self::Process(process) => Some(process),
+            Self::Unknown | Self::Nobody => None,
+        }
+    }
+
+    // The signature is what serde wants.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// It exited with this code.
+    Exited(u8),
+    /// This signal killed it.
+    Killed(u8),
+    /// It is dead, and nobody can tell any more how it ended: that counts as an exit.
+    Unknown,
+}
+
+impl Ending {
+    /// The end that a wait status tells of (wait(2)); the bit for a core dump counts for nothing.
+    pub fn of_status(status: i32) -> Self {
+        let low = status & 0x7f;
+        if low == 0 {
+            Self::Exited(u8::try_from(status >> 8 & 0xff).unwrap_or(0))
+        } else {
+            Self::Killed(u8::try_from(low).unwrap_or(0))
+        }
+    }
+
+    /// The signal that killed it, if what it held is free for that. SIGPIPE says only that a reader went away.
+    pub fn killed_by(self) -> Option<u8> {
+        match self {
+            Self::Killed(SIGPIPE) | Self::Exited(_) | Self::Unknown => None,
+            Self::Killed(signal) => Some(signal),
+        }
+    }
+
+    /// The exit code as a shell says it, if it is known and what it held passes on.
+    pub fn code(self) -> Option<u8> {
+        match self {
+            Self::Exited(code) => Some(code),
+            Self::Killed(SIGPIPE) => Some(128 + SIGPIPE),
+            Self::Killed(_) | Self::Unknown => None,
+        }
+    }
+}
+
+/// The same on every architecture of Linux (signal(7)).
+const SIGPIPE: u8 = 13;
+
+/// Who changes what a session holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Each process of the session.
+    Session,
+    /// The process that made it, until that exits and its parent holds it, and those below it.
+    Process,
+}
+
+impl Scope {
+    /// The word for it in `self`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Process => "process",
+        }
+    }
 }
 
 // The signature is what serde wants.
@@ -319,6 +412,15 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Session scope where somebody said, or an agent is known to mean, that all of it is one worker; process scope where a
+    /// process just happens to be.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Registered | Self::Variable | Self::Agent | Self::Named => Scope::Session,
+            Self::Sandbox | Self::Posix => Scope::Process,
+        }
+    }
+
     /// The word for it in records and in `self`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -339,6 +441,8 @@ pub struct Member {
     pub id: SessionId,
     /// The rule that says so.
     pub rule: Rule,
+    /// Who changes what the caller claims: that of the rule, or session scope where the kernel does not say how a process ended.
+    pub scope: Scope,
     /// The caller's uid: only sessions of the same uid are joined.
     pub uid: u32,
     /// The pid namespace of the topmost root: only a session of the same one is joined by an unrelated tree.
@@ -347,12 +451,22 @@ pub struct Member {
     pub sandbox: u64,
     /// From the topmost process that the rule finds down to the caller.
     pub roots: Vec<Root>,
+    /// Under process scope, who holds what the topmost of them held: the first process of a sandbox or a container.
+    pub heir: Option<Root>,
     /// The caller, its parent, and so on up as far as the uid is the same.
     pub lineage: Vec<Kin>,
     /// The caller's own process id.
     pub pid: u32,
     /// The caller's command name.
     pub command: Arc<str>,
+}
+
+impl Member {
+    /// The process that holds what the caller claims, under process scope: the caller itself.
+    pub fn maker(&self) -> Option<Process> {
+        let caller = self.roots.last().map(|root| root.process);
+        caller.filter(|_| self.scope == Scope::Process)
+    }
 }
 
 /// A process of a caller's lineage.
@@ -391,22 +505,29 @@ pub enum Due {
     Session(SessionKey),
 }
 
-/// The process that a lease ends with although its session may live on: the pid-file idiom.
+/// The process that holds a lease, where it is not the whole session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// Which process.
+    /// Which process: it and those below it change the lease, and nobody else.
     pub process: Process,
-    /// The processes above it when it was bound: they are of its tree too.
-    pub above: Vec<Process>,
+    /// Once it has exited, the process above it holds the lease (process scope). Otherwise the lease ends with it, however
+    /// it ends: the pid-file idiom.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passes: bool,
+    /// Whom it passed from last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Arc<Predecessor>>,
 }
 
-impl Binding {
-    /// Whether a member is of the bound process's tree: that process, one above it, or one below it.
-    pub fn admits(&self, by: &Member) -> bool {
-        let below = by.lineage.iter().any(|kin| kin.process == self.process);
-        let caller = by.lineage.first().map(|kin| kin.process);
-        below || caller.is_some_and(|caller| self.above.contains(&caller))
-    }
+/// A process that held a lease, and has exited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Predecessor {
+    /// Its pid.
+    pub pid: u32,
+    /// Its command name.
+    pub command: Arc<str>,
+    /// Its exit code, if it is known.
+    pub exit: Option<u8>,
 }
 
 /// What a claim is made as.

@@ -33,7 +33,7 @@
 //! | `agents.rs` | the known coding agents: data | everything |
 //! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
 //! | `record.rs` | leases and sessions as JSON | rules |
-//! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals, what was read of processes a moment ago; `unsafe` in the first | rules |
+//! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals, what was read of processes a moment ago, how they ended; `unsafe` in the first and in `process/connector.rs` | rules |
 //! | `store.rs`, `store/*.rs` | the mutex: table, journal, publishing; when requests came that wait | fuser |
 //! | `journal.rs`, `journal/*.rs`, `wire.rs` | checksummed frames, what damage is, the picture of a table, tokens set aside | what events mean |
 //! | `texts.rs` | what is read in several reads, for the server after this one | what it says |
@@ -68,7 +68,8 @@
 //! In this order: the usher's lot of parked reads (`fs/lot.rs`), the tree's map of waiting descriptors, the store's mutex,
 //! the one inside [`process::Processes`], that of [`news::News`]. Leaves, under which nothing is called: the store's walks, the
 //! requests that wait (`store/arrivals.rs`), the tree's other maps of open files, the queues of `fs/workers.rs`, what is kept of
-//! processes (`process/known.rs`) and the readers of their memory (`process/reader.rs`). Nobody is answered, and no kernel notified, under any of them but the store's.
+//! processes (`process/known.rs`), what is told of their ends (`process/connector.rs`) and the readers of their memory
+//! (`process/reader.rs`). Nobody is answered, and no kernel notified, under any of them but the store's.
 
 pub mod agents;
 pub mod cli;

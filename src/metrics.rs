@@ -13,6 +13,9 @@ const BOUNDS: [u64; 12] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000,
 ];
 
+/// The counter that `claimfs doctor` looks at.
+pub const STATUS_OVERFLOWS: &str = "claimfs_status_overflows_total";
+
 /// What has been counted since the mount began.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -56,8 +59,9 @@ impl Metrics {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// The text of the file `metrics`; the two gauges are handed in.
-    pub fn render(&self, leases: usize, sessions: usize) -> String {
+    /// The text of the file `metrics`. The two gauges are handed in, and so is where it is said how processes ended, and how
+    /// often that was more than could be read.
+    pub fn render(&self, leases: usize, sessions: usize, source: &str, overflows: u64) -> String {
         let mut out = String::new();
         let simple = [
             (
@@ -104,7 +108,13 @@ impl Metrics {
                 sessions as u64,
             ),
         ];
-        for (name, kind, help, value) in simple {
+        let overflows = (
+            STATUS_OVERFLOWS,
+            "counter",
+            "Times that more processes ended than could be read of: those count as exited.",
+            overflows,
+        );
+        for (name, kind, help, value) in simple.into_iter().chain([overflows]) {
             head(&mut out, name, kind, help);
             line(&mut out, name, "", &value.to_string());
         }
@@ -124,6 +134,10 @@ impl Metrics {
                 &count.to_string(),
             );
         }
+        let name = "claimfs_status_source";
+        let help = "Where it is said how processes ended: pidfd, proc connector or none.";
+        head(&mut out, name, "gauge", help);
+        line(&mut out, name, &format!("{{source=\"{source}\"}}"), "1");
         self.render_latency(&mut out);
         out
     }

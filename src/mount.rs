@@ -33,8 +33,8 @@ use crate::keeper::{self, Charge, Told, device};
 use crate::logging::limited;
 use crate::mounts::{self, FS_TYPE};
 use crate::process::{
-    Boot, Processes, Signals, descriptor_limit, effective_uid, expect_children, give_back_memory,
-    keep_private, raise_descriptor_limit, wait_unread,
+    Boot, Processes, Search, Signals, descriptor_limit, effective_uid, expect_children,
+    give_back_memory, keep_private, raise_descriptor_limit, wait_unread,
 };
 use crate::reaper;
 use crate::store::Store;
@@ -81,6 +81,8 @@ pub struct Plan {
     pub without_resend: bool,
     /// Nothing that was read of a process is kept.
     pub without_caches: bool,
+    /// Where to look for how processes ended.
+    pub endings: Search,
     /// Flags of the mount.
     pub options: device::Options,
 }
@@ -580,6 +582,7 @@ impl Plan {
             self.variables.clone(),
             self.agents.clone(),
             !self.without_caches,
+            self.endings,
         )?);
         let store = Store::new(
             table,

@@ -2,11 +2,14 @@
 //!
 //! Promises: a process is called dead only on proof (its pidfd says that its whole thread group has exited, or no
 //! process with its pid is the one that was meant), and whatever cannot be found out counts as alive. With `keeper.rs`
-//! the only file with `unsafe` in it: each block is one system call on values that live across it.
+//! and its own `process/connector.rs` the only file with `unsafe` in it: each block is one system call on values that
+//! live across it.
 //!
 //! Deliberately ignorant of: rules. It neither knows what a session is nor what becomes of the dead.
 #![allow(unsafe_code)]
 
+mod connector;
+mod endings;
 mod known;
 pub mod proc;
 mod reader;
@@ -19,15 +22,19 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use self::endings::Endings;
+pub use self::endings::{Search, Source};
 use self::proc::{Stat, Status};
 use crate::agents::Agent;
 use crate::identity::{self, Facts, Sight, View, Walk};
-use crate::lease::{Moment, Process, Refusal};
+use crate::lease::{Ending, Moment, Process, Refusal};
 use crate::logging::limited;
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
@@ -63,6 +70,9 @@ pub struct Processes {
     watched: Mutex<Watched>,
     known: known::Cache,
     readers: reader::Readers,
+    endings: Endings,
+    /// Somebody who was told of deaths has not asked again yet.
+    is_telling: AtomicBool,
 }
 
 /// What the epoll event of [`Processes::wake`] and of the alarm carries instead of the id of a process.
@@ -87,8 +97,13 @@ struct Entry {
 
 impl Processes {
     /// Looks for the session variables `variables`, in this order, and for what these agents leave behind.
-    /// `caches` is for tests: nothing but time depends on whether something is kept.
-    pub fn new(variables: Vec<Arc<str>>, agents: Vec<Agent>, caches: bool) -> io::Result<Self> {
+    /// `caches` is for tests: nothing but time depends on whether something is kept. So is any `search` but the default.
+    pub fn new(
+        variables: Vec<Arc<str>>,
+        agents: Vec<Agent>,
+        caches: bool,
+        search: Search,
+    ) -> io::Result<Self> {
         let names = agents
             .iter()
             .flat_map(|agent| agent.values.iter().chain(&agent.marks).chain(&agent.pid));
@@ -112,6 +127,10 @@ impl Processes {
         for fd in [&wake, &timer] {
             epoll_add(&epoll, fd, libc::EPOLLIN | libc::EPOLLET, WAKE)?;
         }
+        let endings = Endings::new(search);
+        if let Some(connector) = endings.connector() {
+            connector.wake_by(&epoll)?;
+        }
         Ok(Self {
             variables,
             agents,
@@ -125,6 +144,8 @@ impl Processes {
             watched: Mutex::default(),
             known: known::Cache::new(caches),
             readers: reader::Readers::default(),
+            endings,
+            is_telling: AtomicBool::new(false),
         })
     }
 
@@ -250,8 +271,12 @@ impl Processes {
                 None => return Ok(Watch::Dead),
             },
         };
+        if !self.endings.watch(process, &pidfd) {
+            return Ok(Watch::Dead);
+        }
         let id = watched.next_id;
-        epoll_add(&self.epoll, &pidfd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
+        epoll_add(&self.epoll, &pidfd, libc::EPOLLIN | libc::EPOLLONESHOT, id)
+            .inspect_err(|_| self.endings.forget(process))?;
         watched.next_id += 1;
         watched.by_id.insert(id, *process);
         watched.by_process.insert(
@@ -290,6 +315,7 @@ impl Processes {
             watched.by_id.remove(&entry.id);
             // It may stay open as that of a process that is known.
             epoll_remove(&self.epoll, &entry.pidfd);
+            self.endings.forget(process);
         }
     }
 
@@ -301,8 +327,47 @@ impl Processes {
             .is_some_and(|entry| exited(&entry.pidfd))
     }
 
+    /// Where it is said how a process ended.
+    pub fn source(&self) -> Source {
+        self.endings.source()
+    }
+
+    /// How often more processes ended than could be read of. Those count as exited.
+    pub fn status_overflows(&self) -> u64 {
+        let connector = self.endings.connector();
+        connector.map_or(0, connector::Connector::overflows)
+    }
+
+    /// Whether it is said of each process that is watched how it ended.
+    pub fn tells_endings(&self) -> bool {
+        self.source() != Source::Nothing
+    }
+
+    /// How a process ended that is dead; `None` for a watched one that nobody has waited for, as long as nobody can tell.
+    pub fn ending(&self, process: &Process) -> Option<Ending> {
+        let pidfd = self
+            .lock()
+            .by_process
+            .get(process)
+            .map(|entry| Arc::clone(&entry.pidfd));
+        match pidfd {
+            Some(pidfd) => self.endings.of(process, &pidfd),
+            // It died while nobody watched it. If nobody has waited for it, its status is left.
+            None => Some(endings::zombie(process).unwrap_or(Ending::Unknown)),
+        }
+    }
+
+    /// Lets [`Processes::wait`] tell of a dead process once more, when somebody has waited for it.
+    pub fn watch_reaping(&self, process: &Process) {
+        let watched = self.lock();
+        if let Some(entry) = watched.by_process.get(process) {
+            epoll_modify(&self.epoll, &entry.pidfd, libc::EPOLLONESHOT, entry.id);
+        }
+    }
+
     /// Sleeps until watched processes have died, and says which, or until [`Processes::wake`] or the alarm. Each death is told once.
     pub fn wait(&self) -> io::Result<Vec<Process>> {
+        self.is_telling.store(false, SeqCst);
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; WAIT_BATCH];
         // SAFETY: `events` has room for the WAIT_BATCH events that the call may write.
         let count = unsafe {
@@ -313,6 +378,7 @@ impl Processes {
                 -1,
             )
         };
+        self.is_telling.store(true, SeqCst);
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted {
@@ -321,11 +387,19 @@ impl Processes {
                 Err(error)
             };
         };
+        if let Some(connector) = self.endings.connector() {
+            connector.woken(&self.epoll, events[..count].iter().map(|event| event.u64));
+        }
         let watched = self.lock();
         Ok(events[..count]
             .iter()
             .filter_map(|event| watched.by_id.get(&{ event.u64 }).copied())
             .collect())
+    }
+
+    /// Whether watched processes may have died of which [`Processes::wait`] has not told yet, or only now.
+    pub fn has_news(&self) -> bool {
+        self.is_telling.load(SeqCst) || is_readable(&self.epoll)
     }
 
     /// The parent that a watched process was first seen with.
@@ -370,6 +444,17 @@ fn epoll_add(epoll: &OwnedFd, fd: &OwnedFd, events: i32, id: u64) -> io::Result<
     }
 }
 
+/// What is not to be changed has been removed.
+fn epoll_modify(epoll: &OwnedFd, fd: &OwnedFd, events: i32, id: u64) {
+    let mut event = libc::epoll_event {
+        events: events.cast_unsigned(),
+        u64: id,
+    };
+    let (epoll, fd) = (epoll.as_raw_fd(), fd.as_raw_fd());
+    // SAFETY: both descriptors are open and `event` outlives the call, which copies it.
+    unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, fd, &raw mut event) };
+}
+
 fn epoll_remove(epoll: &OwnedFd, fd: &OwnedFd) {
     let (epoll, fd) = (epoll.as_raw_fd(), fd.as_raw_fd());
     // SAFETY: both descriptors are open, and this operation takes no event. That it was not there is what is asked for.
@@ -384,14 +469,31 @@ fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 /// Whether the whole thread group behind a pidfd has exited. An error is no proof.
 fn exited(pidfd: &OwnedFd) -> bool {
+    is_readable(pidfd)
+}
+
+/// Whether a descriptor is readable now. False on an error.
+fn is_readable(fd: &OwnedFd) -> bool {
     let mut poll = libc::pollfd {
-        fd: pidfd.as_raw_fd(),
+        fd: fd.as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
     // SAFETY: one pollfd, which outlives the call.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
     ready == 1 && poll.revents & libc::POLLIN != 0
+}
+
+/// Whether the process behind a pidfd has been waited for (Linux 6.11). An error is no proof.
+fn is_reaped(pidfd: &OwnedFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: pidfd.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, which outlives the call.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLHUP != 0
 }
 
 /// Whether any of these whole thread groups has exited. An error is no proof.
@@ -459,29 +561,96 @@ pub fn descriptor_limit() -> usize {
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
-/// The effective uid behind a pidfd; `None` if the process is gone or the kernel cannot say it (before 6.13).
-fn pidfd_euid(pidfd: &OwnedFd) -> Option<u32> {
-    /// `struct pidfd_info` of `include/uapi/linux/pidfd.h`, as long as its first version was.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Info {
-        mask: u64,
-        cgroup: u64,
-        ids: [u32; 3],
-        /// Real uid and gid, effective, saved, file system.
-        creds: [u32; 8],
-        exit_code: i32,
-    }
+/// `struct pidfd_info` of `include/uapi/linux/pidfd.h`, as long as its first version was.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 3],
+    /// Real uid and gid, effective, saved, file system.
+    creds: [u32; 8],
+    exit_code: i32,
+}
+
+impl Info {
+    /// `PIDFD_INFO_CREDS`.
     const CREDS: u64 = 1 << 1;
+    /// `PIDFD_INFO_EXIT`: the wait status, once somebody has waited for the process.
+    const EXIT: u64 = 1 << 3;
+}
+
+/// What the kernel says of the process behind a pidfd, as far as it can: `mask` says what of it is there. ESRCH once that
+/// has been waited for and nothing is left, ENOTTY before Linux 6.13.
+fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> io::Result<Info> {
     /// `_IOWR(0xFF, 11, struct pidfd_info)` with those 64 bytes.
     const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
     let mut info = Info {
-        mask: CREDS,
+        mask,
         ..Info::default()
     };
     // SAFETY: the kernel writes at most the 64 bytes that the request says, and `info` is that long.
-    let told = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) } == 0;
-    (told && info.mask & CREDS != 0).then_some(info.creds[2])
+    let told = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    if told == 0 {
+        Ok(info)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The effective uid behind a pidfd; `None` if the process is gone or the kernel cannot say it (before 6.13).
+fn pidfd_euid(pidfd: &OwnedFd) -> Option<u32> {
+    let info = pidfd_info(pidfd, Info::CREDS).ok()?;
+    (info.mask & Info::CREDS != 0).then_some(info.creds[2])
+}
+
+/// A child that has exited with this code and been waited for, and its pidfd. `before` is called before it exits.
+fn forked_child(
+    code: u8,
+    before: impl FnOnce(&Process, &Arc<OwnedFd>),
+) -> io::Result<(Process, Arc<OwnedFd>)> {
+    // SAFETY: eventfd takes no pointer.
+    let told = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
+    // SAFETY: the child makes two system calls, with a number of its own and a descriptor that is open, and does not return.
+    let child = unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            let mut count = 0;
+            libc::eventfd_read(told.as_raw_fd(), &raw mut count);
+            libc::_exit(code.into());
+        }
+        child
+    };
+    let pid = u32::try_from(child).map_err(|_| io::Error::last_os_error())?;
+    let process = Process {
+        pid,
+        start: 0,
+        pidfs: 0,
+    };
+    let pidfd = pidfd_open(pid).map(Arc::new);
+    if let Ok(pidfd) = &pidfd {
+        before(&process, pidfd);
+    }
+    // SAFETY: eventfd_write takes no pointer.
+    unsafe { libc::eventfd_write(told.as_raw_fd(), 1) };
+    // SAFETY: the status may be left out, and `child` is a child of this process that nobody else waits for.
+    while unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok((process, pidfd?))
+}
+
+/// The first process of the pid namespace that a process is in, as this one's namespace numbers it. ENOTTY before Linux 6.11.
+fn first_of_namespace(pid: u32) -> io::Result<u32> {
+    /// `_IOR(0xb7, 6, int)` (`NS_GET_PID_FROM_PIDNS` of `include/uapi/linux/nsfs.h`).
+    const FROM_NAMESPACE: libc::c_ulong = 0x8004_B706;
+    let namespace = File::open(format!("/proc/{pid}/ns/pid"))?;
+    // SAFETY: the argument is a number, and the descriptor is open.
+    let init = unsafe { libc::ioctl(namespace.as_raw_fd(), FROM_NAMESPACE, 1) };
+    u32::try_from(init).map_err(|_| io::Error::last_os_error())
 }
 
 /// Whether a task is a thread of a process. An error is no proof that it is.

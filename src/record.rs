@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::content::RECORD_TAGS;
 use crate::identity::Walk;
 use crate::lease::{
-    Deadline, End, Event, Member, Name, Refusal, Root, Rule, SessionId, Token, What, misleads,
-    printable,
+    Above, Deadline, End, Event, Member, Name, Predecessor, Process, Refusal, Root, Rule, Scope,
+    SessionId, SessionKey, Token, What, misleads, printable,
 };
 use crate::table::{Inode, Lease, Session, Table};
 
@@ -49,6 +49,9 @@ pub struct Record {
     uid: u32,
     since: SystemTime,
     bound: Option<u32>,
+    from: Option<Arc<Predecessor>>,
+    next: Option<u32>,
+    is_process: bool,
     deadline: Option<Deadline>,
     waiters: usize,
 }
@@ -57,15 +60,24 @@ impl Record {
     /// The record of a lease, as it is now.
     pub fn of(table: &Table, name: &Name) -> Option<Self> {
         let (lease, inode, session) = table.last(name)?;
+        let bound = inode.bound.as_deref().filter(|bound| !bound.passes);
+        let maker = inode.bound.as_deref().filter(|bound| bound.passes);
+        let holder = maker.and_then(|_| table.holder(inode));
+        let root = holder.and_then(|holder| session.root(&holder));
+        let command = root.map_or(&lease.command, |root| &root.command);
+        let above = root.and_then(|root| root.above.process());
         Some(Self {
             name: name.clone(),
             session: session.id.clone(),
             token: lease.token,
-            pid: lease.pid,
-            command: Arc::clone(&lease.command),
+            pid: holder.map_or(lease.pid, |holder| holder.pid),
+            command: Arc::clone(command),
             uid: inode.content.uid,
             since: lease.since,
-            bound: inode.bound.as_ref().map(|bound| bound.process.pid),
+            bound: bound.map(|bound| bound.process.pid),
+            from: maker.and_then(|maker| maker.from.clone()),
+            next: above.map(|above| above.pid),
+            is_process: maker.is_some(),
             deadline: inode.deadline.or(session.deadline),
             waiters: table.line_length(name),
         })
@@ -84,6 +96,19 @@ impl Record {
         });
         if let Some(pid) = self.bound {
             record["bound_pid"] = json!(pid);
+        }
+        if self.is_process {
+            record["scope"] = json!(Scope::Process.as_str());
+        }
+        if let Some(from) = &self.from {
+            record["from_pid"] = json!(from.pid);
+            record["from_command"] = json!(&*from.command);
+            if let Some(exit) = from.exit {
+                record["from_exit"] = json!(exit);
+            }
+        }
+        if let Some(pid) = self.next {
+            record["next_pid"] = json!(pid);
         }
         if let Some(deadline) = self.deadline {
             record["ttl"] = seconds(deadline.ttl);
@@ -168,10 +193,19 @@ pub fn waiter_lines(waiters: &[WaiterRecord]) -> String {
 }
 
 /// What a waiter reads once a second.
-pub fn progress(name: &Name, holder: &SessionId, since: SystemTime, before: usize) -> String {
+pub fn progress(
+    name: &Name,
+    holder: &SessionId,
+    since: SystemTime,
+    before: usize,
+    ancestor: Option<Process>,
+) -> String {
     let held = SystemTime::now().duration_since(since).unwrap_or_default();
     let held = held.as_secs();
-    format!("waiting for {name}: held by {holder} for {held} s, {before} ahead\n")
+    let whose = ancestor.map_or_else(String::new, |process| {
+        format!(" (by pid {}, which is above you)", process.pid)
+    });
+    format!("waiting for {name}: held by {holder}{whose} for {held} s, {before} ahead\n")
 }
 
 /// The line of `events` for what is about to be applied; `None` for what is nobody's business.
@@ -191,11 +225,17 @@ pub fn event(table: &Table, event: &Event) -> Option<String> {
             let more = json!({ "session": session.id.as_str(), "uid": session.uid, "key": key.0, "why": why });
             return Some(event_line(event, "session_ended", more));
         }
+        What::Passed {
+            key,
+            from,
+            to,
+            exit,
+        } => return passed(table, event, *key, (from, to, *exit)),
         What::Claimed {
             name, token, key, ..
         } => ("claimed", name, Some(*key), Some(*token)),
         What::Released { name, token } => ("released", name, None, Some(*token)),
-        What::Reaped { name, token } => ("reaped", name, None, Some(*token)),
+        What::Reaped { name, token, .. } => ("reaped", name, None, Some(*token)),
         What::Expired { name, token } => ("expired", name, None, Some(*token)),
         What::Broken { name, token, .. } => ("broken", name, None, Some(*token)),
         What::Handed {
@@ -230,12 +270,44 @@ pub fn event(table: &Table, event: &Event) -> Option<String> {
         }
         _ => {}
     }
+    if let What::Reaped {
+        signal: Some(signal),
+        ..
+    } = &event.what
+    {
+        more["signal"] = json!(signal);
+    }
     if let What::Handed { from, was, .. } = &event.what {
         let giver = table.session_by_key(*from);
         more["from"] = json!(giver.map(|session| session.id.as_str()));
         more["was_token"] = json!(was.0);
     }
     Some(event_line(event, word, more))
+}
+
+/// What a process held is another's: one line, with how many leases that are.
+fn passed(
+    table: &Table,
+    event: &Event,
+    key: SessionKey,
+    (from, to, exit): (&Process, &Process, Option<u8>),
+) -> Option<String> {
+    let session = table.session_by_key(key)?;
+    let command = |process: &Process| session.root(process).map(|root| &*root.command);
+    let leases = table.held_names(key, from);
+    let mut more = json!({
+        "session": session.id.as_str(),
+        "from": { "pid": from.pid, "command": command(from) },
+        "to": { "pid": to.pid, "command": command(to) },
+        "leases": leases.len(),
+    });
+    if let Some(exit) = exit {
+        more["from"]["exit"] = json!(exit);
+    }
+    if let [name] = leases[..] {
+        more["claim"] = json!(name.as_str());
+    }
+    Some(event_line(event, "passed", more))
 }
 
 fn event_line(event: &Event, word: &str, more: Value) -> String {
@@ -262,6 +334,7 @@ impl SessionRecord {
     /// A session as it is now: its roots, what it holds, since when.
     pub fn of(table: &Table, session: &Session) -> Self {
         let names = session.leases.iter().filter_map(|token| table.name(*token));
+        let names = names.filter(|name| table.lease(*name).is_some());
         Self {
             id: session.id.clone(),
             uid: session.uid,
@@ -293,12 +366,16 @@ impl SessionRecord {
 }
 
 fn root(root: &Root) -> Value {
-    json!({
+    let mut record = json!({
         "pid": root.process.pid,
         "command": &*root.command,
         "started_at": moment(root.started),
         "registered": root.registered,
-    })
+    });
+    if let Some(above) = root.above.process() {
+        record["next_pid"] = json!(above.pid);
+    }
+    record
 }
 
 /// The record of a lease as extended attributes.
@@ -326,8 +403,11 @@ pub fn identity(
     member: Option<&Member>,
     parent: Option<&Member>,
     live: Option<&[Root]>,
+    status_from: &str,
 ) -> String {
     let caller = walk.caller();
+    let scope = member.map(|member| member.scope);
+    let then = member.map_or_else(Vec::new, |member| heirs(member, live.unwrap_or_default()));
     let mut roots: Vec<&Root> = live.into_iter().flatten().collect();
     for own in member.into_iter().flat_map(|member| &member.roots) {
         if roots.iter().all(|there| there.process != own.process) {
@@ -369,7 +449,33 @@ pub fn identity(
         }
         (None, None) => String::from("it cannot be told now"),
     };
-    let alone = matches!(roots.as_slice(), [only] if only.process == caller.process);
+    let alone = match scope {
+        Some(Scope::Process) => match then[..] {
+            [] => true,
+            [next] => walk.is_errand(&next.process),
+            _ => false,
+        },
+        _ => matches!(roots.as_slice(), [only] if only.process == caller.process),
+    };
+    let ends_with = match (scope, then.last()) {
+        (None, _) => None,
+        (Some(Scope::Session), _) => Some(String::from("the session")),
+        (Some(Scope::Process), None) => Some(String::from("this command")),
+        (Some(Scope::Process), Some(last)) => Some(format!(
+            "pid {} ({})",
+            last.process.pid,
+            printable(&last.command)
+        )),
+    };
+    let then = then
+        .iter()
+        .map(|root| json!({ "pid": root.process.pid, "command": &*root.command }));
+    let why = match (scope, member.map(|member| member.rule.scope())) {
+        (Some(Scope::Session), Some(Scope::Process)) => format!(
+            "{why}; this kernel does not say how a process ended, so all of it holds what any of it claims"
+        ),
+        _ => why,
+    };
     let why = if alone && member.is_some() {
         format!("{why}; it is this command alone, so what it claims ends with it")
     } else {
@@ -385,9 +491,29 @@ pub fn identity(
         "command": &*caller.command,
         "roots": roots.into_iter().map(root).collect::<Vec<_>>(),
         "alone": alone,
+        "scope": scope.map(Scope::as_str),
+        "then": then.collect::<Vec<_>>(),
+        "ends_with": ends_with,
+        "status_from": status_from,
         "parent_session": parent.map(|member| member.id.as_str()),
     });
     line(&text)
+}
+
+/// Who gets what a member claims under process scope once it has exited, one after another. What a live root is linked to
+/// counts for more than who is above it now.
+fn heirs<'a>(member: &'a Member, live: &'a [Root]) -> Vec<&'a Root> {
+    let Some(maker) = member.maker() else {
+        return Vec::new();
+    };
+    let own = || member.heir.iter().chain(&member.roots);
+    let root = |process: Process| {
+        let is_it = |root: &&Root| root.process == process && root.above != Above::Unknown;
+        live.iter().find(is_it).or_else(|| own().find(is_it))
+    };
+    let above = |at: &&Root| at.above.process().and_then(root);
+    let chain = std::iter::successors(root(maker).and_then(|root| above(&root)), above);
+    chain.take(live.len() + member.roots.len() + 1).collect()
 }
 
 /// What `self` says to a caller that cannot be walked.
@@ -422,16 +548,23 @@ pub fn obituary(
     lease: &Lease,
     inode: &Inode,
     session: &Session,
+    signal: Option<u8>,
     now: SystemTime,
 ) -> String {
     let held = now.duration_since(lease.since).unwrap_or_default();
-    let end = match &inode.bound {
-        Some(bound) if session.is_alive() => {
-            format!(
-                ": process {}, to which its pid file binds it, is dead",
-                bound.process.pid
-            )
-        }
+    let end = match (&inode.bound, signal) {
+        (Some(bound), Some(signal)) => format!(
+            ": process {}, which held it, was killed by signal {signal}",
+            bound.process.pid
+        ),
+        (Some(bound), None) if bound.passes => format!(
+            ": process {}, which held it, has exited, and there is nobody it passes to",
+            bound.process.pid
+        ),
+        (Some(bound), None) if session.is_alive() => format!(
+            ": process {}, to which its pid file binds it, is dead",
+            bound.process.pid
+        ),
         _ => String::from(" is dead"),
     };
     let hint = if is_trap(lease, session, now) {

@@ -31,7 +31,7 @@ use crate::lease::{
 use crate::logging::limited;
 use crate::metrics::Metrics;
 use crate::news::News;
-use crate::process::{self, Processes, Watch};
+use crate::process::{self, Processes, Source, Watch};
 use crate::table::{Inode, Lease, Node, Session, Table};
 
 /// Where events are written down before they are applied.
@@ -117,6 +117,8 @@ pub enum Turn {
         since: SystemTime,
         /// With so many before it.
         before: usize,
+        /// The process above the waiter's that holds it, if one does.
+        ancestor: Option<Process>,
     },
     /// It is in no line any more: its session is over, or it has lost what it was granted.
     Over,
@@ -404,6 +406,16 @@ impl Store {
     /// Shows the table as it stands, without looking at any process.
     pub fn glance<R>(&self, show: impl FnOnce(&Table) -> R) -> R {
         show(&self.lock().table)
+    }
+
+    /// Where it is said how a process ended.
+    pub fn source(&self) -> Source {
+        self.processes.source()
+    }
+
+    /// How often more processes ended than could be read of.
+    pub fn status_overflows(&self) -> u64 {
+        self.processes.status_overflows()
     }
 
     /// The session that a caller belongs to, by whichever rule says so.
@@ -762,7 +774,7 @@ impl Store {
         let waiter = Some(inner.table.newest_waiter()).filter(|waiter| *waiter > newest);
         let session = inner.table.session(&by.id);
         let waiter = waiter.and_then(|waiter| Some((waiter, session?.key)));
-        let alone = inner.is_alone(&walk, &by.id).then(|| by.id.clone());
+        let alone = inner.is_alone(&walk, by).then(|| by.id.clone());
         Ok(Seat { waiter, alone })
     }
 
@@ -770,8 +782,8 @@ impl Store {
     pub fn alone(&self, caller: Caller) -> Option<SessionId> {
         let walk = self.walk(caller).ok()?;
         let mut inner = self.lock();
-        let id = inner.member(&walk).ok()?.id;
-        inner.is_alone(&walk, &id).then_some(id)
+        let by = inner.member(&walk).ok()?;
+        inner.is_alone(&walk, &by).then_some(by.id)
     }
 
     /// How it stands with a waiter of a session for a name.
@@ -781,21 +793,27 @@ impl Store {
             return Turn::Granted;
         }
         let waits = inner.table.waits_for(waiter);
-        let Some((lease, _, holder)) = inner.table.last(name).filter(|last| last.2.is_alive())
-        else {
+        let held = inner.table.lease(name).is_some();
+        let last = inner.table.last(name).filter(|_| held);
+        let Some((lease, inode, holder)) = last else {
             return Turn::Over;
         };
-        // Handed to it, or granted to another of its descriptors. In a terminal's session that is another script.
-        if holder.key == key && (waits.is_none() || holder.rule != Rule::Posix) {
+        // Handed to it, or granted to another of its descriptors. Where a process holds it, or a terminal's session does, that is
+        // another script.
+        let is_shared = inode.bound.is_none() && (waits.is_none() || holder.rule != Rule::Posix);
+        if holder.key == key && is_shared {
             return Turn::Held;
         }
         let Some((_, before)) = waits else {
             return Turn::Over;
         };
+        let place = inner.table.waiter(waiter);
+        let above = place.is_some_and(|place| inner.table.waits_for_ancestor(place, inode));
         Turn::Waits {
             holder: holder.id.clone(),
             since: lease.since,
             before,
+            ancestor: above.then(|| inner.table.holder(inode)).flatten(),
         }
     }
 

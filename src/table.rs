@@ -6,7 +6,9 @@
 //! Invariants, after each event:
 //! - a name has at most one lease, and every lease one holder: the session of its inode;
 //! - tokens, inode numbers and session keys only rise;
-//! - a session that is over holds nothing that anybody sees, though its leases are swept one event at a time;
+//! - a session that is over holds nothing that anybody sees, though its leases are swept one event at a time, and so with
+//!   a process that is dead and passed what it held to nobody;
+//! - a process that holds a lease under process scope is a root of the lease's session, or the lease is lost;
 //! - a session that is not over has at least one root, or a deadline.
 //!
 //! Deliberately ignorant of: clocks, threads, files, `/proc`, fuser. That a process is dead reaches the table as a
@@ -24,7 +26,7 @@ mod state;
 mod terms;
 mod written;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -66,7 +68,7 @@ pub struct Inode {
     pub holder: SessionKey,
     /// Its names, by their tokens, oldest first.
     pub names: Vec<Token>,
-    /// The process that its leases end with, if not only with the session.
+    /// The process that holds it, if not the whole session does.
     pub bound: Option<Box<Binding>>,
     /// When its leases end, if its holder does not renew them.
     pub deadline: Option<Deadline>,
@@ -146,7 +148,20 @@ pub struct Session {
     pub leases: BTreeSet<Token>,
     /// Its places in lines.
     pub waiters: BTreeSet<WaiterId>,
+    /// Processes that are dead, and what they held is not swept yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<Lost>,
     over: Option<End>,
+}
+
+/// A process that held leases of a session under process scope, and that passed them to nobody: they are free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Lost {
+    process: Process,
+    /// What killed it, if that is why.
+    signal: Option<u8>,
+    /// How many of its leases are still to be swept.
+    leases: usize,
 }
 
 /// A place in the line for a name.
@@ -163,6 +178,9 @@ pub struct Waiter {
     pub pid: u32,
     /// Its command name.
     pub command: Arc<str>,
+    /// Under process scope, the process that will hold the claim: the one that opened the file, or whom that passed to.
+    #[serde(default)]
+    pub maker: Option<Process>,
 }
 
 /// The state, and the rules for what may happen to it.
@@ -196,6 +214,10 @@ pub struct Table {
     roots: HashMap<Process, BTreeSet<SessionKey>>,
     #[serde(skip)]
     bound: HashMap<Process, BTreeSet<Ino>>,
+    /// Dead roots of which nobody can tell yet how they ended. Until somebody can, the process above each counts as the
+    /// holder of what it holds.
+    #[serde(skip)]
+    unsettled: HashSet<Process>,
     #[serde(skip)]
     deadlines: BTreeSet<(Duration, Due)>,
     /// Who stands in line, by name.
@@ -205,6 +227,7 @@ pub struct Table {
     waiting: HashMap<WaiterId, Name>,
     /// What waiters were granted that do not know it yet.
     granted: HashMap<WaiterId, (Name, Token)>,
+    /// The sessions that have something to be swept: all of what they have if they are over, else what dead processes held.
     #[serde(skip)]
     over: BTreeSet<SessionKey>,
     #[serde(skip)]
@@ -233,6 +256,7 @@ impl Table {
             ids: HashMap::new(),
             roots: HashMap::new(),
             bound: HashMap::new(),
+            unsettled: HashSet::new(),
             deadlines: BTreeSet::new(),
             lines: BTreeMap::new(),
             waiting: HashMap::new(),
@@ -319,7 +343,7 @@ impl Table {
                 due: Due::Session(key),
             } => self.decide_lapse(draft, *key),
             Command::Restart { key } => self.decide_restart(draft, *key),
-            Command::Died { process } => self.decide_died(draft, process),
+            Command::Died { process, ending } => self.decide_died(draft, process, *ending),
             Command::Sweep { limit } => self.decide_sweep(draft, *limit),
             Command::Withdraw { ino } => self.decide_withdraw(draft, *ino),
             Command::Forget { ino } if self.is_nameless(*ino) => {
@@ -408,7 +432,9 @@ impl Draft {
         created: Option<Creation>,
         by: &Member,
     ) {
-        self.grant_to(name, key, ino, created, by.pid, &by.command);
+        let maker = by.maker().filter(|_| created.is_some());
+        let by = (by.pid, &by.command, maker);
+        self.grant_to(name, key, ino, created, by);
     }
 
     fn grant_to(
@@ -417,8 +443,7 @@ impl Draft {
         key: SessionKey,
         ino: Ino,
         created: Option<Creation>,
-        pid: u32,
-        command: &Arc<str>,
+        (pid, command, maker): (u32, &Arc<str>, Option<Process>),
     ) -> Token {
         let token = self.token();
         self.push(What::Claimed {
@@ -429,6 +454,7 @@ impl Draft {
             created,
             pid,
             command: Arc::clone(command),
+            maker,
         });
         token
     }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
 use std::process::{self, Command};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -50,30 +50,27 @@ impl Arguments {
             return Err(self.speak_for(&id.as_str().into(), mount));
         }
         let mount = Mount::find(mount)?;
-        let me = own_session(&mount)?;
+        let me = identity(&mount)?;
+        if patience == Patience::None
+            && let Some(record) = held_elsewhere(&mount, &name, &me)?
+        {
+            return Ok(self.held(&record, &others(&name, &me, &record)));
+        }
+        let me = lasting(&mount, &name, me)?;
         let until = patience.end();
         for _ in 0..ATTEMPTS {
             if line::create(&mount, &name)? {
                 limit(&mount, &name, ttl)?;
                 let record = mount.lease(&name)?;
-                return Ok(self.taken(&name, record.as_ref(), "taken"));
+                return Ok(self.taken(&name, record.as_ref(), "taken", &me));
             }
             // Free again since: another try.
             let Some(record) = mount.lease(&name)? else {
                 continue;
             };
-            // Also where this very script is registered in it: the others that share it are not.
-            let shared = SessionId::new(me["session"].as_str().unwrap_or_default().as_bytes());
-            let shared = me["rule"] == "posix" || shared.is_ok_and(|id| id.posix_uid().is_some());
-            let own = record["session"] == me["session"];
-            if !own || shared {
+            if !is_own(&me, &record) {
                 if patience == Patience::None {
-                    let text = if own {
-                        shares(&name, &record)
-                    } else {
-                        tool::held_by(&name, &record)
-                    };
-                    return Ok(self.held(&record, &text));
+                    return Ok(self.held(&record, &others(&name, &me, &record)));
                 }
                 if !line::stand(&mount, &name, until)? {
                     let record = mount.lease(&name)?.unwrap_or(record);
@@ -82,11 +79,11 @@ impl Arguments {
                 }
                 limit(&mount, &name, ttl)?;
                 let record = mount.lease(&name)?;
-                return Ok(self.taken(&name, record.as_ref(), "taken"));
+                return Ok(self.taken(&name, record.as_ref(), "taken", &me));
             }
             limit(&mount, &name, ttl)?;
             let record = mount.lease(&name)?.unwrap_or(record);
-            return Ok(self.taken(&name, Some(&record), "held already"));
+            return Ok(self.taken(&name, Some(&record), "held already", &me));
         }
         Err(Failure::held(format!(
             "claims/{name}: taken and freed by others all the time; try again"
@@ -107,7 +104,7 @@ impl Arguments {
         match mount.control(&command) {
             Ok(()) => {
                 let record = mount.lease(name)?;
-                Ok(self.taken(name, record.as_ref(), "taken"))
+                Ok(self.taken(name, record.as_ref(), "taken", &Value::Null))
             }
             Err(error) => match mount.lease(name)? {
                 Some(record) if error.raw_os_error() == Some(libc::EBUSY) => {
@@ -149,14 +146,15 @@ impl Arguments {
         ))
     }
 
-    fn taken(&self, name: &Name, record: Option<&Value>, how: &str) -> Exit {
+    fn taken(&self, name: &Name, record: Option<&Value>, how: &str, me: &Value) -> Exit {
         match record {
             Some(record) if self.json => tool::say_json(record),
             Some(record) => {
                 let (session, token) =
                     (tool::field(record, "session"), tool::field(record, "token"));
+                let whose = outlives(me).map_or_else(String::new, |whose| format!("; {whose}"));
                 tool::say(&format!(
-                    "claims/{name}: {how} by session {session}, token {token}"
+                    "claims/{name}: {how} by session {session}, token {token}{whose}"
                 ));
             }
             None => tool::say_json(&json!({ "name": name.as_str() })),
@@ -176,19 +174,89 @@ impl Arguments {
 const UNSEEN: &str = "the mount cannot see this process, and so not whether it lives: claim for a session that lives by a deadline, \
      with --session ID --ttl TIME, and claim again before it ends";
 
+/// The sentence for a claim that would end with this very command.
+fn ends(name: &Name) -> String {
+    format!(
+        "claims/{name}: not taken, as nobody in its session outlives this command (setsid, sudo, ssh and script start one) and \
+         the claim would end with it. Hold it while a command runs: 'claimfs run {name} -- COMMAND'. Or claim it in a script \
+         that goes on there, or for a session that does: --session ID"
+    )
+}
+
 /// Whether the mount cannot see this process.
 fn is_unseen(me: &Value) -> bool {
     me["session"].is_null() && me["pid"].is_null()
 }
 
-/// The sentence for a name that another script of one's own terminal holds.
-fn shares(name: &Name, record: &Value) -> String {
-    format!(
-        "claims/{name}: held by your own terminal session (pid {}, {}), whose scripts all share it; \
-         give them sessions of their own with 'claimfs session run' or $CLAIMFS_SESSION",
-        tool::field(record, "pid"),
-        tool::field(record, "command"),
-    )
+/// Whether a lease is this command's already: its session's, or, under process scope, that of this process or its parent.
+/// What is held by a process further up may be another script's.
+fn is_own(me: &Value, record: &Value) -> bool {
+    if record["session"] != me["session"] {
+        return false;
+    }
+    let holder = match &record["bound_pid"] {
+        Value::Null => &record["pid"],
+        bound => bound,
+    };
+    if me["scope"] == "process" {
+        return *holder == me["pid"] || *holder == me["then"][0]["pid"];
+    }
+    // Also where this very script is registered in a terminal's session: the others that share that are not.
+    let id = SessionId::new(me["session"].as_str().unwrap_or_default().as_bytes());
+    me["rule"] != "posix" && id.is_ok_and(|id| id.posix_uid().is_none())
+}
+
+/// The sentence for a name that is not ours: who holds it, and what to do.
+fn others(name: &Name, me: &Value, record: &Value) -> String {
+    let (pid, command) = (tool::field(record, "pid"), tool::field(record, "command"));
+    // The live roots of a session of process scope are not all above this command.
+    let above = if me["scope"] == "process" {
+        "then"
+    } else {
+        "roots"
+    };
+    let above = me[above].as_array().map_or(&[][..], Vec::as_slice);
+    // Our parent, if we and the mount number processes alike.
+    let is_parent = me["pid"] == process::id() && record["pid"] == parent_id();
+    let is_above = is_parent || above.iter().any(|root| root["pid"] == record["pid"]);
+    if record["session"] != me["session"] && is_above {
+        return format!(
+            "claims/{name}: held by pid {pid} ({command}), which is above this command but took it for session {}, not for {}: it is \
+             free when that exits; to free it now: 'claimfs break {name}'",
+            tool::field(record, "session"),
+            tool::field(me, "session")
+        );
+    }
+    if record["session"] == me["session"] && me["scope"] == "session" {
+        return format!(
+            "claims/{name}: held by your own terminal session (pid {pid}, {command}), whose scripts all share it; \
+             give them sessions of their own with 'claimfs session run' or $CLAIMFS_SESSION"
+        );
+    }
+    if record["session"] == me["session"] {
+        let time = tool::ago(record, "acquired_at", SystemTime::now());
+        let which = if is_above {
+            "a process above this script"
+        } else {
+            "another process of this terminal or sandbox"
+        };
+        return format!(
+            "claims/{name}: held by pid {pid} ({command}), {which}, for {time}; see 'claimfs show {name}'"
+        );
+    }
+    tool::held_by(name, record)
+}
+
+/// Who has what this command claims once it has exited, and what it ends with, under process scope.
+fn outlives(me: &Value) -> Option<String> {
+    let next = &me["then"][0];
+    let last = tool::field(me, "ends_with");
+    let next = next.is_object().then(|| tool::process(next))?;
+    Some(if next == last {
+        format!("it is {next}'s now, and free when that exits")
+    } else {
+        format!("it is {next}'s now, its parent's when that exits, and free when {last} does")
+    })
 }
 
 /// Gives the claim that was taken its deadline.
@@ -204,19 +272,44 @@ fn limit(mount: &Mount, name: &Name, ttl: Option<Duration>) -> Result<(), Failur
     })
 }
 
-/// What `self` says, after it was made sure that the session does not end with this command: if this process would be
-/// its only root, its parent is registered as one first.
-fn own_session(mount: &Mount) -> Result<Value, Failure> {
+/// What `self` says of a process that can claim.
+fn identity(mount: &Mount) -> Result<Value, Failure> {
     let me = mount.whoami()?;
     if is_unseen(&me) {
         return Err(Failure::usage(UNSEEN));
     }
-    let Some(id) = me["session"].as_str() else {
+    if me["session"].is_null() {
         return Err(Failure::usage(format!(
             "no session: {}",
             tool::field(&me, "why")
         )));
-    };
+    }
+    Ok(me)
+}
+
+/// The lease of another session, where this process would first have to register a shell to claim the name: nothing
+/// becomes a session for a refusal.
+fn held_elsewhere(mount: &Mount, name: &Name, me: &Value) -> Result<Option<Value>, Failure> {
+    if me["alone"] != true {
+        return Ok(None);
+    }
+    // As it would be resolved from there.
+    let posix = me["rule"] == "posix" && me["scope"] != "process";
+    let own = &me[if posix { "parent_session" } else { "session" }];
+    let record = mount.lease(name)?;
+    Ok(record.filter(|record| record["session"] != *own))
+}
+
+/// What `self` says, after it was made sure that the claim does not end with this command: if this process would be the
+/// only root of its session, its parent is registered as one first.
+fn lasting(mount: &Mount, name: &Name, me: Value) -> Result<Value, Failure> {
+    if me["scope"] == "process" {
+        return if me["alone"] == true {
+            Err(Failure::unavailable(ends(name)))
+        } else {
+            Ok(me)
+        };
+    }
     let pid = u64::from(process::id());
     let alone = me["roots"]
         .as_array()
@@ -224,6 +317,7 @@ fn own_session(mount: &Mount) -> Result<Value, Failure> {
     if !alone {
         return Ok(me);
     }
+    let id = me["session"].as_str().unwrap_or_default();
     let id = if me["rule"] == "posix" {
         me["parent_session"].as_str().unwrap_or(id)
     } else {
@@ -239,11 +333,15 @@ fn own_session(mount: &Mount) -> Result<Value, Failure> {
             .open(&path)?;
         write!(file, "{parent}")
     };
-    register().map_err(|error| {
+    let registered = register().map_err(|error| {
         Failure::unavailable(format!(
             "session {id} would end with this command (pid {pid}), and its parent (pid {parent}) cannot be registered: \
              {error}; run it from a shell that lives on"
         ))
-    })?;
+    });
+    registered?;
+    tool::complain(&format!(
+        "this shell (pid {parent}) is session {id} from now on; 'claimfs session end {id}' ends that"
+    ));
     mount.whoami()
 }

@@ -20,6 +20,7 @@ use super::tool;
 use super::{Exit, Failure};
 use crate::keeper::device::DEVICE;
 use crate::lease::printable;
+use crate::metrics::STATUS_OVERFLOWS;
 use crate::mount::state_dir::LOCK;
 use crate::mount::{holder, resolve_existing};
 use crate::mounts::{self, FS_TYPE, Mount};
@@ -258,6 +259,36 @@ fn check_mount(report: &mut Report, mount: &Mount) {
         ));
     }
     check_session(report, &mount.dir, &me);
+    check_endings(&mount.dir, &me);
+}
+
+/// Whether the server knows how processes end. Where it does not, claims are made no less, but are held for longer.
+fn check_endings(dir: &Path, me: &Value) {
+    let shown = dir.display();
+    match tool::field(me, "status_from").as_str() {
+        "pidfd" => Report::ok(&format!(
+            "{shown}: how a process ended is known from its pidfd"
+        )),
+        "proc connector" => Report::ok(&format!(
+            "{shown}: how a process ended is known from the proc connector"
+        )),
+        "none" => Report::note(&format!(
+            "{shown}: how a process ended is not known, so without a session of its own all of a terminal, or of a sandbox, \
+             holds what any of it claims; use Linux 6.15, or mount as root outside of all containers, with CAP_NET_ADMIN"
+        )),
+        // An older server says nothing of it.
+        _ => {}
+    }
+    let metrics = fs::read_to_string(dir.join("metrics")).unwrap_or_default();
+    let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
+    let counted = lines.find(|(name, _)| *name == STATUS_OVERFLOWS);
+    if let Some((_, count)) = counted.filter(|(_, count)| *count != "0") {
+        Report::note(&format!(
+            "{shown}: {count} times more processes ended than the server could read of, and counted as exited: what those of \
+             them held that were killed went to their parents; look at 'leases', use Linux 6.15, or give the server more of \
+             the processor"
+        ));
+    }
 }
 
 /// The state directory is not to be seen from everywhere.

@@ -39,6 +39,19 @@ impl Arguments {
     }
 }
 
+/// A field, or a process in one, in words.
+fn one(event: &Value, key: &str) -> String {
+    let process = &event[key];
+    if !process.is_object() {
+        return tool::field(event, key);
+    }
+    let name = tool::process(process);
+    match &process["exit"] {
+        Value::Null => name,
+        code => format!("{name} that exited with {code}"),
+    }
+}
+
 /// An event for people: when, what, which claim, whose, and what else there is to say.
 fn sentence(line: &str) -> String {
     let Ok(event) = serde_json::from_str::<Value>(line) else {
@@ -54,10 +67,12 @@ fn sentence(line: &str) -> String {
         ("pid", "pid"),
         ("command", ""),
         ("from", "from"),
+        ("to", "to"),
+        ("signal", "killed by signal"),
         ("why", ""),
     ] {
         if event.get(key).is_some() {
-            more.push(format!("{label} {}", field(key)).trim().to_owned());
+            more.push(format!("{label} {}", one(&event, key)).trim().to_owned());
         }
     }
     let by = &event["by"];

@@ -19,7 +19,7 @@ use crate::keeper::{Told, device};
 use crate::lease::SessionId;
 use crate::logging;
 use crate::mount::{DEFAULT_MAX_LEASES, Plan, Problem, default_state_dir, resolve_dir};
-use crate::process::leave_terminal;
+use crate::process::{Search, leave_terminal};
 
 /// The longest name of an agent, in bytes: pid and time of its process are put behind it.
 const AGENT_NAME_MAX: usize = 64;
@@ -84,6 +84,9 @@ pub struct Settings {
     /// Read everything of each process each time
     #[arg(long, hide = true)]
     without_caches: bool,
+    /// Where to look for how processes ended: pidfd, connector, connector:BYTES of its buffer, none
+    #[arg(long, value_name = "SOURCE", hide = true)]
+    endings: Option<Search>,
     /// How long the log may be, in bytes
     #[arg(long, value_name = "BYTES", hide = true)]
     log_bytes: Option<u64>,
@@ -243,6 +246,7 @@ impl Settings {
             nonempty: false,
             without_resend: self.without_resend,
             without_caches: self.without_caches,
+            endings: self.endings.unwrap_or_default(),
             options,
         };
         for option in &self.options {
@@ -284,6 +288,9 @@ impl Settings {
         }
         if let Some(bytes) = self.log_bytes {
             words.extend(["--log-bytes".into(), bytes.to_string().into()]);
+        }
+        if let Some(search) = self.endings {
+            words.extend(["--endings".into(), search.to_string().into()]);
         }
         words.extend(self.switches().map(Into::into));
         for agent in &self.agent {

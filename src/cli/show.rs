@@ -32,12 +32,22 @@ impl Arguments {
         let cell = |key| tool::field(&record, key);
         tool::say(&format!("claim    {name}"));
         tool::say(&format!("session  {}", cell("session")));
+        let is_process = record["scope"] == "process" || record.get("bound_pid").is_some();
+        let who = if is_process { "holder " } else { "process" };
         tool::say(&format!(
-            "process  pid {}, {}, uid {}",
+            "{who}  pid {}, {}, uid {}",
             cell("pid"),
             cell("command"),
             cell("uid")
         ));
+        if record.get("from_pid").is_some() {
+            let how = match &record["from_exit"] {
+                Value::Null => String::from("which has ended, so it passed on"),
+                code => format!("which exited with {code}, so it passed on"),
+            };
+            let (pid, command) = (cell("from_pid"), cell("from_command"));
+            tool::say(&format!("from     pid {pid}, {command}, {how}"));
+        }
         let held = tool::ago(&record, "acquired_at", SystemTime::now());
         tool::say(&format!("since    {} ({held})", cell("acquired_at")));
         tool::say(&format!("token    {}", cell("token")));
@@ -45,13 +55,55 @@ impl Arguments {
             let (left, ttl) = (cell("expires_in"), cell("ttl"));
             tool::say(&format!("expires  in {left} s, if not renewed ({ttl} s)"));
         }
+        if record.get("bound_pid").is_some() {
+            let pid = cell("bound_pid");
+            tool::say(&format!("free     when pid {pid} ends, in any way"));
+            return Ok(Exit::Done);
+        }
+        let roots = roots(&mount, &record);
+        if let Some(holder) = roots.iter().find(|root| is_maker(root, &record)) {
+            for line in future(holder, &roots) {
+                tool::say(&line);
+            }
+            return Ok(Exit::Done);
+        }
         // Who claimed may be long gone: what keeps the session alive is what is worth a look.
-        for root in roots(&mount, &record) {
+        for root in roots {
             let (pid, command) = (tool::field(&root, "pid"), tool::field(&root, "command"));
             tool::say(&format!("alive    pid {pid}, {command}"));
         }
         Ok(Exit::Done)
     }
+}
+
+/// Whether a process holds a lease by itself.
+fn is_maker(root: &Value, record: &Value) -> bool {
+    record["scope"] == "process" && root["pid"] == record["pid"]
+}
+
+/// What becomes of a lease that a process holds, in lines.
+fn future(holder: &Value, roots: &[Value]) -> Vec<String> {
+    let by_pid = |pid: &Value| roots.iter().find(|root| root["pid"] == *pid);
+    let next = |root: &&Value| by_pid(&root["next_pid"]);
+    let all: Vec<&Value> = std::iter::successors(Some(holder), next)
+        .take(roots.len())
+        .collect();
+    let heirs = all.get(1..).unwrap_or_default();
+    let mut lines: Vec<String> = heirs
+        .iter()
+        .map(|root| {
+            let (pid, command) = (tool::field(root, "pid"), tool::field(root, "command"));
+            format!("next     pid {pid}, {command}, once the one before exits")
+        })
+        .collect();
+    lines.push(match heirs.last() {
+        Some(last) => format!(
+            "free     once {} exits, or as soon as its holder is killed",
+            tool::process(last)
+        ),
+        None => String::from("free     once the holder exits or is killed"),
+    });
+    lines
 }
 
 /// The roots of the session that holds a lease, unless it has ended since.

@@ -321,14 +321,27 @@ pub fn ago(record: &Value, key: &str, now: SystemTime) -> String {
 }
 
 /// The sentence for a name that another holds.
+///
+/// Under process scope that is a process: whoever is refused may be of the same session.
 pub fn held_by(name: &Name, record: &Value) -> String {
-    format!(
-        "claims/{name}: held by session {} (pid {}, {}) for {}; see 'claimfs show {name}'",
+    let (session, pid, command) = (
         field(record, "session"),
         field(record, "pid"),
         field(record, "command"),
-        ago(record, "acquired_at", SystemTime::now()),
-    )
+    );
+    let who = if record["scope"] == "process" || record.get("bound_pid").is_some() {
+        format!("pid {pid} ({command}, session {session})")
+    } else {
+        format!("session {session} (pid {pid}, {command})")
+    };
+    let time = ago(record, "acquired_at", SystemTime::now());
+    format!("claims/{name}: held by {who} for {time}; see 'claimfs show {name}'")
+}
+
+/// A process of a record, as all texts name one.
+pub fn process(process: &Value) -> String {
+    let (pid, command) = (field(process, "pid"), field(process, "command"));
+    format!("pid {pid} ({command})")
 }
 
 /// Prints rows under a heading; nothing at all where there are none and nobody watches.

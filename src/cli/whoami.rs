@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
@@ -31,6 +33,32 @@ impl Arguments {
             tool::field(&me, "rule"),
             tool::field(&me, "why")
         ));
+        tool::say(&lasts(&me));
         Ok(Exit::Done)
+    }
+}
+
+/// Who has what this command would claim, and until when.
+fn lasts(me: &Value) -> String {
+    if me["scope"] != "process" {
+        return String::from(
+            "session scope: what one process of it claims, all of it holds, until the last of them exits",
+        );
+    }
+    let last = tool::field(me, "ends_with");
+    let next = &me["then"][0];
+    if !next.is_object() {
+        return String::from("process scope: what this command claims would be free once it exits");
+    }
+    let next = tool::process(next);
+    if next == last {
+        format!(
+            "process scope: what 'claimfs claim' takes here is {next}'s, and free when that exits or is killed"
+        )
+    } else {
+        format!(
+            "process scope: what 'claimfs claim' takes here is {next}'s, its parent's when that exits, and free when \
+             {last} exits or its holder is killed"
+        )
     }
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::wire;
 
 use super::{
-    Creation, Due, Ino, Member, Name, Place, Process, SessionId, SessionKey, Token, WaiterId,
+    Creation, Due, Ending, Ino, Member, Name, Place, Process, SessionId, SessionKey, Token,
+    WaiterId,
 };
 
 /// A change of what a claim contains, made by its holder.
@@ -256,6 +257,8 @@ pub enum Command<'a> {
     Died {
         /// Which.
         process: Process,
+        /// How it ended; `None` for one that nobody has waited for, and that may have been killed or not.
+        ending: Option<Ending>,
     },
     /// Record, for at most `limit` leases of sessions that are over, that they are gone.
     Sweep {

@@ -74,12 +74,27 @@ pub enum What {
         /// Which process.
         root: Root,
     },
-    /// A root died.
+    /// What a process held under process scope is its parent's from now on: all that it held of a session.
+    Passed {
+        /// Which session.
+        key: SessionKey,
+        /// The process that has exited.
+        from: Process,
+        /// The process above it.
+        to: Process,
+        /// The exit code, if it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<u8>,
+    },
+    /// A root died. What it holds still is free from here on, though each lease gets an event of its own.
     Left {
         /// Which session.
         key: SessionKey,
         /// Which process.
         process: Process,
+        /// The signal that killed it: then nothing passes by way of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        killed: Option<u8>,
     },
     /// A session without processes lives until this from now on.
     Prolonged {
@@ -114,6 +129,9 @@ pub enum What {
         pid: u32,
         /// Its command name.
         command: Arc<str>,
+        /// Under process scope, the process that holds the new inode.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        maker: Option<Process>,
     },
     /// A name was given up by its holder.
     Released {
@@ -128,6 +146,9 @@ pub enum What {
         name: Name,
         /// The token that it was granted with.
         token: Token,
+        /// The signal that killed the process that held it, if that is why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<u8>,
     },
     /// A name was taken because its deadline had passed.
     Expired {
@@ -182,6 +203,9 @@ pub enum What {
         pid: u32,
         /// Its command name.
         command: Arc<str>,
+        /// Under process scope, the process that will hold the claim.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        maker: Option<Process>,
     },
     /// The name that was just claimed is the waiter's, who does not know it yet.
     Granted {

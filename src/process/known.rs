@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use super::proc::{Stat, Status, environ, is_interpreter, pid_namespace, program, variables};
 use super::{
-    POLLED_MAX, Processes, any_exited, descriptor_limit, exited, is_shortage, is_task_of,
-    pidfd_euid, pidfd_inode, pidfd_open, thread_time,
+    POLLED_MAX, Processes, any_exited, descriptor_limit, exited, first_of_namespace, is_shortage,
+    is_task_of, pidfd_euid, pidfd_inode, pidfd_open, thread_time,
 };
 use crate::agents::Agent;
 use crate::identity::{Facts, Marked, Sight, Variable, View};
@@ -541,6 +541,14 @@ impl View for Looking<'_> {
     fn caller(&self, pid: u32) -> Sight<Facts> {
         self.first.borrow_mut().clear();
         self.look(pid, false)
+    }
+
+    fn init_of(&self, process: &Facts) -> Option<Facts> {
+        let init = first_of_namespace(process.process.pid).ok()?;
+        match self.look(init, true) {
+            Sight::Seen(facts) => Some(facts),
+            Sight::Gone | Sight::Hidden | Sight::Failed => None,
+        }
     }
 
     fn is_exhausted(&self) -> bool {

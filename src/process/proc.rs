@@ -117,6 +117,9 @@ pub struct Stat<'a> {
     pub start: u64,
     /// Where the environment of the last exec lies in its memory; 0 for whoever may not know.
     pub environ: u64,
+    /// The wait status of one that is dead; 0 for whoever may not know.
+    pub status: i32,
+    state: u8,
 }
 
 impl Stat<'static> {
@@ -135,8 +138,9 @@ impl<'a> Stat<'a> {
         let open = text.iter().position(|byte| *byte == b'(')?;
         let close = text.iter().rposition(|byte| *byte == b')')?;
         let command = String::from_utf8_lossy(text.get(open + 1..close)?);
-        // Field 3 of the file, the state, is the first after the command; a single space stands before each.
-        let mut fields = text[close + 1..].split(|byte| *byte == b' ').skip(2);
+        // The state, field 3 of the file, is the first after the command; a single space stands before each.
+        let mut fields = text[close + 1..].split(|byte| *byte == b' ').skip(1);
+        let state = fields.next()?.first().copied().unwrap_or(0);
         Some(Self {
             command,
             parent: number(fields.next()?)?,
@@ -144,11 +148,21 @@ impl<'a> Stat<'a> {
             flags: fields.nth(2).and_then(number).unwrap_or(0),
             start: number(fields.nth(12)?)?,
             environ: fields.nth(27).and_then(number).unwrap_or(0),
+            status: fields
+                .nth(1)
+                .and_then(number::<u32>)
+                .map_or(0, u32::cast_signed),
+            state,
         })
     }
 }
 
 impl Stat<'_> {
+    /// It is dead, and nobody has waited for it yet.
+    pub(super) fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+
     /// It is a kernel thread: `PF_KTHREAD` of `include/linux/sched.h`.
     pub(super) fn is_kernel(&self) -> bool {
         self.flags & 0x0020_0000 != 0

@@ -126,11 +126,12 @@ mod tests {
 
     use super::{Arrivals, Concerns};
     use crate::lease::Name;
-    use crate::process::{self, Processes};
+    use crate::process::{self, Processes, Search};
 
     #[test]
     fn what_waits_puts_off_no_deadline_but_those_of_its_uid_that_it_names() {
-        let processes = Arc::new(Processes::new(Vec::new(), Vec::new(), false).unwrap());
+        let processes =
+            Arc::new(Processes::new(Vec::new(), Vec::new(), false, Search::default()).unwrap());
         let arrivals = Arc::<Arrivals>::default();
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
         let named = name("named");

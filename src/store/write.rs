@@ -13,8 +13,8 @@ use crate::connection::{EVENT_HANDLE, Note, Open};
 use crate::identity::{Sight, Walk};
 use crate::lease::printable;
 use crate::lease::{
-    Command, Creation, Due, Event, Ino, Member, Place, Process, Refusal, Root, Rule, SessionId,
-    SessionKey, Shape, Token, WaiterId, What,
+    Command, Creation, Due, Ending, Event, Ino, Member, Place, Process, Refusal, Root, Rule, Scope,
+    SessionId, SessionKey, Shape, Token, WaiterId, What,
 };
 use crate::logging::{self, limited};
 use crate::process::{self, Watch};
@@ -62,8 +62,11 @@ impl Inner {
             return true;
         }
         let dead: Vec<Process> = session.roots.iter().map(|root| root.process).collect();
+        // Nobody is left to whom anything could pass.
         for process in dead {
-            self.died(process);
+            let ending = self.processes.ending(&process);
+            let ending = Some(ending.unwrap_or(Ending::Unknown));
+            self.settle(&Command::Died { process, ending });
         }
         // What it held is free from now on; that each lease is gone is written down by the reaper.
         self.processes.wake();
@@ -81,10 +84,11 @@ impl Inner {
         over
     }
 
-    /// The same, but not again and again: whoever is refused without end is not to keep all others waiting. The reaper sees deaths by
-    /// itself.
+    /// The same, but not again and again, unless something has died: whoever is refused without end is not to keep all others
+    /// waiting.
     pub(super) fn judge_all_now_and_then(&mut self) -> bool {
-        if self.judged.is_some_and(|at| at.elapsed() < JUDGE_ALL) {
+        let is_recent = self.judged.is_some_and(|at| at.elapsed() < JUDGE_ALL);
+        if is_recent && !self.processes.has_news() {
             return false;
         }
         let over = self.judge_all();
@@ -137,13 +141,13 @@ impl Inner {
         })
     }
 
-    /// Looks whether the process that an inode is bound to is alive and whether its deadline is ahead, and ends its leases
-    /// if not.
+    /// Looks whether the process that holds an inode is alive and whether its deadline is ahead. If not, its leases end, or
+    /// are held by the process above, at which is looked then.
     pub(super) fn judge_terms(&mut self, ino: Ino) {
+        let due = Due::Claim(ino);
         let Some(inode) = self.table.inode(ino) else {
             return;
         };
-        let due = Due::Claim(ino);
         if inode
             .deadline
             .is_some_and(|deadline| self.is_past(deadline.until, due))
@@ -151,10 +155,30 @@ impl Inner {
             self.settle(&Command::Expire { due });
             return;
         }
-        let bound = inode.bound.as_ref();
-        let dead = bound.filter(|bound| self.processes.is_dead(&bound.process));
-        if let Some(process) = dead.map(|bound| bound.process) {
+        // Each time round, a process has gone, or is one higher.
+        let mut above: Option<Process> = None;
+        loop {
+            let Some(inode) = self.table.inode(ino) else {
+                return;
+            };
+            let key = inode.holder;
+            let bound = inode.bound.as_ref().map(|bound| bound.process);
+            let Some(process) = above.or(bound) else {
+                return;
+            };
+            if !self.processes.is_dead(&process) {
+                return;
+            }
+            let before = self.table.seq();
             self.died(process);
+            above = if self.table.seq() == before {
+                match self.table.above(key, &process) {
+                    Some(above) => Some(above),
+                    None => return,
+                }
+            } else {
+                None
+            };
         }
     }
 
@@ -247,6 +271,9 @@ impl Inner {
         if let Some(key) = key.filter(|key| !self.is_kept_alive(*key, walk)) {
             self.judge(key);
         }
+        if !self.processes.tells_endings() {
+            (member.scope, member.heir) = (Scope::Session, None);
+        }
         if member.rule == Rule::Posix && !self.is_same_terminal(walk, &member) {
             return Err(Refusal::NotPermitted);
         }
@@ -268,11 +295,16 @@ impl Inner {
         session.roots.iter().any(kin) || session.roots.iter().any(there)
     }
 
-    /// Whether the caller is the only root of a session.
-    pub(super) fn is_alone(&self, walk: &Walk, id: &SessionId) -> bool {
+    /// Whether what the caller claims ends with it: it is the only root of its session, or nothing passes beyond it.
+    pub(super) fn is_alone(&self, walk: &Walk, by: &Member) -> bool {
         let itself = walk.caller().process;
-        let session = self.table.session(id);
-        session.is_some_and(|session| session.roots.iter().all(|root| root.process == itself))
+        let Some(session) = self.table.session(&by.id) else {
+            return false;
+        };
+        match by.scope {
+            Scope::Session => session.roots.iter().all(|root| root.process == itself),
+            Scope::Process => self.table.above(session.key, &itself).is_none(),
+        }
     }
 
     pub(super) fn claim(
@@ -305,8 +337,13 @@ impl Inner {
         self.table.at(name).ok_or(Refusal::Lost)
     }
 
+    /// A process is dead. As long as nobody can tell how it ended, and that counts, the process above it stands for it.
     pub(super) fn died(&mut self, process: Process) {
-        self.settle(&Command::Died { process });
+        let ending = self.processes.ending(&process);
+        self.settle(&Command::Died { process, ending });
+        if ending.is_none() && self.table.is_unsettled(&process) {
+            self.processes.watch_reaping(&process);
+        }
     }
 
     pub(super) fn opened(&mut self, ino: Ino) {
@@ -647,7 +684,7 @@ impl Inner {
                 if name.is_scratch() => {}
             What::Claimed { .. } => _ = self.metrics.grants.fetch_add(1, Relaxed),
             What::Released { .. } => _ = self.metrics.releases.fetch_add(1, Relaxed),
-            What::Reaped { name, .. } => {
+            What::Reaped { name, signal, .. } => {
                 self.metrics.reaps.fetch_add(1, Relaxed);
                 if let Some((lease, inode, session)) = self.table.last(name) {
                     let level = if session.leases.len() > LOGGED {
@@ -657,7 +694,7 @@ impl Inner {
                     } else {
                         Level::Info
                     };
-                    let text = || record::obituary(name, lease, inode, session, event.at);
+                    let text = || record::obituary(name, lease, inode, session, *signal, event.at);
                     limited!(Some(session.uid), level, "{}", text());
                 }
             }

@@ -7,11 +7,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Below, Child, Inode, Lease, Session, Table, Waiter};
+use super::{Below, Child, Inode, Lease, Lost, Session, Table, Waiter};
 use crate::content::{BODY_MAX, Content, INSIDE_MAX};
 use crate::lease::{
-    Change, Creation, Due, End, Event, Ino, Label, Name, Process, Root, Rule, SessionKey, Shape,
-    Token, WaiterId, What,
+    Above, Binding, Change, Creation, Due, End, Event, Ino, Label, Name, Predecessor, Process,
+    Root, Rule, SessionKey, Shape, Token, WaiterId, What,
 };
 use crate::rare::Rare;
 
@@ -44,12 +44,23 @@ impl Table {
                     deadline: None,
                     leases: BTreeSet::new(),
                     waiters: BTreeSet::new(),
+                    lost: Vec::new(),
                     over: None,
                 };
                 self.sessions.insert(*key, session);
             }
             What::Joined { key, root } => self.apply_joined(*key, root),
-            What::Left { key, process } => self.apply_left(*key, process),
+            What::Passed {
+                key,
+                from,
+                to,
+                exit,
+            } => self.apply_passed(*key, from, to, *exit),
+            What::Left {
+                key,
+                process,
+                killed,
+            } => self.apply_left(*key, process, *killed),
             What::Prolonged { key, deadline, .. } => {
                 if let Some(session) = self.sessions.get_mut(key) {
                     let before = session.deadline.replace(*deadline);
@@ -92,7 +103,9 @@ impl Table {
                     inode.bound = Some(Box::new(binding.clone()));
                     let uid = inode.content.uid;
                     self.bound.entry(binding.process).or_default().insert(*ino);
-                    self.count_binding(uid, true);
+                    if !binding.passes {
+                        self.count_binding(uid, true);
+                    }
                 }
             }
             What::Forgotten { ino } => self.drop_inode(*ino),
@@ -110,6 +123,7 @@ impl Table {
                 created,
                 pid,
                 command,
+                maker,
             } => {
                 self.next_token = self.next_token.max(token.0 + 1);
                 let lease = Lease {
@@ -119,7 +133,7 @@ impl Table {
                     pid: *pid,
                     command: Arc::clone(command),
                 };
-                self.apply_claimed(name, lease, *key, created.as_ref());
+                self.apply_claimed(name, lease, *key, created.as_ref(), *maker);
             }
             What::Handed {
                 name,
@@ -149,6 +163,7 @@ impl Table {
                 creation,
                 pid,
                 command,
+                maker,
             } => {
                 let place = Waiter {
                     key: *key,
@@ -156,6 +171,7 @@ impl Table {
                     creation: creation.clone(),
                     pid: *pid,
                     command: Arc::clone(command),
+                    maker: *maker,
                 };
                 self.apply_queued(name, *waiter, place);
             }
@@ -309,11 +325,15 @@ impl Table {
 
     fn unbind(&mut self, ino: Ino) {
         let inode = self.inodes.get_mut(&ino);
-        let bound = inode.and_then(|inode| Some((inode.bound.take()?.process, inode.content.uid)));
-        let Some((process, uid)) = bound else {
+        let bound = inode.and_then(|inode| Some((inode.bound.take()?, inode.content.uid)));
+        let Some((bound, uid)) = bound else {
             return;
         };
-        self.count_binding(uid, false);
+        // A process that claims pass by way of is watched as a root of its session.
+        if !bound.passes {
+            self.count_binding(uid, false);
+        }
+        let process = bound.process;
         if let Some(inodes) = self.bound.get_mut(&process) {
             inodes.remove(&ino);
             if inodes.is_empty() {
@@ -337,15 +357,88 @@ impl Table {
             .find(|there| there.process == root.process)
         {
             (there.registered, there.environ) = (root.registered, root.environ);
+            there.above = root.above;
         } else {
             session.roots.push(root.clone());
             self.roots.entry(root.process).or_default().insert(key);
         }
     }
 
-    fn apply_left(&mut self, key: SessionKey, process: &Process) {
+    /// What a process holds of a session, another holds from now on.
+    fn apply_passed(&mut self, key: SessionKey, from: &Process, to: &Process, exit: Option<u8>) {
+        let Some(session) = self.sessions.get(&key) else {
+            return;
+        };
+        let root = session.roots.iter().find(|root| root.process == *from);
+        let from_whom = root.map(|root| {
+            Arc::new(Predecessor {
+                pid: from.pid,
+                command: Arc::clone(&root.command),
+                exit,
+            })
+        });
+        let moved: Vec<Ino> = self.held_by(key, from).collect();
+        let Some(there) = self.bound.get_mut(from) else {
+            return;
+        };
+        if moved.len() == there.len() {
+            self.bound.remove(from);
+        } else {
+            there.retain(|ino| moved.binary_search(ino).is_err());
+        }
+        for ino in &moved {
+            if let Some(bound) = self.inodes.get_mut(ino).and_then(|it| it.bound.as_mut()) {
+                bound.process = *to;
+                bound.from.clone_from(&from_whom);
+            }
+        }
+        if !moved.is_empty() {
+            self.bound.entry(*to).or_default().extend(moved);
+        }
+    }
+
+    /// A root goes. Those below it are linked to the one above it, or, if it was killed, to nobody. What it still holds is
+    /// lost, and to be swept.
+    fn apply_left(&mut self, key: SessionKey, process: &Process, killed: Option<u8>) {
+        self.unsettled.remove(process);
+        let lost: usize = {
+            let held = self.held_by(key, process);
+            let inodes = held.filter_map(|ino| self.inodes.get(&ino));
+            inodes.map(|inode| inode.names.len()).sum()
+        };
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.roots.retain(|root| root.process != *process);
+            let at = session
+                .roots
+                .iter()
+                .position(|root| root.process == *process);
+            let gone = at.map(|at| session.roots.remove(at));
+            let above = match gone.map(|root| root.above).filter(|_| killed.is_none()) {
+                Some(Above::Process(above)) => Above::Process(above),
+                _ => Above::Nobody,
+            };
+            for root in &mut session.roots {
+                if root.above == Above::Process(*process) {
+                    root.above = above;
+                }
+            }
+            for waiter in &session.waiters {
+                let line = self.waiting.get(waiter);
+                let line = line.and_then(|name| self.lines.get_mut(name));
+                if let Some(place) = line.and_then(|line| line.get_mut(waiter))
+                    && place.maker == Some(*process)
+                {
+                    place.maker = above.process();
+                }
+            }
+            if lost > 0 && session.over.is_none() {
+                session.lost.push(Lost {
+                    process: *process,
+                    signal: killed,
+                    leases: lost,
+                });
+                self.unswept += lost;
+                self.over.insert(key);
+            }
         }
         self.unroot(key, process);
     }
@@ -370,7 +463,7 @@ impl Table {
         }
         let waiters = std::mem::take(&mut session.waiters);
         self.ids.remove(&session.id);
-        self.unswept += session.leases.len();
+        self.unswept += session.leases.len().saturating_sub(session.lost_leases());
         if session.leases.is_empty() {
             self.sessions.remove(&key);
         } else {
@@ -390,16 +483,25 @@ impl Table {
         lease: Lease,
         key: SessionKey,
         created: Option<&Creation>,
+        maker: Option<Process>,
     ) {
         self.next_ino = self.next_ino.max(lease.ino.0 + 1);
         if let Some(creation) = created {
+            let bound = maker.map(|process| {
+                self.bound.entry(process).or_default().insert(lease.ino);
+                Box::new(Binding {
+                    process,
+                    passes: true,
+                    from: None,
+                })
+            });
             let content = Content::new(creation.clone(), BODY_MAX, lease.since);
             self.inodes.insert(
                 lease.ino,
                 Box::new(Inode {
                     holder: key,
                     names: Vec::with_capacity(1),
-                    bound: None,
+                    bound,
                     deadline: None,
                     content,
                     below: Rare::default(),
@@ -500,6 +602,10 @@ impl Table {
             return;
         };
         self.names.remove(&lease.token);
+        let holder = self.inodes.get(&lease.ino).and_then(|inode| {
+            let bound = inode.bound.as_ref().map(|bound| bound.process);
+            bound.filter(|_| self.is_lost(inode))
+        });
         let Some(inode) = self.inodes.get_mut(&lease.ino) else {
             return;
         };
@@ -511,17 +617,22 @@ impl Table {
             self.unbind(lease.ino);
             self.unlimit(lease.ino);
         }
-        if nameless && (lost || over) {
+        if nameless && (lost || over || holder.is_some()) {
             self.drop_inode(lease.ino);
+        }
+        if over || holder.is_some() {
+            self.unswept = self.unswept.saturating_sub(1);
         }
         if let Some(session) = self.sessions.get_mut(&key) {
             session.leases.remove(&lease.token);
-            if over {
-                self.unswept = self.unswept.saturating_sub(1);
-                if session.leases.is_empty() {
-                    self.sessions.remove(&key);
-                    self.over.remove(&key);
-                }
+            if let Some(process) = holder {
+                session.swept(&process);
+            }
+            if over && session.leases.is_empty() {
+                self.sessions.remove(&key);
+                self.over.remove(&key);
+            } else if !over && session.lost.is_empty() {
+                self.over.remove(&key);
             }
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! Deliberately ignorant of: how one waits, and how a waiter is told.
 
-use super::{Draft, Table, Waiter};
+use super::{Draft, Inode, Table, Waiter};
 use crate::lease::{
     Creation, End, Event, Member, Name, Refusal, Rule, SessionKey, Token, WaiterId, What,
 };
@@ -60,11 +60,10 @@ impl Table {
         creation: &Creation,
     ) -> Result<(), Refusal> {
         if let Some(lease) = self.lease(name) {
-            // In a terminal's session it is another script that holds it.
-            if by.rule != Rule::Posix
-                && let Ok(node) = self.own(lease.ino, by)
+            if let Ok(node) = self.own(lease.ino, by)
+                && self.is_told(node.inode, by)
             {
-                self.enter(draft, by)?;
+                self.enter_for(draft, by, node.inode)?;
                 self.know_all(draft, &node);
                 return Ok(());
             }
@@ -83,11 +82,13 @@ impl Table {
             creation: creation.clone(),
             pid: by.pid,
             command: by.command.clone(),
+            maker: by.maker(),
         });
         if self.lease(name).is_none() {
             self.bury(draft, name);
             let ino = draft.ino();
-            let token = draft.grant_to(name, key, ino, Some(creation.clone()), by.pid, &by.command);
+            let maker = (by.pid, &by.command, by.maker());
+            let token = draft.grant_to(name, key, ino, Some(creation.clone()), maker);
             let name = name.clone();
             draft.push(What::Granted {
                 name,
@@ -96,6 +97,25 @@ impl Table {
             });
         }
         Ok(())
+    }
+
+    /// Whether a caller that may change a lease is told that it has it already. Where a process holds it, these are that process
+    /// and its children, since further down it may be another script; and so where a terminal's session does.
+    fn is_told(&self, inode: &Inode, by: &Member) -> bool {
+        match self.holder(inode) {
+            Some(holder) => {
+                let mut near = by.lineage.iter().take(2);
+                near.any(|kin| kin.process == holder)
+            }
+            None => by.rule != Rule::Posix,
+        }
+    }
+
+    /// Whether the process that will hold what a waiter waits for is below the one that holds it now.
+    pub fn waits_for_ancestor(&self, waiter: &Waiter, inode: &Inode) -> bool {
+        let holder = self.holder(inode).filter(|_| waiter.key == inode.holder);
+        let above = waiter.maker.map(|maker| self.heirs(waiter.key, &maker));
+        holder.is_some_and(|holder| above.is_some_and(|above| above.contains(&holder)))
     }
 
     /// Whoever else of the session was granted this without having read it: the session knows now, and that a descriptor is closed
@@ -143,7 +163,8 @@ impl Table {
             }
             let ino = draft.ino();
             let created = Some(next.creation.clone());
-            let token = draft.grant_to(&name, next.key, ino, created, next.pid, &next.command);
+            let maker = (next.pid, &next.command, next.maker);
+            let token = draft.grant_to(&name, next.key, ino, created, maker);
             let name = name.clone();
             draft.push(What::Granted {
                 name,
@@ -156,6 +177,7 @@ impl Table {
     /// The names with a line that these events leave free, and what is to be written down yet of the lease that was.
     fn freed(&self, events: &[Event]) -> Vec<(Name, Option<What>)> {
         let mut freed: Vec<(Name, Option<What>)> = Vec::new();
+        let mut passed = None;
         for event in events {
             match &event.what {
                 What::Released { name, .. }
@@ -167,12 +189,37 @@ impl Table {
                     freed.push((name.clone(), None));
                 }
                 What::Claimed { name, .. } => freed.retain(|(there, _)| there != name),
+                What::Passed { key, from, .. } => passed = Some((*key, *from)),
+                What::Left {
+                    key,
+                    process,
+                    killed,
+                } if passed != Some((*key, *process)) => {
+                    let lost = self.lines.keys().filter_map(|name| {
+                        let (lease, inode, _) = self.last(name)?;
+                        let bound = inode.bound.as_ref().filter(|bound| bound.passes)?;
+                        let is_held = bound.process == *process && inode.holder == *key;
+                        (is_held && !self.is_lost(inode)).then(|| (name.clone(), lease.token))
+                    });
+                    for (name, token) in lost {
+                        let gone = What::Reaped {
+                            name: name.clone(),
+                            token,
+                            signal: *killed,
+                        };
+                        freed.push((name, Some(gone)));
+                    }
+                }
                 What::SessionEnded { key, why } => {
                     let theirs = self.lines.keys().filter_map(|name| {
                         let (lease, inode, _) = self.last(name)?;
                         let (name, token) = (name.clone(), lease.token);
                         let gone = match why {
-                            End::Died => What::Reaped { name, token },
+                            End::Died => What::Reaped {
+                                name,
+                                token,
+                                signal: None,
+                            },
                             End::Lapsed => What::Expired { name, token },
                             End::Ended => What::Released { name, token },
                         };

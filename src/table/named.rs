@@ -42,7 +42,7 @@ impl Table {
                 gid: by.gid,
             };
             let ino = draft.ino();
-            draft.grant_to(name, key, ino, Some(creation), 0, &Arc::from(""));
+            draft.grant_to(name, key, ino, Some(creation), (0, &Arc::from(""), None));
         }
         Ok(())
     }

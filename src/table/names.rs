@@ -3,9 +3,11 @@
 //! Deliberately ignorant of: when a session is over (`sessions.rs`), and what else ends a lease (`terms.rs`).
 
 use super::terms::renews;
-use super::{Draft, Node, Table};
+use super::{Draft, Inode, Lost, Node, Table};
 use crate::content::INSIDE_MAX;
-use crate::lease::{Change, Creation, End, Ino, Member, Name, Place, Refusal, Shape, What};
+use crate::lease::{
+    Change, Creation, End, Ino, Member, Name, Place, Refusal, SessionKey, Shape, What,
+};
 
 impl Table {
     pub(super) fn decide_claim(
@@ -45,7 +47,7 @@ impl Table {
             return Err(Refusal::Lost);
         }
         if node.child.is_none() && !is_nameless {
-            self.enter(draft, by)?;
+            self.enter_for(draft, by, node.inode)?;
         }
         self.know_all(draft, &node);
         if truncate {
@@ -183,10 +185,23 @@ impl Table {
         if self.lease_count() >= self.max_leases {
             return Err(Refusal::Full);
         }
-        let key = self.enter(draft, by)?;
+        let key = self.enter_for(draft, by, node.inode)?;
         self.bury(draft, name);
         draft.grant(name, key, ino, None, by);
         Ok(())
+    }
+
+    /// The session that holds an inode which the caller may change. The caller becomes a root of it, unless a process holds it.
+    pub(super) fn enter_for(
+        &self,
+        draft: &mut Draft,
+        by: &Member,
+        inode: &Inode,
+    ) -> Result<SessionKey, Refusal> {
+        match inode.bound {
+            Some(_) => Ok(inode.holder),
+            None => self.enter(draft, by),
+        }
     }
 
     /// Each name is granted anew, so that both have new tokens.
@@ -207,13 +222,16 @@ impl Table {
         if a.ino == b.ino {
             return Ok(());
         }
-        let key = self.enter(draft, by)?;
+        let keys = [
+            self.enter_for(draft, by, self.own(b.ino, by)?.inode)?,
+            self.enter_for(draft, by, self.own(a.ino, by)?.inode)?,
+        ];
         for (name, token) in [(one, a.token), (other, b.token)] {
             let name = name.clone();
             draft.push(What::Released { name, token });
         }
-        draft.grant(one, key, b.ino, None, by);
-        draft.grant(other, key, a.ino, None, by);
+        draft.grant(one, keys[0], b.ino, None, by);
+        draft.grant(other, keys[1], a.ino, None, by);
         // For a moment neither had a name, and so nothing to end with.
         for ino in [a.ino, b.ino] {
             let Some(inode) = self.inode(ino) else {
@@ -258,7 +276,7 @@ impl Table {
         }
         match to {
             Place::Claim(name) => {
-                let key = self.enter(draft, by)?;
+                let key = self.enter_for(draft, by, self.own(source, by)?.inode)?;
                 self.bury(draft, name);
                 draft.grant(name, key, source, None, by);
             }
@@ -283,9 +301,15 @@ impl Table {
 
     pub(super) fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
         let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
-        let names = sessions
-            .flat_map(|session| &session.leases)
-            .filter_map(|token| self.names.get(token));
+        let (over, alive): (Vec<_>, Vec<_>) = sessions.partition(|session| !session.is_alive());
+        let lost = alive.into_iter().flat_map(|session| {
+            let held = |lost: &Lost| self.held_by(session.key, &lost.process);
+            session.lost.iter().flat_map(held)
+        });
+        let lost = lost.filter_map(|ino| self.inodes.get(&ino));
+        let lost = lost.flat_map(|inode| &inode.names);
+        let tokens = over.into_iter().flat_map(|session| &session.leases);
+        let names = tokens.chain(lost).filter_map(|token| self.names.get(token));
         for name in names.take(limit) {
             self.bury(draft, name);
         }
@@ -302,20 +326,31 @@ impl Table {
         }
     }
 
-    /// Writes down that a name of a session that is over is gone, if it has one such.
+    /// Writes down that a name is gone of a session that is over, or of a process that is dead, if it has one such.
     pub(super) fn bury(&self, draft: &mut Draft, name: &Name) {
         let Some(lease) = self.leases.get(name) else {
             return;
         };
-        let holder = self
-            .inodes
-            .get(&lease.ino)
-            .and_then(|inode| self.sessions.get(&inode.holder));
+        let Some(inode) = self.inodes.get(&lease.ino) else {
+            return;
+        };
+        let holder = self.sessions.get(&inode.holder);
+        let signal = holder.and_then(|session| {
+            let bound = inode.bound.as_ref()?;
+            let is_it = |lost: &&Lost| lost.process == bound.process;
+            session.lost.iter().find(is_it)?.signal
+        });
         let (name, token) = (name.clone(), lease.token);
+        let reaped = |name| What::Reaped {
+            name,
+            token,
+            signal,
+        };
         match holder.and_then(|session| session.over) {
-            Some(End::Died) => draft.push(What::Reaped { name, token }),
+            Some(End::Died) => draft.push(reaped(name)),
             Some(End::Lapsed) => draft.push(What::Expired { name, token }),
             Some(End::Ended) => draft.push(What::Released { name, token }),
+            None if self.is_lost(inode) => draft.push(reaped(name)),
             None => {}
         }
     }

@@ -6,7 +6,7 @@
 //! Deliberately ignorant of: what is claimed, and why.
 
 use super::Table;
-use crate::lease::{Command, Event, Refusal, SessionKey, What};
+use crate::lease::{Binding, Command, Event, Refusal, SessionKey, What};
 
 /// What a uid has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,11 @@ impl Table {
                 let keys = self.roots.get(&root.process);
                 !keys.is_some_and(|keys| keys.contains(key))
             }
-            What::Bound { ino, .. } => self.inode(*ino).is_none_or(|inode| inode.bound.is_none()),
+            What::Bound { ino, .. } => {
+                let bound = |bound: &Binding| !bound.passes;
+                let inode = self.inode(*ino).and_then(|inode| inode.bound.as_deref());
+                !inode.is_some_and(bound)
+            }
             _ => false,
         };
         let more = events.iter().filter(|event| is_new(&event.what)).count();
@@ -86,7 +90,7 @@ impl Table {
     fn share(&self, key: SessionKey) -> Option<(u32, Share)> {
         let session = self.sessions.get(&key)?;
         let share = Share {
-            leases: session.leases.len(),
+            leases: session.leases.len().saturating_sub(session.lost_leases()),
             sessions: 1,
             waiters: session.waiters.len(),
             roots: session.roots.len(),

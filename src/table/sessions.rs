@@ -3,7 +3,10 @@
 //! Deliberately ignorant of: how a caller came by its session (`identity.rs`), and of the state's maps being changed.
 
 use super::{Draft, Session, SessionKey, Table};
-use crate::lease::{Asker, End, Member, Process, Refusal, Root, Rule, SessionId, What};
+use crate::lease::{
+    Above, Asker, End, Ending, Member, Process, Refusal, Root, Rule, Scope, SessionId, WaiterId,
+    What,
+};
 
 impl Table {
     pub(super) fn decide_join(
@@ -46,8 +49,10 @@ impl Table {
             draft.push(What::SessionEnded { key, why });
             return;
         }
+        let above = session.roots.iter().find(itself).map(|there| there.above);
         let root = Root {
             registered: false,
+            above: above.unwrap_or_default(),
             ..root.clone()
         };
         draft.push(What::Joined { key, root });
@@ -97,29 +102,76 @@ impl Table {
         Ok(())
     }
 
-    pub(super) fn decide_died(&self, draft: &mut Draft, process: &Process) {
+    pub(super) fn decide_died(&self, draft: &mut Draft, process: &Process, ending: Option<Ending>) {
+        let signal = ending.and_then(Ending::killed_by);
         let inodes = self.bound.get(process).into_iter().flatten();
-        let bound = inodes.filter_map(|ino| self.inode(*ino));
+        let inodes = inodes.filter_map(|ino| self.inode(*ino));
+        let bound = inodes.filter(|inode| inode.bound.as_ref().is_some_and(|bound| !bound.passes));
         for token in bound.flat_map(|inode| &inode.names) {
             if let Some(name) = self.names.get(token).cloned() {
                 let token = *token;
-                draft.push(What::Reaped { name, token });
-            }
-        }
-        for key in self.roots.get(process).into_iter().flatten() {
-            draft.push(What::Left {
-                key: *key,
-                process: *process,
-            });
-            let session = self.sessions.get(key);
-            if session
-                .is_some_and(|session| session.roots.iter().all(|root| root.process == *process))
-            {
-                draft.push(What::SessionEnded {
-                    key: *key,
-                    why: End::Died,
+                draft.push(What::Reaped {
+                    name,
+                    token,
+                    signal,
                 });
             }
+        }
+        let keys = self.roots.get(process).into_iter().flatten();
+        for session in keys.filter_map(|key| self.sessions.get(key)) {
+            self.decide_left(draft, session, process, ending);
+        }
+    }
+
+    /// A root of a session is dead. If it exited, the process above it holds what it held; if it was killed, that is free,
+    /// and nothing passes by way of it. As long as nobody can tell, and it makes a difference, nothing happens.
+    fn decide_left(
+        &self,
+        draft: &mut Draft,
+        session: &Session,
+        process: &Process,
+        ending: Option<Ending>,
+    ) {
+        let key = session.key;
+        let itself = |root: &&Root| root.process == *process;
+        let root = session.roots.iter().find(itself);
+        let above = root.and_then(|root| root.above.process());
+        let holds = self.held_by(key, process).next().is_some();
+        let is_above = |root: &Root| root.above == Above::Process(*process);
+        let waits = |waiter: &WaiterId| {
+            let place = self.waiter(*waiter);
+            place.is_some_and(|place| place.maker == Some(*process))
+        };
+        let waiters: Vec<WaiterId> = session.waiters.iter().copied().filter(waits).collect();
+        let matters = holds || !waiters.is_empty() || session.roots.iter().any(is_above);
+        if ending.is_none() && matters && above.is_some() {
+            return;
+        }
+        let ending = ending.unwrap_or(Ending::Unknown);
+        let killed = ending.killed_by();
+        match above.filter(|_| killed.is_none()) {
+            Some(to) if holds => draft.push(What::Passed {
+                key,
+                from: *process,
+                to,
+                exit: ending.code(),
+            }),
+            Some(_) => {}
+            // What others have open still waits for nobody.
+            None => {
+                for waiter in waiters {
+                    draft.push(What::LeftLine { waiter });
+                }
+            }
+        }
+        draft.push(What::Left {
+            key,
+            process: *process,
+            killed,
+        });
+        if session.roots.iter().all(|root| itself(&root)) {
+            let why = End::Died;
+            draft.push(What::SessionEnded { key, why });
         }
     }
 
@@ -152,16 +204,28 @@ impl Table {
         let roots = known
             .and_then(|key| self.sessions.get(&key))
             .map_or(&[][..], |session| &session.roots);
-        for root in &by.roots {
+        let heir = by.heir.iter().filter(|_| by.scope == Scope::Process);
+        for root in heir.chain(&by.roots) {
             let there = roots.iter().find(|there| there.process == root.process);
             let registered = there.is_some_and(|there| there.registered);
             // One that has made another exec since is known by that from now on.
             let is_known = |there: &Root| root.environ == 0 || there.environ == root.environ;
-            let is_news = root.registered && !registered;
+            let is_linked = there.is_some_and(|there| {
+                by.scope == Scope::Process
+                    && there.above == Above::Unknown
+                    && root.above != Above::Unknown
+            });
+            let is_news = (root.registered && !registered) || is_linked;
             if is_news || !there.is_some_and(is_known) {
                 let registered = root.registered || registered;
+                // What a root is linked to is told once: when it becomes one.
+                let above = match by.scope {
+                    Scope::Process if there.is_none() || is_linked => root.above,
+                    _ => there.map_or(Above::Unknown, |there| there.above),
+                };
                 let root = Root {
                     registered,
+                    above,
                     ..root.clone()
                 };
                 draft.push(What::Joined { key, root });

@@ -5,11 +5,11 @@
 //!
 //! Deliberately ignorant of: which event broke one, and what becomes of the table then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Below, Child, FIRST_INO, Inode, Session, Table};
+use super::{Below, Child, FIRST_INO, Inode, Lost, Session, Table};
 use crate::content::{BODY_MAX, Content, Entries, INSIDE_MAX, TTL_MAX};
-use crate::lease::{Deadline, Ino, SessionKey, Shape, WaiterId};
+use crate::lease::{Deadline, Ino, Process, SessionKey, Shape, WaiterId};
 
 /// No number of an event, a token, an inode, a session or a waiter reaches this: so none of them overflows, whatever is added.
 pub const NUMBER_MAX: u64 = 1 << 62;
@@ -22,6 +22,7 @@ impl Table {
     pub fn check(&self) -> Result<(), String> {
         self.check_numbers()?;
         self.check_leases()?;
+        self.check_lost()?;
         for (key, session) in &self.sessions {
             self.check_session(*key, session)
                 .map_err(|why| format!("session {}: {why}", session.id))?;
@@ -86,12 +87,43 @@ impl Table {
         let sessions = self.sessions.values().map(|session| session.leases.len());
         let is_all = [inodes, sessions.sum(), self.names.len()] == [self.leases.len(); 3];
         ensure(is_all, "a token is of no lease")?;
-        let over = self.sessions.values().filter(|session| !session.is_alive());
-        let unswept: usize = over.map(|session| session.leases.len()).sum();
+        let left = |session: &Session| {
+            if session.is_alive() {
+                session.lost_leases()
+            } else {
+                session.leases.len()
+            }
+        };
+        let unswept: usize = self.sessions.values().map(left).sum();
         ensure(
             unswept == self.unswept,
             "what is to be swept is not counted right",
         )
+    }
+
+    /// What dead processes held that passed it to nobody is known, and counted right.
+    fn check_lost(&self) -> Result<(), String> {
+        let mut lost: HashMap<(SessionKey, Process), usize> = HashMap::new();
+        for inode in self.inodes.values() {
+            if let Some(bound) = &inode.bound
+                && !inode.names.is_empty()
+                && self.is_lost(inode)
+                && self.is_alive(inode.holder)
+            {
+                *lost.entry((inode.holder, bound.process)).or_default() += inode.names.len();
+            }
+        }
+        let alive = self.sessions.values().filter(|session| session.is_alive());
+        let known = alive.flat_map(|session| {
+            let of = |lost: &Lost| ((session.key, lost.process), lost.leases);
+            session.lost.iter().map(of)
+        });
+        let known: Vec<_> = known.collect();
+        let is_right = known.len() == lost.len()
+            && known
+                .iter()
+                .all(|(whose, leases)| lost.get(whose) == Some(leases));
+        ensure(is_right, "what dead processes held is not counted right")
     }
 
     fn check_session(&self, key: SessionKey, session: &Session) -> Result<(), String> {
@@ -108,8 +140,20 @@ impl Table {
         }
         let lives = !session.roots.is_empty() || session.deadline.is_some();
         ensure(lives, "nothing keeps it alive")?;
-        let roots: HashSet<_> = session.roots.iter().map(|root| root.process).collect();
-        ensure(roots.len() == session.roots.len(), "it has a root twice")?;
+        let above: HashMap<_, _> = session
+            .roots
+            .iter()
+            .map(|root| (root.process, root.above.process()))
+            .collect();
+        ensure(above.len() == session.roots.len(), "it has a root twice")?;
+        for root in &session.roots {
+            let next = |at: &Process| above.get(at).copied().flatten();
+            let chain = std::iter::successors(root.above.process(), next);
+            // One that goes round would be as long as this, and more.
+            let mut chain = chain.take(above.len() + 1);
+            let is_linked = chain.all(|at| at != root.process && above.contains_key(&at));
+            ensure(is_linked, "what passes from a root of it goes nowhere")?;
+        }
         ensure(
             self.ids.get(&session.id) == Some(&key),
             "another has its id",

@@ -18,6 +18,26 @@ impl Session {
     pub fn is_alive(&self) -> bool {
         self.over.is_none()
     }
+
+    /// How many of its leases are lost, though it lives.
+    pub(super) fn lost_leases(&self) -> usize {
+        self.lost.iter().map(|lost| lost.leases).sum()
+    }
+
+    /// A lease that a dead process held is swept.
+    pub(super) fn swept(&mut self, process: &Process) {
+        for lost in &mut self.lost {
+            if lost.process == *process {
+                lost.leases = lost.leases.saturating_sub(1);
+            }
+        }
+        self.lost.retain(|lost| lost.leases > 0);
+    }
+
+    /// One of its roots.
+    pub fn root(&self, process: &Process) -> Option<&Root> {
+        self.roots.iter().find(|root| root.process == *process)
+    }
 }
 
 impl Table {
@@ -49,6 +69,7 @@ impl Table {
             + inodes
             + lines
             + self.bound.len()
+            + self.unsettled.len()
             + self.deadlines.len()
     }
 
@@ -130,7 +151,7 @@ impl Table {
         self.inodes
             .get(&ino)
             .map(|inode| &**inode)
-            .filter(|inode| inode.names.is_empty() || self.is_alive(inode.holder))
+            .filter(|inode| inode.names.is_empty() || self.holds_still(inode))
     }
 
     /// An inode that [`Table::inode`] would show, or one inside such a claim.
@@ -189,7 +210,7 @@ impl Table {
         self.names.get(&token)
     }
 
-    /// The lease of a name with its inode and its session, also while the session is over and the lease not swept yet.
+    /// The lease of a name with its inode and its session, also while the lease is lost and not swept yet.
     pub fn last(&self, name: &(impl AsRef<str> + ?Sized)) -> Option<(&Lease, &Inode, &Session)> {
         let lease = self.leases.get(name.as_ref())?;
         let inode = self.inodes.get(&lease.ino)?;
@@ -271,10 +292,98 @@ impl Table {
         self.roots.contains_key(process) || self.bound.contains_key(process)
     }
 
-    /// Whether the member's own session holds this inode, and the member is of the tree of the process that it is bound to.
+    /// Whether a member holds this inode: its session does, or, where a process does, the member is that process, or is below
+    /// it and of the same session still.
     pub fn holds(&self, by: &Member, inode: &Inode) -> bool {
-        self.joinable(by).ok().flatten() == Some(inode.holder)
-            && inode.bound.as_ref().is_none_or(|bound| bound.admits(by))
+        let is_own = || self.joinable(by).ok().flatten() == Some(inode.holder);
+        let Some(holder) = self.holder(inode) else {
+            return is_own();
+        };
+        let mut lineage = by.lineage.iter().map(|kin| kin.process);
+        if lineage.next() == Some(holder) {
+            let session = self.sessions.get(&inode.holder);
+            return session.is_some_and(|session| session.uid == by.uid);
+        }
+        lineage.any(|above| above == holder) && is_own()
+    }
+
+    /// The process that holds an inode; `None` where the whole session does.
+    pub fn holder(&self, inode: &Inode) -> Option<Process> {
+        let bound = inode.bound.as_ref()?;
+        let mut holder = bound.process;
+        while bound.passes && self.unsettled.contains(&holder) {
+            match self.above(inode.holder, &holder) {
+                Some(above) => holder = above,
+                None => break,
+            }
+        }
+        Some(holder)
+    }
+
+    /// The process that gets what a root of a session holds once that has exited.
+    pub fn above(&self, key: SessionKey, process: &Process) -> Option<Process> {
+        let root = self.sessions.get(&key)?.root(process)?;
+        root.above.process()
+    }
+
+    /// The processes that get what a process holds of a session, one after another as each exits.
+    pub fn heirs(&self, key: SessionKey, process: &Process) -> Vec<Process> {
+        let roots = self
+            .sessions
+            .get(&key)
+            .map_or(0, |session| session.roots.len());
+        let above = |process: &Process| self.above(key, process);
+        let chain = std::iter::successors(above(process), above);
+        chain.take(roots).collect()
+    }
+
+    /// A root is dead, and nobody can tell yet how it ended.
+    pub fn is_unsettled(&mut self, process: &Process) -> bool {
+        let is_root = self.roots.contains_key(process);
+        if is_root {
+            self.unsettled.insert(*process);
+        }
+        is_root
+    }
+
+    /// The inodes that a process holds of a session under process scope, lost or not.
+    pub(super) fn held_by<'a>(
+        &'a self,
+        key: SessionKey,
+        process: &Process,
+    ) -> impl Iterator<Item = Ino> + use<'a> {
+        let inodes = self.bound.get(process).into_iter().flatten();
+        let is_held = move |ino: &&Ino| {
+            let inode = self.inodes.get(ino);
+            let is_of = |inode: &Inode| {
+                let passes = inode.bound.as_ref().is_some_and(|bound| bound.passes);
+                passes && inode.holder == key
+            };
+            inode.is_some_and(|inode| is_of(inode))
+        };
+        inodes.filter(is_held).copied()
+    }
+
+    /// The names that a process holds of a session under process scope, but for scratch entries.
+    pub fn held_names(&self, key: SessionKey, process: &Process) -> Vec<&Name> {
+        let inodes = self.held_by(key, process);
+        let inodes = inodes.filter_map(|ino| self.inodes.get(&ino));
+        let names = inodes.flat_map(|inode| &inode.names);
+        let names = names.filter_map(|token| self.names.get(token));
+        names.filter(|name| !name.is_scratch()).collect()
+    }
+
+    /// The process that held an inode is dead, and passed it to nobody.
+    pub(super) fn is_lost(&self, inode: &Inode) -> bool {
+        inode.bound.as_ref().is_some_and(|bound| {
+            let keys = self.roots.get(&bound.process);
+            bound.passes && !keys.is_some_and(|keys| keys.contains(&inode.holder))
+        })
+    }
+
+    /// The session of an inode is not over, nor is it lost.
+    pub(super) fn holds_still(&self, inode: &Inode) -> bool {
+        self.is_alive(inode.holder) && !self.is_lost(inode)
     }
 
     pub(super) fn is_alive(&self, key: SessionKey) -> bool {
@@ -286,6 +395,6 @@ impl Table {
     fn is_held(&self, lease: &Lease) -> bool {
         self.inodes
             .get(&lease.ino)
-            .is_some_and(|inode| self.is_alive(inode.holder))
+            .is_some_and(|inode| self.holds_still(inode))
     }
 }

@@ -10,8 +10,8 @@ use super::sessions::reaches;
 use super::{Draft, Inode, Node, Session, Table};
 use crate::content::Ask;
 use crate::lease::{
-    Asker, Attributes, Binding, Change, Deadline, Ino, Member, Name, Refusal, Rule, SessionId,
-    Token, What,
+    Asker, Attributes, Binding, Change, Deadline, Ino, Member, Name, Refusal, Rule, Scope,
+    SessionId, Token, What,
 };
 
 impl Table {
@@ -145,7 +145,8 @@ impl Table {
         Ok(node.inode)
     }
 
-    /// The live session that the caller may act for: of the same uid, and not out of its sandbox. ENOENT, EPERM otherwise.
+    /// The live session that the caller may act for: of the same uid, not out of its sandbox, and one that somebody said or an
+    /// agent is known to mean. Of the others no single process could be told to hold it. ENOENT, EPERM otherwise.
     fn receiver(&self, id: &SessionId, by: &Member) -> Result<&Session, Refusal> {
         let session = self.session(id).ok_or(Refusal::NotFound)?;
         let chain: Vec<_> = by.lineage.iter().map(|kin| kin.process).collect();
@@ -156,7 +157,8 @@ impl Table {
             command: Arc::clone(&by.command),
         };
         let has_processes = !session.roots.is_empty();
-        if session.uid == by.uid && has_processes && reaches(session, &asker) {
+        let is_said = session.rule.scope() == Scope::Session;
+        if session.uid == by.uid && has_processes && is_said && reaches(session, &asker) {
             Ok(session)
         } else {
             Err(Refusal::NotPermitted)
@@ -214,20 +216,24 @@ pub(super) fn renews(change: &Change) -> bool {
     }
 }
 
-/// The pid-file idiom: a first line that is the pid of the writer or of a process above it binds the lease to that
-/// process. Only under rule 5: in an agent's session a pid names a shell that is dead a second later.
+/// The pid-file idiom: a first line that is the pid of the writer or, in a terminal, of a process above it, in a sandbox of
+/// its parent, binds the lease to that process. Only under rules 4 and 5: in an agent's session a pid names a shell that is
+/// dead a second later. 1 is no pid: it is probably data.
 fn binding(inode: &Inode, by: &Member, pid: u32) -> Option<Binding> {
-    if by.rule != Rule::Posix {
+    let levels = match by.rule {
+        Rule::Posix => usize::MAX,
+        Rule::Sandbox => 2,
+        Rule::Registered | Rule::Variable | Rule::Agent | Rule::Named => 0,
+    };
+    let mut kin = by.lineage.iter().take(levels);
+    let process = kin.find(|kin| kin.pid == pid && pid != 1)?.process;
+    let is_bound = |bound: &Binding| !bound.passes && bound.process == process;
+    if inode.bound.as_deref().is_some_and(is_bound) {
         return None;
     }
-    let at = by.lineage.iter().position(|kin| kin.pid == pid)?;
-    let (process, above) = by.lineage[at..].split_first()?;
-    let process = process.process;
-    if let Some(bound) = &inode.bound
-        && bound.process == process
-    {
-        return None;
-    }
-    let above = above.iter().map(|kin| kin.process).collect();
-    Some(Binding { process, above })
+    Some(Binding {
+        process,
+        passes: false,
+        from: None,
+    })
 }

@@ -23,6 +23,7 @@ impl Table {
         self.ids.clear();
         self.roots.clear();
         self.bound.clear();
+        self.unsettled.clear();
         self.deadlines.clear();
         self.waiting.clear();
         self.over.clear();
@@ -39,7 +40,9 @@ impl Table {
             inode.content.complete();
             if let Some(bound) = &inode.bound {
                 self.bound.entry(bound.process).or_default().insert(*ino);
-                *self.bindings.entry(inode.content.uid).or_default() += 1;
+                if !bound.passes {
+                    *self.bindings.entry(inode.content.uid).or_default() += 1;
+                }
             }
             self.deadlines.extend(
                 inode
@@ -55,6 +58,10 @@ impl Table {
                 self.over.insert(*key);
                 self.unswept += session.leases.len();
                 continue;
+            }
+            if !session.lost.is_empty() {
+                self.over.insert(*key);
+                self.unswept += session.lost_leases();
             }
             self.ids.insert(session.id.clone(), *key);
             let deadline = session.deadline;

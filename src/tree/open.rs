@@ -242,7 +242,9 @@ impl Tree {
                 let (leases, sessions) = self
                     .store
                     .glance(|table| (table.lease_count(), table.session_count()));
-                self.metrics.render(leases, sessions)
+                let source = self.store.source().as_str();
+                let overflows = self.store.status_overflows();
+                self.metrics.render(leases, sessions, source, overflows)
             }
             SESSION_INO..REGISTRATION => {
                 let key = SessionKey(ino - SESSION_INO);
@@ -300,6 +302,7 @@ impl Tree {
             member.as_ref().ok(),
             parent.as_ref().ok(),
             roots.as_deref(),
+            self.store.source().as_str(),
         )
     }
 

@@ -323,9 +323,10 @@ impl Tree {
                     holder,
                     since,
                     before,
+                    ancestor,
                 } => {
                     open.text = std::mem::take(&mut open.note);
-                    let line = record::progress(name, &holder, since, before);
+                    let line = record::progress(name, &holder, since, before, ancestor);
                     open.text.extend_from_slice(line.as_bytes());
                 }
             }

@@ -34,6 +34,7 @@ fn member() -> Member {
         started: UNIX_EPOCH,
         registered: false,
         environ: 0,
+        above: claimfs::lease::Above::Unknown,
     };
     Member {
         id: SessionId::new(b"w1").unwrap(),
@@ -41,6 +42,8 @@ fn member() -> Member {
         uid: 1000,
         pidns: 0,
         sandbox: 0,
+        scope: claimfs::lease::Scope::Session,
+        heir: None,
         roots: vec![root],
         lineage: Vec::new(),
         pid: process.pid,

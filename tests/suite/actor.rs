@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs, thread};
 
 use claimfs::identity::Sight;
-use claimfs::process::Processes;
+use claimfs::process::{Processes, Search};
 use serde_json::{Value, json};
 
 /// What the environment of a new image says, so that it is the one that answers the call that made it.
@@ -349,7 +349,14 @@ fn run(request: &Value) -> io::Result<Value> {
 /// What becomes of a living process, the one above this, when there is one descriptor left to look at it with, or none.
 fn look_when_short() -> io::Result<Value> {
     let pid = std::os::unix::process::parent_id();
-    let new = || Processes::new(vec!["CLAIMFS_SESSION".into()], vec![], true);
+    let new = || {
+        Processes::new(
+            vec!["CLAIMFS_SESSION".into()],
+            vec![],
+            true,
+            Search::default(),
+        )
+    };
     // The second has nothing that it could give back.
     let (known, other) = (new()?, new()?);
     let Sight::Seen(facts) = known.facts(pid) else {

@@ -2,7 +2,7 @@
 //! real processes: `agents/live.rs`.
 
 mod live;
-mod stand_in;
+pub mod stand_in;
 
 use claimfs::agents;
 use claimfs::identity::walk;

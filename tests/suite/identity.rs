@@ -989,3 +989,51 @@ fn a_blank_registration_whose_leader_is_gone_is_refused() {
     }
     assert_eq!(registered(&tree, 20, b"\n"), Err(Refusal::NotPermitted));
 }
+
+/// Who holds, from the caller on, as process after process exits.
+fn heirs(member: &Member) -> Vec<u32> {
+    let mut heirs = Vec::new();
+    let roots = || member.heir.iter().chain(&member.roots);
+    let mut at = member.roots.last();
+    while let Some(above) = at.and_then(|root| root.above.process()) {
+        heirs.push(above.pid);
+        at = roots().find(|root| root.process == above);
+    }
+    heirs
+}
+
+#[test]
+fn what_passes_goes_up_to_the_first_process_of_the_terminal_and_to_pid_1_if_it_is_that() {
+    let tree = Tree::chain(&[100, 200, 300]);
+    assert_eq!(heirs(&tree.member(300, &[]).unwrap()), [200, 100]);
+    assert_eq!(heirs(&tree.member(100, &[]).unwrap()), [0; 0]);
+    // Not to pid 1 of another session, nor to another user's of the same.
+    tree.edit(1, |init| init.sid = 100);
+    assert_eq!(heirs(&tree.member(300, &[]).unwrap()), [200, 100]);
+    tree.edit(1, |init| init.uid = UID);
+    assert_eq!(heirs(&tree.member(300, &[]).unwrap()), [200, 100, 1]);
+    // Nothing passes where somebody has said what the session is.
+    tree.set(&[200, 300], "w1");
+    assert_eq!(heirs(&tree.member(300, &[]).unwrap()), [0; 0]);
+}
+
+#[test]
+fn a_command_that_is_run_as_another_user_of_the_terminal_has_no_parent_that_outlives_it() {
+    // A shell, sudo, and its command.
+    let tree = Tree::chain(&[100, 200, 300]);
+    tree.edit(100, |shell| shell.uid = UID + 1);
+    let sudo = tree.facts.borrow()[&200].process;
+    assert!(tree.walk(300).is_errand(&sudo));
+    // A script that sudo runs outlives its own commands.
+    let tree = Tree::chain(&[100, 200, 300, 400]);
+    tree.edit(100, |shell| shell.uid = UID + 1);
+    let script = tree.facts.borrow()[&300].process;
+    assert!(!tree.walk(400).is_errand(&script));
+    // What a daemon of another user has started in a session of its own is no errand of it.
+    tree.edit(100, |daemon| daemon.sid = 100);
+    for pid in [200, 300, 400] {
+        tree.edit(pid, |facts| facts.sid = 200);
+    }
+    let sudo = tree.facts.borrow()[&200].process;
+    assert!(!tree.walk(300).is_errand(&sudo));
+}

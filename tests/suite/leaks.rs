@@ -324,7 +324,10 @@ impl World {
             _ => {
                 let index = self.dice.below(self.alive.len() as u64) as usize;
                 let (_, process) = self.alive.swap_remove(index);
-                self.run(&Command::Died { process });
+                self.run(&Command::Died {
+                    process,
+                    ending: Some(claimfs::lease::Ending::Exited(0)),
+                });
                 let limit = self.dice.below(4) as usize;
                 self.run(&Command::Sweep { limit });
             }
@@ -415,7 +418,10 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
             "seed {seed}: written down it is another"
         );
         for (_, process) in std::mem::take(&mut world.alive) {
-            world.run(&Command::Died { process });
+            world.run(&Command::Died {
+                process,
+                ending: Some(claimfs::lease::Ending::Exited(0)),
+            });
         }
         world.now += 100;
         let expire = |world: &mut World| {

@@ -102,6 +102,8 @@ mod state_dir;
 mod service;
 // Whose lease is it, with real processes.
 mod session;
+// Process scope, in the pure core.
+mod scope;
 // Mounts and actors that clean up after themselves.
 mod support;
 // Deadlines, and leases that change hands.

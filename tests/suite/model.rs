@@ -13,7 +13,7 @@ pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
-fn id(text: &str) -> SessionId {
+pub fn id(text: &str) -> SessionId {
     SessionId::new(text.as_bytes()).unwrap()
 }
 
@@ -35,6 +35,7 @@ fn root(process: Process, registered: bool) -> Root {
         started: UNIX_EPOCH,
         registered,
         environ: 0,
+        above: claimfs::lease::Above::Unknown,
     }
 }
 
@@ -82,6 +83,8 @@ pub fn member(session: &str, roots: &[Process]) -> Member {
         uid: 1000,
         pidns: 0,
         sandbox: 0,
+        scope: claimfs::lease::Scope::Session,
+        heir: None,
         roots: roots.iter().map(|process| root(*process, false)).collect(),
         lineage: roots
             .iter()
@@ -132,7 +135,14 @@ fn run(table: &mut Table, command: &Command) -> Result<Vec<What>, Refusal> {
 }
 
 fn died(table: &mut Table, process: Process) -> Vec<What> {
-    run(table, &Command::Died { process }).unwrap()
+    run(
+        table,
+        &Command::Died {
+            process,
+            ending: Some(claimfs::lease::Ending::Exited(0)),
+        },
+    )
+    .unwrap()
 }
 
 /// The events in a word each: what happened to which name.
@@ -142,6 +152,7 @@ fn words(events: &[What]) -> Vec<String> {
         What::Joined { root, .. } if root.registered => format!("registered {}", root.process.pid),
         What::Joined { root, .. } => format!("joined {}", root.process.pid),
         What::Prolonged { .. } => "prolonged".into(),
+        What::Passed { from, to, .. } => format!("passed {} {}", from.pid, to.pid),
         What::Left { process, .. } => format!("left {}", process.pid),
         What::SessionEnded { why, .. } => format!("over {why:?}"),
         What::Claimed { name, .. } => format!("claimed {name}"),

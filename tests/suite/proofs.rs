@@ -1,28 +1,14 @@
 //! No name and no number is a proof: what a process calls itself, what it writes over its environment, and a number
 //! that was another's a moment ago say nothing of whose claim it is.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use libc::{EBUSY, EEXIST};
 
 use crate::support::{
-    Guard, Mount, TempDir, UNCACHED, can_mount, plain, root_or_skip, text, wait_until,
+    Guard, Mount, TempDir, UNCACHED, can_mount, compiled, plain, root_or_skip, text, wait_until,
 };
-
-/// A program of `tests/suite`, compiled.
-fn compiled(temp: &TempDir, source: &str) -> PathBuf {
-    let program = temp.path().join("program");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/suite")
-        .join(source);
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source);
-    let output = cc.output().unwrap();
-    assert!(output.status.success(), "{:?}", text(&output));
-    program
-}
 
 #[test]
 fn a_number_that_another_gets_brings_no_identity_with_it() {

@@ -30,39 +30,39 @@ fn json(line: &str) -> Value {
 
 /// A way into a sandbox.
 #[derive(Clone, Copy)]
-struct Way {
-    script: &'static str,
+pub struct Way {
+    pub script: &'static str,
     tool: &'static str,
     package: &'static str,
     /// Whether it runs in a root directory of a test's own.
     rooted: bool,
 }
 
-const BWRAP: Way = Way {
+pub const BWRAP: Way = Way {
     script: "claims-bwrap",
     tool: "bwrap",
     package: "bubblewrap",
     rooted: false,
 };
-const UNSHARE: Way = Way {
+pub const UNSHARE: Way = Way {
     script: "claims-unshare",
     tool: "unshare",
     package: "util-linux",
     rooted: false,
 };
-const CHROOT: Way = Way {
+pub const CHROOT: Way = Way {
     script: "claims-chroot",
     tool: "unshare",
     package: "util-linux",
     rooted: true,
 };
-const NSPAWN: Way = Way {
+pub const NSPAWN: Way = Way {
     script: "claims-nspawn",
     tool: "systemd-nspawn",
     package: "systemd-container",
     rooted: true,
 };
-const PODMAN: Way = Way {
+pub const PODMAN: Way = Way {
     script: "claims-podman",
     tool: "podman",
     package: "podman",
@@ -70,14 +70,14 @@ const PODMAN: Way = Way {
 };
 
 /// A mount, and a way into sandboxes that have it.
-struct Place {
-    mount: Mount,
+pub struct Place {
+    pub mount: Mount,
     way: Way,
     root: TempDir,
 }
 
 impl Place {
-    fn new(way: Way, options: &[&str]) -> Option<Self> {
+    pub fn new(way: Way, options: &[&str]) -> Option<Self> {
         let found = Command::new(way.tool).arg("--version").output();
         if found.is_err() {
             skip(&format!(
@@ -188,7 +188,7 @@ impl Place {
     }
 
     /// A sandbox that goes on until its standard input ends, if it ends by itself.
-    fn start(&self, script: &str) -> Guard {
+    pub fn start(&self, script: &str) -> Guard {
         let mut command = self.enter(&[], script);
         Guard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))
     }

@@ -201,7 +201,10 @@ impl State {
                 to: self.member(to).id,
                 by,
             },
-            Step::Dies(_) => Command::Died { process: chain[0] },
+            Step::Dies(_) => Command::Died {
+                process: chain[0],
+                ending: Some(claimfs::lease::Ending::Exited(0)),
+            },
         };
         let events = table.decide(&command, now()).ok()?;
         if events.is_empty() {
@@ -275,7 +278,7 @@ impl State {
                     name, was, token, ..
                 } => (name, Some(*was), Some(*token)),
                 What::Released { name, token }
-                | What::Reaped { name, token }
+                | What::Reaped { name, token, .. }
                 | What::Broken { name, token, .. } => (name, Some(*token), None),
                 _ => continue,
             };
@@ -327,7 +330,15 @@ impl State {
         let (mut state, mut table) = (self.clone(), replay(&self.events));
         for who in 0..3 {
             let process = state.process(who);
-            state.run(&mut table, &Command::Died { process }).unwrap();
+            state
+                .run(
+                    &mut table,
+                    &Command::Died {
+                        process,
+                        ending: Some(claimfs::lease::Ending::Exited(0)),
+                    },
+                )
+                .unwrap();
         }
         assert_eq!(table.lease_count(), 0, "after {:?}", self.path);
         for (waiter, _) in std::mem::take(&mut state.places) {

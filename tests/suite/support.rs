@@ -661,3 +661,16 @@ impl Drop for Guard {
         _ = self.0.wait();
     }
 }
+
+/// A program of `tests/suite`, compiled.
+pub fn compiled(temp: &TempDir, source: &str) -> PathBuf {
+    let program = temp.path().join("program");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/suite")
+        .join(source);
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-pthread", "-o"]).arg(&program).arg(source);
+    let output = cc.output().unwrap();
+    assert!(output.status.success(), "{:?}", text(&output));
+    program
+}

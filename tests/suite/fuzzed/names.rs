@@ -100,6 +100,7 @@ fn shown(name: &Name, id: SessionId, command: &str) {
         started: UNIX_EPOCH,
         registered: true,
         environ: 0,
+        above: claimfs::lease::Above::Unknown,
     };
     let by = &Member {
         id,
@@ -107,6 +108,8 @@ fn shown(name: &Name, id: SessionId, command: &str) {
         uid: 1000,
         pidns: 0,
         sandbox: 0,
+        scope: claimfs::lease::Scope::Session,
+        heir: None,
         roots: vec![root],
         lineage: Vec::new(),
         pid: 42,

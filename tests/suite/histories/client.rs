@@ -15,7 +15,7 @@ use std::time::Duration;
 use libc::{O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY};
 
 use super::history::{Answer, Call, Lease, Recorder};
-use super::shared::{HOLDS, SLOTS, Shared, WAITS};
+use super::shared::{HOLDS, SLOTS, Shared, WAITS, in_terminal, is_in_terminal};
 use crate::kills::shared::{Dice, clock};
 
 /// A claim that this client believes to be its own.
@@ -47,7 +47,8 @@ fn serve() {
     let mut client = Client {
         shared: Shared::open(env::var_os("CLAIMFS_TEST_HISTORIES_SHARED").unwrap()),
         slot: number("CLAIMFS_TEST_HISTORIES_SLOT") as usize,
-        session: env::var("CLAIMFS_SESSION").unwrap(),
+        session: env::var("CLAIMFS_SESSION")
+            .unwrap_or_else(|_| in_terminal(std::process::id().into())),
         recorder: Recorder::new(file.as_ref()),
         dice: Dice(number("CLAIMFS_TEST_HISTORIES_DICE") | 1),
         held: Vec::new(),
@@ -324,7 +325,7 @@ impl Client {
         let other = (self.slot + 1 + self.dice.below(SLOTS - 1)) % SLOTS;
         let to = self.shared.session(other);
         let name = self.held[index].name.clone();
-        if to == self.session {
+        if to == self.session || is_in_terminal(other) {
             return;
         }
         let line = format!("{{\"give\":\"{name}\",\"to\":\"{to}\"}}\n");

@@ -13,6 +13,16 @@ pub const HOLDS: u64 = 1;
 /// A client stands in line.
 pub const WAITS: u64 = 2;
 
+/// A client that says nothing of a session: what it claims is its process's.
+pub fn is_in_terminal(slot: usize) -> bool {
+    slot >= SLOTS / 2
+}
+
+/// The session of such a client, by its pid: it is the first process of a POSIX session.
+pub fn in_terminal(pid: u64) -> String {
+    format!("sid-{pid}-uid-{}", unsafe { libc::geteuid() })
+}
+
 #[repr(C)]
 pub struct Shared {
     /// Seconds that the wall clock of the server is ahead of the machine's. `clock.c` reads this, at the very beginning.
@@ -36,6 +46,11 @@ impl Shared {
 
     /// The session of a client.
     pub fn session(&self, slot: usize) -> String {
-        format!("c{}", self.sessions[slot].load(SeqCst))
+        let number = self.sessions[slot].load(SeqCst);
+        if is_in_terminal(slot) {
+            in_terminal(number)
+        } else {
+            format!("c{number}")
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::client::leases;
 use super::history::{Call, History, Life, Operation};
-use super::shared::{SLOTS, Shared};
+use super::shared::{SLOTS, Shared, is_in_terminal};
 use crate::full_disk::Small;
 use crate::kills::process;
 use crate::kills::shared::{Dice, clock};
@@ -85,7 +85,7 @@ impl World {
         let session = session.unwrap_or(u64::from(number));
         self.shared.sessions[slot].store(session, SeqCst);
         self.shared.state[slot].store(0, SeqCst);
-        let life = Life {
+        let mut life = Life {
             session: self.shared.session(slot),
             start: clock(),
             killed: u64::MAX,
@@ -102,15 +102,21 @@ impl World {
             .env(
                 "CLAIMFS_TEST_HISTORIES_DICE",
                 (self.dice.0 ^ u64::from(number)).to_string(),
-            )
-            .env("CLAIMFS_SESSION", &life.session);
-        self.history.lives.insert(number, life);
+            );
+        if !is_in_terminal(slot) {
+            command.env("CLAIMFS_SESSION", &life.session);
+        }
         let client = Client {
             number,
             process: Guard::spawn(&mut command),
             stopped_until: None,
         };
         let pid = client.process.0.id();
+        if is_in_terminal(slot) {
+            self.shared.sessions[slot].store(pid.into(), SeqCst);
+            life.session = self.shared.session(slot);
+        }
+        self.history.lives.insert(number, life);
         if slot < self.clients.len() {
             self.clients[slot] = client;
         } else {

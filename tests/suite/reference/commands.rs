@@ -44,6 +44,7 @@ pub fn member(by: &Caller, id: SessionId, registered: bool) -> Member {
         started: UNIX_EPOCH,
         registered,
         environ: 0,
+        above: claimfs::lease::Above::Unknown,
     };
     let pid = process.pid;
     Member {
@@ -52,6 +53,8 @@ pub fn member(by: &Caller, id: SessionId, registered: bool) -> Member {
         uid: by.uid,
         pidns: 0,
         sandbox: 0,
+        scope: claimfs::lease::Scope::Session,
+        heir: None,
         roots: vec![root],
         lineage: vec![Kin { process, pid }],
         pid,

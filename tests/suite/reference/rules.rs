@@ -78,7 +78,10 @@ impl Reference {
             Op::Give(_, name, to) => {
                 let there = self.mine(by, name)?;
                 let to = self.session(IDS[to as usize]).ok_or("ENOENT")?;
-                need(to.by.uid == by.uid && !to.by.named, "EPERM")?;
+                need(
+                    to.by.uid == by.uid && !to.by.named && !to.by.terminal,
+                    "EPERM",
+                )?;
                 if to.key != there.key {
                     let (key, file) = (to.key, self.newest + 1);
                     let names = self.leases.clone().into_iter();

@@ -37,7 +37,7 @@ impl World {
                 name, was, token, ..
             } => (name, Some(*was), Some(*token), ""),
             What::Released { name, token } => (name, Some(*token), None, "released"),
-            What::Reaped { name, token } => (name, Some(*token), None, "reaped"),
+            What::Reaped { name, token, .. } => (name, Some(*token), None, "reaped"),
             What::Expired { name, token } => (name, Some(*token), None, "expired"),
             What::Broken { name, token, .. } => (name, Some(*token), None, "broken"),
             _ => return Ok(()),

@@ -332,7 +332,10 @@ impl World {
     fn tell(&mut self) -> Outcome {
         for dead in std::mem::take(&mut self.untold) {
             let process = process(dead);
-            while !self.happen(&Command::Died { process })? {}
+            while !self.happen(&Command::Died {
+                process,
+                ending: Some(claimfs::lease::Ending::Exited(0)),
+            })? {}
             self.reference.died(dead);
         }
         Ok(())

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use claimfs::connection::{Connection, Key, Note, Open, Position, QUEUE_HANDLE, Sent};
 use claimfs::journal::picture;
 use claimfs::lease::{
-    Asker, Change, Command, Creation, Due, Event, Ino, Label, Member, Moment, Name, Named, Place,
-    Process, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
+    Asker, Change, Command, Creation, Due, Ending, Event, Ino, Label, Member, Moment, Name, Named,
+    Place, Process, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
 use claimfs::table::Table;
 use serde_json::{Value, json};
@@ -49,17 +49,21 @@ fn member(number: u32) -> Member {
         started: UNIX_EPOCH,
         registered: number == 1,
         environ: 0,
+        above: claimfs::lease::Above::Unknown,
     };
     let kin = claimfs::lease::Kin {
         process: root.process,
         pid: 100 + number,
     };
+    let rule = [Rule::Variable, Rule::Registered, Rule::Posix, Rule::Agent][number as usize % 4];
     Member {
         id: SessionId::new(format!("w{number}").as_bytes()).unwrap(),
-        rule: [Rule::Variable, Rule::Registered, Rule::Posix, Rule::Agent][number as usize % 4],
+        rule,
         uid: if number == 3 { 0 } else { 1000 },
         pidns: 0,
         sandbox: 0,
+        scope: rule.scope(),
+        heir: None,
         roots: vec![root],
         lineage: vec![kin],
         pid: 100 + number,
@@ -260,7 +264,14 @@ fn events(table: &Table, op: u8, who: u8, what: u8, more: u8, now: Moment) -> Op
             by: named,
             ttl,
         },
-        20 => Command::Died { process },
+        20 => Command::Died {
+            process,
+            ending: match more % 3 {
+                0 => Some(Ending::Exited(0)),
+                1 => Some(Ending::Killed(9)),
+                _ => None,
+            },
+        },
         21 => Command::Sweep {
             limit: usize::from(more % 3),
         },

@@ -142,7 +142,13 @@ fn dies(mut table: Table) {
     let early = |table: &mut Table, command: &Command| decide(table, command, good::FIRST);
     let processes: Vec<Process> = table.processes().map(|(process, _)| *process).collect();
     for process in processes {
-        early(&mut table, &Command::Died { process });
+        early(
+            &mut table,
+            &Command::Died {
+                process,
+                ending: Some(claimfs::lease::Ending::Exited(0)),
+            },
+        );
     }
     let waiters: Vec<WaiterId> = table.waiters().collect();
     for waiter in waiters {
