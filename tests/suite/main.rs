@@ -28,6 +28,8 @@ mod command;
 mod docs;
 // Coding agents and sandboxes, made up and with stand-ins.
 mod agents;
+// Scripts in containers.
+mod containers;
 // The same calls on a claim and on tmpfs.
 mod alike;
 // What is wrong, and what to do about it.
@@ -44,6 +46,8 @@ mod identity;
 mod fairness;
 // The bodies of the fuzz targets, over what was found so far.
 mod fuzzed;
+// Waiters that are killed as they are granted a name.
+mod granted;
 // What is inside a directory claim.
 mod inside;
 // What inotify tells of claims.
@@ -84,6 +88,8 @@ mod race;
 mod racers;
 // A mount that outlives its servers.
 mod keeper;
+// Programs that have workers.
+mod programs;
 // Names, numbers and environments that prove nothing.
 mod proofs;
 // Everything at random, against the README said naively, in the pure core.
@@ -94,6 +100,10 @@ mod restart;
 mod sandbox;
 // Names with a leading dot.
 mod scratch;
+// Scripts of one terminal, in each shell.
+mod scripts;
+// Who has no part in what a script holds, though it started them.
+mod strangers;
 // All that three sessions can do with two names, in the pure core.
 mod small_world;
 // Where the state may be kept, and who may see it.
