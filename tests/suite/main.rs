@@ -34,6 +34,8 @@ mod containers;
 mod alike;
 // What is wrong, and what to do about it.
 mod doctor;
+// How a process ended, as each source of it tells.
+mod endings;
 // What happens, as it happens.
 mod events;
 // The journal on a disk that is full.
@@ -76,6 +78,8 @@ mod pidfile;
 mod model;
 // Each row of the tables, with raw system calls.
 mod mount;
+// Debian's older kernels, in virtual machines.
+mod old_kernels;
 // Second users: the uid rules.
 mod permission;
 // Standing in line for a name.
