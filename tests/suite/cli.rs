@@ -36,7 +36,10 @@ fn claim_takes_a_name_for_the_script_that_runs_it() {
     let session = format!("sid-{}-uid-{}", script.0.id(), unsafe { libc::geteuid() });
     assert_eq!(
         line,
-        format!("claims/repo: taken by session {session}, token 1")
+        format!(
+            "claims/repo: taken by session {session}, token 1; it is pid {} (sh)'s now, and free when that exits",
+            script.0.id()
+        )
     );
     assert_eq!(script.line(), "exit 0");
     assert_eq!(mount.record("repo").unwrap()["session"], session.as_str());
@@ -85,47 +88,245 @@ fn claim_is_idempotent_for_a_session_of_its_own() {
     assert_eq!(script.line(), "exit 0");
 }
 
-#[test]
-fn claim_of_a_name_of_ones_own_terminal_session_is_refused() {
-    let Some(mount) = Mount::new() else { return };
-    let mut script = in_script(&mount, None, "claim repo && \"$claimfs\" claim repo 2>&1");
-    assert!(
-        script
-            .line()
-            .starts_with("claims/repo: taken by session sid-")
-    );
-    let line = script.line();
-    assert!(
-        line.contains("claims/repo: held by your own terminal session (pid "),
-        "{line}"
-    );
-    assert_eq!(script.line(), "exit 1");
+/// A script in the mount that runs `$claimfs`, with what it says on standard error among the rest.
+fn script(mount: &Mount, text: &str) -> String {
+    let mut command = mount.sh(&format!("exec 2>&1; {text}"));
+    command
+        .env("claimfs", CLAIMFS)
+        .env("CLAIMFS_MOUNT", &mount.dir);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
-fn regression_a_registration_in_a_terminals_session_is_not_for_all_of_it() {
+fn a_second_claim_by_the_same_script_is_held_already_and_registers_nothing() {
     let Some(mount) = Mount::new() else { return };
-    // The terminal's shell claims from a POSIX session of its own, which registers it; then two of its scripts contend.
-    let text = "setsid --wait \"$claimfs\" claim bar; sh -c '\"$claimfs\" claim x; echo $?; :'; \
-                sh -c '\"$claimfs\" claim x 2>&1; echo $?; :'; read x";
-    let mut script = mount.sh(text);
-    script
-        .env("claimfs", CLAIMFS)
-        .env("CLAIMFS_MOUNT", &mount.dir);
-    let mut script = Guard::spawn(script.stdin(Stdio::piped()).stdout(Stdio::piped()));
-    assert!(
-        script
-            .line()
-            .starts_with("claims/bar: taken by session sid-")
+    let said = script(
+        &mount,
+        "\"$claimfs\" claim x; echo $?; \"$claimfs\" claim x; echo $?; ls sessions; cat sessions/*",
     );
-    assert!(script.line().starts_with("claims/x: taken by session sid-"));
-    assert_eq!(script.line(), "0");
+    let lines: Vec<&str> = said.lines().collect();
     assert!(
-        script
-            .line()
-            .contains("claims/x: held by your own terminal session")
+        lines[0].starts_with("claims/x: taken by session sid-"),
+        "{said}"
     );
-    assert_eq!(script.line(), "1");
+    assert!(
+        lines[2].starts_with("claims/x: held already by session sid-"),
+        "{said}"
+    );
+    assert_eq!((lines[1], lines[3], lines.len()), ("0", "0", 6), "{said}");
+    assert!(lines[4].starts_with("sid-") && !lines[5].contains("\"registered\":true"));
+}
+
+#[test]
+fn of_two_scripts_of_one_terminal_one_has_the_name_and_the_other_is_told_who() {
+    let Some(mount) = Mount::new() else { return };
+    let said = script(
+        &mount,
+        "sh -c '\"$claimfs\" claim x; exec sleep 1000' & until [ -e claims/x ]; do :; done; echo $!
+        sh -c '\"$claimfs\" claim x; echo $?; \"$claimfs\" release x; echo $?; :'
+        kill -9 $!; wait; sh -c '\"$claimfs\" claim x; echo $?; :'",
+    );
+    let numbers = said.lines().filter_map(|line| line.parse::<u32>().ok());
+    let (pids, codes): (Vec<u32>, Vec<u32>) = numbers.partition(|number| *number > 3);
+    let pid = pids[0];
+    let held = format!(
+        "claimfs: claims/x: held by pid {pid} (sh), another process of this terminal or sandbox, for 0 s; see 'claimfs show x'"
+    );
+    assert!(said.contains(&held), "{said}");
+    let kept = format!("claimfs: claims/x: held by pid {pid} (sh, session sid-");
+    assert!(said.contains(&kept), "{said}");
+    assert_eq!(codes, [1, 1, 0], "{said}");
+    assert!(said.contains("claims/x: taken by session sid-"), "{said}");
+    assert!(said.contains(", token 2; it is pid "), "{said}");
+}
+
+#[test]
+fn claim_tells_a_script_of_a_process_above_it_that_has_the_name() {
+    let Some(mount) = Mount::new() else { return };
+    let said = script(
+        &mount,
+        "echo > claims/x; echo $$; sh -c '\"$claimfs\" claim x; echo $?; :'",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    let held = format!(
+        "claimfs: claims/x: held by pid {} (sh), a process above this script, for 0 s; see 'claimfs show x'",
+        lines[0]
+    );
+    assert_eq!((lines[1], lines[2]), (held.as_str(), "1"), "{said}");
+}
+
+#[test]
+fn claim_in_a_posix_session_of_its_own_takes_nothing_and_says_the_way_out() {
+    let Some(mount) = Mount::new() else { return };
+    let said = script(
+        &mount,
+        "setsid --wait \"$claimfs\" claim x; echo $?; ls claims sessions",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(
+        lines[0].starts_with(
+            "claimfs: claims/x: not taken, as nobody in its session outlives this command"
+        ),
+        "{said}"
+    );
+    assert!(
+        lines[0].contains("'claimfs run x -- COMMAND'") && lines[0].contains("--session ID"),
+        "{said}"
+    );
+    assert_eq!(
+        lines[1..],
+        ["3", "claims:", "", "sessions:"],
+        "nothing is taken"
+    );
+    // The ways out.
+    let said = script(
+        &mount,
+        "setsid --wait \"$claimfs\" run x -- ls claims; \
+         setsid --wait sh -c '\"$claimfs\" claim x; ls claims'; \
+         setsid --wait \"$claimfs\" claim x --session w1; cat claims/x",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("x", "x"), "{said}");
+    assert!(said.lines().last().unwrap().contains("\"session\":\"w1\""));
+}
+
+#[test]
+fn a_variable_on_the_command_alone_registers_its_parent_and_says_so() {
+    let Some(mount) = Mount::new() else { return };
+    let said = script(
+        &mount,
+        "echo $$; echo > claims/old; CLAIMFS_SESSION=w1 \"$claimfs\" claim old; echo $?; ls sessions
+        CLAIMFS_SESSION=w1 \"$claimfs\" claim x; echo $?; CLAIMFS_SESSION=w1 \"$claimfs\" claim x; echo $?
+        \"$claimfs\" claim old; echo $?; \"$claimfs\" session end w1; ls claims; \"$claimfs\" claim old",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    let pid = lines[0];
+    let from_before = format!(
+        "claimfs: claims/old: held by pid {pid} (sh), which is above this command but took it for session sid-{pid}-uid-{uid}, not for \
+         w1: it is free when that exits; to free it now: 'claimfs break old'",
+        uid = unsafe { libc::geteuid() }
+    );
+    assert_eq!((lines[1], lines[2]), (from_before.as_str(), "1"), "{said}");
+    assert!(
+        lines[3].starts_with("sid-"),
+        "no shell is registered for a refusal: {said}"
+    );
+    let registered = format!(
+        "claimfs: this shell (pid {pid}) is session w1 from now on; 'claimfs session end w1' ends that"
+    );
+    assert_eq!(
+        lines[4..8],
+        [
+            registered.as_str(),
+            "claims/x: taken by session w1, token 2",
+            "0",
+            "claims/x: held already by session w1, token 2"
+        ],
+        "{said}"
+    );
+    assert_eq!(lines[9..11], [from_before.as_str(), "1"], "{said}");
+    assert_eq!(
+        lines[11], "old",
+        "what the session held has ended with it: {said}"
+    );
+    assert!(lines[12].starts_with("claims/old: held already by session sid-"));
+}
+
+#[test]
+fn show_says_who_holds_from_whom_who_is_next_and_when_it_is_free() {
+    let Some(mount) = Mount::new() else { return };
+    let said = script(
+        &mount,
+        "echo $$; sh -c 'echo $$; \"$claimfs\" claim x; \"$claimfs\" show x; exit 7'
+        \"$claimfs\" show x; echo $$ > claims/y; \"$claimfs\" show y",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    let (shell, script) = (lines[0], lines[1]);
+    assert!(
+        lines[2].ends_with(&format!(
+            ", token 1; it is pid {script} (sh)'s now, its parent's when that exits, and free when pid {shell} (sh) does"
+        )),
+        "{said}"
+    );
+    for line in [
+        &format!("holder   pid {script}, sh, uid "),
+        ", claimfs, which exited with 0, so it passed on\n",
+        &format!("next     pid {shell}, sh, once the one before exits\n"),
+        &format!("free     once pid {shell} (sh) exits, or as soon as its holder is killed\n"),
+        &format!("holder   pid {shell}, sh, uid "),
+        &format!("from     pid {script}, sh, which exited with 7, so it passed on\n"),
+        "free     once the holder exits or is killed\n",
+        &format!("free     when pid {shell} ends, in any way\n"),
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn whoami_says_the_scope_and_what_a_claim_ends_with() {
+    let Some(mount) = Mount::new() else { return };
+    let said = script(
+        &mount,
+        "echo $$; \"$claimfs\" whoami; sh -c 'echo $$; \"$claimfs\" whoami; :'; setsid --wait \"$claimfs\" whoami",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    let (shell, script) = (lines[0], lines[3]);
+    assert_eq!(
+        lines[2],
+        format!(
+            "process scope: what 'claimfs claim' takes here is pid {shell} (sh)'s, and free when that exits or is killed"
+        )
+    );
+    assert_eq!(
+        lines[5],
+        format!(
+            "process scope: what 'claimfs claim' takes here is pid {script} (sh)'s, its parent's when that exits, and free when pid \
+             {shell} (sh) exits or its holder is killed"
+        )
+    );
+    assert_eq!(
+        lines[7],
+        "process scope: what this command claims would be free once it exits"
+    );
+}
+
+#[test]
+fn events_tells_in_words_how_a_claim_passed_on() {
+    let Some(mount) = Mount::new() else { return };
+    let mut command = mount.claimfs(&["events", "--follow"]);
+    let mut events = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    // The reader is there once it tells of something.
+    let mut actor = mount.actor(Some("w1"));
+    wait_until("the events are read", || {
+        actor.claim("seen").is_ok() && actor.unlink("claims/seen").is_ok() && {
+            let mut poll = libc::pollfd {
+                fd: std::os::fd::AsRawFd::as_raw_fd(events.0.stdout.as_ref().unwrap()),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+        }
+    });
+    let said = script(
+        &mount,
+        "echo $$; \"$claimfs\" claim x; sh -c 'echo > claims/y; kill -9 $$'; ls claims",
+    );
+    let shell = said.lines().next().unwrap();
+    let mut next = |word: &str| loop {
+        let line = events.line();
+        if line.contains(word) {
+            break line;
+        }
+    };
+    let passed = next("passed ");
+    let to = format!("(claimfs) that exited with 0, to pid {shell} (sh)");
+    assert!(passed.ends_with(&to), "{passed}");
+    let reaped = next("reaped ");
+    assert!(
+        reaped.ends_with("token 3, killed by signal 9") || reaped.ends_with("killed by signal 9"),
+        "{reaped}"
+    );
 }
 
 #[test]
@@ -135,8 +336,6 @@ fn a_claim_does_not_die_with_the_command_that_made_it() {
     let cases = [
         ("claim a", "CLAIMFS_SESSION=w1 "),
         ("claim --session w1 a", ""),
-        // A POSIX session of its own: as resolved from its parent.
-        ("claim a", "setsid --wait "),
     ];
     for (command, before) in cases {
         let mut script = mount.sh(&format!("{before}\"$claimfs\" {command}; echo $?; read x"));
@@ -150,11 +349,7 @@ fn a_claim_does_not_die_with_the_command_that_made_it() {
         );
         assert_eq!(script.line(), "0");
         let record = mount.record("a").unwrap();
-        if before.starts_with("setsid") {
-            assert!(record["session"].as_str().unwrap().starts_with("sid-"));
-        } else {
-            assert_eq!(record["session"], "w1");
-        }
+        assert_eq!(record["session"], "w1");
         assert_eq!(mount.actor(Some("w2")).claim("a"), Err(libc::EEXIST));
         drop(script);
         wait_until("the script's death frees it", || mount.claims().is_empty());
@@ -244,7 +439,8 @@ fn whoami_says_which_session_and_why() {
         (code, out.as_str()),
         (
             0,
-            "w1 (variable: your environment has CLAIMFS_SESSION=w1; it is this command alone, so what it claims ends with it)\n"
+            "w1 (variable: your environment has CLAIMFS_SESSION=w1; it is this command alone, so what it claims ends with it)\n\
+             session scope: what one process of it claims, all of it holds, until the last of them exits\n"
         )
     );
     let (code, out, _) = run(mount
@@ -431,9 +627,9 @@ fn regression_a_claim_is_held_by_a_script_whose_posix_session_began_outside_of_t
         return;
     }
     let temp = TempDir::new();
-    // setsid as CI systems do: the command has a POSIX session to itself, and its parent's has no number here.
+    // The command's POSIX session has no number here. A CI system's setsid gives it one to itself.
     let script = "\"$claimfs\" mount --state-dir state mount 2>/dev/null; cd mount
-        sh -c 'cat self; setsid -w \"$claimfs\" claim own; \"$claimfs\" ls'; ls claims; cd ..
+        sh -c 'cat self; \"$claimfs\" claim own; \"$claimfs\" ls; setsid -w \"$claimfs\" claim x; echo exit $?'; ls claims; cd ..
         \"$claimfs\" umount mount";
     let mut command = Command::new("unshare");
     command
@@ -453,7 +649,7 @@ fn regression_a_claim_is_held_by_a_script_whose_posix_session_began_outside_of_t
     let (code, out, err) = text(&command.output().unwrap());
     assert!(out.contains("{\"session\":\"outside-"), "{out}{err}");
     assert!(
-        out.contains("claims/own: taken by session outside-"),
+        out.contains("claims/own: taken by session outside-") && out.contains("exit 3\n"),
         "{code} {out}{err}"
     );
 }

@@ -122,3 +122,5 @@ mod scope;
 mod support;
 // Deadlines, and leases that change hands.
 mod terms;
+// The story of the README, wherever it is played.
+mod try_it;
