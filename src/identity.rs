@@ -151,7 +151,8 @@ pub struct Walk {
     variable: Option<Carried>,
     /// The nearest agent, if rule 3 is asked at all.
     agent: Option<Agency>,
-    /// The first process of the caller's sandbox, where it is not above the caller: something has entered that from outside.
+    /// The first process of the caller's sandbox, where it is not above the caller: something has
+    /// entered that from outside.
     init: Option<Facts>,
     /// Which session is the caller's while none of the chain is registered: it is asked for twice in each claim.
     unregistered: OnceLock<Result<Member, Refusal>>,
@@ -250,8 +251,9 @@ enum Obstacle {
     Refused(Refusal),
 }
 
-/// The chain up to where the uid changes, and who is there; or to where the mount may see no further. It has changed if one of them vanished
-/// meanwhile, or is younger than its child and so is not its parent but another process with the pid.
+/// The chain up to where the uid changes, and who is there; or to where the mount may see no
+/// further. It has changed if one of them vanished meanwhile, or is younger than its child and so
+/// is not its parent but another process with the pid.
 fn ancestors(
     view: &impl View,
     pid: u32,
@@ -536,8 +538,8 @@ impl Walk {
         &self.chain[0]
     }
 
-    /// Whether a process above the caller is what runs a command for another user of the same terminal, as sudo(8) does: it
-    /// ends with that.
+    /// Whether a process above the caller is what runs a command for another user of the same
+    /// terminal, as sudo(8) does: it ends with that.
     pub fn is_errand(&self, process: &Process) -> bool {
         let is_near = |facts: &Facts| facts.sid == self.caller().sid;
         let top = self.chain.last().filter(|_| self.chain.len() > 1);
@@ -775,8 +777,8 @@ impl Walk {
         })
     }
 
-    /// Who gets what passes beyond the topmost of these roots: the first process of the sandbox, or of the container that the
-    /// mount is in too, if that is in the same POSIX session.
+    /// The process that claims pass to beyond the topmost of these roots: the first of the sandbox,
+    /// or of the container that the mount is in too, if that is in the same POSIX session.
     fn heir(&self, rule: Rule, roots: &[Root]) -> Option<Root> {
         let caller = self.caller();
         let is_heir = |facts: &&Facts| match rule {

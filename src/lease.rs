@@ -335,7 +335,8 @@ impl Ending {
         }
     }
 
-    /// The signal that killed it, if what it held is free for that. SIGPIPE says only that a reader went away.
+    /// The signal that killed it, if what it held is free for that. SIGPIPE says only that a reader
+    /// went away.
     pub fn killed_by(self) -> Option<u8> {
         match self {
             Self::Killed(SIGPIPE) | Self::Exited(_) | Self::Unknown => None,
@@ -356,7 +357,7 @@ impl Ending {
 /// The same on every architecture of Linux (signal(7)).
 const SIGPIPE: u8 = 13;
 
-/// Who changes what a session holds.
+/// The processes that may change a lease of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Each process of the session.
@@ -412,8 +413,8 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Session scope where somebody said, or an agent is known to mean, that all of it is one worker; process scope where a
-    /// process just happens to be.
+    /// Session scope where somebody said, or an agent is known to mean, that all of it is one
+    /// worker; process scope where a process just happens to be.
     pub fn scope(self) -> Scope {
         match self {
             Self::Registered | Self::Variable | Self::Agent | Self::Named => Scope::Session,
@@ -441,7 +442,8 @@ pub struct Member {
     pub id: SessionId,
     /// The rule that says so.
     pub rule: Rule,
-    /// Who changes what the caller claims: that of the rule, or session scope where the kernel does not say how a process ended.
+    /// The scope of the caller's claims: that of the rule, or session scope where the kernel does
+    /// not say how a process ended.
     pub scope: Scope,
     /// The caller's uid: only sessions of the same uid are joined.
     pub uid: u32,
@@ -451,7 +453,8 @@ pub struct Member {
     pub sandbox: u64,
     /// From the topmost process that the rule finds down to the caller.
     pub roots: Vec<Root>,
-    /// Under process scope, who holds what the topmost of them held: the first process of a sandbox or a container.
+    /// Under process scope, the process that the topmost of them passes to: the first of a sandbox
+    /// or a container.
     pub heir: Option<Root>,
     /// The caller, its parent, and so on up as far as the uid is the same.
     pub lineage: Vec<Kin>,
@@ -510,8 +513,8 @@ pub enum Due {
 pub struct Binding {
     /// Which process: it and those below it change the lease, and nobody else.
     pub process: Process,
-    /// Once it has exited, the process above it holds the lease (process scope). Otherwise the lease ends with it, however
-    /// it ends: the pid-file idiom.
+    /// Once it has exited, the process above it holds the lease (process scope). Otherwise the
+    /// lease ends with it, however it ends: the pid-file idiom.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passes: bool,
     /// Whom it passed from last.

@@ -59,8 +59,8 @@ impl Metrics {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// The text of the file `metrics`. The two gauges are handed in, and so is where it is said how processes ended, and how
-    /// often that was more than could be read.
+    /// The text of the file `metrics`. The two gauges are handed in, and so is where it is said how
+    /// processes ended, and how often that was more than could be read.
     pub fn render(&self, leases: usize, sessions: usize, source: &str, overflows: u64) -> String {
         let mut out = String::new();
         let simple = [

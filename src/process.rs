@@ -1,11 +1,12 @@
 //! Processes as the kernel shows them: pidfds, `/proc`, signals.
 //!
-//! Promises: a process is called dead only on proof (its pidfd says that its whole thread group has exited, or no
-//! process with its pid is the one that was meant), and whatever cannot be found out counts as alive. With `keeper.rs`
-//! and its own `process/connector.rs` the only file with `unsafe` in it: each block is one system call on values that
-//! live across it.
+//! Promises: a process is called dead only on proof (its pidfd says that its whole thread group has
+//! exited, or no process with its pid is the one that was meant), and whatever cannot be found out
+//! counts as alive. With `keeper.rs` and its own `process/connector.rs` the only file with `unsafe`
+//! in it: each block is one system call on values that live across it.
 //!
-//! Deliberately ignorant of: rules. It neither knows what a session is nor what becomes of the dead.
+//! Deliberately ignorant of: rules. It neither knows what a session is nor what becomes of the
+//! dead.
 #![allow(unsafe_code)]
 
 mod connector;
@@ -96,8 +97,9 @@ struct Entry {
 }
 
 impl Processes {
-    /// Looks for the session variables `variables`, in this order, and for what these agents leave behind.
-    /// `caches` is for tests: nothing but time depends on whether something is kept. So is any `search` but the default.
+    /// Looks for the session variables `variables`, in this order, and for what these agents leave
+    /// behind. `caches` is for tests: nothing but time depends on whether something is kept. So is
+    /// any `search` but the default.
     pub fn new(
         variables: Vec<Arc<str>>,
         agents: Vec<Agent>,
@@ -343,7 +345,8 @@ impl Processes {
         self.source() != Source::Nothing
     }
 
-    /// How a process ended that is dead; `None` for a watched one that nobody has waited for, as long as nobody can tell.
+    /// How a process ended that is dead; `None` for a watched one that nobody has waited for, as
+    /// long as nobody can tell.
     pub fn ending(&self, process: &Process) -> Option<Ending> {
         let pidfd = self
             .lock()
@@ -397,7 +400,8 @@ impl Processes {
             .collect())
     }
 
-    /// Whether watched processes may have died of which [`Processes::wait`] has not told yet, or only now.
+    /// Whether watched processes may have died of which [`Processes::wait`] has not told yet, or
+    /// only now.
     pub fn has_news(&self) -> bool {
         self.is_telling.load(SeqCst) || is_readable(&self.epoll)
     }
@@ -444,7 +448,7 @@ fn epoll_add(epoll: &OwnedFd, fd: &OwnedFd, events: i32, id: u64) -> io::Result<
     }
 }
 
-/// What is not to be changed has been removed.
+/// Changes what epoll waits for. A descriptor that is not there has been removed.
 fn epoll_modify(epoll: &OwnedFd, fd: &OwnedFd, events: i32, id: u64) {
     let mut event = libc::epoll_event {
         events: events.cast_unsigned(),
@@ -580,8 +584,8 @@ impl Info {
     const EXIT: u64 = 1 << 3;
 }
 
-/// What the kernel says of the process behind a pidfd, as far as it can: `mask` says what of it is there. ESRCH once that
-/// has been waited for and nothing is left, ENOTTY before Linux 6.13.
+/// What the kernel says of the process behind a pidfd, as far as it can: `mask` says what of it is
+/// there. ESRCH once that has been waited for and nothing is left, ENOTTY before Linux 6.13.
 fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> io::Result<Info> {
     /// `_IOWR(0xFF, 11, struct pidfd_info)` with those 64 bytes.
     const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
@@ -598,20 +602,23 @@ fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> io::Result<Info> {
     }
 }
 
-/// The effective uid behind a pidfd; `None` if the process is gone or the kernel cannot say it (before 6.13).
+/// The effective uid behind a pidfd; `None` if the process is gone or the kernel cannot say it
+/// (before 6.13).
 fn pidfd_euid(pidfd: &OwnedFd) -> Option<u32> {
     let info = pidfd_info(pidfd, Info::CREDS).ok()?;
     (info.mask & Info::CREDS != 0).then_some(info.creds[2])
 }
 
-/// A child that has exited with this code and been waited for, and its pidfd. `before` is called before it exits.
+/// A child that has exited with this code and been waited for, and its pidfd. `before` is called
+/// before it exits.
 fn forked_child(
     code: u8,
     before: impl FnOnce(&Process, &Arc<OwnedFd>),
 ) -> io::Result<(Process, Arc<OwnedFd>)> {
     // SAFETY: eventfd takes no pointer.
     let told = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
-    // SAFETY: the child makes two system calls, with a number of its own and a descriptor that is open, and does not return.
+    // SAFETY: the child makes two system calls, with a number of its own and a descriptor that is
+    // open, and does not return.
     let child = unsafe {
         let child = libc::fork();
         if child == 0 {
@@ -633,7 +640,8 @@ fn forked_child(
     }
     // SAFETY: eventfd_write takes no pointer.
     unsafe { libc::eventfd_write(told.as_raw_fd(), 1) };
-    // SAFETY: the status may be left out, and `child` is a child of this process that nobody else waits for.
+    // SAFETY: the status may be left out, and `child` is a child of this process that nobody else
+    // waits for.
     while unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
@@ -643,7 +651,8 @@ fn forked_child(
     Ok((process, pidfd?))
 }
 
-/// The first process of the pid namespace that a process is in, as this one's namespace numbers it. ENOTTY before Linux 6.11.
+/// The first process of the pid namespace that a process is in, as this one's namespace numbers it.
+/// ENOTTY before Linux 6.11.
 fn first_of_namespace(pid: u32) -> io::Result<u32> {
     /// `_IOR(0xb7, 6, int)` (`NS_GET_PID_FROM_PIDNS` of `include/uapi/linux/nsfs.h`).
     const FROM_NAMESPACE: libc::c_ulong = 0x8004_B706;

@@ -285,7 +285,7 @@ pub fn event(table: &Table, event: &Event) -> Option<String> {
     Some(event_line(event, word, more))
 }
 
-/// What a process held is another's: one line, with how many leases that are.
+/// The line for a process whose leases pass to another, with their number.
 fn passed(
     table: &Table,
     event: &Event,
@@ -500,8 +500,8 @@ pub fn identity(
     line(&text)
 }
 
-/// Who gets what a member claims under process scope once it has exited, one after another. What a live root is linked to
-/// counts for more than who is above it now.
+/// The processes that a member's claims pass to under process scope, one after another. The link of
+/// a live root counts for more than who is above it now.
 fn heirs<'a>(member: &'a Member, live: &'a [Root]) -> Vec<&'a Root> {
     let Some(maker) = member.maker() else {
         return Vec::new();

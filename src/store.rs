@@ -798,8 +798,8 @@ impl Store {
         let Some((lease, inode, holder)) = last else {
             return Turn::Over;
         };
-        // Handed to it, or granted to another of its descriptors. Where a process holds it, or a terminal's session does, that is
-        // another script.
+        // Handed to it, or granted to another of its descriptors. Where a process holds it, or a
+        // terminal's session does, that is another script.
         let is_shared = inode.bound.is_none() && (waits.is_none() || holder.rule != Rule::Posix);
         if holder.key == key && is_shared {
             return Turn::Held;

@@ -154,11 +154,12 @@ pub struct Session {
     over: Option<End>,
 }
 
-/// A process that held leases of a session under process scope, and that passed them to nobody: they are free.
+/// A process that held leases of a session under process scope, and that passed them to nobody:
+/// they are free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Lost {
     process: Process,
-    /// What killed it, if that is why.
+    /// The signal that killed it, if one did.
     signal: Option<u8>,
     /// How many of its leases are still to be swept.
     leases: usize,
@@ -178,7 +179,8 @@ pub struct Waiter {
     pub pid: u32,
     /// Its command name.
     pub command: Arc<str>,
-    /// Under process scope, the process that will hold the claim: the one that opened the file, or whom that passed to.
+    /// Under process scope, the process that will hold the claim: the one that opened the file, or
+    /// whom that passed to.
     #[serde(default)]
     pub maker: Option<Process>,
 }
@@ -214,8 +216,8 @@ pub struct Table {
     roots: HashMap<Process, BTreeSet<SessionKey>>,
     #[serde(skip)]
     bound: HashMap<Process, BTreeSet<Ino>>,
-    /// Dead roots of which nobody can tell yet how they ended. Until somebody can, the process above each counts as the
-    /// holder of what it holds.
+    /// Dead roots of which nobody can tell yet how they ended. Until somebody can, the process
+    /// above each counts as the holder of what it holds.
     #[serde(skip)]
     unsettled: HashSet<Process>,
     #[serde(skip)]
@@ -227,7 +229,8 @@ pub struct Table {
     waiting: HashMap<WaiterId, Name>,
     /// What waiters were granted that do not know it yet.
     granted: HashMap<WaiterId, (Name, Token)>,
-    /// The sessions that have something to be swept: all of what they have if they are over, else what dead processes held.
+    /// The sessions that have something to be swept: all of what they have if they are over, else
+    /// what dead processes held.
     #[serde(skip)]
     over: BTreeSet<SessionKey>,
     #[serde(skip)]

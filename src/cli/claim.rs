@@ -188,8 +188,8 @@ fn is_unseen(me: &Value) -> bool {
     me["session"].is_null() && me["pid"].is_null()
 }
 
-/// Whether a lease is this command's already: its session's, or, under process scope, that of this process or its parent.
-/// What is held by a process further up may be another script's.
+/// Whether a lease is this command's already: its session's, or, under process scope, that of this
+/// process or its parent. A process further up may be another script.
 fn is_own(me: &Value, record: &Value) -> bool {
     if record["session"] != me["session"] {
         return false;
@@ -201,7 +201,8 @@ fn is_own(me: &Value, record: &Value) -> bool {
     if me["scope"] == "process" {
         return *holder == me["pid"] || *holder == me["then"][0]["pid"];
     }
-    // Also where this very script is registered in a terminal's session: the others that share that are not.
+    // Also where this very script is registered in a terminal's session: the others that share that
+    // are not.
     let id = SessionId::new(me["session"].as_str().unwrap_or_default().as_bytes());
     me["rule"] != "posix" && id.is_ok_and(|id| id.posix_uid().is_none())
 }
@@ -247,7 +248,8 @@ fn others(name: &Name, me: &Value, record: &Value) -> String {
     tool::held_by(name, record)
 }
 
-/// Who has what this command claims once it has exited, and what it ends with, under process scope.
+/// Under process scope: the process that holds the claim after this command, and the one that it
+/// ends with.
 fn outlives(me: &Value) -> Option<String> {
     let next = &me["then"][0];
     let last = tool::field(me, "ends_with");
@@ -287,8 +289,8 @@ fn identity(mount: &Mount) -> Result<Value, Failure> {
     Ok(me)
 }
 
-/// The lease of another session, where this process would first have to register a shell to claim the name: nothing
-/// becomes a session for a refusal.
+/// The lease of another session, where this process would first have to register a shell to claim
+/// the name: nothing becomes a session for a refusal.
 fn held_elsewhere(mount: &Mount, name: &Name, me: &Value) -> Result<Option<Value>, Failure> {
     if me["alone"] != true {
         return Ok(None);
@@ -300,8 +302,8 @@ fn held_elsewhere(mount: &Mount, name: &Name, me: &Value) -> Result<Option<Value
     Ok(record.filter(|record| record["session"] != *own))
 }
 
-/// What `self` says, after it was made sure that the claim does not end with this command: if this process would be the
-/// only root of its session, its parent is registered as one first.
+/// What `self` says, after it was made sure that the claim does not end with this command: if this
+/// process would be the only root of its session, its parent is registered as one first.
 fn lasting(mount: &Mount, name: &Name, me: Value) -> Result<Value, Failure> {
     if me["scope"] == "process" {
         return if me["alone"] == true {

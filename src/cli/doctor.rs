@@ -262,7 +262,8 @@ fn check_mount(report: &mut Report, mount: &Mount) {
     check_endings(&mount.dir, &me);
 }
 
-/// Whether the server knows how processes end. Where it does not, claims are made no less, but are held for longer.
+/// Whether the server knows how processes end. Where it does not, claims are made no less, but are
+/// held for longer.
 fn check_endings(dir: &Path, me: &Value) {
     let shown = dir.display();
     match tool::field(me, "status_from").as_str() {

@@ -257,7 +257,8 @@ pub enum Command<'a> {
     Died {
         /// Which.
         process: Process,
-        /// How it ended; `None` for one that nobody has waited for, and that may have been killed or not.
+        /// How it ended; `None` for one that nobody has waited for, and that may have been killed
+        /// or not.
         ending: Option<Ending>,
     },
     /// Record, for at most `limit` leases of sessions that are over, that they are gone.

@@ -74,7 +74,8 @@ pub enum What {
         /// Which process.
         root: Root,
     },
-    /// What a process held under process scope is its parent's from now on: all that it held of a session.
+    /// All leases of a session that a process held under process scope pass to the process above
+    /// it.
     Passed {
         /// Which session.
         key: SessionKey,
@@ -86,7 +87,8 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         exit: Option<u8>,
     },
-    /// A root died. What it holds still is free from here on, though each lease gets an event of its own.
+    /// A root died. What it holds still is free from here on, though each lease gets an event of
+    /// its own.
     Left {
         /// Which session.
         key: SessionKey,

@@ -25,7 +25,7 @@ use crate::logging::limited;
 /// 128 exits.
 pub(super) const BUFFER: usize = 8 * 1024 * 1024;
 
-/// What the epoll events of the socket, and of its pause, carry instead of the id of a process.
+/// The ids of the socket, and of its pause, in epoll events; all others are of processes.
 const SOCKET: u64 = u64::MAX - 1;
 const PAUSE: u64 = u64::MAX - 2;
 
@@ -64,7 +64,7 @@ const FORK: u32 = 1;
 const EXEC: u32 = 2;
 const EXIT: u32 = 0x8000_0000;
 
-/// What the kernel tells of tasks.
+/// A message of the kernel about a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     /// A task was created: a process, if both numbers are the same, else a thread.
@@ -89,7 +89,7 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes))
 }
 
-/// What a datagram tells. Messages that are cut off, or of another kind, tell nothing.
+/// The messages in a datagram, without those that are cut off or of another kind.
 fn parse(mut datagram: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
     while let Some(length) = number(datagram, 0) {
@@ -105,7 +105,7 @@ fn parse(mut datagram: &[u8]) -> Vec<Change> {
     changes
 }
 
-/// What one message tells, with its `struct nlmsghdr`.
+/// One message, with its `struct nlmsghdr`.
 fn change(message: &[u8]) -> Option<Change> {
     let is_event = half(message, 4)? == DONE
         && number(message, NETLINK)? == GROUP
@@ -129,7 +129,7 @@ fn change(message: &[u8]) -> Option<Change> {
     })
 }
 
-/// What is known of the processes that are watched.
+/// The statuses of the processes that are watched.
 #[derive(Debug, Default)]
 struct Ledger {
     by_process: HashMap<Process, Record>,
@@ -148,7 +148,7 @@ struct Record {
     is_lost: bool,
 }
 
-/// What can be said of a process that has exited.
+/// The answer about a process that has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     Status(i32),
@@ -389,7 +389,7 @@ impl Connector {
     /// Keeps from now on what is told of a process, which has not exited if its pidfd says so after
     /// this.
     pub(super) fn watch(&self, process: &Process, pidfd: &Arc<OwnedFd>) {
-        // What is told of who had its number before.
+        // First the messages about the process that had its number before.
         self.drain();
         self.lock().watch(*process, pidfd);
         let tasks = fs::metadata(format!("/proc/{}/task", process.pid));

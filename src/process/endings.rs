@@ -195,15 +195,14 @@ impl Endings {
     }
 }
 
-/// What the stat of a process says that nobody has waited for. That it exited with 0 is also said
-/// to those who may not see it.
+/// The ending of a zombie, by its stat. An exit with 0 is also what those see who may not look.
 pub(super) fn zombie(process: &Process) -> Option<Ending> {
     let stat = Stat::read(process.pid).ok()?;
     let is_it = stat.start == process.start && stat.is_zombie();
     is_it.then(|| Ending::of_status(stat.status))
 }
 
-/// What the pidfd of a process says that has been waited for.
+/// The ending of a process that has been waited for, by its pidfd.
 fn told(pidfd: &OwnedFd) -> Option<Ending> {
     let info: io::Result<Info> = pidfd_info(pidfd, Info::EXIT);
     let info = info.ok().filter(|info| info.mask & Info::EXIT != 0)?;

@@ -138,7 +138,8 @@ impl<'a> Stat<'a> {
         let open = text.iter().position(|byte| *byte == b'(')?;
         let close = text.iter().rposition(|byte| *byte == b')')?;
         let command = String::from_utf8_lossy(text.get(open + 1..close)?);
-        // The state, field 3 of the file, is the first after the command; a single space stands before each.
+        // The state, field 3 of the file, is the first after the command; a single space stands
+        // before each.
         let mut fields = text[close + 1..].split(|byte| *byte == b' ').skip(1);
         let state = fields.next()?.first().copied().unwrap_or(0);
         Some(Self {

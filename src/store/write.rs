@@ -84,8 +84,8 @@ impl Inner {
         over
     }
 
-    /// The same, but not again and again, unless something has died: whoever is refused without end is not to keep all others
-    /// waiting.
+    /// The same, but not again and again, unless something has died: whoever is refused without end
+    /// is not to keep all others waiting.
     pub(super) fn judge_all_now_and_then(&mut self) -> bool {
         let is_recent = self.judged.is_some_and(|at| at.elapsed() < JUDGE_ALL);
         if is_recent && !self.processes.has_news() {
@@ -141,8 +141,8 @@ impl Inner {
         })
     }
 
-    /// Looks whether the process that holds an inode is alive and whether its deadline is ahead. If not, its leases end, or
-    /// are held by the process above, at which is looked then.
+    /// Looks whether the process that holds an inode is alive and whether its deadline is ahead. If
+    /// not, its leases end, or are held by the process above, at which is looked then.
     pub(super) fn judge_terms(&mut self, ino: Ino) {
         let due = Due::Claim(ino);
         let Some(inode) = self.table.inode(ino) else {
@@ -295,7 +295,8 @@ impl Inner {
         session.roots.iter().any(kin) || session.roots.iter().any(there)
     }
 
-    /// Whether what the caller claims ends with it: it is the only root of its session, or nothing passes beyond it.
+    /// Whether what the caller claims ends with it: it is the only root of its session, or nothing
+    /// passes beyond it.
     pub(super) fn is_alone(&self, walk: &Walk, by: &Member) -> bool {
         let itself = walk.caller().process;
         let Some(session) = self.table.session(&by.id) else {
@@ -337,7 +338,8 @@ impl Inner {
         self.table.at(name).ok_or(Refusal::Lost)
     }
 
-    /// A process is dead. As long as nobody can tell how it ended, and that counts, the process above it stands for it.
+    /// A process is dead. As long as nobody can tell how it ended, and that counts, the process
+    /// above it stands for it.
     pub(super) fn died(&mut self, process: Process) {
         let ending = self.processes.ending(&process);
         self.settle(&Command::Died { process, ending });

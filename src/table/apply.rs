@@ -364,7 +364,7 @@ impl Table {
         }
     }
 
-    /// What a process holds of a session, another holds from now on.
+    /// Moves the leases that a process holds of a session to another process.
     fn apply_passed(&mut self, key: SessionKey, from: &Process, to: &Process, exit: Option<u8>) {
         let Some(session) = self.sessions.get(&key) else {
             return;
@@ -397,8 +397,8 @@ impl Table {
         }
     }
 
-    /// A root goes. Those below it are linked to the one above it, or, if it was killed, to nobody. What it still holds is
-    /// lost, and to be swept.
+    /// A root goes. Those below it are linked to the one above it, or, if it was killed, to nobody.
+    /// What it still holds is lost, and to be swept.
     fn apply_left(&mut self, key: SessionKey, process: &Process, killed: Option<u8>) {
         self.unsettled.remove(process);
         let lost: usize = {

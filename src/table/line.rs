@@ -99,8 +99,9 @@ impl Table {
         Ok(())
     }
 
-    /// Whether a caller that may change a lease is told that it has it already. Where a process holds it, these are that process
-    /// and its children, since further down it may be another script; and so where a terminal's session does.
+    /// Whether a caller that may change a lease is told that it has it already. Where a process
+    /// holds it, these are that process and its children, since further down it may be another
+    /// script; and so where a terminal's session does.
     fn is_told(&self, inode: &Inode, by: &Member) -> bool {
         match self.holder(inode) {
             Some(holder) => {
@@ -111,7 +112,8 @@ impl Table {
         }
     }
 
-    /// Whether the process that will hold what a waiter waits for is below the one that holds it now.
+    /// Whether the process that will hold what a waiter waits for is below the one that holds it
+    /// now.
     pub fn waits_for_ancestor(&self, waiter: &Waiter, inode: &Inode) -> bool {
         let holder = self.holder(inode).filter(|_| waiter.key == inode.holder);
         let above = waiter.maker.map(|maker| self.heirs(waiter.key, &maker));

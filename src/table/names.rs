@@ -191,7 +191,8 @@ impl Table {
         Ok(())
     }
 
-    /// The session that holds an inode which the caller may change. The caller becomes a root of it, unless a process holds it.
+    /// The session that holds an inode which the caller may change. The caller becomes a root of
+    /// it, unless a process holds it.
     pub(super) fn enter_for(
         &self,
         draft: &mut Draft,
@@ -326,7 +327,8 @@ impl Table {
         }
     }
 
-    /// Writes down that a name is gone of a session that is over, or of a process that is dead, if it has one such.
+    /// Writes down that a name is gone of a session that is over, or of a process that is dead, if
+    /// it has one such.
     pub(super) fn bury(&self, draft: &mut Draft, name: &Name) {
         let Some(lease) = self.leases.get(name) else {
             return;

@@ -123,8 +123,9 @@ impl Table {
         }
     }
 
-    /// A root of a session is dead. If it exited, the process above it holds what it held; if it was killed, that is free,
-    /// and nothing passes by way of it. As long as nobody can tell, and it makes a difference, nothing happens.
+    /// A root of a session is dead. If it exited, the process above it holds what it held; if it
+    /// was killed, that is free, and nothing passes by way of it. As long as nobody can tell, and
+    /// it makes a difference, nothing happens.
     fn decide_left(
         &self,
         draft: &mut Draft,
@@ -157,7 +158,7 @@ impl Table {
                 exit: ending.code(),
             }),
             Some(_) => {}
-            // What others have open still waits for nobody.
+            // Others may have the files open still: they wait for nobody.
             None => {
                 for waiter in waiters {
                     draft.push(What::LeftLine { waiter });
@@ -218,7 +219,7 @@ impl Table {
             let is_news = (root.registered && !registered) || is_linked;
             if is_news || !there.is_some_and(is_known) {
                 let registered = root.registered || registered;
-                // What a root is linked to is told once: when it becomes one.
+                // The link of a root is set once: when it becomes one.
                 let above = match by.scope {
                     Scope::Process if there.is_none() || is_linked => root.above,
                     _ => there.map_or(Above::Unknown, |there| there.above),

@@ -101,7 +101,7 @@ impl Table {
         )
     }
 
-    /// What dead processes held that passed it to nobody is known, and counted right.
+    /// Each lease that is lost with its process is known to its session, and counted.
     fn check_lost(&self) -> Result<(), String> {
         let mut lost: HashMap<(SessionKey, Process), usize> = HashMap::new();
         for inode in self.inodes.values() {

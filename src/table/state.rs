@@ -210,7 +210,8 @@ impl Table {
         self.names.get(&token)
     }
 
-    /// The lease of a name with its inode and its session, also while the lease is lost and not swept yet.
+    /// The lease of a name with its inode and its session, also while the lease is lost and not
+    /// swept yet.
     pub fn last(&self, name: &(impl AsRef<str> + ?Sized)) -> Option<(&Lease, &Inode, &Session)> {
         let lease = self.leases.get(name.as_ref())?;
         let inode = self.inodes.get(&lease.ino)?;
@@ -292,8 +293,8 @@ impl Table {
         self.roots.contains_key(process) || self.bound.contains_key(process)
     }
 
-    /// Whether a member holds this inode: its session does, or, where a process does, the member is that process, or is below
-    /// it and of the same session still.
+    /// Whether a member holds this inode: its session does, or, where a process does, the member is
+    /// that process, or is below it and of the same session still.
     pub fn holds(&self, by: &Member, inode: &Inode) -> bool {
         let is_own = || self.joinable(by).ok().flatten() == Some(inode.holder);
         let Some(holder) = self.holder(inode) else {

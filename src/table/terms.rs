@@ -145,8 +145,9 @@ impl Table {
         Ok(node.inode)
     }
 
-    /// The live session that the caller may act for: of the same uid, not out of its sandbox, and one that somebody said or an
-    /// agent is known to mean. Of the others no single process could be told to hold it. ENOENT, EPERM otherwise.
+    /// The live session that the caller may act for: of the same uid, not out of its sandbox, and
+    /// one that somebody said or an agent is known to mean. Of the others no single process could
+    /// be told to hold it. ENOENT, EPERM otherwise.
     fn receiver(&self, id: &SessionId, by: &Member) -> Result<&Session, Refusal> {
         let session = self.session(id).ok_or(Refusal::NotFound)?;
         let chain: Vec<_> = by.lineage.iter().map(|kin| kin.process).collect();
@@ -216,9 +217,10 @@ pub(super) fn renews(change: &Change) -> bool {
     }
 }
 
-/// The pid-file idiom: a first line that is the pid of the writer or, in a terminal, of a process above it, in a sandbox of
-/// its parent, binds the lease to that process. Only under rules 4 and 5: in an agent's session a pid names a shell that is
-/// dead a second later. 1 is no pid: it is probably data.
+/// The pid-file idiom: a first line that is the pid of the writer or, in a terminal, of a process
+/// above it, in a sandbox of its parent, binds the lease to that process. Only under rules 4 and 5:
+/// in an agent's session a pid names a shell that is dead a second later. 1 is no pid: it is
+/// probably data.
 fn binding(inode: &Inode, by: &Member, pid: u32) -> Option<Binding> {
     let levels = match by.rule {
         Rule::Posix => usize::MAX,

@@ -1,4 +1,5 @@
-//! Scripts in containers: with the mount outside and inside, as the first process, and entered from outside.
+//! Scripts in containers: with the mount outside and inside, as the first process, and entered from
+//! outside.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,8 +11,9 @@ use serde_json::Value;
 use crate::sandbox::{BWRAP, CHROOT, NSPAWN, PODMAN, Place, UNSHARE};
 use crate::support::{CLAIMFS, Guard, Mount, TempDir, plain, root_or_skip, text, wait_until};
 
-/// What a script in a container tries, and prints. The claims of its parts that end become its own; that of a killed part is
-/// free at the first try; a body that says a pid binds to the writer or its parent, as the container numbers them.
+/// What a script in a container tries, and prints. The claims of its parts that end become its own;
+/// that of a killed part is free at the first try; a body that says a pid binds to the writer or
+/// its parent, as the container numbers them.
 const INSIDE: &str = r#"set -C
 sh -c ': > claims/exited'
 busybox mkdir claims/command

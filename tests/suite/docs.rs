@@ -578,8 +578,9 @@ fn the_recipe_for_scripts_in_the_readme_holds_the_name_until_the_script_ends() {
     assert!(!refused.status.success());
 }
 
-/// What a person would have to know who does not know which program makes which processes: a row of the README, and what
-/// comes of it, by a script that says which process holds `x` at the end, or nothing.
+/// What a person would have to know who does not know which program makes which processes: a row of
+/// the README, and what comes of it, by a script that says which process holds `x` at the end, or
+/// nothing.
 struct Program {
     row: &'static str,
     needs: &'static str,

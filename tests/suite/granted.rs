@@ -26,7 +26,8 @@ fn dice(round: u32) -> u32 {
     state
 }
 
-/// A script that waits in line and says what its cat came to. It gives the name back when it is told to.
+/// A script that waits in line and says what its cat came to. It gives the name back when it is
+/// told to.
 fn waiter(mount: &Mount, name: &str) -> Guard {
     let script = format!(
         "timeout 30 cat queue/{name} > /dev/null; echo $?; read word; rm claims/{name}; echo $?"

@@ -1,5 +1,5 @@
-//! Programs that have workers: a killed worker's claim is its sibling's at the first try, one that exits leaves it to the
-//! master, and no worker takes a living one's.
+//! Programs that have workers: a killed worker's claim is its sibling's at the first try, one that
+//! exits leaves it to the master, and no worker takes a living one's.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,8 +1,9 @@
-//! Process scope in the pure core: the process that creates a claim holds it; when it has exited, its parent does; when it is
-//! killed, the name is free.
+//! Process scope in the pure core: the process that creates a claim holds it; when it has exited,
+//! its parent does; when it is killed, the name is free.
 //!
-//! What is expected is said without links, orders and moments: from the process that claimed upwards, those that exited are
-//! passed over; one that lives holds the claim; where one was killed, or there is no further one, the name is free.
+//! What is expected is said without links, orders and moments: from the process that claimed
+//! upwards, those that exited are passed over; one that lives holds the claim; where one was
+//! killed, or there is no further one, the name is free.
 
 mod trees;
 mod world;
@@ -122,7 +123,8 @@ impl World {
         Some(holder.unwrap().pid)
     }
 
-    /// The server is killed: the table is made of the journal again, or of itself as it is written down whole.
+    /// The server is killed: the table is made of the journal again, or of itself as it is written
+    /// down whole.
     fn restart(&mut self, is_whole: bool) {
         let again = if is_whole {
             let text = serde_json::to_string(&self.table).unwrap();
@@ -157,7 +159,8 @@ fn orders(of: &[usize]) -> Vec<Vec<usize>> {
     all
 }
 
-/// A terminal's shell, a script of it, a part of that with a command below it, and another command of the script.
+/// A terminal's shell, a script of it, a part of that with a command below it, and another command
+/// of the script.
 const PARENTS: [Option<usize>; 5] = [None, Some(0), Some(1), Some(2), Some(1)];
 const CLAIMS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -618,7 +621,8 @@ fn a_pid_in_the_body_binds_to_the_writer_and_below_and_to_nobody_above() {
     }
 }
 
-/// How a script makes a process of it claim: the processes below the script, and how each ends by itself.
+/// How a script makes a process of it claim: the processes below the script, and how each ends by
+/// itself.
 const CONSTRUCTS: [(&str, &[&str]); 14] = [
     ("the script itself", &[]),
     ("( )", &["subshell"]),
@@ -703,7 +707,8 @@ fn each_construct_with_each_way_to_claim_and_each_way_to_end_is_as_the_manual_ha
     assert_eq!(count, 14 * 9 * 8);
 }
 
-/// The events as a claimfs of before wrote them: without makers, and without what roots are linked to.
+/// The events as a claimfs of before wrote them: without makers, and without what roots are linked
+/// to.
 fn without_makers(events: &[Event]) -> Vec<Event> {
     fn strip(value: &mut serde_json::Value) {
         match value {
@@ -748,7 +753,8 @@ fn leases_of_a_journal_without_makers_keep_the_old_rule_and_new_ones_follow_the_
     assert_eq!(world.holder("new"), Some(10));
     world.died(shell, Some(Ending::Killed(9)));
     assert_eq!(world.holder("new"), None);
-    // The script of before keeps its terminal's session alive no more, so that is over with the last of its processes.
+    // The script of before keeps its terminal's session alive no more, so that is over with the
+    // last of its processes.
     world.died(other, Some(Ending::Exited(0)));
     assert!(world.table.lease(&name("kept")).is_none());
 }

@@ -1,8 +1,9 @@
-//! Scripts of one terminal, in each shell: however one claims and however it dies, its claim is where the manual says.
+//! Scripts of one terminal, in each shell: however one claims and however it dies, its claim is
+//! where the manual says.
 //!
-//! A terminal is a bash that leads a POSIX session; it starts the scripts, sends them their signals and waits for them.
-//! `CLAIMFS_TEST_SCRIPTS=all` plays each shell with each construct, way to claim and way to die; the tests otherwise
-//! play each shell with each of these once.
+//! A terminal is a bash that leads a POSIX session; it starts the scripts, sends them their signals
+//! and waits for them. `CLAIMFS_TEST_SCRIPTS=all` plays each shell with each construct, way to
+//! claim and way to die; the tests otherwise play each shell with each of these once.
 
 mod prompt;
 mod shells;
@@ -34,7 +35,8 @@ impl Stage {
             return None;
         }
         let stage = Self {
-            // lockfile and dotlockfile are of a group of their own, and the latter begins with a dotted name.
+            // lockfile and dotlockfile are of a group of their own, and the latter begins with a
+            // dotted name.
             mount: Mount::with(&["--allow-other", "--dotfiles"])?,
             temp: TempDir::new(),
         };
@@ -78,7 +80,8 @@ impl Lane<'_> {
         holder(&self.stage.mount.record(name)?)
     }
 
-    /// Nobody but the script that holds the name can do anything with it: neither another script, nor the terminal.
+    /// Nobody but the script that holds the name can do anything with it: neither another script,
+    /// nor the terminal.
     fn is_taken(&mut self, name: &str, kind: Kind) -> Result<(), String> {
         let calls = match kind {
             Kind::File => "EEXIST EBUSY EBUSY EBUSY",
@@ -176,7 +179,8 @@ impl Lane<'_> {
     }
 }
 
-/// Plays cases on as many threads as there are processors, at most four: what was wrong, a line each.
+/// Plays cases on as many threads as there are processors, at most four: what was wrong, a line
+/// each.
 fn play_all<T: Sync>(
     stage: &Stage,
     memory: Option<&Memory>,

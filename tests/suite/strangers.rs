@@ -1,5 +1,5 @@
-//! Who is no part of a script that holds a name, though it started them: workers and agents with sessions of their own, and
-//! orphans.
+//! Who is no part of a script that holds a name, though it started them: workers and agents with
+//! sessions of their own, and orphans.
 
 use std::process::{Command, Stdio};
 
@@ -72,7 +72,8 @@ fn an_agent_that_a_shell_starts_is_a_stranger_to_what_the_shell_holds() {
     assert_eq!(agent.actor.claim("x"), Err(libc::EEXIST));
     agent.says("set -C; : > claims/y");
     assert_eq!(holder(&mount, "x"), Some(u64::from(shell)));
-    // The agent is killed, and its shell, which has waited for it, exits: each frees what was its own.
+    // The agent is killed, and its shell, which has waited for it, exits: each frees what was its
+    // own.
     agent.kill();
     wait_until("all is free", || mount.claims().is_empty());
 }
@@ -104,7 +105,8 @@ print('done')";
 #[test]
 fn an_orphan_has_no_part_in_what_others_hold_and_keeps_its_own() {
     let Some(mount) = Mount::new() else { return };
-    // It is of the terminal's session still. The process between it and the terminal has exited, or was killed.
+    // It is of the terminal's session still. The process between it and the terminal has exited, or
+    // was killed.
     for (end, passes) in [("exit", true), ("kill -KILL $$", false)] {
         let orphan = "set -C; : > claims/own; : > claims/kept
             until [ \"$(sed 's/.*) . \\([0-9]*\\) .*/\\1/' /proc/$$/stat)\" != $parent ]; do [ -e README ] || exit 9; done

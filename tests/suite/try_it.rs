@@ -10,7 +10,8 @@ use crate::support::{CLAIMFS, TempDir, can_mount, plain, root_or_skip, skip, unm
 /// The script's path.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mount-scripts/try-it");
 
-/// What the script says if these words run it, in a POSIX session of its own and without a terminal; it must succeed.
+/// What the script says if these words run it, in a POSIX session of its own and without a
+/// terminal; it must succeed.
 fn play(before: &[&str], prepare: impl FnOnce(&mut Command)) -> Option<String> {
     if !can_mount() {
         return None;

@@ -1,6 +1,8 @@
-//! Makers and their parents on a real mount, ended in every order and in every way, with the server killed in between.
+//! Makers and their parents on a real mount, ended in every order and in every way, with the server
+//! killed in between.
 //!
-//! `CLAIMFS_TEST_TREES_SECONDS` says for how long, and `CLAIMFS_TEST_TREES_SEED` with which numbers.
+//! `CLAIMFS_TEST_TREES_SECONDS` says for how long, and `CLAIMFS_TEST_TREES_SEED` with which
+//! numbers.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -37,7 +39,8 @@ enum End {
     Kill,
 }
 
-/// What becomes of the tree: who ends how, in this order, and before which of it the server is killed.
+/// What becomes of the tree: who ends how, in this order, and before which of it the server is
+/// killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Plan {
     maker: End,

@@ -1,6 +1,8 @@
-//! A terminal, two scripts of it and two names: every sequence of so many steps, each a command of anybody's or a death.
+//! A terminal, two scripts of it and two names: every sequence of so many steps, each a command of
+//! anybody's or a death.
 //!
-//! Beside the table goes a reference that says the seven sentences of the manual naively: lists that are searched.
+//! Beside the table goes a reference that says the seven sentences of the manual naively: lists
+//! that are searched.
 
 use std::collections::HashSet;
 

@@ -37,7 +37,8 @@ pub enum Kind {
     Symlink,
 }
 
-/// A way to claim: `N` stands for the name. Each but the first is a command of its own, the same in each shell.
+/// A way to claim: `N` stands for the name. Each but the first is a command of its own, the same in
+/// each shell.
 pub struct Way {
     pub name: &'static str,
     command: &'static str,
@@ -100,10 +101,12 @@ pub const DEATHS: [Death; 8] = [
     Death::Exit(3),
 ];
 
-/// Shells that make an exit of a signal, with the construct that brings them to it ("" is any), and the code.
+/// Shells that make an exit of a signal, with the construct that brings them to it ("" is any), and
+/// the code.
 const EXITS: [(&str, &str, &str, i32); 4] = [
     ("zsh", "", "HUP", 1),
-    // ksh runs the trap, and exits with the number of the signal, or with 1 where that interrupts what it does.
+    // ksh runs the trap, and exits with the number of the signal, or with 1 where that interrupts
+    // what it does.
     ("ksh", "trap and set -e", "TERM", 15),
     ("ksh", "trap and set -e", "INT", 1),
     ("ksh", "trap and set -e", "HUP", 1),
@@ -112,7 +115,8 @@ const EXITS: [(&str, &str, &str, i32); 4] = [
 /// What in a script makes the claim.
 pub struct Construct {
     pub name: &'static str,
-    /// Its text in POSIX shells: `CLAIM` stands for the commands, `SHELL` for the shell, `FILE` for a file with the commands.
+    /// Its text in POSIX shells: `CLAIM` stands for the commands, `SHELL` for the shell, `FILE` for
+    /// a file with the commands.
     posix: &'static str,
     /// The same in fish; empty where that has none.
     fish: &'static str,

@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::shells::{Shell, shlock};
 use crate::support::{Mount, plain};
 
-/// What each terminal begins with. Monitor mode is for what bash does at a prompt: its jobs do not ignore SIGINT. A
-/// script reads what it is to do from descriptor 7 and says on 8 that it has claimed.
+/// What each terminal begins with. Monitor mode is for what bash does at a prompt: its jobs do not
+/// ignore SIGINT. A script reads what it is to do from descriptor 7 and says on 8 that it has
+/// claimed.
 const PROFILE: &str = r#"
 set -m
 set -C
@@ -125,7 +126,8 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Its scripts too: each is the leader of a process group, so they are found by their session.
+        // Its scripts too: each is the leader of a process group, so they are found by their
+        // session.
         for pid in of_session(self.pid()) {
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
