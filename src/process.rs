@@ -615,15 +615,17 @@ fn forked_child(
     code: u8,
     before: impl FnOnce(&Process, &Arc<OwnedFd>),
 ) -> io::Result<(Process, Arc<OwnedFd>)> {
-    // SAFETY: eventfd takes no pointer.
-    let told = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
-    // SAFETY: the child makes two system calls, with a number of its own and a descriptor that is
+    // The child reads until nobody can write, so that it does not outlive this process, should that
+    // be killed: it would keep the mount's descriptor open.
+    let (reader, writer) = io::pipe()?;
+    // SAFETY: the child makes three system calls, with a byte of its own and descriptors that are
     // open, and does not return.
     let child = unsafe {
         let child = libc::fork();
         if child == 0 {
-            let mut count = 0;
-            libc::eventfd_read(told.as_raw_fd(), &raw mut count);
+            let mut byte = 0_u8;
+            libc::close(writer.as_raw_fd());
+            libc::read(reader.as_raw_fd(), (&raw mut byte).cast(), 1);
             libc::_exit(code.into());
         }
         child
@@ -638,8 +640,7 @@ fn forked_child(
     if let Ok(pidfd) = &pidfd {
         before(&process, pidfd);
     }
-    // SAFETY: eventfd_write takes no pointer.
-    unsafe { libc::eventfd_write(told.as_raw_fd(), 1) };
+    drop(writer);
     // SAFETY: the status may be left out, and `child` is a child of this process that nobody else
     // waits for.
     while unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) } < 0 {
