@@ -65,6 +65,31 @@ fn workers_of_node_hold_what_they_claim_until_they_end() {
 }
 
 #[test]
+fn workers_of_go_hold_what_they_claim_until_they_end() {
+    let Some(mount) = Mount::new() else { return };
+    let temp = TempDir::new();
+    let program = temp.path().join("workers");
+    let mut go = Command::new("go");
+    go.arg("build")
+        .arg("-o")
+        .arg(&program)
+        .arg(source("workers.go"));
+    // Its cache is left nowhere else.
+    go.env("GOCACHE", temp.path().join("cache"));
+    go.env("GO111MODULE", "off").env("CGO_ENABLED", "0");
+    match go.output() {
+        Err(_) => skip("go is not installed (package golang-go)"),
+        Ok(built) => {
+            assert!(built.status.success(), "{:?}", text(&built));
+            assert_eq!(
+                play(&mount, program.to_str().unwrap(), "workers.go", ""),
+                MASTER
+            );
+        }
+    }
+}
+
+#[test]
 fn a_daemon_holds_what_it_claims_and_leaves_behind_what_its_starter_did() {
     let Some(mount) = Mount::new() else { return };
     let temp = TempDir::new();
