@@ -167,6 +167,7 @@ impl Inner {
                 return;
             };
             if !self.processes.is_dead(&process) {
+                self.judge_heir(key, &process);
                 return;
             }
             let before = self.table.seq();
@@ -179,6 +180,20 @@ impl Inner {
             } else {
                 None
             };
+        }
+    }
+
+    /// Looks whether the process above a holder is alive, so that no record names a dead one as the
+    /// next. Each time round, one is struck out.
+    fn judge_heir(&mut self, key: SessionKey, holder: &Process) {
+        while let Some(heir) = self.table.above(key, holder)
+            && self.processes.is_dead(&heir)
+        {
+            let before = self.table.seq();
+            self.died(heir);
+            if self.table.seq() == before {
+                return;
+            }
         }
     }
 
