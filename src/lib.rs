@@ -3,8 +3,8 @@
 //!
 //! # One idea
 //!
-//! There is one [`lease::Event`] type. [`table::Table::decide`] holds every rule and changes nothing; it turns a
-//! [`lease::Command`] into events or a [`lease::Refusal`]. [`table::Table::apply`] makes an event part of the state and
+//! There is one [`core::Event`] type. [`table::Table::decide`] holds every rule and changes nothing; it turns a
+//! [`core::Command`] into events or a [`core::Refusal`]. [`table::Table::apply`] makes an event part of the state and
 //! decides nothing. An event is what a journal records, what watchers read and what tests step through. The write path,
 //! under one mutex: **decide, append, apply, publish, reply**.
 //!
@@ -12,7 +12,7 @@
 //!
 //! ```text
 //!  argv ─ main ─ cli ── files of a mount            (the command uses nothing that a shell could not)
-//!                 └── mount ─ keeper, mounts         (a mount's life)
+//!                 └── mount ─ supervisor, mounts         (a mount's life)
 //!
 //!  kernel ─ fs ─ tree ─ store ─ table ─ lease        (a request's way down)
 //!                         │       └──── content
@@ -20,7 +20,7 @@
 //!                         ├── process ─ /proc, pidfds
 //!                         ├── journal                (appended to before anything is applied)
 //!                         ├── news ─ readers, waiters (what happens, for those who wait for it)
-//!                         └── herald                 (what went by itself, for those who watch)
+//!                         └── notifier                 (what went by itself, for those who watch)
 //!  reaper ─────────────── ┘                          (deaths, deadlines)
 //! ```
 //!
@@ -37,13 +37,13 @@
 //! | `store.rs`, `store/*.rs` | the mutex: table, journal, publishing; when requests came that wait | fuser |
 //! | `journal.rs`, `journal/*.rs`, `wire.rs` | checksummed frames, what damage is, the picture of a table, tokens set aside | what events mean |
 //! | `texts.rs` | what is read in several reads, for the server after this one | what it says |
-//! | `news.rs` | lines for readers of `events`, and the bell for those who wait | what the lines say |
-//! | `herald.rs` | the helper that tells inotify | why a name has gone |
+//! | `stream.rs` | lines for readers of `events`, and the bell for those who wait | what the lines say |
+//! | `notifier.rs` | the helper that tells inotify | why a name has gone |
 //! | `reaper.rs` | waits on pidfds and deadlines, tells the store | rules, fuser |
 //! | `tree.rs`, `tree/*.rs` | the mount as files: nodes, modes, rendering, waiting | fuser, the inside of the store |
 //! | `fs.rs`, `fs/*.rs` | decode, call, reply; the errno table; the uid rules | `/proc`, journals |
 //! | `connection.rs` | what one connection to the kernel is owed, whichever server answers on it | how it is kept |
-//! | `keeper.rs`, `keeper/*.rs` | the `/dev/fuse` descriptor, and servers on it; `unsafe` in `device.rs` | what is served |
+//! | `supervisor.rs`, `supervisor/*.rs` | the `/dev/fuse` descriptor, and servers on it; `unsafe` in `device.rs` | what is served |
 //! | `mounts.rs` | `/proc/self/mountinfo` | how mounts come and go |
 //! | `mount.rs` | mounting, signals, wiring | rules |
 //! | `mount/*.rs` | the state directory and its locks, who else has a mount, ending the server from before | what is served |
@@ -65,33 +65,25 @@
 //!
 //! # Locks
 //!
-//! In this order: the usher's lot of parked reads (`fs/lot.rs`), the tree's map of waiting descriptors, the store's mutex,
-//! the one inside [`process::Processes`], that of [`news::News`]. Leaves, under which nothing is called: the store's walks, the
+//! In this order: the thread of pending replies's lot of parked reads (`fs/lot.rs`), the tree's map of waiting descriptors, the store's mutex,
+//! the one inside [`process::Processes`], that of [`events::EventStream`]. Leaves, under which nothing is called: the store's walks, the
 //! requests that wait (`store/arrivals.rs`), the tree's other maps of open files, the queues of `fs/workers.rs`, what is kept of
 //! processes (`process/known.rs`), what is told of their ends (`process/connector.rs`) and the readers of their memory
 //! (`process/reader.rs`). Nobody is answered, and no kernel notified, under any of them but the store's.
 
-pub mod agents;
 pub mod cli;
-pub mod connection;
-pub mod content;
-pub mod fs;
-pub mod herald;
-pub mod identity;
+pub mod core;
+pub mod events;
+pub mod fuse;
+pub mod handoff;
+pub mod inotify;
 pub mod journal;
-pub mod keeper;
-pub mod lease;
 pub mod logging;
-pub mod metrics;
 pub mod mount;
-pub mod mounts;
-pub mod news;
 pub mod process;
-pub mod rare;
-pub mod reaper;
-pub mod record;
+pub mod render;
+pub mod server;
 pub mod store;
-pub mod table;
-pub mod texts;
+pub mod supervisor;
+pub mod sys;
 pub mod tree;
-pub mod wire;

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::line::{self, Patience};
+use super::queue::{self, Patience};
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
-use crate::lease::{Name, SessionId};
+use crate::core::{Name, SessionId};
 
 /// How often a name that is free whenever it is looked at, and taken whenever it is claimed, is tried again.
 const ATTEMPTS: usize = 100;
@@ -59,7 +59,7 @@ impl Arguments {
         let me = lasting(&mount, &name, me)?;
         let until = patience.end();
         for _ in 0..ATTEMPTS {
-            if line::create(&mount, &name)? {
+            if queue::create(&mount, &name)? {
                 limit(&mount, &name, ttl)?;
                 let record = mount.lease(&name)?;
                 return Ok(self.taken(&name, record.as_ref(), "taken", &me));
@@ -72,7 +72,7 @@ impl Arguments {
                 if patience == Patience::None {
                     return Ok(self.held(&record, &others(&name, &me, &record)));
                 }
-                if !line::stand(&mount, &name, until)? {
+                if !queue::stand(&mount, &name, until)? {
                     let record = mount.lease(&name)?.unwrap_or(record);
                     let text = format!("{}; waited in vain", tool::held_by(&name, &record));
                     return Ok(self.held(&record, &text));

@@ -18,13 +18,13 @@ use serde_json::Value;
 use self::layer::Layer;
 use super::tool;
 use super::{Exit, Failure};
-use crate::keeper::device::DEVICE;
-use crate::lease::printable;
-use crate::metrics::STATUS_OVERFLOWS;
+use crate::core::printable;
 use crate::mount::state_dir::LOCK;
 use crate::mount::{holder, resolve_existing};
-use crate::mounts::{self, FS_TYPE, Mount};
 use crate::process::{effective_uid, has_pidfs};
+use crate::render::metrics::STATUS_OVERFLOWS;
+use crate::supervisor::device::DEVICE;
+use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
 /// How long a mount may take to answer before it counts as wedged.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -76,7 +76,7 @@ impl Arguments {
         let asked = self.dir.as_deref().or(mount);
         let resolved = asked.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
         let unreadable = |error| Failure::unavailable(format!("/proc/self/mountinfo: {error}"));
-        let mut ours = mounts::all().map_err(unreadable)?;
+        let mut ours = mountinfo::all().map_err(unreadable)?;
         // Of several on one directory, the last hides the others.
         ours.reverse();
         let mut seen = HashSet::new();
@@ -86,7 +86,7 @@ impl Arguments {
         // A place in a mount stands for it.
         let around = resolved
             .as_deref()
-            .map(mounts::holding)
+            .map(mountinfo::holding)
             .transpose()
             .map_err(unreadable)?;
         let around = around.flatten().filter(|mount| mount.fs_type == FS_TYPE);
@@ -221,7 +221,7 @@ fn check_mount(report: &mut Report, mount: &Mount) {
         Answer::Is(me) => me,
         Answer::Dead => {
             report.bad(&format!(
-                "{dir}: dead: its server and its keeper are gone; {}, or take it away with 'claimfs umount {dir}'",
+                "{dir}: dead: its server and its supervisor are gone; {}, or take it away with 'claimfs umount {dir}'",
                 tool::again(mount)
             ));
             return;
@@ -251,7 +251,7 @@ fn check_mount(report: &mut Report, mount: &Mount) {
             "{dir}: read-only, so that claiming answers EROFS; bind it writable (bwrap --bind, not --ro-bind), or mount it without 'ro'"
         ));
     }
-    check_keeper(report, mount);
+    check_supervisor(report, mount);
     if !mount.has("nosymfollow") {
         Report::note(&format!(
             "{dir}: symlinks are followed here: 'set -C; echo > claims/x' through a dangling one writes its target; \
@@ -293,12 +293,12 @@ fn check_endings(dir: &Path, me: &Value) {
 }
 
 /// The state directory is not to be seen from everywhere.
-fn check_keeper(report: &mut Report, mount: &Mount) {
+fn check_supervisor(report: &mut Report, mount: &Mount) {
     let dir = mount.dir.display();
     let lock = mount.source.join(LOCK);
     if holder::pid_in(&lock).is_ok() && !holder::is_locked(&lock) {
         report.bad(&format!(
-            "{dir}: its keeper has died: should its server die too, the mount dies with it; {}",
+            "{dir}: its supervisor has died: should its server die too, the mount dies with it; {}",
             tool::again(mount)
         ));
     }

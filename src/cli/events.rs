@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
-use crate::lease::printable;
+use crate::core::printable;
 use crate::process::Polled;
 
 #[derive(Debug, clap::Args)]

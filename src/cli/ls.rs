@@ -73,7 +73,7 @@ fn watch(mount: &Mount) -> Result<Exit, Failure> {
         let changed = before.as_ref() != Some(&records);
         if changed || on_terminal {
             let mut out = io::stdout().lock();
-            let shown = out.write_all(picture(&records, on_terminal).as_bytes());
+            let shown = out.write_all(snapshot(&records, on_terminal).as_bytes());
             if shown.and_then(|()| out.flush()).is_err() {
                 return Ok(Exit::Done);
             }
@@ -90,7 +90,7 @@ fn watch(mount: &Mount) -> Result<Exit, Failure> {
     }
 }
 
-fn picture(records: &[Value], on_terminal: bool) -> String {
+fn snapshot(records: &[Value], on_terminal: bool) -> String {
     let now = SystemTime::now();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for record in records {

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use super::{Exit, Failure};
 use super::{remount, tool};
-use crate::agents::{self, Agent};
-use crate::identity::SESSION_VARIABLES;
-use crate::keeper::{Told, device};
-use crate::lease::SessionId;
+use crate::core::SessionId;
+use crate::core::agents::{self, Agent};
+use crate::core::identity::SESSION_VARIABLES;
 use crate::logging;
 use crate::mount::{DEFAULT_MAX_LEASES, Plan, Problem, default_state_dir, resolve_dir};
 use crate::process::{Search, leave_terminal};
+use crate::supervisor::{Told, device};
 
 /// The longest name of an agent, in bytes: pid and time of its process are put behind it.
 const AGENT_NAME_MAX: usize = 64;
@@ -30,7 +30,7 @@ const LOST: &str = "lost: ";
 /// The file in the state directory that says what came of an upgrade: nothing if all is well.
 pub const UPGRADED: &str = "upgraded";
 
-/// What a keeper in the background says on its standard output once requests are answered.
+/// What a supervisor in the background says on its standard output once requests are answered.
 const READY: &str = "ready";
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub struct Arguments {
     settings: Settings,
 }
 
-/// What a mount is like: for its keeper and for each of its servers.
+/// What a mount is like: for its supervisor and for each of its servers.
 // Each is a switch of the command line.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, clap::Args)]
@@ -149,7 +149,7 @@ impl Arguments {
             }
         };
         let words = self.settings.words(&plan);
-        let kept = plan.keep(PathBuf::from(super::program()?), words, tell);
+        let kept = plan.supervise(PathBuf::from(super::program()?), words, tell);
         kept.map(|()| Exit::Done).map_err(|Problem(text)| {
             if announce {
                 tool::say(&text);
@@ -171,21 +171,21 @@ impl Arguments {
             .open(&log);
         let stderr =
             open.map_err(|error| Failure::unavailable(format!("{}: {error}", log.display())))?;
-        let mut keeper = Command::new(super::program()?);
-        keeper.args(["mount", "--foreground", "--announce"]);
+        let mut supervisor = Command::new(super::program()?);
+        supervisor.args(["mount", "--foreground", "--announce"]);
         if self.settings.repair {
-            keeper.arg("--repair");
+            supervisor.arg("--repair");
         }
-        keeper
+        supervisor
             .args(self.settings.words(plan))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr);
-        let mut keeper = keeper
+        let mut supervisor = supervisor
             .spawn()
             .map_err(|error| Failure::unavailable(format!("claimfs: {error}")))?;
         let mut word = String::new();
-        if let Some(stdout) = keeper.stdout.take() {
+        if let Some(stdout) = supervisor.stdout.take() {
             let mut said = BufReader::new(stdout);
             _ = said.read_line(&mut word);
             while let Some(lost) = word.strip_prefix(LOST) {

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Exit, Failure, tool};
-use crate::keeper::device::{self, Flags};
 use crate::mount::{holder, state_dir};
-use crate::mounts::Mount;
 use crate::process::effective_uid;
+use crate::supervisor::device::{self, Flags};
+use crate::sys::mountinfo::Mount;
 
 /// The flags that a mount of claimfs never loses.
 const FIXED: [&str; 3] = ["nosuid", "nodev", "nosymfollow"];

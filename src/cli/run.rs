@@ -16,10 +16,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::line::{self, Patience};
+use super::queue::{self, Patience};
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child, session};
-use crate::lease::Name;
+use crate::core::Name;
 use crate::process::{Polled, signal};
 
 /// How long CMD has to end once it was told that its lease is lost.
@@ -151,11 +151,11 @@ impl Arguments {
 fn take(mount: &Mount, name: &Name, patience: Patience) -> Result<Option<Value>, Failure> {
     let until = patience.end();
     for _ in 0..ATTEMPTS {
-        if line::create(mount, name)? {
+        if queue::create(mount, name)? {
             return Ok(None);
         }
         if patience != Patience::None {
-            if line::stand(mount, name, until)? {
+            if queue::stand(mount, name, until)? {
                 return Ok(None);
             }
             return Ok(Some(mount.lease(name)?.unwrap_or_default()));

@@ -1,13 +1,14 @@
-//! `claimfs serve`, which the keeper of a mount starts on the connection that it holds: not for people.
+//! `claimfs serve`, which the supervisor of a mount starts on the connection that it holds: not for people.
 
 use std::io::{self, Write};
 
 use super::mount::Settings;
 use super::{Exit, Failure, tool};
-use crate::keeper::program::PROVED;
 use crate::logging;
-use crate::mount::{Link, Problem, Report};
+use crate::mount::Problem;
 use crate::process::call_this;
+use crate::server::{Link, Report};
+use crate::supervisor::program::PROVED;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,7 +27,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<Exit, Failure> {
-        // The keeper starts what it holds open, and that has no name of its own.
+        // The supervisor starts what it holds open, and that has no name of its own.
         call_this("claimfs");
         // The mount may not be touched before it is served: its path is taken as it is.
         let plan = self.settings.plan(self.settings.dir())?;
@@ -54,7 +55,7 @@ impl Arguments {
     }
 }
 
-/// A line for the keeper, which may be gone.
+/// A line for the supervisor, which may be gone.
 fn say(word: &str, rest: &str) {
     let line = format!("{word} {}\n", rest.replace('\n', " "));
     let mut stdout = io::stdout().lock();

@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Failure;
-use crate::content;
-use crate::lease::{Name, Refusal, SessionId, printable};
+use crate::core::content;
+use crate::core::{Name, Refusal, SessionId, printable};
 use crate::mount::resolve_existing;
-use crate::mounts::{self, FS_TYPE};
 use crate::process::effective_uid;
-use crate::record;
+use crate::render;
+use crate::sys::mountinfo::{self, FS_TYPE};
 
 /// Prints a line on standard output. A reader that has gone away is not an error.
 pub fn say(text: &str) {
@@ -26,7 +26,7 @@ pub fn say(text: &str) {
 
 /// Prints JSON on standard output, in one line.
 pub fn say_json(value: &Value) {
-    _ = write!(io::stdout().lock(), "{}", record::line(value));
+    _ = write!(io::stdout().lock(), "{}", render::line(value));
 }
 
 /// Prints a line on standard error.
@@ -50,9 +50,9 @@ impl Mount {
         if let Some(dir) = named {
             return Self::at(dir);
         }
-        let mounts = mounts::ours()
+        let mounts = mountinfo::ours()
             .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
-        let list = |mounts: &[mounts::Mount]| -> String {
+        let list = |mounts: &[mountinfo::Mount]| -> String {
             let lines = mounts
                 .iter()
                 .map(|mount| format!("\n  {}", mount.dir.display()));
@@ -147,13 +147,13 @@ impl Mount {
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Those that do not refuse this process. One that says nothing, or is dead, may be the one that is meant.
-fn admitting(mounts: Vec<mounts::Mount>) -> Vec<mounts::Mount> {
+fn admitting(mounts: Vec<mountinfo::Mount>) -> Vec<mountinfo::Mount> {
     let looked: Vec<_> = mounts
         .into_iter()
         .map(|mount| {
             let (sender, said) = mpsc::channel();
             let dir = mount.dir.clone();
-            thread::spawn(move || sender.send(mounts::is_denied(&dir)));
+            thread::spawn(move || sender.send(mountinfo::is_denied(&dir)));
             (mount, said)
         })
         .collect();
@@ -172,7 +172,7 @@ fn no_mount(dir: &Path) -> String {
         "name one with --mount DIR, or mount one on an empty directory with 'claimfs mount DIR'";
     let shown = dir.display();
     let resolved = resolve_existing(dir).unwrap_or_else(|_| dir.to_owned());
-    let around = mounts::holding(&resolved).ok().flatten();
+    let around = mountinfo::holding(&resolved).ok().flatten();
     let around = around.filter(|mount| mount.fs_type == FS_TYPE);
     let metadata = match (fs::metadata(dir), &around) {
         (Err(error), Some(mount)) if error.raw_os_error() == Some(libc::ENOTCONN) => {
@@ -215,8 +215,8 @@ fn no_mount(dir: &Path) -> String {
     }
 }
 
-/// What brings back a mount whose server or keeper is gone: only who mounted it can go on with its state.
-pub fn again(mount: &mounts::Mount) -> String {
+/// What brings back a mount whose server or supervisor is gone: only who mounted it can go on with its state.
+pub fn again(mount: &mountinfo::Mount) -> String {
     let dir = mount.dir.display();
     match mount.owner().filter(|owner| *owner != effective_uid()) {
         Some(owner) => {
@@ -227,7 +227,7 @@ pub fn again(mount: &mounts::Mount) -> String {
 }
 
 /// The sentence for a mount that does not admit this process.
-pub fn denied(mount: &mounts::Mount) -> String {
+pub fn denied(mount: &mountinfo::Mount) -> String {
     let owner = mount.owner();
     let owner = owner.map_or(String::from("another user"), |uid| {
         format!("another user (uid {uid})")
@@ -240,12 +240,12 @@ pub fn denied(mount: &mounts::Mount) -> String {
 }
 
 /// The claimfs that is mounted on a directory, dead or alive, and its canonical path.
-pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mounts::Mount), Failure> {
+pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Failure> {
     let dir = resolve_existing(dir).map_err(|problem| Failure::unavailable(problem.0))?;
-    let there = mounts::on(&dir)
+    let there = mountinfo::on(&dir)
         .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
     let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
-        let around = mounts::holding(&dir).ok().flatten();
+        let around = mountinfo::holding(&dir).ok().flatten();
         let around = around.filter(|mount| mount.fs_type == FS_TYPE);
         let remedy = around.map_or(String::new(), |mount| {
             format!(

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Exit, Failure, tool};
-use crate::keeper::device;
 use crate::mount::holder;
 use crate::mount::takeover::Leaving;
-use crate::mounts::Mount;
 use crate::process::effective_uid;
+use crate::supervisor::device;
+use crate::sys::mountinfo::Mount;
 
 /// How long the server has to end by itself after its mount has gone.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -34,18 +34,20 @@ impl Arguments {
             denied(&error)
                 .unwrap_or_else(|| Failure::unavailable(format!("{}: {error}", path.display())))
         };
-        let keeper = holder::pid_in(&path).map_err(unreadable)?;
-        // The pid is the keeper's as long as it has the lock.
-        let Some(keeper) = keeper.filter(|_| holder::is_locked(&path)) else {
+        let supervisor = holder::pid_in(&path).map_err(unreadable)?;
+        // The pid is the supervisor's as long as it has the lock.
+        let Some(supervisor) = supervisor.filter(|_| holder::is_locked(&path)) else {
             return Err(Failure::unavailable(format!(
-                "{shown}: the keeper of this mount has died; 'claimfs mount {shown}' makes the mount anew"
+                "{shown}: the supervisor of this mount has died; 'claimfs mount {shown}' makes the mount anew"
             )));
         };
         let upgraded = mount.source.join(UPGRADED);
         _ = fs::remove_file(&upgraded);
-        signal(keeper, libc::SIGHUP).map_err(|error| {
+        signal(supervisor, libc::SIGHUP).map_err(|error| {
             denied(&error).unwrap_or_else(|| {
-                Failure::unavailable(format!("{shown}: its keeper (pid {keeper}): {error}"))
+                Failure::unavailable(format!(
+                    "{shown}: its supervisor (pid {supervisor}): {error}"
+                ))
             })
         })?;
         let until = Instant::now() + PATIENCE;
@@ -56,7 +58,7 @@ impl Arguments {
                 Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
                 Err(_) => {
                     return Err(Failure::unavailable(format!(
-                        "{shown}: its keeper (pid {keeper}) does not say what came of it; its log may"
+                        "{shown}: its supervisor (pid {supervisor}) does not say what came of it; its log may"
                     )));
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::line::{self, Patience};
+use super::queue::{self, Patience};
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
@@ -23,7 +23,7 @@ impl Arguments {
             None => Patience::Endless,
         };
         let mount = Mount::find(mount)?;
-        if line::until_free(&mount, &name, patience.end())? {
+        if queue::until_free(&mount, &name, patience.end())? {
             return Ok(Exit::Done);
         }
         let record = mount.lease(&name)?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The file `log` of the state directory, which the keeper and its servers append to.
+//! The file `log` of the state directory, which the supervisor and its servers append to.
 //!
 //! Promises: past its bound it becomes `log.1`, once, whichever process notices first, and no line
 //! is lost; one that was moved away, as logrotate does, is followed; nothing is made where the
@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::process::redirect_stderr;
+use rustix::stdio::dup2_stderr;
 
 /// How long the log may be, unless a mount is told otherwise. With the one before it, it takes
 /// twice as much.
@@ -111,7 +111,7 @@ impl LogFile {
 
     /// Standard error goes with it: panics go there, and children inherit it.
     fn go_on_with(&mut self, file: File) {
-        _ = redirect_stderr(&file);
+        _ = dup2_stderr(&file);
         self.file = file;
     }
 }

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::keeper::device::DEVICE;
-use crate::lease::printable;
-use crate::mounts::{self, FS_TYPE, Mount};
+use crate::core::printable;
 use crate::process::signal;
+use crate::supervisor::device::DEVICE;
+use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
 /// How long SIGTERM has before SIGKILL. A server that knows that its mount is gone ends within milliseconds, any other within
 /// [`super::BUSY`] and [`super::BESIDE`].
@@ -85,7 +85,7 @@ pub struct Holder {
     pub who: Who,
     /// The uid that it runs as.
     pub uid: Option<u32>,
-    /// It has `/dev/fuse` open, as keepers and servers do.
+    /// It has `/dev/fuse` open, as supervisors and servers do.
     pub has_device: bool,
     /// The number of the device of its mount, where the kernel says so (`fuse_connection` in `/proc/PID/fdinfo`).
     device: Option<String>,
@@ -94,7 +94,7 @@ pub struct Holder {
 impl Holder {
     /// What it has mounted in its own mount namespace, with this state directory. An error if that cannot be read.
     pub fn mounts(&self, state_dir: &Path) -> io::Result<Vec<Mount>> {
-        let mut mounts = mounts::of(self.who.pid)?;
+        let mut mounts = mountinfo::of(self.who.pid)?;
         mounts.retain(|mount| {
             let is_its = || same_place(&mount.source, state_dir);
             let device = self.device.as_ref();
@@ -162,7 +162,7 @@ pub fn pid_in(lock: &Path) -> io::Result<Option<u32>> {
 /// Who has a lock. `None` also if it is somebody who cannot be seen from here.
 pub fn of(lock: &Path) -> Option<Holder> {
     let path = fs::canonicalize(lock).ok()?;
-    let device = mounts::holding(&path).ok()??.device;
+    let device = mountinfo::holding(&path).ok()??.device;
     let (major, minor) = device.split_once(':')?;
     let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
     // As proc_locks(5) shows it.
@@ -221,7 +221,7 @@ pub fn beside(device: &str) -> Vec<Who> {
             continue;
         };
         let has_it = has_it.entry(namespace).or_insert_with(|| {
-            let mounts = mounts::of(pid).unwrap_or_default();
+            let mounts = mountinfo::of(pid).unwrap_or_default();
             mounts.iter().any(|mount| mount.device == device)
         });
         if *has_it {
@@ -231,7 +231,7 @@ pub fn beside(device: &str) -> Vec<Who> {
     found
 }
 
-/// Ends a process that has a lock, if it is a keeper or a server: by SIGTERM, and by SIGKILL should that not do it. Whether it is gone.
+/// Ends a process that has a lock, if it is a supervisor or a server: by SIGTERM, and by SIGKILL should that not do it. Whether it is gone.
 pub fn end(lock: &Path, pid: u32) -> bool {
     for (number, patience) in [(libc::SIGTERM, TERM), (libc::SIGKILL, KILL)] {
         // Looked for again before each signal: a pid is only its own while it has the lock.

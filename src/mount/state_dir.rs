@@ -16,10 +16,10 @@ use std::{process, thread};
 
 use super::Problem;
 use super::holder::{self, Holder};
-use crate::mounts::{self, FS_TYPE};
 use crate::process::effective_uid;
+use crate::sys::mountinfo::{self, FS_TYPE};
 
-/// The lock of the keeper: one mount at a time has a state directory.
+/// The lock of the supervisor: one mount at a time has a state directory.
 pub const LOCK: &str = "lock";
 
 /// The lock of the server: one process at a time appends to the journal.
@@ -57,7 +57,7 @@ pub fn check_apart(state_dir: &Path, dir: &Path) -> Result<(), Problem> {
             "{on}: the server keeps files of its own here, in its state directory {shown}; name a directory outside of it"
         )));
     }
-    match mounts::holding(&real) {
+    match mountinfo::holding(&real) {
         Ok(Some(mount)) if mount.fs_type == FS_TYPE => Err(Problem::new(format!(
             "{shown}: the state directory may not be in a claimfs, and {} is one; keep it outside",
             mount.dir.display()
@@ -107,8 +107,8 @@ pub fn faults(state_dir: &Path) -> Vec<String> {
         ));
     }
     // Whose the journal is it looks at itself, and `--repair` is the way out.
-    let judged = |path: &PathBuf| !path.ends_with("journal") && !path.ends_with("tokens");
-    for path in files(state_dir).into_iter().filter(judged) {
+    let checked = |path: &PathBuf| !path.ends_with("journal") && !path.ends_with("tokens");
+    for path in files(state_dir).into_iter().filter(checked) {
         if let Ok(there) = fs::symlink_metadata(&path)
             && !is_trusted(there.uid())
         {
@@ -134,7 +134,7 @@ fn is_trusted(uid: u32) -> bool {
     uid == effective_uid() || uid == 0
 }
 
-/// The files of ours that are there, and those in `texts`.
+/// The files of ours that are there, and those in `spool`.
 fn files(state_dir: &Path) -> Vec<PathBuf> {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     let is_ours = |name: &OsStr| {
@@ -142,8 +142,8 @@ fn files(state_dir: &Path) -> Vec<PathBuf> {
         FILES.iter().any(|file| name.starts_with(file.as_bytes()))
     };
     let ours = entries(state_dir).filter(|entry| is_ours(&entry.file_name()));
-    let texts = entries(&state_dir.join(TEXTS));
-    ours.chain(texts).map(|entry| entry.path()).collect()
+    let spool = entries(&state_dir.join(TEXTS));
+    ours.chain(spool).map(|entry| entry.path()).collect()
 }
 
 /// Takes from everybody else what they may do with our files: those of before, whose umask let them be made readable.

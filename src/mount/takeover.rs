@@ -3,7 +3,7 @@
 //! umount(2) takes a mount away in one mount namespace. A sandbox that has a copy keeps the file system, and with it the server and the
 //! locks of the state directory. Such a server is ended; one whose mount is there for the processes of its own namespace never is.
 //!
-//! Promises: there are never two servers on one state directory, since nothing is mounted before both locks are free; a keeper that has
+//! Promises: there are never two servers on one state directory, since nothing is mounted before both locks are free; a supervisor that has
 //! yet to mount is not taken for one whose mount has gone.
 //!
 //! Deliberately ignorant of: how to mount.
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 use super::holder::{self, Holder, Who, is_locked};
 use super::state_dir::{LOCK, SERVING, taken};
 use super::{Plan, Problem};
-use crate::mounts::{self, Mount};
+use crate::sys::mountinfo::{self, Mount};
 
-/// How long a keeper may be without a server: while it mounts, or after the death of one.
+/// How long a supervisor may be without a server: while it mounts, or after the death of one.
 const STARTING: Duration = Duration::from_secs(2);
 
 /// Who has a state directory.
 enum Found {
     Nobody,
-    /// Its mount is gone, or its keeper is, and it is to be ended.
+    /// Its mount is gone, or its supervisor is, and it is to be ended.
     Old(Servers),
     /// It is to be left alone.
     Live(Holder, Vec<Mount>),
@@ -32,12 +32,12 @@ enum Found {
     Unclear(Problem),
 }
 
-/// The processes that serve a mount, by their locks: the keeper first, since it would start another server.
+/// The processes that serve a mount, by their locks: the supervisor first, since it would start another server.
 #[derive(Debug)]
 struct Servers(Vec<(PathBuf, Holder)>);
 
 impl Servers {
-    /// Those of a state directory: a keeper, or a server that outlived it, or both.
+    /// Those of a state directory: a supervisor, or a server that outlived it, or both.
     fn of(state_dir: &Path) -> Self {
         let locks = [LOCK, SERVING].map(|name| state_dir.join(name));
         let holders = locks.into_iter().filter_map(|lock| {
@@ -63,7 +63,7 @@ impl Servers {
 }
 
 impl Plan {
-    /// Ends the server from before, if it has no mount here or no keeper, and tells whom that concerns. Refuses where one is alive.
+    /// Ends the server from before, if it has no mount here or no supervisor, and tells whom that concerns. Refuses where one is alive.
     pub(super) fn make_way(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Problem> {
         let until = Instant::now() + STARTING;
         loop {
@@ -172,7 +172,7 @@ pub struct Leaving {
 impl Leaving {
     /// Looks at a mount before it is unmounted.
     pub fn look(mount: &Mount) -> io::Result<Self> {
-        let here = mounts::all()?.into_iter();
+        let here = mountinfo::all()?.into_iter();
         let here = here.filter(|other| other.device == mount.device && other.dir != mount.dir);
         let servers = Servers::of(&mount.source);
         let is_its = |holder: &Holder| holder.device().is_none_or(|device| device == mount.device);

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{epoll_add, epoll_modify, exited, owned};
-use crate::lease::{Ending, Process};
+use crate::core::{Ending, Process};
 use crate::logging::limited;
 
 /// How much the kernel keeps for this server while it does not read, in bytes. The default holds

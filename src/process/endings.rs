@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::connector::{BUFFER, Connector};
 use super::proc::Stat;
 use super::{Info, exited, forked_child, is_reaped, pidfd_info};
-use crate::lease::{Ending, Process};
+use crate::core::{Ending, Process};
 
 /// Where it is said how a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

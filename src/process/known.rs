@@ -19,9 +19,9 @@ use super::{
     POLLED_MAX, Processes, any_exited, descriptor_limit, exited, first_of_namespace, is_shortage,
     is_task_of, pidfd_euid, pidfd_inode, pidfd_open, thread_time,
 };
-use crate::agents::Agent;
-use crate::identity::{Facts, Marked, Sight, Variable, View};
-use crate::lease::Process;
+use crate::core::Process;
+use crate::core::agents::Agent;
+use crate::core::identity::{Facts, Marked, Sight, Variable, View};
 
 /// How many processes are kept at most, each with two descriptors; never with more than a quarter of those that there
 /// may be, which are for the roots of sessions.

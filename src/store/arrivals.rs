@@ -11,7 +11,7 @@ use std::fmt::{self, Debug};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::lease::{Name, SessionId};
+use crate::core::{Name, SessionId};
 use crate::process::{self, Processes};
 
 /// The requests that have come and are not carried out.
@@ -125,7 +125,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Arrivals, Concerns};
-    use crate::lease::Name;
+    use crate::core::Name;
     use crate::process::{self, Processes, Search};
 
     #[test]

@@ -6,19 +6,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::order::Order;
+use super::control::ControlCommand;
 use super::{
     Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_INO,
     README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO, SESSIONS,
     SNAPSHOT, Tree, Unwritten, WAITERS, first_name, guard, node_attr,
 };
-use crate::connection::{Note, QUEUE_HANDLE};
-use crate::content;
-use crate::lease::{Change, Creation, Ino, Refusal, SessionId, SessionKey, Shape};
+use crate::core::content;
+use crate::core::table::FIRST_INO;
+use crate::core::{Change, Creation, Ino, Refusal, SessionId, SessionKey, Shape};
+use crate::handoff::{Note, QUEUE_HANDLE};
 use crate::logging::limited;
-use crate::record::{self, Record, SessionRecord};
+use crate::render::{self, Record, SessionRecord};
 use crate::store::Caller;
-use crate::table::FIRST_INO;
 
 /// How many commands one write to `control` may have (EFBIG past it): others wait for it.
 const COMMANDS_MAX: usize = 16;
@@ -123,11 +123,11 @@ impl Tree {
         exclusive: bool,
         written: bool,
     ) -> Result<Handle, Refusal> {
-        let walk = self.store.walk(caller)?;
+        let ancestry = self.store.ancestry(caller)?;
         let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
         let open = Registration {
             id,
-            walk,
+            ancestry,
             written,
             exclusive,
         };
@@ -200,7 +200,7 @@ impl Tree {
                 return show(content::slice(node.content().body(), offset, size));
             };
             let begun = self.begun(fh, offset);
-            let text = begun.unwrap_or_else(|| Arc::from(record::lease_line(table, name, now)));
+            let text = begun.unwrap_or_else(|| Arc::from(render::lease_line(table, name, now)));
             let shown = show(content::slice(text.as_bytes(), offset, size));
             if fh >= SNAPSHOT {
                 self.keep(caller, fh, &text, size);
@@ -213,7 +213,7 @@ impl Tree {
     /// Keeps what a descriptor reads as: for a server after this one too, if its first read does not take all of it.
     fn keep(&self, caller: Caller, fh: u64, text: &Arc<str>, size: usize) {
         if text.len() > size {
-            self.texts.keep(fh, text);
+            self.spool.keep(fh, text);
         }
         guard(&self.kept).keep(fh, caller.uid, text);
     }
@@ -221,7 +221,7 @@ impl Tree {
     /// The text that a server before this one has begun to show: it goes on as it was, and ends where that is not known.
     fn begun(&self, fh: u64, offset: u64) -> Option<Arc<str>> {
         let begun = offset > 0 && self.is_older(fh);
-        begun.then(|| Arc::from(self.texts.find(fh).unwrap_or_default()))
+        begun.then(|| Arc::from(self.spool.find(fh).unwrap_or_default()))
     }
 
     /// Whether a descriptor that reads a text was opened on a server before this one.
@@ -235,8 +235,8 @@ impl Tree {
             SELF => self.render_self(caller),
             LEASES => return Ok(self.render_leases()),
             WAITERS => {
-                let waiters = self.store.glance(record::waiters);
-                record::waiter_lines(&waiters)
+                let waiters = self.store.glance(render::waiters);
+                render::waiter_lines(&waiters)
             }
             METRICS => {
                 let (leases, sessions) = self
@@ -255,7 +255,7 @@ impl Tree {
                     (session.key == key).then(|| SessionRecord::of(table, session))
                 });
                 // What takes time is done once everybody else may go on.
-                record::line(&shown.flatten().ok_or(Refusal::Lost)?.json())
+                render::line(&shown.flatten().ok_or(Refusal::Lost)?.json())
             }
             _ => String::new(),
         }))
@@ -265,12 +265,12 @@ impl Tree {
     fn render_leases(&self) -> Arc<str> {
         let mut records = Vec::new();
         let known = |seq| guard(&self.kept).leases(seq);
-        let picture = self.store.picture(known, |table, name| {
+        let snapshot = self.store.snapshot(known, |table, name| {
             if !name.is_scratch() {
                 records.extend(Record::of(table, name));
             }
         });
-        let seq = match picture {
+        let seq = match snapshot {
             Ok(text) => return text,
             Err(seq) => seq,
         };
@@ -278,7 +278,7 @@ impl Tree {
         let now = self.store.now().boot;
         let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", records.len());
         for record in records {
-            text.push_str(&record::line(&record.json(now)));
+            text.push_str(&render::line(&record.json(now)));
         }
         let text = Arc::from(text);
         guard(&self.kept).has_leases(seq, &text);
@@ -286,19 +286,19 @@ impl Tree {
     }
 
     fn render_self(&self, caller: Caller) -> String {
-        let walk = match self.store.walk(caller) {
-            Ok(walk) => walk,
-            Err(refusal) => return record::stranger(caller.uid, refusal),
+        let ancestry = match self.store.ancestry(caller) {
+            Ok(ancestry) => ancestry,
+            Err(refusal) => return render::stranger(caller.uid, refusal),
         };
-        let member = self.store.member(&walk);
+        let member = self.store.member(&ancestry);
         let parent = self
             .store
-            .walk_parent(&walk)
-            .and_then(|walk| self.store.member(&walk));
+            .parent_ancestry(&ancestry)
+            .and_then(|ancestry| self.store.member(&ancestry));
         let id = member.as_ref().map(|member| member.id.clone()).ok();
         let roots = id.and_then(|id| self.store.session(&id, |_, session| session.roots.clone()));
-        record::identity(
-            &walk,
+        render::identity(
+            &ancestry,
             member.as_ref().ok(),
             parent.as_ref().ok(),
             roots.as_deref(),
@@ -347,17 +347,19 @@ impl Tree {
                 self.store.sync()?;
                 continue;
             }
-            match Order::parse(line)? {
-                Order::Claim { name, session, ttl } => {
+            match ControlCommand::parse(line)? {
+                ControlCommand::Claim { name, session, ttl } => {
                     self.store.hold(caller, &name, session, ttl)?;
                 }
-                Order::Release { name, session } => {
+                ControlCommand::Release { name, session } => {
                     self.store.yield_up(caller, &name, session)?;
                 }
-                Order::Break { name, token } => self.store.break_lease(caller, &name, token)?,
-                Order::Give { name, to } => self.store.give(caller, &name, &to)?,
-                Order::Limit { name, ttl } => self.store.limit(caller, &name, ttl)?,
-                Order::End { session } => self.store.end(caller, &session)?,
+                ControlCommand::Break { name, token } => {
+                    self.store.break_lease(caller, &name, token)?;
+                }
+                ControlCommand::Give { name, to } => self.store.give(caller, &name, &to)?,
+                ControlCommand::Limit { name, ttl } => self.store.limit(caller, &name, ttl)?,
+                ControlCommand::End { session } => self.store.end(caller, &session)?,
             }
         }
         Ok(())
@@ -373,11 +375,13 @@ impl Tree {
         let open = registrations.get_mut(&fh).ok_or(Refusal::Lost)?;
         // Whatever comes of it, this file was not left empty.
         open.written = true;
-        let (id, walk, exclusive) = (open.id.clone(), Arc::clone(&open.walk), open.exclusive);
+        let (id, ancestry, exclusive) =
+            (open.id.clone(), Arc::clone(&open.ancestry), open.exclusive);
         let written = open.note(fh);
         drop(registrations);
         self.store.note(written);
-        self.store.register(&walk, &id, body, exclusive, caller)?;
+        self.store
+            .register(&ancestry, &id, body, exclusive, caller)?;
         self.registered(fh);
         Ok(())
     }
@@ -416,8 +420,8 @@ impl Tree {
     /// A descriptor is closed for good. A file in `sessions/` that was created and left empty registers here, since
     /// only now it is certain that no pid follows (a shell closes a copy of the descriptor before it writes).
     pub fn release(&self, caller: Caller, ino: u64, fh: u64) {
-        if self.texts.has(fh) || self.is_older(fh) {
-            self.texts.forget(fh);
+        if self.spool.has(fh) || self.is_older(fh) {
+            self.spool.forget(fh);
         }
         if (FIRST_INO..SESSION_INO).contains(&ino) {
             if fh == ino {
@@ -438,14 +442,14 @@ impl Tree {
         let was_registration = open.is_some();
         if let Some(Registration {
             id,
-            walk,
+            ancestry,
             written: false,
             exclusive,
         }) = open
             && self.done(caller).is_none()
             && let Err(refusal) = self
                 .store
-                .register(&walk, &id, b"", exclusive, Some(caller))
+                .register(&ancestry, &id, b"", exclusive, Some(caller))
         {
             limited!(
                 Some(caller.uid),

@@ -42,7 +42,7 @@ impl Server {
         self.dir.join("state")
     }
 
-    /// The pids of the keeper and of the server.
+    /// The pids of the supervisor and of the server.
     pub fn pids(&self) -> [u32; 2] {
         ["lock", "serving"].map(|file| {
             let pid = fs::read_to_string(self.state().join(file)).unwrap();

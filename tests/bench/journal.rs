@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use std::{env, fs};
 
-use claimfs::connection::Connection;
-use claimfs::journal::{self, Disk, Recovered};
-use claimfs::lease::{
+use claimfs::core::{
     Command, Creation, Member, Moment, Name, Process, Root, Rule, SessionId, Shape,
 };
+use claimfs::handoff::Handoff;
+use claimfs::journal::Log;
+use claimfs::journal::{self, Disk, Recovered};
 use claimfs::process::Boot;
-use claimfs::store::Journal;
 
 const LEASES: usize = 100_000;
 
@@ -34,7 +34,7 @@ fn member() -> Member {
         started: UNIX_EPOCH,
         registered: false,
         environ: 0,
-        above: claimfs::lease::Above::Unknown,
+        above: claimfs::core::Above::Unknown,
     };
     Member {
         id: SessionId::new(b"w1").unwrap(),
@@ -42,7 +42,7 @@ fn member() -> Member {
         uid: 1000,
         pidns: 0,
         sandbox: 0,
-        scope: claimfs::lease::Scope::Session,
+        scope: claimfs::core::Scope::Session,
         heir: None,
         roots: vec![root],
         lineage: Vec::new(),
@@ -65,7 +65,7 @@ fn run(disk: &mut Disk, recovered: &mut Recovered, command: &Command) {
     for event in &events {
         recovered.table.apply(event);
     }
-    disk.applied(&recovered.table, &mut Connection::default);
+    disk.applied(&recovered.table, &mut Handoff::default);
 }
 
 fn read(dir: &Path, boot: &Boot) -> (Recovered, Duration) {
@@ -83,7 +83,7 @@ fn main() {
     fs::create_dir(&dir).unwrap();
     let boot = Boot::current().unwrap();
     let (mut recovered, _) = read(&dir, &boot);
-    let mut disk = Disk::begin(&dir, boot.clone(), &recovered, &Connection::new("1")).unwrap();
+    let mut disk = Disk::begin(&dir, boot.clone(), &recovered, &Handoff::new("1")).unwrap();
     let by = &member();
     let creation = Creation {
         shape: Shape::File,
@@ -123,7 +123,7 @@ fn main() {
     let length = size(&dir);
     let (_, took) = read(&dir, &boot);
     println!("read back, mostly event by event: {length} bytes in {took:.2?}");
-    drop(Disk::begin(&dir, boot.clone(), &recovered, &Connection::new("2")).unwrap());
+    drop(Disk::begin(&dir, boot.clone(), &recovered, &Handoff::new("2")).unwrap());
     let length = size(&dir);
     let (_, took) = read(&dir, &boot);
     println!("read back, written anew: {length} bytes in {took:.2?}");

@@ -158,16 +158,16 @@ fn idle(polls: bool, length: Duration) {
     until(|| waiters(&mount) == 10);
     // What this itself has set in motion.
     thread::sleep(Duration::from_secs(2));
-    let [keeper, own] = server.pids();
-    let before = [keeper, own].map(switches);
+    let [supervisor, own] = server.pids();
+    let before = [supervisor, own].map(switches);
     thread::sleep(length);
-    let after = [keeper, own].map(switches);
+    let after = [supervisor, own].map(switches);
     let seconds = length.as_secs();
     let way = if polls { "poll(2)" } else { "read(2)" };
     let target = if polls { AtMost(0.0) } else { Told };
     let what = format!("switches to the server in {seconds} s, 1000 leases, 10 wait in {way}");
     line(&what, (after[1] - before[1]) as f64, target);
-    let what = format!("switches to the keeper in {seconds} s, the same");
+    let what = format!("switches to the supervisor in {seconds} s, the same");
     line(&what, (after[0] - before[0]) as f64, target);
     // The waiters are granted what they wait for, and end.
     crowd.kill();

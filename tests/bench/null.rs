@@ -56,7 +56,7 @@ fn attr(ino: u64) -> FileAttr {
 
 impl Filesystem for Null {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for wish in claimfs::fs::WISHES {
+        for wish in claimfs::fuse::WISHES {
             _ = config.add_capabilities(wish);
         }
         Ok(())
@@ -113,8 +113,8 @@ impl Filesystem for Null {
 
 /// Mounts it on a directory, says so on standard output, and serves it until it is unmounted.
 fn serve(dir: &Path, threads: usize) {
-    let options = claimfs::keeper::device::Options::default();
-    let device = claimfs::keeper::device::mount(dir, Path::new("null"), &options).unwrap();
+    let options = claimfs::supervisor::device::Options::default();
+    let device = claimfs::supervisor::device::mount(dir, Path::new("null"), &options).unwrap();
     let mut config = fuser::Config::default();
     config.n_threads = Some(threads);
     let session = Session::from_fd(Null::default(), device, SessionACL::Owner, config).unwrap();

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::{env, fs, thread};
 
-use claimfs::identity::Sight;
+use claimfs::core::identity::Sight;
 use claimfs::process::{Processes, Search};
 use serde_json::{Value, json};
 
@@ -382,8 +382,8 @@ fn look_when_short() -> io::Result<Value> {
     while let Ok(file) = fs::File::open("/dev/null") {
         all.push(file);
     }
-    let walk = known.walk(None, pid, facts.uid);
-    let settled = matches!(walk, Ok(_) | Err(claimfs::lease::Refusal::Shortage));
+    let ancestry = known.ancestry(None, pid, facts.uid);
+    let settled = matches!(ancestry, Ok(_) | Err(claimfs::core::Refusal::Shortage));
     all.clear();
     let relieved = other
         .watch(&facts.process, 0)

@@ -4,9 +4,9 @@
 mod live;
 pub mod stand_in;
 
-use claimfs::agents;
-use claimfs::identity::walk;
-use claimfs::lease::{Refusal, Rule};
+use claimfs::core::agents;
+use claimfs::core::identity::ancestry;
+use claimfs::core::{Refusal, Rule};
 
 use crate::identity::{Answer, Look, Tree, UID, answer, member, says};
 
@@ -417,10 +417,10 @@ fn what_an_agent_has_left_behind_never_takes_pid_1_for_it() {
         tree.edit(1, |init| init.uid = init_uid);
         tree.mark(&[30, 40], &claude("s", "20"));
         tree.kill(20);
-        let walk = tree.walk(40);
-        assert!(walk.is_left_behind());
+        let ancestry = tree.ancestry(40);
+        assert!(ancestry.is_left_behind());
         let expected = of("claude-code", 30, &[30, 40]);
-        assert_eq!(answer(&member(&walk, &[]).unwrap()), expected);
+        assert_eq!(answer(&member(&ancestry, &[]).unwrap()), expected);
         // Even if that is what the variable says.
         tree.mark(&[30, 40], &claude("s", "1"));
         assert_eq!(tree.answer(40, &[]), expected);
@@ -609,7 +609,7 @@ fn each_uid_has_a_session_of_its_own_in_a_sandbox() {
     let tree = sandbox();
     tree.edit(30, |init| init.uid = 0);
     assert_eq!(tree.answer(50, &[]), inside(7, &[40, 50]));
-    let walk = walk(&tree, Some(30), 30, 0).unwrap();
+    let ancestry = ancestry(&tree, Some(30), 30, 0).unwrap();
     let expected = says("sandbox-7-uid-0", Rule::Sandbox, &[30]);
-    assert_eq!(answer(&member(&walk, &[]).unwrap()), expected);
+    assert_eq!(answer(&member(&ancestry, &[]).unwrap()), expected);
 }

@@ -113,7 +113,7 @@ fn umount_names_who_has_the_mount_elsewhere_and_ends_it_for_them() {
         return;
     };
     let sandbox = idle(&mount);
-    let (keeper, server) = (mount.keeper(), mount.pid());
+    let (supervisor, server) = (mount.supervisor(), mount.pid());
     assert_eq!(in_sandbox(&sandbox, &mount), None);
     let (code, out, err) = claimfs(&mount, "umount", &[]);
     assert_eq!((code, &*out), (0, ""), "{err}");
@@ -124,12 +124,12 @@ fn umount_names_who_has_the_mount_elsewhere_and_ends_it_for_them() {
     ] {
         assert!(err.contains(said), "{said}: {err}");
     }
-    assert!(is_over(server) && is_over(keeper), "both have ended");
+    assert!(is_over(server) && is_over(supervisor), "both have ended");
     assert_eq!(mount.wait(), Some(0));
     assert_eq!(in_sandbox(&sandbox, &mount), Some(libc::ENOTCONN));
 }
 
-/// How a mount comes to an end, or to be without its keeper.
+/// How a mount comes to an end, or to be without its supervisor.
 type Way = fn(&mut Mount);
 
 #[test]
@@ -145,9 +145,9 @@ fn mounting_again_beside_a_sandbox_leaves_every_lease_held_that_a_living_process
             assert_eq!(claimfs(mount, "umount", &["--lazy"]).0, 0);
         }),
         ("umount(8)", |mount| umount_8(&mount.dir, false)),
-        ("the death of the keeper", Mount::kill_keeper),
-        ("the death of the keeper, and umount(8)", |mount| {
-            mount.kill_keeper();
+        ("the death of the supervisor", Mount::kill_supervisor),
+        ("the death of the supervisor, and umount(8)", |mount| {
+            mount.kill_supervisor();
             umount_8(&mount.dir, false);
         }),
         ("the death of both", Mount::kill),
@@ -211,16 +211,16 @@ fn a_server_from_before_that_does_not_react_is_killed() {
         return;
     };
     let _sandbox = holding(&mount, "living");
-    let (keeper, server) = (mount.keeper(), mount.pid());
+    let (supervisor, server) = (mount.supervisor(), mount.pid());
     umount_8(&mount.dir, false);
-    for pid in [server, keeper] {
+    for pid in [server, supervisor] {
         unsafe { libc::kill(pid as i32, libc::SIGSTOP) };
     }
     let _background = Background::of(&mount);
     let (code, _, err) = claimfs(&mount, "mount", &[]);
     assert_eq!(code, 0, "{err}");
-    assert!(is_over(server) && is_over(keeper));
-    mount.kill_keeper();
+    assert!(is_over(server) && is_over(supervisor));
+    mount.kill_supervisor();
     assert_eq!(mount.claims(), ["living"]);
 }
 
@@ -240,9 +240,9 @@ fn a_signal_ends_a_keeper_whose_mount_is_gone_and_leaves_what_is_mounted_there_n
         .status();
     assert!(tmpfs.unwrap().success());
     let device = fs::metadata(&mount.dir).unwrap().dev();
-    let keeper = mount.keeper();
-    unsafe { libc::kill(keeper as i32, libc::SIGTERM) };
-    wait_until("the keeper ends", || is_over(keeper));
+    let supervisor = mount.supervisor();
+    unsafe { libc::kill(supervisor as i32, libc::SIGTERM) };
+    wait_until("the supervisor ends", || is_over(supervisor));
     assert_eq!(mount.wait(), Some(0));
     assert_eq!(fs::metadata(&mount.dir).unwrap().dev(), device);
     umount_8(&mount.dir, false);
@@ -266,9 +266,9 @@ fn a_server_that_dies_after_its_mount_is_gone_leaves_what_is_mounted_there_now()
         .status();
     assert!(tmpfs.unwrap().success());
     fs::write(mount.path("other"), "").unwrap();
-    let keeper = mount.keeper();
+    let supervisor = mount.supervisor();
     unsafe { libc::kill(mount.pid() as i32, libc::SIGKILL) };
-    wait_until("the keeper ends", || is_over(keeper));
+    wait_until("the supervisor ends", || is_over(supervisor));
     assert_eq!(mount.wait(), Some(3), "there is nothing to keep any more");
     assert!(mount.path("other").exists(), "the other mount is as it was");
     assert!(!mount.path("claims").exists());
@@ -280,15 +280,15 @@ fn a_signal_ends_a_mount_that_a_sandbox_has_too() {
     if !root_or_skip("make mount namespaces") {
         return;
     }
-    for whom in [Mount::keeper, Mount::pid] {
+    for whom in [Mount::supervisor, Mount::pid] {
         let Some(mut mount) = Mount::new() else {
             return;
         };
         let sandbox = idle(&mount);
         let start = Instant::now();
-        let keeper = mount.keeper();
+        let supervisor = mount.supervisor();
         unsafe { libc::kill(whom(&mount) as i32, libc::SIGTERM) };
-        wait_until("the keeper ends", || is_over(keeper));
+        wait_until("the supervisor ends", || is_over(supervisor));
         assert_eq!(mount.wait(), Some(0));
         assert!(start.elapsed() < SOON);
         assert_eq!(in_sandbox(&sandbox, &mount), Some(libc::ENOTCONN));
@@ -382,9 +382,9 @@ fn a_server_whose_mount_lives_in_another_namespace_is_left_alone_and_named() {
         assert!(!err.contains("--state-dir"), "{err}");
         assert!(!is_over(server));
         if keeper_is_there {
-            let keeper = pid(&mount.state, "lock");
-            unsafe { libc::kill(keeper as i32, libc::SIGKILL) };
-            wait_until("it is gone", || is_over(keeper));
+            let supervisor = pid(&mount.state, "lock");
+            unsafe { libc::kill(supervisor as i32, libc::SIGKILL) };
+            wait_until("it is gone", || is_over(supervisor));
         }
     }
     std::io::Write::write_all(inside.0.stdin.as_mut().unwrap(), b"\n").unwrap();

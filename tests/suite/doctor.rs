@@ -43,22 +43,22 @@ fn a_mount_that_is_dead_or_unkept_or_stopped_is_named_with_its_remedy() {
         return;
     };
     let dir = mount.dir.to_str().unwrap().to_owned();
-    let (keeper, server) = (mount.keeper() as i32, mount.pid() as i32);
-    for pid in [keeper, server] {
+    let (supervisor, server) = (mount.supervisor() as i32, mount.pid() as i32);
+    for pid in [supervisor, server] {
         unsafe { libc::kill(pid, libc::SIGSTOP) };
     }
     let (code, out) = doctor_elsewhere(&mount);
-    for pid in [keeper, server] {
+    for pid in [supervisor, server] {
         unsafe { libc::kill(pid, libc::SIGCONT) };
     }
     assert!(
         code == 3 && has(&out, "bad", &[&dir, "does not answer", "umount -f"]),
         "{out}"
     );
-    mount.kill_keeper();
+    mount.kill_supervisor();
     let (code, out) = doctor(&mount);
     assert!(
-        code == 3 && has(&out, "bad", &["its keeper has died", "claimfs mount"]),
+        code == 3 && has(&out, "bad", &["its supervisor has died", "claimfs mount"]),
         "{out}"
     );
     mount.start(&[]);

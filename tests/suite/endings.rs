@@ -191,7 +191,7 @@ cd "${{0%/*}}" && exec unshare --mount sh -c '
 /// What its user runs there.
 fn as_user(mount: &Mount, script: &str) -> Command {
     let mut command = Command::new("nsenter");
-    command.args(["--mount", "--target", &mount.keeper().to_string()]);
+    command.args(["--mount", "--target", &mount.supervisor().to_string()]);
     command
         .args(USER.split(' '))
         .args(["sh", "-c", script])

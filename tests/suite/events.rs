@@ -283,18 +283,18 @@ fn events_from_before_the_listing_and_the_listing_miss_nothing_together() {
     me.claim("after").unwrap();
     let first: Value = serde_json::from_str(&leases[0]).unwrap();
     let seen = first["seq"].as_u64().unwrap();
-    let (mut known, mut news) = (Vec::new(), Vec::new());
-    while !news.contains(&json!("after")) {
+    let (mut known, mut stream) = (Vec::new(), Vec::new());
+    while !stream.contains(&json!("after")) {
         let event: Value = serde_json::from_str(&script.line()).unwrap();
         let list = if event["seq"].as_u64().unwrap() <= seen {
             &mut known
         } else {
-            &mut news
+            &mut stream
         };
         list.push(event["claim"].clone());
     }
     assert_eq!(
-        (known, news),
+        (known, stream),
         (vec![json!("between")], vec![json!("after")])
     );
     assert_eq!(leases.len(), 4);

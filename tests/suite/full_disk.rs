@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use claimfs::connection::Connection;
+use claimfs::core::table::Table;
+use claimfs::core::{Command as Ask, Creation, Shape};
+use claimfs::handoff::Handoff;
+use claimfs::journal::Log;
 use claimfs::journal::{self, Disk};
-use claimfs::lease::{Command as Ask, Creation, Shape};
-use claimfs::store::Journal;
-use claimfs::table::Table;
 use libc::ENOSPC;
 
 use crate::journal::{another, boot, now};
@@ -97,7 +97,7 @@ print('resumed')
         .env("STATE", &state)
         .env("CLAIMFS_SESSION", "w");
     let (code, out, err) = text(&python.output().unwrap());
-    // This waits until its keeper has let go of the state directory.
+    // This waits until its supervisor has let go of the state directory.
     let umount = Command::new(CLAIMFS).arg("umount").arg(&dir).status();
     assert!(umount.unwrap().success());
     let lines: Vec<&str> = out.lines().collect();
@@ -134,7 +134,7 @@ fn regression_a_full_disk_refuses_no_release_when_the_next_in_line_needs_new_tok
         for event in &events {
             table.apply(event);
         }
-        disk.applied(table, &mut Connection::default);
+        disk.applied(table, &mut Handoff::default);
     };
     let release = Ask::Release {
         name: name("x").into(),

@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use claimfs::agents::Agent;
-use claimfs::identity::{Facts, Marked, SESSION_VARIABLES, Sight, Variable, View, Walk, walk};
-use claimfs::lease::{Member, Process, Refusal, Rule, SessionId, Standing};
+use claimfs::core::agents::Agent;
+use claimfs::core::identity::{
+    Ancestry, Facts, Marked, SESSION_VARIABLES, Sight, Variable, View, ancestry,
+};
+use claimfs::core::{Member, Process, Refusal, Rule, SessionId, Standing};
 
 pub const UID: u32 = 1000;
 /// The mount's own pid namespace.
@@ -196,13 +198,13 @@ impl Tree {
         }
     }
 
-    pub fn walk(&self, pid: u32) -> Walk {
-        walk(self, Some(pid), pid, UID).unwrap()
+    pub fn ancestry(&self, pid: u32) -> Ancestry {
+        ancestry(self, Some(pid), pid, UID).unwrap()
     }
 
     /// The answer for a process, with these registrations: pid, session, and whether it was registered itself.
     pub fn member(&self, pid: u32, registered: &[(u32, &str, bool)]) -> Result<Member, Refusal> {
-        member(&self.walk(pid), registered)
+        member(&self.ancestry(pid), registered)
     }
 
     /// The session, the rule and the pids of the roots, topmost first.
@@ -213,12 +215,12 @@ impl Tree {
 
 pub type Answer = (String, Rule, Vec<u32>);
 
-pub fn member(walk: &Walk, registered: &[(u32, &str, bool)]) -> Result<Member, Refusal> {
+pub fn member(ancestry: &Ancestry, registered: &[(u32, &str, bool)]) -> Result<Member, Refusal> {
     let registered: Vec<_> = registered
         .iter()
         .map(|(pid, session, itself)| (*pid, id(session), *itself))
         .collect();
-    walk.member(|process, show| {
+    ancestry.member(|process, show| {
         for (_, id, registered) in registered.iter().filter(|(pid, ..)| *pid == process.pid) {
             show(Standing {
                 id,
@@ -236,7 +238,7 @@ fn standing(tree: &Tree, pid: u32, roots: &[(u32, &str, Rule, u64)]) -> Answer {
         .iter()
         .map(|(pid, session, rule, environ)| (*pid, id(session), *rule, *environ))
         .collect();
-    let member = tree.walk(pid).member(|process, show| {
+    let member = tree.ancestry(pid).member(|process, show| {
         for (_, id, rule, environ) in roots.iter().filter(|(pid, ..)| *pid == process.pid) {
             show(Standing {
                 id,
@@ -387,8 +389,8 @@ fn the_chain_is_of_the_same_value_whichever_variable_says_so() {
         tree.variables.borrow_mut().insert(10, variable);
         assert_eq!(tree.answer(20, &[]), says("w", Rule::Variable, &[10, 20]));
         assert_eq!(tree.answer(10, &[]), says("w", Rule::Variable, &[10]));
-        let walk = tree.walk(10);
-        assert_eq!(walk.variable(), Some((*name, &b"w"[..])));
+        let ancestry = tree.ancestry(10);
+        assert_eq!(ancestry.variable(), Some((*name, &b"w"[..])));
     }
 }
 
@@ -410,7 +412,7 @@ fn a_variable_that_the_caller_does_not_carry_is_not_its_own() {
     tree.set(&[10, 20], "w");
     let (_, rule, _) = tree.answer(30, &[]);
     assert_eq!(rule, Rule::Posix);
-    assert_eq!(tree.walk(30).variable(), None);
+    assert_eq!(tree.ancestry(30).variable(), None);
 }
 
 #[test]
@@ -458,9 +460,9 @@ fn the_environment_of_the_caller_is_asked_of_its_thread() {
     let tree = Tree::chain(&[10, 20]);
     tree.hide(20);
     tree.set(&[25], "w");
-    let walk = walk(&tree, Some(25), 20, UID).unwrap();
+    let ancestry = ancestry(&tree, Some(25), 20, UID).unwrap();
     let expected = says("w", Rule::Variable, &[20]);
-    assert_eq!(answer(&member(&walk, &[]).unwrap()), expected);
+    assert_eq!(answer(&member(&ancestry, &[]).unwrap()), expected);
 }
 
 #[test]
@@ -491,7 +493,7 @@ fn an_invalid_value_is_einval_and_never_another_rule() {
             "{text}"
         );
         // Looking never fails for identity: the walk is there, and says what the variable holds.
-        assert_eq!(tree.walk(30).variable().unwrap().1, value);
+        assert_eq!(tree.ancestry(30).variable().unwrap().1, value);
         // A registered root that is nearer comes first, and is asked nothing else.
         let expected = says("reg", Rule::Registered, &[30]);
         assert_eq!(tree.answer(30, &[(30, "reg", true)]), expected);
@@ -527,9 +529,9 @@ fn a_posix_session_is_its_number_and_the_uid() {
     assert_eq!(tree.answer(10, &[]).0, "sid-10-uid-1000");
     // Another uid in the same terminal is another session.
     tree.edit(30, |facts| facts.uid = 0);
-    let walk = walk(&tree, Some(30), 30, 0).unwrap();
+    let ancestry = ancestry(&tree, Some(30), 30, 0).unwrap();
     let expected = says("sid-20-uid-0", Rule::Posix, &[30]);
-    assert_eq!(answer(&member(&walk, &[]).unwrap()), expected);
+    assert_eq!(answer(&member(&ancestry, &[]).unwrap()), expected);
 }
 
 #[test]
@@ -572,7 +574,7 @@ fn pid_1_is_never_a_root_of_those_below_it() {
         match rule {
             Rule::Registered => registered.push((1, "w", true)),
             Rule::Variable => tree.set(&[1, 10, 20], "w"),
-            Rule::Posix | Rule::Named | Rule::Agent | Rule::Sandbox => {}
+            Rule::Posix | Rule::Remote | Rule::Agent | Rule::Sandbox => {}
         }
         let session = if rule == Rule::Posix {
             "sid-1-uid-1000"
@@ -799,26 +801,26 @@ fn a_walk_that_never_settles_ends() {
     let tree = Tree::chain(&[10, 20, 30]);
     tree.facts.borrow_mut().remove(&20);
     assert_eq!(
-        walk(&tree, Some(30), 30, UID).err(),
+        ancestry(&tree, Some(30), 30, UID).err(),
         Some(Refusal::Unsettled)
     );
     assert!(tree.looks.get() >= 20, "it was tried more than a few times");
     let tree = Tree::chain(&[10, 20, 30]);
     tree.edit(20, |facts| facts.process.start = 301);
     assert_eq!(
-        walk(&tree, Some(30), 30, UID).err(),
+        ancestry(&tree, Some(30), 30, UID).err(),
         Some(Refusal::Unsettled)
     );
     let tree = Tree::chain(&[10]);
     assert_eq!(
-        walk(&tree, Some(99), 99, UID).err(),
+        ancestry(&tree, Some(99), 99, UID).err(),
         Some(Refusal::Unsettled)
     );
     // Two that call each other their parent are no tree, whatever they are.
     let tree = Tree::chain(&[10, 20]);
     tree.edit(10, |facts| facts.parent = 20);
     assert_eq!(
-        walk(&tree, Some(20), 20, UID).err(),
+        ancestry(&tree, Some(20), 20, UID).err(),
         Some(Refusal::Unsettled)
     );
 }
@@ -860,7 +862,7 @@ fn an_environment_is_that_of_the_process_that_was_walked() {
 // Registering.
 
 fn registered(tree: &Tree, pid: u32, body: &[u8]) -> Result<u32, Refusal> {
-    let member = tree.walk(pid).register(id("w"), body)?;
+    let member = tree.ancestry(pid).register(id("w"), body)?;
     assert_eq!((member.id.as_str(), member.rule), ("w", Rule::Registered));
     assert_eq!((member.pid, member.uid), (pid, UID));
     assert_eq!(member.roots.len(), 1);
@@ -894,7 +896,7 @@ fn a_registration_in_a_sandbox_uses_the_pids_of_the_sandbox() {
     }
     assert_eq!(registered(&tree, 30, b"3"), Ok(30));
     assert_eq!(registered(&tree, 30, b"1"), Ok(20));
-    let member = tree.walk(30).register(id("w"), b"1").unwrap();
+    let member = tree.ancestry(30).register(id("w"), b"1").unwrap();
     assert_eq!(member.pidns, 7);
     for body in ["20", "30"] {
         let answer = registered(&tree, 30, body.as_bytes());
@@ -969,7 +971,7 @@ fn a_blank_registration_is_of_the_leader_of_the_posix_session() {
     for pid in [20, 30] {
         tree.edit(pid, |facts| facts.sid = 10);
     }
-    let member = tree.walk(30).register(id("w"), b"").unwrap();
+    let member = tree.ancestry(30).register(id("w"), b"").unwrap();
     assert_eq!((roots(&member), member.pidns), (vec![10], HOST));
 }
 
@@ -1023,17 +1025,17 @@ fn a_command_that_is_run_as_another_user_of_the_terminal_has_no_parent_that_outl
     let tree = Tree::chain(&[100, 200, 300]);
     tree.edit(100, |shell| shell.uid = UID + 1);
     let sudo = tree.facts.borrow()[&200].process;
-    assert!(tree.walk(300).is_errand(&sudo));
+    assert!(tree.ancestry(300).is_errand(&sudo));
     // A script that sudo runs outlives its own commands.
     let tree = Tree::chain(&[100, 200, 300, 400]);
     tree.edit(100, |shell| shell.uid = UID + 1);
     let script = tree.facts.borrow()[&300].process;
-    assert!(!tree.walk(400).is_errand(&script));
+    assert!(!tree.ancestry(400).is_errand(&script));
     // What a daemon of another user has started in a session of its own is no errand of it.
     tree.edit(100, |daemon| daemon.sid = 100);
     for pid in [200, 300, 400] {
         tree.edit(pid, |facts| facts.sid = 200);
     }
     let sudo = tree.facts.borrow()[&200].process;
-    assert!(!tree.walk(300).is_errand(&sudo));
+    assert!(!tree.ancestry(300).is_errand(&sudo));
 }

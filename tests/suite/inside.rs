@@ -315,7 +315,7 @@ fn step(dice: &mut Dice, dirs: &[PathBuf; 2]) -> [String; 2] {
 }
 
 /// All that there is to see of a directory.
-fn picture(dir: &Path, out: &mut Vec<String>) {
+fn snapshot(dir: &Path, out: &mut Vec<String>) {
     for name in names(dir) {
         let path = dir.join(name);
         let meta = fs::symlink_metadata(&path).unwrap();
@@ -332,7 +332,7 @@ fn picture(dir: &Path, out: &mut Vec<String>) {
             label.display()
         ));
         if meta.is_dir() {
-            picture(&path, out);
+            snapshot(&path, out);
             out.push("end".into());
         }
     }
@@ -353,8 +353,8 @@ fn inside_it_behaves_as_the_systems_own_filesystem_does() {
             assert_eq!(here, there, "round {round}, step {number}");
             if number % 50 == 0 {
                 let (mut a, mut b) = (Vec::new(), Vec::new());
-                picture(&dirs[0], &mut a);
-                picture(&dirs[1], &mut b);
+                snapshot(&dirs[0], &mut a);
+                snapshot(&dirs[1], &mut b);
                 assert_eq!(a, b, "round {round}, step {number}");
             }
         }

@@ -6,12 +6,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::connection::Connection;
+use claimfs::core::table::Table;
+use claimfs::core::{Change, Command as Ask, Creation, Event, Member, Moment, Shape};
+use claimfs::handoff::Handoff;
+use claimfs::journal::Log;
 use claimfs::journal::{self, Disk, Unusable};
-use claimfs::lease::{Change, Command as Ask, Creation, Event, Member, Moment, Shape};
 use claimfs::process::Boot;
-use claimfs::store::Journal;
-use claimfs::table::Table;
 use libc::{EBUSY, EEXIST, O_CREAT, O_EXCL, O_RDWR, O_WRONLY};
 
 use crate::model::{claim, member, name, process};
@@ -178,9 +178,9 @@ pub fn boot() -> Boot {
 }
 
 /// A connection that no other test, and no server before, has had.
-pub fn another() -> Connection {
+pub fn another() -> Handoff {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    Connection::new(&COUNT.fetch_add(1, Ordering::Relaxed).to_string())
+    Handoff::new(&COUNT.fetch_add(1, Ordering::Relaxed).to_string())
 }
 
 pub fn now(seconds: u64) -> Moment {
@@ -238,7 +238,7 @@ impl History {
             for event in &events {
                 table.apply(event);
             }
-            disk.applied(&table, &mut Connection::default);
+            disk.applied(&table, &mut Handoff::default);
             tables.push((size(dir.path()), copy(&table)));
         }
         Self { dir, tables }
@@ -322,8 +322,8 @@ fn what_is_corrupt_before_the_end_is_refused_unless_it_is_of_an_earlier_boot_or_
             there.skip_tokens(1 << 16);
             assert!(
                 there.next_token() > 1 << 16
-                    && there.leases(claimfs::lease::Token(0)).count()
-                        == kept.leases(claimfs::lease::Token(0)).count()
+                    && there.leases(claimfs::core::Token(0)).count()
+                        == kept.leases(claimfs::core::Token(0)).count()
             );
         }
         drop(Disk::begin(dir.path(), boot(), &repaired, &another()).unwrap());
@@ -498,7 +498,7 @@ fn a_journal_stays_small_and_says_the_same_once_it_is_written_anew() {
         for event in &events {
             table.apply(event);
         }
-        disk.applied(table, &mut Connection::default);
+        disk.applied(table, &mut Handoff::default);
         let live = serde_json::to_string(table).unwrap().len() as u64;
         let length = size(dir.path());
         assert!(length <= 4 * live + (1 << 20), "{length} bytes for {live}");

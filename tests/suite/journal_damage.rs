@@ -10,12 +10,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use claimfs::connection::{Connection, Note};
+use claimfs::core::table::Table;
+use claimfs::core::{Change, Command as Ask, Creation, Member, Shape};
+use claimfs::handoff::{Handoff, Note};
+use claimfs::journal::Log;
 use claimfs::journal::{self, Disk, JOURNAL_MAX, Recovered, Source, Unusable};
-use claimfs::lease::{Change, Command as Ask, Creation, Member, Shape};
 use claimfs::process::Boot;
-use claimfs::store::Journal;
-use claimfs::table::Table;
 use libc::EEXIST;
 
 use crate::journal::{another, boot, now};
@@ -37,7 +37,7 @@ fn run(disk: &mut Disk, table: &mut Table, ask: &Ask) {
     for event in &events {
         table.apply(event);
     }
-    disk.applied(table, &mut Connection::default);
+    disk.applied(table, &mut Handoff::default);
 }
 
 fn creation() -> Creation {
@@ -55,7 +55,7 @@ impl Written {
     fn new() -> Self {
         let dir = TempDir::new();
         let recovered = journal::read(dir.path(), &boot(), 99, false).unwrap();
-        let connection = Connection::new("connection");
+        let connection = Handoff::new("connection");
         let mut disk = Disk::begin(dir.path(), boot(), &recovered, &connection).unwrap();
         let mut table = recovered.table;
         let length = || fs::metadata(dir.path().join("journal")).unwrap().len() as usize;
@@ -123,7 +123,7 @@ impl Written {
             let alive = session.is_alive().then(|| session.id.clone());
             Some((lease.token, lease.ino, inode.holder, alive))
         };
-        let mut leases = self.table.leases(claimfs::lease::Token(0));
+        let mut leases = self.table.leases(claimfs::core::Token(0));
         recovered.same_boot
             && leases.all(|(name, _)| of(&self.table, name) == of(&recovered.table, name))
     }
@@ -461,7 +461,7 @@ fn what_a_killed_write_has_left_becomes_part_of_a_frame_before_the_next_is_writt
         let dir = written.with(Some(&[&written.bytes, tail].concat()));
         let recovered = journal::read(dir.path(), &boot(), 99, false).unwrap();
         assert!(written.is_held(&recovered) && recovered.lost.is_none());
-        let connection = recovered.connection.clone();
+        let connection = recovered.handoff.clone();
         let mut disk = Disk::begin(dir.path(), boot(), &recovered, &connection).unwrap();
         let mut table = recovered.table;
         let by = &member("w3", &[process(3)]);
@@ -530,7 +530,7 @@ fn mount_again(mount: &Mount) -> (i32, String) {
     (code, err)
 }
 
-/// Server and keeper are killed beside a holder that lives, something is done to the state
+/// Server and supervisor are killed beside a holder that lives, something is done to the state
 /// directory, and it is mounted again: refused in a sentence, and not if it is to be repaired.
 fn is_refused_until_repaired(what: &str, damage: impl Fn(&Path)) {
     let Some(mut mount) = Mount::new() else {

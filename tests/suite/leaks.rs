@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::content::INSIDE_MAX;
-use claimfs::lease::{
+use claimfs::core::content::INSIDE_MAX;
+use claimfs::core::table::{FIRST_INO, Table};
+use claimfs::core::{
     Asker, Attributes, Change, Command, Creation, Due, Event, Ino, Label, Member, Moment, NOWHERE,
-    Name, Named, Place, Process, Rule, SessionId, Shape, Token, WaiterId, What,
+    Name, Place, Process, RemoteSession, Rule, SessionId, Shape, Token, WaiterId, What,
 };
-use claimfs::table::{FIRST_INO, Table};
 
 use crate::model::{member, name, process};
 
@@ -152,13 +152,13 @@ impl World {
     }
 
     /// A name, and a session without processes, or another's.
-    fn named(&mut self) -> (Name, Named) {
+    fn named(&mut self) -> (Name, RemoteSession) {
         let id = SessionId::new(self.dice.pick(&[b"n1", b"n2", b"w1"])).unwrap();
         let (uid, gid) = (self.dice.pick(&[1000, 1000, 1001]), 1000);
         let name = name(self.dice.pick(&["a", "b", "c", "d"]));
         (
             name,
-            Named {
+            RemoteSession {
                 id,
                 uid,
                 pidns: NOWHERE,
@@ -326,7 +326,7 @@ impl World {
                 let (_, process) = self.alive.swap_remove(index);
                 self.run(&Command::Died {
                     process,
-                    ending: Some(claimfs::lease::Ending::Exited(0)),
+                    ending: Some(claimfs::core::Ending::Exited(0)),
                 });
                 let limit = self.dice.below(4) as usize;
                 self.run(&Command::Sweep { limit });
@@ -336,12 +336,12 @@ impl World {
 
     /// What is waited for is held, and what a claim says is below it is what is there.
     fn check(&self) {
-        for name in self.table.lines() {
+        for name in self.table.queued_names() {
             assert!(
                 self.table.lease(name).is_some(),
                 "{name} is waited for and free"
             );
-            let sessions = self.table.line(name).map(|(_, waiter)| waiter.key);
+            let sessions = self.table.queue(name).map(|(_, waiter)| waiter.key);
             for key in sessions {
                 assert!(self.table.session_by_key(key).unwrap().is_alive());
             }
@@ -420,7 +420,7 @@ fn everything_at_random_counts_right_replays_alike_and_leaves_nothing() {
         for (_, process) in std::mem::take(&mut world.alive) {
             world.run(&Command::Died {
                 process,
-                ending: Some(claimfs::lease::Ending::Exited(0)),
+                ending: Some(claimfs::core::Ending::Exited(0)),
             });
         }
         world.now += 100;

@@ -188,7 +188,7 @@ fn what_cannot_be_mounted_on_is_refused_in_a_sentence() {
 #[test]
 fn signals_unmount() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        for whom in [Mount::keeper, Mount::pid] {
+        for whom in [Mount::supervisor, Mount::pid] {
             let Some(mut mount) = Mount::new() else {
                 return;
             };
@@ -296,7 +296,7 @@ fn while_nothing_happens_it_sleeps() {
         holder.claim(name).unwrap();
     }
     // What is still on its way from the claims arrives; then nothing may.
-    let switches = || switches(mount.pid()) + switches(mount.keeper());
+    let switches = || switches(mount.pid()) + switches(mount.supervisor());
     wait_until("it has come to rest", || {
         let before = switches();
         std::thread::sleep(std::time::Duration::from_millis(200));

@@ -76,16 +76,16 @@ impl Background {
         });
     }
 
-    fn keeper(&self) -> u32 {
+    fn supervisor(&self) -> u32 {
         let lock = fs::read_to_string(self.state().join("lock")).unwrap();
         lock.trim().parse().unwrap()
     }
 
     fn server(&self) -> Option<u32> {
-        children(self.keeper()).first().copied()
+        children(self.supervisor()).first().copied()
     }
 
-    /// Kills the server, of which the keeper says that another takes over, and the next one that it
+    /// Kills the server, of which the supervisor says that another takes over, and the next one that it
     /// does.
     fn kill_server(&self) {
         let server = self.server().unwrap();
@@ -192,13 +192,13 @@ fn a_log_past_its_bound_is_moved_aside_once_and_no_line_is_lost() {
         assert_eq!(said, 1, "n{name}");
     }
     assert!(both().contains("mounted on"), "the first line, too");
-    // The keeper and the next server go on in the same file.
+    // The supervisor and the next server go on in the same file.
     mount.kill_server();
-    wait_until("the keeper and the next server log", || {
+    wait_until("the supervisor and the next server log", || {
         both().matches("another server takes over").count() == 1
             && both().contains("the server ended (signal: 9 (SIGKILL)); another takes over")
     });
-    for process in [mount.keeper(), mount.server().unwrap()] {
+    for process in [mount.supervisor(), mount.server().unwrap()] {
         let stderr = fs::read_link(format!("/proc/{process}/fd/2")).unwrap();
         assert!(stderr == mount.log, "{}", stderr.display());
     }
@@ -229,7 +229,7 @@ fn a_log_that_logrotate_moves_or_truncates_is_followed() {
     assert_eq!(mode(&mount.log), 0o600);
     assert!(!mount.log().contains("claims/first"));
     mount.kill_server();
-    wait_until("the keeper and the next server follow", || {
+    wait_until("the supervisor and the next server follow", || {
         let log = mount.log();
         log.contains("; another takes over") && log.contains("another server takes over")
     });

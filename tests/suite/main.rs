@@ -91,7 +91,7 @@ mod race;
 #[allow(unused_imports)]
 mod racers;
 // A mount that outlives its servers.
-mod keeper;
+mod supervisor;
 // Programs that have workers.
 mod programs;
 // Names, numbers and environments that prove nothing.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use claimfs::lease::{
+use claimfs::core::table::Table;
+use claimfs::core::{
     Asker, Change, Command, Creation, Ino, Member, Moment, Name, Process, Refusal, Root, Rule,
     SessionId, Token, What,
 };
-use claimfs::table::Table;
 
 pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
@@ -35,7 +35,7 @@ fn root(process: Process, registered: bool) -> Root {
         started: UNIX_EPOCH,
         registered,
         environ: 0,
-        above: claimfs::lease::Above::Unknown,
+        above: claimfs::core::Above::Unknown,
     }
 }
 
@@ -52,7 +52,7 @@ fn registration<'a>(table: &'a Table, process: &Process) -> Option<(&'a SessionI
 
 pub fn creation(uid: u32) -> Creation {
     Creation {
-        shape: claimfs::lease::Shape::File,
+        shape: claimfs::core::Shape::File,
         mode: 0o644,
         uid,
         gid: uid,
@@ -83,13 +83,13 @@ pub fn member(session: &str, roots: &[Process]) -> Member {
         uid: 1000,
         pidns: 0,
         sandbox: 0,
-        scope: claimfs::lease::Scope::Session,
+        scope: claimfs::core::Scope::Session,
         heir: None,
         roots: roots.iter().map(|process| root(*process, false)).collect(),
         lineage: roots
             .iter()
             .rev()
-            .map(|process| claimfs::lease::Kin {
+            .map(|process| claimfs::core::Kin {
                 process: *process,
                 pid: process.pid,
             })
@@ -139,7 +139,7 @@ fn died(table: &mut Table, process: Process) -> Vec<What> {
         table,
         &Command::Died {
             process,
-            ending: Some(claimfs::lease::Ending::Exited(0)),
+            ending: Some(claimfs::core::Ending::Exited(0)),
         },
     )
     .unwrap()
@@ -167,7 +167,7 @@ fn words(events: &[What]) -> Vec<String> {
         What::Queued { name, .. } => format!("queued {name}"),
         What::Granted { name, .. } => format!("granted {name}"),
         What::Accepted { .. } => "accepted".into(),
-        What::LeftLine { .. } => "left the line".into(),
+        What::LeftQueue { .. } => "left the line".into(),
         What::Linked { .. } => "linked".into(),
         What::Unlinked { .. } => "unlinked".into(),
         What::Forgotten { .. } => "forgotten".into(),

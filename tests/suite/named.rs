@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use claimfs::journal::{self, Disk};
-use claimfs::lease::{
-    Command, Due, Event, Moment, NOWHERE, Named, Refusal, SessionId, WaiterId, What,
+use claimfs::core::table::Table;
+use claimfs::core::{
+    Command, Due, Event, Moment, NOWHERE, Refusal, RemoteSession, SessionId, WaiterId, What,
 };
+use claimfs::journal::Log;
+use claimfs::journal::{self, Disk};
 use claimfs::process::Boot;
-use claimfs::store::Journal;
-use claimfs::table::Table;
 use libc::{EBUSY, EEXIST, EINVAL, ENOENT, EPERM, O_CREAT, O_EXCL, O_RDONLY, O_WRONLY};
 
 use crate::model::{claim, member, name, process};
@@ -36,9 +36,9 @@ fn run(table: &mut Table, command: &Command, now: Moment) -> Result<Vec<Event>, 
     Ok(events)
 }
 
-fn named(id: &str, uid: u32) -> Named {
+fn named(id: &str, uid: u32) -> RemoteSession {
     let id = SessionId::new(id.as_bytes()).unwrap();
-    Named {
+    RemoteSession {
         id,
         uid,
         pidns: NOWHERE,
@@ -46,7 +46,7 @@ fn named(id: &str, uid: u32) -> Named {
     }
 }
 
-fn hold<'a>(what: &str, by: &'a Named, seconds: u64) -> Command<'a> {
+fn hold<'a>(what: &str, by: &'a RemoteSession, seconds: u64) -> Command<'a> {
     Command::Hold {
         name: name(what),
         by,
@@ -54,7 +54,7 @@ fn hold<'a>(what: &str, by: &'a Named, seconds: u64) -> Command<'a> {
     }
 }
 
-fn give_up<'a>(what: &str, by: &'a Named) -> Command<'a> {
+fn give_up<'a>(what: &str, by: &'a RemoteSession) -> Command<'a> {
     Command::Yield {
         name: name(what),
         by,
@@ -173,7 +173,7 @@ fn it_survives_the_loss_of_power_and_lives_for_its_whole_time_again() {
         id: id.into(),
         pidns: 7,
     };
-    let connection = claimfs::connection::Connection::new;
+    let connection = claimfs::handoff::Handoff::new;
     let first = journal::read(dir.path(), &boot("one"), 9, false).unwrap();
     let mut disk = Disk::begin(dir.path(), boot("one"), &first, &connection("1")).unwrap();
     let mut table = first.table;

@@ -35,7 +35,7 @@ ok nothing is left
 ok self says where endings come from
 ok doctor says where endings come from
 ok doctor says what the death of a server is
-ok the keeper goes on
+ok the supervisor goes on
 OPEN
 ok what a living process holds is held still
 ok by the same lease

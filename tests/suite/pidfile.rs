@@ -3,7 +3,7 @@
 
 use std::process::Stdio;
 
-use claimfs::content::Ask;
+use claimfs::core::content::Ask;
 
 use crate::support::{Guard, Mount, wait_until};
 

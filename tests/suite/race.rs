@@ -243,7 +243,7 @@ const RECYCLE: &str = r#"
 server=$(cat "$1/state/lock")
 # The first death of all makes the server start a helper, which would take the pid that is to be used again.
 CLAIMFS_SESSION=w0 sh -c 'echo > claims/first'
-until grep -qs herald /proc/[0-9]*/cmdline; do :; done
+until grep -qs notify /proc/[0-9]*/cmdline; do :; done
 for stop in no yes; do
     CLAIMFS_SESSION=w1 sh -c 'set -C; echo > claims/x; exec sleep 60' & pid=$!
     # Until the holder is no longer in a request, which nobody would answer while the server is stopped.

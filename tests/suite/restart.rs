@@ -254,7 +254,7 @@ fn dir(actor: &mut Actor) -> Vec<Answer<Value>> {
 }
 
 /// What there is to see but for pids, times and inode numbers; tokens from the oldest on.
-fn picture(mount: &Mount) -> Vec<String> {
+fn snapshot(mount: &Mount) -> Vec<String> {
     let mut lines = names(&mount.path("sessions"));
     lines.push(mount.read("waiters"));
     let leases = mount.read("leases");
@@ -299,7 +299,7 @@ fn perform(
     sleep(Duration::from_millis(10));
     let has_killed = trap.as_ref().is_some_and(|trap| trap.has_killed(mount));
     drop(trap);
-    let seen = picture(mount);
+    let seen = snapshot(mount);
     actor.kill();
     other.kill();
     wait_until("nothing is left", || {
@@ -314,16 +314,16 @@ fn each_act_at_each(call: &str) {
     for act in &ACTS {
         let (answers, seen, _) = perform(&mount, act, None).unwrap();
         for when in 1..40 {
-            let Some((answer, picture, has_killed)) = perform(&mount, act, Some((call, when)))
+            let Some((answer, snapshot, has_killed)) = perform(&mount, act, Some((call, when)))
             else {
                 return;
             };
             if !has_killed {
                 break;
             }
-            if answer != answers || picture != seen {
+            if answer != answers || snapshot != seen {
                 wrong.push(format!(
-                    "{}, killed at the {when}. {call}: {answer:?} for {answers:?}, {picture:#?} for {seen:#?}",
+                    "{}, killed at the {when}. {call}: {answer:?} for {answers:?}, {snapshot:#?} for {seen:#?}",
                     act.0
                 ));
             }
@@ -348,14 +348,14 @@ fn sigterm_unmounts_also_while_one_server_takes_over_from_another() {
         return;
     };
     unsafe { libc::kill(mount.pid() as i32, libc::SIGKILL) };
-    let keeper = mount.keeper();
-    unsafe { libc::kill(keeper as i32, libc::SIGTERM) };
+    let supervisor = mount.supervisor();
+    unsafe { libc::kill(supervisor as i32, libc::SIGTERM) };
     let until = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < until && !crate::support::is_over(keeper) {
+    while Instant::now() < until && !crate::support::is_over(supervisor) {
         sleep(Duration::from_millis(5));
     }
     assert!(
-        crate::support::is_over(keeper),
+        crate::support::is_over(supervisor),
         "the signal was lost: {}",
         mount.log()
     );
@@ -366,18 +366,18 @@ fn sigterm_unmounts_also_while_one_server_takes_over_from_another() {
 fn a_keeper_neither_of_whose_programs_can_serve_gives_up_the_mount() {
     let Some(mount) = Mount::new() else { return };
     fs::remove_dir_all(&mount.state).unwrap();
-    let keeper = mount.keeper();
-    unsafe { libc::kill(keeper as i32, libc::SIGHUP) };
+    let supervisor = mount.supervisor();
+    unsafe { libc::kill(supervisor as i32, libc::SIGHUP) };
     wait_until("no upgrade is tried", || {
         mount.log().contains("no upgrade: ")
     });
     assert!(mount.path("claims").is_dir(), "the server goes on");
     unsafe { libc::kill(mount.pid() as i32, libc::SIGKILL) };
     let until = Instant::now() + Duration::from_secs(15);
-    while Instant::now() < until && !crate::support::is_over(keeper) {
+    while Instant::now() < until && !crate::support::is_over(supervisor) {
         sleep(Duration::from_millis(5));
     }
-    assert!(crate::support::is_over(keeper), "{}", mount.log());
+    assert!(crate::support::is_over(supervisor), "{}", mount.log());
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn a_mount_that_is_refused_ends_no_other() {
         return;
     };
     let server = orphan.pid();
-    unsafe { libc::kill(orphan.keeper() as i32, libc::SIGKILL) };
+    unsafe { libc::kill(orphan.supervisor() as i32, libc::SIGKILL) };
     let mut command = Command::new(CLAIMFS);
     command
         .arg("mount")

@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::lease::{
+use claimfs::core::table::Table;
+use claimfs::core::{
     Above, Command, Ending, Event, Kin, Member, Moment, Process, Refusal, Root, Rule, Scope, What,
 };
-use claimfs::table::Table;
 
 use crate::kills::shared::Dice;
 use crate::model::{claim, creation, id, name, process};
@@ -511,7 +511,7 @@ fn what_waits_in_line_is_granted_to_the_process_that_opened_the_file_or_to_whom_
     let next = member(&[shell, process(50)]);
     world.run(&queue("x", &next)).unwrap();
     world.died(cat, Some(Ending::Killed(9)));
-    assert_eq!(world.table.line_length(&name("x")), 1);
+    assert_eq!(world.table.queue_length(&name("x")), 1);
     world.release("x", &holder).unwrap();
     assert_eq!(world.holder("x"), Some(50));
     // It has exited, and somebody else has the file open: its parent waits.
@@ -573,7 +573,7 @@ fn a_pid_in_the_body_binds_to_the_writer_and_below_and_to_nobody_above() {
     let (shell, script, command) = (process(10), process(20), process(30));
     let write = |world: &mut World, by: &Member, text: &str| {
         let ino = world.table.lease(&name("x")).unwrap().ino;
-        let change = claimfs::lease::Change::Write {
+        let change = claimfs::core::Change::Write {
             offset: 0,
             data: text.as_bytes().to_vec(),
         };

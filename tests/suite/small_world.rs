@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::lease::{
+use claimfs::core::table::Table;
+use claimfs::core::{
     Asker, Command, Event, Ino, Member, Moment, Name, Process, Refusal, Token, WaiterId, What,
 };
-use claimfs::table::Table;
 
 use crate::model::{claim, creation, member, name};
 
@@ -126,8 +126,8 @@ fn replay(events: &[Event]) -> Table {
 }
 
 /// The table as it is written down whole, and read.
-fn copy(picture: &str) -> Table {
-    let read: Table = serde_json::from_str(picture).unwrap();
+fn copy(snapshot: &str) -> Table {
+    let read: Table = serde_json::from_str(snapshot).unwrap();
     read.completed(10)
 }
 
@@ -203,7 +203,7 @@ impl State {
             },
             Step::Dies(_) => Command::Died {
                 process: chain[0],
-                ending: Some(claimfs::lease::Ending::Exited(0)),
+                ending: Some(claimfs::core::Ending::Exited(0)),
             },
         };
         let events = table.decide(&command, now()).ok()?;
@@ -317,7 +317,7 @@ impl State {
             }
             // Who holds it lives, and so do those that wait; and what is waited for is held.
             let name = name(at);
-            let waits: Vec<_> = table.line(&name).map(|(_, waiter)| waiter.key).collect();
+            let waits: Vec<_> = table.queue(&name).map(|(_, waiter)| waiter.key).collect();
             assert!(waits.is_empty() || holder.is_some(), "{:?}", self.path);
             for key in waits {
                 assert!(table.session_by_key(key).unwrap().is_alive());
@@ -335,7 +335,7 @@ impl State {
                     &mut table,
                     &Command::Died {
                         process,
-                        ending: Some(claimfs::lease::Ending::Exited(0)),
+                        ending: Some(claimfs::core::Ending::Exited(0)),
                     },
                 )
                 .unwrap();
@@ -362,7 +362,7 @@ fn every_sequence_of_six_steps_of_three_sessions_and_two_names_keeps_the_promise
         let mut next = Vec::new();
         for state in newest {
             let table = replay(&state.events);
-            let picture = serde_json::to_string(&table).unwrap();
+            let snapshot = serde_json::to_string(&table).unwrap();
             for step in &steps {
                 let Some((after, is)) = state.after(*step, &table) else {
                     continue;
@@ -371,7 +371,7 @@ fn every_sequence_of_six_steps_of_three_sessions_and_two_names_keeps_the_promise
                 if !seen.insert(after.shape(&is).canonical()) {
                     continue;
                 }
-                let mut again = copy(&picture);
+                let mut again = copy(&snapshot);
                 for event in &after.events[state.events.len()..] {
                     again.apply(event);
                 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use claimfs::agents;
+use claimfs::core::agents;
 use serde_json::{Value, json};
 
 pub const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
@@ -103,7 +103,7 @@ pub struct Mount {
     pub program: PathBuf,
     /// Whether it knows coding agents: one may be above these tests.
     pub knows_agents: bool,
-    keeper: Option<Child>,
+    supervisor: Option<Child>,
     log: PathBuf,
     _temp: TempDir,
 }
@@ -132,7 +132,7 @@ impl Mount {
             state,
             program: CLAIMFS.into(),
             knows_agents: false,
-            keeper: None,
+            supervisor: None,
             log: temp.path().join("log"),
             _temp: temp,
         })
@@ -158,23 +158,23 @@ impl Mount {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
-        let mut keeper = command.spawn().unwrap();
-        let said = BufReader::new(keeper.stdout.take().unwrap());
+        let mut supervisor = command.spawn().unwrap();
+        let said = BufReader::new(supervisor.stdout.take().unwrap());
         let mut lines = said.lines().map_while(Result::ok);
         let word = lines.find(|line| !line.starts_with("lost: "));
-        self.keeper = Some(keeper);
+        self.supervisor = Some(supervisor);
         assert_eq!(word.as_deref(), Some("ready"), "{}", self.log());
     }
 
     /// The process that holds the mount.
-    pub fn keeper(&self) -> u32 {
-        self.keeper.as_ref().unwrap().id()
+    pub fn supervisor(&self) -> u32 {
+        self.supervisor.as_ref().unwrap().id()
     }
 
     /// The process that answers: another after each death.
     pub fn server(&self) -> Option<u32> {
-        let keeper = self.keeper.as_ref()?.id();
-        children(keeper).into_iter().find(|pid| {
+        let supervisor = self.supervisor.as_ref()?.id();
+        children(supervisor).into_iter().find(|pid| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             words.split(|byte| *byte == 0).any(|word| word == b"serve")
         })
@@ -252,29 +252,29 @@ impl Mount {
         command
     }
 
-    /// Kills the keeper, and waits for it.
-    pub fn kill_keeper(&mut self) {
-        let mut keeper = self.keeper.take().unwrap();
-        keeper.kill().unwrap();
-        keeper.wait().unwrap();
+    /// Kills the supervisor, and waits for it.
+    pub fn kill_supervisor(&mut self) {
+        let mut supervisor = self.supervisor.take().unwrap();
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
     }
 
-    /// Waits until the keeper has ended by itself: its exit code.
+    /// Waits until the supervisor has ended by itself: its exit code.
     pub fn wait(&mut self) -> Option<i32> {
-        self.keeper.take()?.wait().unwrap().code()
+        self.supervisor.take()?.wait().unwrap().code()
     }
 
-    /// Ends keeper and server as SIGTERM does, and waits for them.
+    /// Ends supervisor and server as SIGTERM does, and waits for them.
     pub fn stop(&mut self) -> Option<i32> {
-        let mut keeper = self.keeper.take()?;
-        unsafe { libc::kill(keeper.id() as i32, libc::SIGTERM) };
-        keeper.wait().unwrap().code()
+        let mut supervisor = self.supervisor.take()?;
+        unsafe { libc::kill(supervisor.id() as i32, libc::SIGTERM) };
+        supervisor.wait().unwrap().code()
     }
 
-    /// Kills the keeper, and then the server, and waits for both: the mount is dead then.
+    /// Kills the supervisor, and then the server, and waits for both: the mount is dead then.
     pub fn kill(&mut self) {
         let server = self.server();
-        self.kill_keeper();
+        self.kill_supervisor();
         if let Some(server) = server {
             unsafe { libc::kill(server as i32, libc::SIGKILL) };
             wait_until("the server is gone", || is_over(server));
@@ -316,14 +316,14 @@ pub fn is_over(pid: u32) -> bool {
 impl Drop for Mount {
     fn drop(&mut self) {
         let server = self.server();
-        if let Some(mut keeper) = self.keeper.take() {
-            unsafe { libc::kill(keeper.id() as i32, libc::SIGTERM) };
+        if let Some(mut supervisor) = self.supervisor.take() {
+            unsafe { libc::kill(supervisor.id() as i32, libc::SIGTERM) };
             let deadline = Instant::now() + Duration::from_secs(5);
-            while Instant::now() < deadline && matches!(keeper.try_wait(), Ok(None)) {
+            while Instant::now() < deadline && matches!(supervisor.try_wait(), Ok(None)) {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            _ = keeper.kill();
-            _ = keeper.wait();
+            _ = supervisor.kill();
+            _ = supervisor.wait();
         }
         if let Some(server) = server.filter(|server| !is_over(*server)) {
             unsafe { libc::kill(server as i32, libc::SIGKILL) };

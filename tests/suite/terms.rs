@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use claimfs::content::{TTL_MAX, ttl};
+use claimfs::core::content::{TTL_MAX, ttl};
 use libc::{EBUSY, EINVAL, ENODATA, ENOENT, EOPNOTSUPP, EPERM, ESTALE};
 use libc::{O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 use serde_json::{Value, json};
@@ -416,8 +416,8 @@ fn a_lease_is_not_handed_to_another_uid() {
 }
 
 /// The rules alone: a table, and a clock that is told.
-fn at(boot: u64) -> claimfs::lease::Moment {
-    claimfs::lease::Moment {
+fn at(boot: u64) -> claimfs::core::Moment {
+    claimfs::core::Moment {
         wall: UNIX_EPOCH,
         boot: Duration::from_secs(boot),
     }
@@ -515,8 +515,8 @@ fn regression_who_only_looks_neither_renews_nor_writes_by_what_is_open_without_a
 #[test]
 fn regression_a_session_that_is_dead_is_handed_nothing_though_nobody_has_looked() {
     use crate::model::{claim, member, name, process};
-    use claimfs::lease::{Change, Command};
-    use claimfs::table::Table;
+    use claimfs::core::table::Table;
+    use claimfs::core::{Change, Command};
 
     // The table believes what it is told, so the store looks at the receiver of each handover that is decided.
     let Some(mount) = Mount::new() else { return };
@@ -630,8 +630,8 @@ fn regression_descriptors_inside_a_directory_that_was_given_are_lost_too() {
 #[test]
 fn a_jump_of_the_wall_clock_changes_nothing() {
     use crate::model::{claim, member, name, process};
-    use claimfs::lease::{Command, Due, Moment, What};
-    use claimfs::table::Table;
+    use claimfs::core::table::Table;
+    use claimfs::core::{Command, Due, Moment, What};
 
     let mut table = Table::new(9);
     let by = member("w1", &[process(100)]);

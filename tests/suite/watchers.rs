@@ -38,7 +38,7 @@ fn helper(mount: &Mount) -> Option<i32> {
         .into_iter()
         .find(|pid| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.split(|byte| *byte == 0).any(|word| word == b"herald")
+            words.split(|byte| *byte == 0).any(|word| word == b"notify")
         })
         .map(|pid| pid as i32)
 }

@@ -7,7 +7,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::say_of;
-use crate::mounts::{self, FS_TYPE, Mount};
+use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
 /// What is said of a directory that shows the files of a mount.
 pub(super) const TREE: &str = "tree";
@@ -77,7 +77,7 @@ impl Layer {
 
 /// What shows a mount at a place, or around it.
 pub(super) fn around(place: &Path) -> Option<Layer> {
-    let mount = mounts::holding(place).ok()??;
+    let mount = mountinfo::holding(place).ok()??;
     let inside = place
         .ancestors()
         .take_while(|above| above.starts_with(&mount.dir));
@@ -87,7 +87,7 @@ pub(super) fn around(place: &Path) -> Option<Layer> {
 
 /// What shows a mount where a file system is mounted that could.
 pub(super) fn seen() -> Vec<Layer> {
-    let all = mounts::all().unwrap_or_default();
+    let all = mountinfo::all().unwrap_or_default();
     let claimed: Vec<&Path> = all
         .iter()
         .filter(|mount| mount.fs_type == FS_TYPE)
@@ -134,7 +134,7 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
         .chain([mount.source.clone()])
         .filter(|part| part.is_absolute());
     let is_claimfs = |part: &Path| {
-        mounts::holding(part)
+        mountinfo::holding(part)
             .ok()
             .flatten()
             .is_some_and(|there| there.fs_type == FS_TYPE)
@@ -144,7 +144,7 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
     }
     // What is mounted further below is not of this one.
     let is_its = |place: &&PathBuf| {
-        mounts::holding(place)
+        mountinfo::holding(place)
             .ok()
             .flatten()
             .is_some_and(|there| there.dir == mount.dir)

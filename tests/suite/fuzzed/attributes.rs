@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::content::{BODY_MAX, Content, RECORD_TAGS, TAGS_MAX, TTL_MAX};
-use claimfs::lease::{Change, Creation, Refusal, Shape};
-use claimfs::tree::order::Setting;
+use claimfs::core::content::{BODY_MAX, Content, RECORD_TAGS, TAGS_MAX, TTL_MAX};
+use claimfs::core::{Change, Creation, Refusal, Shape};
+use claimfs::tree::control::Setting;
 
 pub fn run(data: &[u8]) {
     let creation = Creation {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::content::{Ask, BODY_MAX, Content, TTL_MAX, ttl};
-use claimfs::lease::{Change, Creation, Shape};
+use claimfs::core::content::{Ask, BODY_MAX, Content, TTL_MAX, ttl};
+use claimfs::core::{Change, Creation, Shape};
 
 pub fn run(data: &[u8]) {
     if let Some(ask) = Ask::of(data) {

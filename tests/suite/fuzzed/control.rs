@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::content::TTL_MAX;
-use claimfs::identity::{Facts, Sight, Variable, View, walk};
-use claimfs::lease::{Process, Refusal, SessionId};
-use claimfs::tree::order::Order;
+use claimfs::core::content::TTL_MAX;
+use claimfs::core::identity::{Facts, Sight, Variable, View, ancestry};
+use claimfs::core::{Process, Refusal, SessionId};
+use claimfs::tree::control::ControlCommand;
 use serde_json::json;
 
 /// Two lines at most differ by this after they were written with seconds as a number.
@@ -18,7 +18,7 @@ pub fn run(data: &[u8]) {
         return;
     };
     for line in text.lines() {
-        match Order::parse(line) {
+        match ControlCommand::parse(line) {
             Ok(order) => is_written_as_it_is_read(&order),
             Err(Refusal::Invalid | Refusal::BadName | Refusal::LongName) => {}
             Err(refusal) => panic!("{line:?}: {refusal:?}"),
@@ -26,20 +26,20 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn is_written_as_it_is_read(order: &Order) {
+fn is_written_as_it_is_read(order: &ControlCommand) {
     let line = match order {
-        Order::Claim { name, session, ttl } => {
+        ControlCommand::Claim { name, session, ttl } => {
             json!({"claim": name, "session": session, "seconds": ttl.as_secs_f64()})
         }
-        Order::Release { name, session } => json!({"release": name, "session": session}),
-        Order::Break { name, token } => json!({"break": name, "token": token}),
-        Order::Give { name, to } => json!({"give": name, "to": to}),
-        Order::Limit { name, ttl } => {
+        ControlCommand::Release { name, session } => json!({"release": name, "session": session}),
+        ControlCommand::Break { name, token } => json!({"break": name, "token": token}),
+        ControlCommand::Give { name, to } => json!({"give": name, "to": to}),
+        ControlCommand::Limit { name, ttl } => {
             json!({"ttl": name, "seconds": ttl.map(|ttl| ttl.as_secs_f64())})
         }
-        Order::End { session } => json!({ "end": session }),
+        ControlCommand::End { session } => json!({ "end": session }),
     };
-    let again = Order::parse(&line.to_string()).unwrap();
+    let again = ControlCommand::parse(&line.to_string()).unwrap();
     let (one, other) = (without_ttl(order.clone()), without_ttl(again));
     assert_eq!(one.0, other.0);
     assert_eq!(one.1.is_some(), other.1.is_some());
@@ -50,18 +50,18 @@ fn is_written_as_it_is_read(order: &Order) {
 }
 
 /// An order with any time made the same, and that time.
-fn without_ttl(order: Order) -> (Order, Option<Duration>) {
+fn without_ttl(order: ControlCommand) -> (ControlCommand, Option<Duration>) {
     let any = Duration::from_secs(1);
     match order {
-        Order::Claim { name, session, ttl } => (
-            Order::Claim {
+        ControlCommand::Claim { name, session, ttl } => (
+            ControlCommand::Claim {
                 name,
                 session,
                 ttl: any,
             },
             Some(ttl),
         ),
-        Order::Limit { name, ttl } => (Order::Limit { name, ttl: None }, ttl),
+        ControlCommand::Limit { name, ttl } => (ControlCommand::Limit { name, ttl: None }, ttl),
         other => (other, None),
     }
 }
@@ -106,8 +106,8 @@ impl View for Two {
 
 /// Whatever is written to a file in `sessions/`: the one process that it names is registered, or none.
 fn registration(body: &[u8]) {
-    let walk = walk(&Two, Some(SCRIPT), SCRIPT, UID).unwrap();
-    match walk.register(SessionId::new(b"w1").unwrap(), body) {
+    let ancestry = ancestry(&Two, Some(SCRIPT), SCRIPT, UID).unwrap();
+    match ancestry.register(SessionId::new(b"w1").unwrap(), body) {
         Ok(member) => {
             assert_eq!(member.roots.len(), 1);
             let text = std::str::from_utf8(body).unwrap().trim();

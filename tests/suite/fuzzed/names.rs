@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::lease::{
+use claimfs::core::table::Table;
+use claimfs::core::{
     Command, Creation, Label, Member, Moment, Name, Process, Refusal, Root, Rule, SessionId, Shape,
     printable,
 };
-use claimfs::record;
-use claimfs::table::Table;
+use claimfs::render;
 use serde_json::Value;
 
 pub fn run(data: &[u8]) {
@@ -100,7 +100,7 @@ fn shown(name: &Name, id: SessionId, command: &str) {
         started: UNIX_EPOCH,
         registered: true,
         environ: 0,
-        above: claimfs::lease::Above::Unknown,
+        above: claimfs::core::Above::Unknown,
     };
     let by = &Member {
         id,
@@ -108,7 +108,7 @@ fn shown(name: &Name, id: SessionId, command: &str) {
         uid: 1000,
         pidns: 0,
         sandbox: 0,
-        scope: claimfs::lease::Scope::Session,
+        scope: claimfs::core::Scope::Session,
         heir: None,
         roots: vec![root],
         lineage: Vec::new(),
@@ -134,16 +134,16 @@ fn shown(name: &Name, id: SessionId, command: &str) {
     };
     let mut table = Table::new(9);
     for event in table.decide(&claim, now).unwrap() {
-        if let Some(line) = record::event(&table, &event) {
+        if let Some(line) = render::event(&table, &event) {
             is_one_object(&line);
         }
         table.apply(&event);
     }
-    let record = is_one_object(&record::lease_line(&table, name, now.boot));
+    let record = is_one_object(&render::lease_line(&table, name, now.boot));
     assert_eq!(record["name"], name.as_str());
     assert_eq!(record["session"], by.id.as_str());
     assert_eq!(record["command"], *by.command);
-    for (_, value) in record::tags(&table, name, now.boot) {
+    for (_, value) in render::tags(&table, name, now.boot) {
         assert!(!value.is_empty() || by.command.is_empty());
     }
 }

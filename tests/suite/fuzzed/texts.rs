@@ -2,8 +2,8 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use claimfs::mounts;
 use claimfs::process::proc::{Stat, Status, script, variables};
+use claimfs::sys::mountinfo;
 
 pub fn run(data: &[u8]) {
     let Some((which, rest)) = data.split_first() else {
@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
         4 => environ(rest),
         5 => command_line(rest),
         6 => {
-            for mount in mounts::parse(rest) {
+            for mount in mountinfo::parse(rest) {
                 assert!(mount.dir.as_os_str().len() < rest.len());
                 assert!(mount.source.as_os_str().len() < rest.len());
                 _ = mount.is_read_only();
@@ -105,7 +105,7 @@ fn mount_on(name: &[u8]) {
     line.extend(b" rw,noatime shared:1 - fuse.claimfs ");
     line.extend(&escaped);
     line.extend(b" ro,user_id=0\n");
-    let mounts = mounts::parse(&line);
+    let mounts = mountinfo::parse(&line);
     assert_eq!(mounts.len(), 1);
     let (dir, source) = (&mounts[0].dir, &mounts[0].source);
     assert_eq!(dir.as_os_str().as_bytes(), [b"/mnt/", &name[..]].concat());

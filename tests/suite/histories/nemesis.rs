@@ -66,7 +66,7 @@ fn kill_client(world: &mut World, state: u64) -> Outcome {
         return Nobody;
     };
     world.send_kill(slot);
-    world.bury(slot);
+    world.record_loss(slot);
     world.look();
     world.start(slot, None);
     Injected
@@ -74,9 +74,9 @@ fn kill_client(world: &mut World, state: u64) -> Outcome {
 
 fn server(world: &World) -> Result<i32, Outcome> {
     if !world.is_kept {
-        return Err(Impossible("the server has no keeper here".into()));
+        return Err(Impossible("the server has no supervisor here".into()));
     }
-    // The keeper may be about to start one.
+    // The supervisor may be about to start one.
     let server = world.mount.server().map(|server| server as i32);
     server.ok_or(Nobody)
 }
@@ -131,7 +131,7 @@ fn kill_unseen(world: &mut World) -> Outcome {
     if let Some(look) = look {
         world.history.operations.push(look.join().unwrap());
     } else {
-        world.bury(slot);
+        world.record_loss(slot);
         world.look();
     }
     world.start(slot, None);
@@ -148,7 +148,7 @@ fn reuse_pid(world: &mut World) -> Outcome {
     };
     let (session, pid) = (world.shared.sessions[slot].load(SeqCst), world.pid(slot));
     world.send_kill(slot);
-    world.bury(slot);
+    world.record_loss(slot);
     // Nobody asks before the pid is in use again.
     fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
     // Another process may have come first.
@@ -187,7 +187,7 @@ fn fill(world: &mut World) -> Outcome {
 
 fn upgrade(world: &mut World) -> Outcome {
     if !world.is_kept {
-        return Impossible("the server has no keeper here".into());
+        return Impossible("the server has no supervisor here".into());
     }
     let from = clock();
     let mut command = world.mount.claimfs(&["upgrade"]);

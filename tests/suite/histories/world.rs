@@ -32,7 +32,7 @@ pub struct World {
     pub shared: &'static Shared,
     pub history: History,
     pub dice: Dice,
-    /// There is a keeper, which starts another server when one dies.
+    /// There is a supervisor, which starts another server when one dies.
     pub is_kept: bool,
     /// In a pid namespace of its own, where pids can be chosen.
     pub is_inside: bool,
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// And from now on it is: whoever looks sees nothing of it.
-    pub fn bury(&mut self, slot: usize) {
+    pub fn record_loss(&mut self, slot: usize) {
         let status = self.clients[slot].process.0.wait().unwrap();
         self.life(slot).gone = clock();
         if std::os::unix::process::ExitStatusExt::signal(&status) != Some(libc::SIGKILL) {

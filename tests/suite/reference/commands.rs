@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::lease::{
-    Asker, Change, Command, Creation, Kin, Member, Named, Process, Refusal, Root, Rule, SessionId,
-    Shape, Token,
+use claimfs::core::{
+    Asker, Change, Command, Creation, Kin, Member, Process, Refusal, RemoteSession, Root, Rule,
+    SessionId, Shape, Token,
 };
 
 use super::words::{self, Answer, Caller, Op};
@@ -44,7 +44,7 @@ pub fn member(by: &Caller, id: SessionId, registered: bool) -> Member {
         started: UNIX_EPOCH,
         registered,
         environ: 0,
-        above: claimfs::lease::Above::Unknown,
+        above: claimfs::core::Above::Unknown,
     };
     let pid = process.pid;
     Member {
@@ -53,7 +53,7 @@ pub fn member(by: &Caller, id: SessionId, registered: bool) -> Member {
         uid: by.uid,
         pidns: 0,
         sandbox: 0,
-        scope: claimfs::lease::Scope::Session,
+        scope: claimfs::core::Scope::Session,
         heir: None,
         roots: vec![root],
         lineage: vec![Kin { process, pid }],
@@ -69,7 +69,7 @@ impl World {
         op: Op,
         by: &'a Member,
         chain: &'a [Process],
-        named: &'a Named,
+        named: &'a RemoteSession,
     ) -> Answer<Command<'a>> {
         let name = |name: u8| self.names[name as usize].clone();
         let ino = |of: u8| {

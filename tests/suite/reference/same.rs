@@ -1,7 +1,7 @@
 //! What the table shows beside what the reference has, and what its events say by themselves.
 
-use claimfs::lease::{Event, SessionId, Token, WaiterId, What};
-use claimfs::table;
+use claimfs::core::table;
+use claimfs::core::{Event, SessionId, Token, WaiterId, What};
 
 use super::commands::process;
 use super::words::{NAMES, Session};
@@ -103,7 +103,7 @@ impl World {
                     .zip(lease)
                     .map(|(there, lease)| (there.ino, lease.file)),
             );
-            let line = table.line(name).map(|(waiter, _)| waiter.0);
+            let line = table.queue(name).map(|(waiter, _)| waiter.0);
             let places = reference
                 .line
                 .iter()

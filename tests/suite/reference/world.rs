@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::connection::Connection;
+use claimfs::core::table::Table;
+use claimfs::core::{
+    Command, Ino, Moment, Name, RemoteSession, SessionId, SessionKey, Token, WaiterId,
+};
+use claimfs::handoff::Handoff;
+use claimfs::journal::Log;
 use claimfs::journal::{self, Disk};
-use claimfs::lease::{Command, Ino, Moment, Name, Named, SessionId, SessionKey, Token, WaiterId};
 use claimfs::process::Boot;
-use claimfs::store::Journal;
-use claimfs::table::Table;
 
 use super::commands::{errno, member, process};
 use super::rules::Reference;
@@ -105,7 +107,7 @@ impl World {
         if on_disk {
             let dir = TempDir::in_memory();
             let recovered = journal::read(dir.path(), &boot(), limits.0, false).unwrap();
-            let connection = Connection::new("this");
+            let connection = Handoff::new("this");
             let disk = Disk::begin(dir.path(), boot(), &recovered, &connection).unwrap();
             world.disk = Some((dir, disk));
         }
@@ -245,7 +247,7 @@ impl World {
         let registers = matches!(op, Op::Join(..));
         let member = member(&by, id.clone(), registers);
         let chain = [process(by.me)];
-        let named = Named {
+        let named = RemoteSession {
             id,
             uid: by.uid,
             pidns: 0,
@@ -334,7 +336,7 @@ impl World {
             let process = process(dead);
             while !self.happen(&Command::Died {
                 process,
-                ending: Some(claimfs::lease::Ending::Exited(0)),
+                ending: Some(claimfs::core::Ending::Exited(0)),
             })? {}
             self.reference.died(dead);
         }
@@ -422,7 +424,7 @@ impl World {
             self.replay.apply(event);
         }
         if let Some((_, disk)) = &mut self.disk {
-            disk.applied(&self.table, &mut || Connection::new("this"));
+            disk.applied(&self.table, &mut || Handoff::new("this"));
         }
         Ok(Ok(true))
     }
@@ -436,8 +438,8 @@ impl World {
     /// Goes on from the journal, with a new picture of what it says.
     fn recover(&mut self) -> Outcome {
         let (most, each) = self.limits;
-        let picture = serde_json::to_string(&self.replay).unwrap();
-        let read: Table = serde_json::from_str(&picture).unwrap();
+        let snapshot = serde_json::to_string(&self.replay).unwrap();
+        let read: Table = serde_json::from_str(&snapshot).unwrap();
         let mut read = read.completed(most);
         read.limit_each(each);
         same!(read == self.table, true, "what a picture of the table says");
@@ -447,7 +449,7 @@ impl World {
                 .map_err(|error| format!("the journal cannot be read: {}", error.0))?;
             recovered.table.limit_each(each);
             same!(recovered.table == self.table, true, "what the journal says");
-            let connection = Connection::new("this");
+            let connection = Handoff::new("this");
             let disk = Disk::begin(dir.path(), boot(), &recovered, &connection).unwrap();
             self.replay = recovered.table;
             self.disk = Some((dir, disk));

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use claimfs::lease::{Command, Ending, Refusal, What};
+use claimfs::core::{Command, Ending, Refusal, What};
 
 use super::{World, member};
 use crate::model::{creation, name, process};
@@ -160,7 +160,7 @@ fn same(world: &World, reference: &Reference, path: &[Step]) {
         let expected = reference.holders[at].map(|who| 10 + u32::try_from(who).unwrap());
         assert_eq!(world.holder(of), expected, "{of} after {path:?}");
         let name = name(of);
-        let line = world.table.line(&name);
+        let line = world.table.queue(&name);
         let line: Vec<u32> = line.map(|(_, place)| place.maker.unwrap().pid).collect();
         let expected = reference.lines[at]
             .iter()

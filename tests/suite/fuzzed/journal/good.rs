@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use claimfs::connection::{Connection, Key, Note, Open, Position, QUEUE_HANDLE, Sent};
-use claimfs::journal::picture;
-use claimfs::lease::{
-    Asker, Change, Command, Creation, Due, Ending, Event, Ino, Label, Member, Moment, Name, Named,
-    Place, Process, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
+use claimfs::core::table::Table;
+use claimfs::core::{
+    Asker, Change, Command, Creation, Due, Ending, Event, Ino, Label, Member, Moment, Name, Place,
+    Process, RemoteSession, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
-use claimfs::table::Table;
+use claimfs::handoff::{Handoff, Key, Note, Open, Position, QUEUE_HANDLE, Sent};
+use claimfs::journal::snapshot;
 use serde_json::{Value, json};
 
 use super::{MAX_LEASES, boot, framed};
@@ -49,9 +49,9 @@ fn member(number: u32) -> Member {
         started: UNIX_EPOCH,
         registered: number == 1,
         environ: 0,
-        above: claimfs::lease::Above::Unknown,
+        above: claimfs::core::Above::Unknown,
     };
-    let kin = claimfs::lease::Kin {
+    let kin = claimfs::core::Kin {
         process: root.process,
         pid: 100 + number,
     };
@@ -87,8 +87,8 @@ fn wall(step: usize) -> SystemTime {
 /// The frames of a journal, and the table that they make.
 pub fn history(data: &[u8]) -> (Vec<Vec<u8>>, Table) {
     let mut table = Table::new(MAX_LEASES);
-    let connection = Connection::new("a");
-    let mut frames = vec![picture(&boot(false), &table, &connection).unwrap()];
+    let connection = Handoff::new("a");
+    let mut frames = vec![snapshot(&boot(false), &table, &connection).unwrap()];
     for (step, bytes) in data.chunks_exact(4).take(STEPS).enumerate() {
         let [op, who, what, more] = [bytes[0], bytes[1], bytes[2], bytes[3]];
         let sent = Sent {
@@ -157,10 +157,10 @@ fn note(what: u8, more: u8) -> Note {
 /// What comes of one step, if anything.
 fn events(table: &Table, op: u8, who: u8, what: u8, more: u8, now: Moment) -> Option<Vec<Event>> {
     let by = &member(u32::from(who % 4));
-    let named = &Named {
+    let named = &RemoteSession {
         id: SessionId::new(if who & 1 == 0 { b"n0" } else { b"n1" }).unwrap(),
         uid: 1000,
-        pidns: claimfs::lease::NOWHERE,
+        pidns: claimfs::core::NOWHERE,
         gid: 1000,
     };
     let name = |number: u8| Name::new(&[b'a' + number % 4]).unwrap();
@@ -326,7 +326,7 @@ fn change(more: u8, by: &Member) -> Change {
             name: "user.note".into(),
             value: (more & 8 == 0).then(|| vec![more; 40]),
         },
-        _ => Change::Attributes(claimfs::lease::Attributes {
+        _ => Change::Attributes(claimfs::core::Attributes {
             mode: Some(more.into()),
             atime: Some(UNIX_EPOCH - Duration::from_millis(u64::from(more) * 250)),
             mtime: None,

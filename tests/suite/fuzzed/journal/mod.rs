@@ -9,11 +9,11 @@ mod sound;
 
 use std::path::Path;
 
-use claimfs::connection::Connection;
-use claimfs::journal::{Recovered, Source, Unusable, picture, replay};
-use claimfs::lease::{Command, Event, Ino, Moment, Process, SessionKey, WaiterId};
+use claimfs::core::table::Table;
+use claimfs::core::{Command, Event, Ino, Moment, Process, SessionKey, WaiterId};
+use claimfs::handoff::Handoff;
+use claimfs::journal::{Recovered, Source, Unusable, replay, snapshot};
 use claimfs::process::Boot;
-use claimfs::table::Table;
 
 const MAX_LEASES: usize = 99;
 
@@ -111,7 +111,9 @@ fn is_well(recovered: Recovered, boot: &Boot) {
         is_a_sentence(lost);
     }
     let Recovered {
-        table, connection, ..
+        table,
+        handoff: connection,
+        ..
     } = recovered;
     let written = serde_json::to_value(&table).unwrap();
     sound::check(&written);
@@ -122,19 +124,19 @@ fn is_well(recovered: Recovered, boot: &Boot) {
     dies(table);
 }
 
-fn is_same_anew(table: &Table, connection: &Connection, boot: &Boot) {
-    let bytes = picture(boot, table, connection).unwrap();
+fn is_same_anew(table: &Table, connection: &Handoff, boot: &Boot) {
+    let bytes = snapshot(boot, table, connection).unwrap();
     let again = read(&bytes, boot, false).unwrap();
     assert!(again.same_boot && again.lost.is_none());
     assert!(again.table == *table);
     // The answers that are owed stand in no order.
-    let same = |connection: &Connection| {
+    let same = |connection: &Handoff| {
         let mut written = serde_json::to_value(connection).unwrap();
         let done = written["done"].as_array_mut().unwrap();
         done.sort_by_cached_key(ToString::to_string);
         written
     };
-    assert_eq!(same(&again.connection), same(connection));
+    assert_eq!(same(&again.handoff), same(connection));
 }
 
 /// Everybody dies and all that was open is closed, as at the start after a loss of power; then deadlines pass.
@@ -146,7 +148,7 @@ fn dies(mut table: Table) {
             &mut table,
             &Command::Died {
                 process,
-                ending: Some(claimfs::lease::Ending::Exited(0)),
+                ending: Some(claimfs::core::Ending::Exited(0)),
             },
         );
     }

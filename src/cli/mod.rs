@@ -1,0 +1,206 @@
+//! The command line: plain file calls on a mount, and nothing that a shell could not do.
+//!
+//! Deliberately ignorant of: the store. What it knows about leases it reads from the files of the mount.
+// The comments on arguments are help texts, where a backtick would be printed.
+#![allow(clippy::doc_markdown)]
+
+mod break_;
+mod child;
+mod claim;
+mod completions;
+mod doctor;
+mod enter;
+mod events;
+mod give;
+mod ls;
+mod mount;
+mod notify;
+mod queue;
+mod release;
+mod remount;
+mod run;
+mod serve;
+mod session;
+mod show;
+mod tool;
+mod umount;
+mod upgrade;
+mod wait;
+mod whoami;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: held by another, or timed out.
+    Held,
+    /// 2: the arguments make no sense.
+    Usage,
+    /// 3: no mount, or not available.
+    Unavailable,
+    /// What a child process ended with.
+    Child(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Held => 1,
+            Exit::Usage => 2,
+            Exit::Unavailable => 3,
+            Exit::Child(code) => code,
+        })
+    }
+}
+
+/// Why a command fails: its exit, and a sentence.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    text: String,
+}
+
+impl Failure {
+    fn held(text: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Held,
+            text: text.into(),
+        }
+    }
+
+    fn usage(text: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            text: text.into(),
+        }
+    }
+
+    fn unavailable(text: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Unavailable,
+            text: text.into(),
+        }
+    }
+}
+
+/// Leases as files: a name in claims/ is yours exactly while you live.
+#[derive(Debug, Parser)]
+#[command(version, term_width = 80, after_help = AFTER)]
+struct Arguments {
+    /// The mount to use [default: $CLAIMFS_MOUNT, else the only one there is]
+    #[arg(long, global = true, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER: &str = "\
+Exit codes: 0 done, 1 held by another, 2 usage, 3 no mount or unavailable.
+All but mount, umount, upgrade and doctor are plain file calls:
+'cat MOUNT/README' says which.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Mount on a directory, and serve it in the background
+    Mount(mount::Arguments),
+    /// Unmount a directory
+    Umount(umount::Arguments),
+    /// Let the claimfs that is installed now serve a mount, without unmounting it
+    Upgrade(upgrade::Arguments),
+    /// Take a name: 0 if it is ours now or was already, 1 if another holds it,
+    /// 3 if nobody outlives this command, so that it would be free at once
+    Claim(claim::Arguments),
+    /// Give a name back: 0 also if it is free already
+    #[command(alias = "unclaim")]
+    Release(release::Arguments),
+    /// Free a name whose holder lives but is gone in spirit: its user or root
+    Break(break_::Arguments),
+    /// Hand a name to another live session
+    Give(give::Arguments),
+    /// Wait until nobody holds a name, without taking it
+    Wait(wait::Arguments),
+    /// Hold a name for as long as a command runs, also if this is killed
+    Run(run::Arguments),
+    /// Print what happens, as it happens
+    Events(events::Arguments),
+    /// List who holds what
+    Ls(ls::Arguments),
+    /// Show who holds a name, from whom, who is next, and when it is free
+    Show(show::Arguments),
+    /// Say which session this is, why, and what its claims end with
+    Whoami(whoami::Arguments),
+    /// Run a command as a session, list sessions, end one
+    #[command(subcommand)]
+    Session(session::Verb),
+    /// Look for what is wrong, here or with a mount, and say the remedy
+    Doctor(doctor::Arguments),
+    /// Look at a mount that may not answer
+    #[command(hide = true)]
+    DoctorLook(doctor::Look),
+    /// Join a session and become a command
+    #[command(hide = true)]
+    Enter(enter::Arguments),
+    /// Serve a connection that a supervisor holds
+    #[command(hide = true)]
+    Serve(serve::Arguments),
+    /// Tell watchers of what has gone
+    #[command(hide = true)]
+    Notify(notify::Arguments),
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
+}
+
+/// Runs the command that the arguments of this process name.
+pub fn main() -> ExitCode {
+    let Arguments { mount, verb } = Arguments::parse();
+    let mount = mount.as_deref();
+    let result = match verb {
+        Verb::Mount(arguments) => arguments.run(),
+        Verb::Umount(arguments) => arguments.run(),
+        Verb::Upgrade(arguments) => arguments.run(),
+        Verb::Serve(arguments) => arguments.run(),
+        Verb::Claim(arguments) => arguments.run(mount),
+        Verb::Release(arguments) => arguments.run(mount),
+        Verb::Break(arguments) => arguments.run(mount),
+        Verb::Give(arguments) => arguments.run(mount),
+        Verb::Wait(arguments) => arguments.run(mount),
+        Verb::Run(arguments) => arguments.run(mount),
+        Verb::Events(arguments) => arguments.run(mount),
+        Verb::Doctor(arguments) => arguments.run(mount),
+        Verb::DoctorLook(arguments) => Ok(arguments.run()),
+        Verb::Enter(arguments) => arguments.run(mount),
+        Verb::Notify(arguments) => arguments.run(),
+        Verb::Ls(arguments) => arguments.run(mount),
+        Verb::Show(arguments) => arguments.run(mount),
+        Verb::Whoami(arguments) => arguments.run(mount),
+        Verb::Session(verb) => verb.run(mount),
+        Verb::Completions(arguments) => Ok(arguments.run()),
+    };
+    result
+        .unwrap_or_else(|failure| {
+            tool::complain(&failure.text);
+            failure.exit
+        })
+        .into()
+}
+
+/// This command's own arguments, as its help text and the completions need them.
+fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
+/// The program that runs, for commands that start it again.
+fn program() -> Result<OsString, Failure> {
+    let program = std::env::current_exe();
+    program
+        .map(PathBuf::into_os_string)
+        .map_err(|error| Failure::unavailable(format!("/proc/self/exe: {error}")))
+}

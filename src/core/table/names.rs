@@ -1,0 +1,359 @@
+//! The rules of names: who takes one, changes what is behind it, and gives it up.
+//!
+//! Deliberately ignorant of: when a session is over (`sessions.rs`), and what else ends a lease (`terms.rs`).
+
+use super::terms::renews;
+use super::{Draft, Inode, Lost, Node, Table};
+use crate::core::content::INSIDE_MAX;
+use crate::core::{
+    Change, Creation, End, Ino, Member, Name, Place, Refusal, SessionKey, Shape, What,
+};
+
+impl Table {
+    pub(super) fn decide_claim(
+        &self,
+        draft: &mut Draft,
+        place: &Place,
+        by: &Member,
+        creation: &Creation,
+    ) -> Result<(), Refusal> {
+        let name = match place {
+            Place::Claim(name) => name,
+            Place::Inside { dir, label } => {
+                return self.decide_create(draft, *dir, label, creation);
+            }
+        };
+        if self.lease_count() >= self.max_leases {
+            return Err(Refusal::Full);
+        }
+        let key = self.enter(draft, by)?;
+        self.record_loss(draft, name);
+        let ino = draft.ino();
+        draft.grant(name, key, ino, Some(creation.clone()), by);
+        Ok(())
+    }
+
+    pub(super) fn decide_reclaim(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        by: &Member,
+        truncate: bool,
+    ) -> Result<(), Refusal> {
+        let node = self.own(ino, by)?;
+        let is_nameless = node.inode.names.is_empty();
+        // Found by a name that went in the same moment, and whoever opens that wants the name: the kernel is to look again.
+        if is_nameless && !self.holds(by, node.inode) {
+            return Err(Refusal::Lost);
+        }
+        if node.child.is_none() && !is_nameless {
+            self.enter_for(draft, by, node.inode)?;
+        }
+        self.know_all(draft, &node);
+        if truncate {
+            if node.content().size() > 0 {
+                draft.push(What::Altered {
+                    ino,
+                    change: Change::Resize { size: 0 },
+                });
+            }
+            draft.renew(&node);
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_alter(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        by: &Member,
+        change: &Change,
+    ) -> Result<(), Refusal> {
+        let node = self.own(ino, by)?;
+        node.content().check(change)?;
+        self.know_all(draft, &node);
+        if let Some(child) = node.child {
+            let others = node.inode.below.bytes - child.content.weight();
+            let weight = child.content.weight_after(change);
+            if weight > child.content.weight() && others + weight > INSIDE_MAX {
+                return Err(Refusal::Full);
+            }
+        }
+        draft.push(What::Altered {
+            ino,
+            change: change.clone(),
+        });
+        let terms = node.child.is_none() && !node.inode.names.is_empty();
+        let ask = terms.then(|| node.content().ask_after(change)).flatten();
+        if renews(change) {
+            draft.renew(&node);
+        }
+        if let Some(ask) = ask {
+            self.decide_ask(draft, ino, node.inode, by, ask);
+        }
+        Ok(())
+    }
+
+    pub(super) fn know_all(&self, draft: &mut Draft, node: &Node) {
+        for token in &node.inode.names {
+            self.know(draft, *token);
+        }
+    }
+
+    /// The inode of a name, if there is one. That the caller may change the directory is checked first: EBUSY.
+    pub(super) fn found(&self, place: &Place, by: &Member) -> Result<Option<Ino>, Refusal> {
+        match place {
+            Place::Claim(name) => Ok(self.lease(name).map(|lease| lease.ino)),
+            Place::Inside { dir, label } => {
+                Ok(self.own_directory(*dir, by)?.content().entries.get(label))
+            }
+        }
+    }
+
+    pub(super) fn decide_release(
+        &self,
+        draft: &mut Draft,
+        place: &Place,
+        directory: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let ino = self.found(place, by)?.ok_or(Refusal::NotFound)?;
+        self.check_removal(ino, directory, by)?;
+        self.remove(draft, place);
+        Ok(())
+    }
+
+    /// Whether the caller may remove what has a name, by rmdir(2) or by unlink(2).
+    pub(super) fn check_removal(
+        &self,
+        ino: Ino,
+        directory: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let content = self.own(ino, by)?.content();
+        match (content.shape == Shape::Directory, directory) {
+            (true, false) => Err(Refusal::IsDirectory),
+            (false, true) => Err(Refusal::NotDirectory),
+            (true, true) if !content.entries.is_empty() => Err(Refusal::NotEmpty),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes down that a name is given up, if it is there.
+    pub(super) fn remove(&self, draft: &mut Draft, place: &Place) {
+        match place {
+            Place::Claim(name) => {
+                if let Some(lease) = self.lease(name) {
+                    let (name, token) = (name.clone(), lease.token);
+                    draft.push(What::Released { name, token });
+                }
+            }
+            Place::Inside { dir, label } => draft.push(What::Unlinked {
+                dir: *dir,
+                label: label.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn decide_link(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        place: &Place,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let name = match place {
+            Place::Claim(name) => name,
+            Place::Inside { dir, label } => {
+                return self.decide_link_inside(draft, ino, *dir, label, by);
+            }
+        };
+        self.node(ino).ok_or(Refusal::Lost)?;
+        if self.lease(name).is_some() {
+            return Err(Refusal::Exists);
+        }
+        let node = self.own(ino, by)?;
+        if node.links() == 0 {
+            return Err(Refusal::NotFound);
+        }
+        if node.child.is_some() {
+            return Err(Refusal::CrossDevice);
+        }
+        if node.content().shape == Shape::Directory {
+            return Err(Refusal::NotPermitted);
+        }
+        if self.lease_count() >= self.max_leases {
+            return Err(Refusal::Full);
+        }
+        let key = self.enter_for(draft, by, node.inode)?;
+        self.record_loss(draft, name);
+        draft.grant(name, key, ino, None, by);
+        Ok(())
+    }
+
+    /// The session that holds an inode which the caller may change. The caller becomes a root of
+    /// it, unless a process holds it.
+    pub(super) fn enter_for(
+        &self,
+        draft: &mut Draft,
+        by: &Member,
+        inode: &Inode,
+    ) -> Result<SessionKey, Refusal> {
+        match inode.bound {
+            Some(_) => Ok(inode.holder),
+            None => self.enter(draft, by),
+        }
+    }
+
+    /// Each name is granted anew, so that both have new tokens.
+    pub(super) fn decide_exchange(
+        &self,
+        draft: &mut Draft,
+        one: &Place,
+        other: &Place,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let (Place::Claim(one), Place::Claim(other)) = (one, other) else {
+            return self.decide_exchange_inside(draft, one, other, by);
+        };
+        let (a, b) = (self.lease(one), self.lease(other));
+        let (a, b) = (a.ok_or(Refusal::NotFound)?, b.ok_or(Refusal::NotFound)?);
+        self.own(a.ino, by)?;
+        self.own(b.ino, by)?;
+        if a.ino == b.ino {
+            return Ok(());
+        }
+        let keys = [
+            self.enter_for(draft, by, self.own(b.ino, by)?.inode)?,
+            self.enter_for(draft, by, self.own(a.ino, by)?.inode)?,
+        ];
+        for (name, token) in [(one, a.token), (other, b.token)] {
+            let name = name.clone();
+            draft.push(What::Released { name, token });
+        }
+        draft.grant(one, keys[0], b.ino, None, by);
+        draft.grant(other, keys[1], a.ino, None, by);
+        // For a moment neither had a name, and so nothing to end with.
+        for ino in [a.ino, b.ino] {
+            let Some(inode) = self.inode(ino) else {
+                continue;
+            };
+            if let Some(binding) = inode.bound.as_deref().cloned() {
+                draft.push(What::Bound { ino, binding });
+            }
+            if inode.deadline.is_some() {
+                let deadline = inode.deadline;
+                draft.push(What::Limited { ino, deadline });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_rename(
+        &self,
+        draft: &mut Draft,
+        from: &Place,
+        to: &Place,
+        noreplace: bool,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let source = self.found(from, by)?.ok_or(Refusal::NotFound)?;
+        let target = self.found(to, by)?;
+        if noreplace && target.is_some() {
+            return Err(Refusal::Exists);
+        }
+        let is_directory = self.own(source, by)?.content().shape == Shape::Directory;
+        if let Some(target) = target {
+            self.own(target, by)?;
+            // Two names of one file: rename(2) leaves both.
+            if target == source {
+                return Ok(());
+            }
+            self.check_move(source, from, to)?;
+            self.check_removal(target, is_directory, by)?;
+            self.remove(draft, to);
+        } else {
+            self.check_move(source, from, to)?;
+        }
+        match to {
+            Place::Claim(name) => {
+                let key = self.enter_for(draft, by, self.own(source, by)?.inode)?;
+                self.record_loss(draft, name);
+                draft.grant(name, key, source, None, by);
+            }
+            Place::Inside { dir, label } => draft.link(*dir, label, source, None),
+        }
+        self.remove(draft, from);
+        Ok(())
+    }
+
+    /// Its only name goes, if nothing was written to it.
+    pub(super) fn decide_withdraw(&self, draft: &mut Draft, ino: Ino) {
+        let inode = self
+            .inode(ino)
+            .filter(|inode| inode.content.shape == Shape::File && inode.content.size() == 0);
+        if let Some([token]) = inode.map(|inode| &*inode.names)
+            && let Some(name) = self.names.get(token).cloned()
+        {
+            let token = *token;
+            draft.push(What::Released { name, token });
+        }
+    }
+
+    pub(super) fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
+        let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
+        let (over, alive): (Vec<_>, Vec<_>) = sessions.partition(|session| !session.is_alive());
+        let lost = alive.into_iter().flat_map(|session| {
+            let held = |lost: &Lost| self.held_by(session.key, &lost.process);
+            session.lost.iter().flat_map(held)
+        });
+        let lost = lost.filter_map(|ino| self.inodes.get(&ino));
+        let lost = lost.flat_map(|inode| &inode.names);
+        let tokens = over.into_iter().flat_map(|session| &session.leases);
+        let names = tokens.chain(lost).filter_map(|token| self.names.get(token));
+        for name in names.take(limit) {
+            self.record_loss(draft, name);
+        }
+    }
+
+    /// The inode, if the caller may change it: its session holds the claim, or the claim has no name left and is only a
+    /// descriptor. EBUSY otherwise.
+    pub(super) fn own(&self, ino: Ino, by: &Member) -> Result<Node<'_>, Refusal> {
+        let node = self.node(ino).ok_or(Refusal::Lost)?;
+        if node.inode.names.is_empty() || self.holds(by, node.inode) {
+            Ok(node)
+        } else {
+            Err(Refusal::Busy)
+        }
+    }
+
+    /// Writes down that a name is gone of a session that is over, or of a process that is dead, if
+    /// it has one such.
+    pub(super) fn record_loss(&self, draft: &mut Draft, name: &Name) {
+        let Some(lease) = self.leases.get(name) else {
+            return;
+        };
+        let Some(inode) = self.inodes.get(&lease.ino) else {
+            return;
+        };
+        let holder = self.sessions.get(&inode.holder);
+        let signal = holder.and_then(|session| {
+            let bound = inode.bound.as_ref()?;
+            let is_it = |lost: &&Lost| lost.process == bound.process;
+            session.lost.iter().find(is_it)?.signal
+        });
+        let (name, token) = (name.clone(), lease.token);
+        let reaped = |name| What::Reaped {
+            name,
+            token,
+            signal,
+        };
+        match holder.and_then(|session| session.over) {
+            Some(End::Died) => draft.push(reaped(name)),
+            Some(End::Lapsed) => draft.push(What::Expired { name, token }),
+            Some(End::Ended) => draft.push(What::Released { name, token }),
+            None if self.is_lost(inode) => draft.push(reaped(name)),
+            None => {}
+        }
+    }
+}

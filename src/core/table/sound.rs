@@ -1,0 +1,295 @@
+//! Whether what was read is a table that events can have made: the invariants of `table.rs`, looked at one by one.
+//!
+//! A checksum says that a journal is as it was written, and nothing of what wrote it. The rules take the invariants for granted;
+//! of a table without them, a lease might have two holders, or none that can ever give it back.
+//!
+//! Deliberately ignorant of: which event broke one, and what becomes of the table then.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Below, Child, FIRST_INO, Inode, Lost, Session, Table};
+use crate::core::content::{BODY_MAX, Content, Entries, INSIDE_MAX, TTL_MAX};
+use crate::core::{Deadline, Ino, Process, SessionKey, Shape, WaiterId};
+
+/// No number of an event, a token, an inode, a session or a waiter reaches this: so none of them overflows, whatever is added.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
+/// No deadline is later than this, in seconds since boot.
+const UNTIL_MAX: u64 = 1 << 40;
+
+impl Table {
+    /// Whether every invariant holds; else one that does not, in words.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_numbers()?;
+        self.check_leases()?;
+        self.check_lost()?;
+        for (key, session) in &self.sessions {
+            self.check_session(*key, session)
+                .map_err(|why| format!("session {}: {why}", session.id))?;
+        }
+        self.check_lines()?;
+        let mut inside: HashMap<Ino, HashMap<Ino, &Child>> = HashMap::new();
+        for (ino, child) in &self.children {
+            inside.entry(child.claim).or_default().insert(*ino, child);
+        }
+        for (ino, inode) in &self.inodes {
+            let below = inside.remove(ino).unwrap_or_default();
+            self.check_inode(inode, &below)
+                .map_err(|why| format!("inode {}: {why}", ino.0))?;
+        }
+        ensure(inside.is_empty(), "what is inside a claim is in none")
+    }
+
+    /// Whether what is given out next was never given out, and more can be after it: what events are applied to needs this much.
+    pub fn check_numbers(&self) -> Result<(), String> {
+        let next = [
+            self.seq,
+            self.next_token,
+            self.next_ino,
+            self.next_key,
+            self.next_waiter,
+        ];
+        ensure(
+            next.iter().all(|next| *next < NUMBER_MAX),
+            "a number is too large",
+        )?;
+        let tokens = self.leases.values().map(|lease| lease.token.0);
+        let inos = self.inodes.keys().chain(self.children.keys());
+        let inos: Vec<u64> = inos.map(|ino| ino.0).collect();
+        let keys = self.sessions.keys().map(|key| key.0);
+        let waiters = self.waiters().map(|waiter| waiter.0);
+        let fresh = tokens.max() < Some(self.next_token)
+            && inos.iter().max() < Some(&self.next_ino)
+            && keys.max() < Some(self.next_key)
+            && waiters.max() < Some(self.next_waiter)
+            && self.next_waiter > 0;
+        ensure(fresh, "a number was given out that is still to come")?;
+        let claims = inos.iter().all(|ino| *ino >= FIRST_INO);
+        ensure(claims, "an inode has the number of a fixed file")
+    }
+
+    /// Every lease has a token of its own and an inode that knows it, and its holder knows it too.
+    fn check_leases(&self) -> Result<(), String> {
+        for (name, lease) in &self.leases {
+            let inode = self.inodes.get(&lease.ino);
+            let holder = inode.and_then(|inode| self.sessions.get(&inode.holder));
+            let is_known = inode.is_some_and(|inode| inode.names.contains(&lease.token))
+                && holder.is_some_and(|holder| holder.leases.contains(&lease.token));
+            if !is_known {
+                return Err(format!("nobody holds {name}"));
+            }
+            if self.names.get(&lease.token) != Some(name) {
+                return Err(format!("the token of {name} is not its own"));
+            }
+        }
+        // As many on each side: so none of them knows a lease that there is not.
+        let inodes: usize = self.inodes.values().map(|inode| inode.names.len()).sum();
+        let sessions = self.sessions.values().map(|session| session.leases.len());
+        let is_all = [inodes, sessions.sum(), self.names.len()] == [self.leases.len(); 3];
+        ensure(is_all, "a token is of no lease")?;
+        let left = |session: &Session| {
+            if session.is_alive() {
+                session.lost_leases()
+            } else {
+                session.leases.len()
+            }
+        };
+        let unswept: usize = self.sessions.values().map(left).sum();
+        ensure(
+            unswept == self.unswept,
+            "what is to be swept is not counted right",
+        )
+    }
+
+    /// Each lease that is lost with its process is known to its session, and counted.
+    fn check_lost(&self) -> Result<(), String> {
+        let mut lost: HashMap<(SessionKey, Process), usize> = HashMap::new();
+        for inode in self.inodes.values() {
+            if let Some(bound) = &inode.bound
+                && !inode.names.is_empty()
+                && self.is_lost(inode)
+                && self.is_alive(inode.holder)
+            {
+                *lost.entry((inode.holder, bound.process)).or_default() += inode.names.len();
+            }
+        }
+        let alive = self.sessions.values().filter(|session| session.is_alive());
+        let known = alive.flat_map(|session| {
+            let of = |lost: &Lost| ((session.key, lost.process), lost.leases);
+            session.lost.iter().map(of)
+        });
+        let known: Vec<_> = known.collect();
+        let is_right = known.len() == lost.len()
+            && known
+                .iter()
+                .all(|(whose, leases)| lost.get(whose) == Some(leases));
+        ensure(is_right, "what dead processes held is not counted right")
+    }
+
+    fn check_session(&self, key: SessionKey, session: &Session) -> Result<(), String> {
+        ensure(session.key == key, "it has another's number")?;
+        ensure_deadline(session.deadline.as_ref())?;
+        let waits = |waiter: &WaiterId| self.waiter(*waiter).is_some_and(|there| there.key == key);
+        ensure(session.waiters.iter().all(waits), "it waits in no line")?;
+        if !session.is_alive() {
+            let is_bare = session.roots.is_empty() && session.waiters.is_empty();
+            return ensure(
+                is_bare && !session.leases.is_empty(),
+                "it is over, and not swept away",
+            );
+        }
+        let lives = !session.roots.is_empty() || session.deadline.is_some();
+        ensure(lives, "nothing keeps it alive")?;
+        let above: HashMap<_, _> = session
+            .roots
+            .iter()
+            .map(|root| (root.process, root.above.process()))
+            .collect();
+        ensure(above.len() == session.roots.len(), "it has a root twice")?;
+        for root in &session.roots {
+            let next = |at: &Process| above.get(at).copied().flatten();
+            let chain = std::iter::successors(root.above.process(), next);
+            // One that goes round would be as long as this, and more.
+            let mut chain = chain.take(above.len() + 1);
+            let is_linked = chain.all(|at| at != root.process && above.contains_key(&at));
+            ensure(is_linked, "what passes from a root of it goes nowhere")?;
+        }
+        ensure(
+            self.ids.get(&session.id) == Some(&key),
+            "another has its id",
+        )
+    }
+
+    fn check_lines(&self) -> Result<(), String> {
+        let mut count = 0;
+        for (name, line) in &self.queues {
+            ensure(!line.is_empty(), &format!("nobody waits for {name}"))?;
+            for (waiter, there) in line {
+                let session = self.sessions.get(&there.key);
+                let is_theirs = session.is_some_and(|session| session.waiters.contains(waiter));
+                let is_here = self.waiting.get(waiter) == Some(name);
+                ensure(
+                    is_theirs && is_here && !self.granted.contains_key(waiter),
+                    &format!("nobody knows who waits for {name}"),
+                )?;
+            }
+            count += line.len();
+        }
+        ensure(count == self.waiting.len(), "a waiter stands in no line")
+    }
+
+    /// A claim's own inode, and all that is inside it: counted right, and its directories a tree.
+    fn check_inode(&self, inode: &Inode, inside: &HashMap<Ino, &Child>) -> Result<(), String> {
+        let is_single = inode.names.len() < 2;
+        let is_once = || inode.names.iter().collect::<BTreeSet<_>>().len() == inode.names.len();
+        ensure(is_single || is_once(), "it has a name twice")?;
+        let ends = inode.bound.is_some() || inode.deadline.is_some();
+        ensure(
+            !(inode.names.is_empty() && ends),
+            "it has no name, and is to end with one",
+        )?;
+        ensure_deadline(inode.deadline.as_ref())?;
+        ensure_content(&inode.content, BODY_MAX)?;
+        let is_gone = inode.names.is_empty() && !inode.content.entries.is_empty();
+        let is_left = |child: &&Child| child.links == 0 && !child.content.entries.is_empty();
+        ensure(
+            !is_gone && !inside.values().any(is_left),
+            "a directory without a name has entries",
+        )?;
+        if inside.is_empty() && *inode.content.entries == Entries::default() {
+            let is_empty = *inode.below == Below::default();
+            return ensure(is_empty, "what is inside it is not counted right");
+        }
+        let mut links: BTreeMap<Ino, u32> = BTreeMap::new();
+        let mut bytes = 0;
+        let contents = inside.values().map(|child| &child.content);
+        for content in std::iter::once(&inode.content).chain(contents) {
+            let mut directories = 0;
+            for (_, _, ino) in content.entries.after(0) {
+                let child = inside
+                    .get(&ino)
+                    .ok_or("an entry is of no inode inside it")?;
+                *links.entry(ino).or_default() += 1;
+                directories += u32::from(child.content.shape == Shape::Directory);
+            }
+            let is_right =
+                content.entries.is_sound() && directories == content.entries.directories();
+            ensure(is_right, "a directory's entries are not counted right")?;
+        }
+        for (ino, child) in inside {
+            ensure_content(&child.content, INSIDE_MAX)?;
+            bytes += child.content.weight();
+            let count = links.get(ino).copied().unwrap_or_default();
+            let is_single = child.content.shape != Shape::Directory || count <= 1;
+            ensure(
+                count == child.links && is_single && !self.inodes.contains_key(ino),
+                "the names of an inode inside it are not counted right",
+            )?;
+        }
+        let below = &inode.below;
+        let entries: u32 = links.values().sum();
+        let is_right = below.entries == entries as usize
+            && below.bytes == bytes
+            && below.inodes.len() == inside.len()
+            && below.inodes.iter().all(|ino| inside.contains_key(ino));
+        ensure(is_right, "what is inside it is not counted right")?;
+        ensure(
+            is_tree(&inode.content, inside),
+            "a directory is inside itself",
+        )
+    }
+}
+
+/// Whether no directory is below itself, given that each has one name at most: then what cannot be reached from above, or from one
+/// without a name, goes round in a circle.
+fn is_tree(top: &Content, inside: &HashMap<Ino, &Child>) -> bool {
+    let unlinked = inside.values().filter(|child| child.links == 0);
+    let mut open: Vec<&Content> = unlinked.map(|child| &child.content).collect();
+    let mut reached = open
+        .iter()
+        .filter(|content| content.shape == Shape::Directory)
+        .count();
+    open.push(top);
+    while let Some(content) = open.pop() {
+        for (_, _, ino) in content.entries.after(0) {
+            let below = inside.get(&ino).map(|child| &child.content);
+            if let Some(below) = below.filter(|below| below.shape == Shape::Directory) {
+                reached += 1;
+                open.push(below);
+            }
+        }
+    }
+    let directories = inside.values().map(|child| &child.content.shape);
+    reached
+        == directories
+            .filter(|shape| **shape == Shape::Directory)
+            .count()
+}
+
+fn ensure(is: bool, otherwise: &str) -> Result<(), String> {
+    if is {
+        Ok(())
+    } else {
+        Err(otherwise.to_owned())
+    }
+}
+
+fn ensure_deadline(deadline: Option<&Deadline>) -> Result<(), String> {
+    let is_possible =
+        |deadline: &Deadline| deadline.ttl <= TTL_MAX && deadline.until.as_secs() <= UNTIL_MAX;
+    ensure(
+        deadline.is_none_or(is_possible),
+        "its deadline is none that can be given",
+    )
+}
+
+fn ensure_content(content: &Content, room: usize) -> Result<(), String> {
+    let body = content.body().len();
+    let fits = content.room() <= room && body <= content.room();
+    let is_file = body == 0 || content.shape == Shape::File;
+    let holds = content.entries.is_empty() || content.shape == Shape::Directory;
+    ensure(
+        fits && is_file && holds,
+        "it contains what it has no room for",
+    )
+}

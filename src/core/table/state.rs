@@ -1,0 +1,401 @@
+//! The state of the table: what there is to see of it.
+//!
+//! Nothing that is shown here belongs to a session that is over, but what [`Table::last`] shows.
+//!
+//! Deliberately ignorant of: every rule, and of how the state came to be (`apply.rs`).
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::{Inode, Lease, Node, Session, Table};
+use crate::core::{
+    Due, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey,
+    Standing, Token, WaiterId, What,
+};
+
+impl Session {
+    /// It is not over.
+    pub fn is_alive(&self) -> bool {
+        self.over.is_none()
+    }
+
+    /// How many of its leases are lost, though it lives.
+    pub(super) fn lost_leases(&self) -> usize {
+        self.lost.iter().map(|lost| lost.leases).sum()
+    }
+
+    /// A lease that a dead process held is swept.
+    pub(super) fn swept(&mut self, process: &Process) {
+        for lost in &mut self.lost {
+            if lost.process == *process {
+                lost.leases = lost.leases.saturating_sub(1);
+            }
+        }
+        self.lost.retain(|lost| lost.leases > 0);
+    }
+
+    /// One of its roots.
+    pub fn root(&self, process: &Process) -> Option<&Root> {
+        self.roots.iter().find(|root| root.process == *process)
+    }
+}
+
+impl Table {
+    /// The number of the newest event.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// How many leases there may be.
+    pub fn max_leases(&self) -> usize {
+        self.max_leases
+    }
+
+    /// How many leases there are.
+    pub fn lease_count(&self) -> usize {
+        self.leases.len() - self.unswept
+    }
+
+    /// How many things it remembers, all in all: none once everybody is dead and nothing is open.
+    pub fn remembered(&self) -> usize {
+        let people = self.sessions.len() + self.ids.len() + self.roots.len() + self.over.len();
+        let names = self.leases.len() + self.names.len() + self.unswept;
+        let inodes = self.inodes.len() + self.children.len();
+        let lines = self.queues.len() + self.waiting.len() + self.granted.len();
+        self.shares.len()
+            + self.bindings.len()
+            + people
+            + names
+            + inodes
+            + lines
+            + self.bound.len()
+            + self.unsettled.len()
+            + self.deadlines.len()
+    }
+
+    /// Every process that a session or a lease depends on, and as which of its execs it is known: see [`Root::environ`].
+    pub fn processes(&self) -> impl Iterator<Item = (&Process, u64)> {
+        let sessions = self.sessions.values();
+        let roots = sessions.flat_map(|session| &session.roots);
+        let roots = roots.map(|root| (&root.process, root.environ));
+        roots.chain(self.bound.keys().map(|process| (process, 0)))
+    }
+
+    /// Every waiter, and whoever was granted something without knowing it.
+    pub fn waiters(&self) -> impl Iterator<Item = WaiterId> {
+        self.waiting.keys().chain(self.granted.keys()).copied()
+    }
+
+    /// Every inode that is there without a name.
+    pub fn nameless(&self) -> impl Iterator<Item = Ino> {
+        let children = self.children.iter().filter(|(_, child)| child.links == 0);
+        let claims = self
+            .inodes
+            .iter()
+            .filter(|(_, inode)| inode.names.is_empty());
+        let children = children.map(|(ino, _)| *ino);
+        children.chain(claims.map(|(ino, _)| *ino))
+    }
+
+    /// The names of all leases, swept or not.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.leases.keys()
+    }
+
+    /// How many processes are roots, each as often as it is one.
+    pub fn root_count(&self) -> usize {
+        self.sessions
+            .values()
+            .map(|session| session.roots.len())
+            .sum()
+    }
+
+    /// How much there is to write down, roughly: in proportion to its size in bytes.
+    pub fn weight(&self) -> usize {
+        let bodies = self
+            .inodes
+            .values()
+            .map(|inode| inode.content.weight() + 300);
+        let children = self
+            .children
+            .values()
+            .map(|child| child.content.weight() + 400);
+        let people = 300 * self.sessions.len() + 200 * self.root_count();
+        let waiters = 300 * self.waiting.len();
+        1000 + bodies.sum::<usize>()
+            + children.sum::<usize>()
+            + people
+            + waiters
+            + 200 * self.leases.len()
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The lease of a name.
+    pub fn lease(&self, name: &(impl AsRef<str> + ?Sized)) -> Option<&Lease> {
+        let lease = self.leases.get(name.as_ref());
+        lease.filter(|lease| self.is_held(lease))
+    }
+
+    /// The leases from a token on, in the order they were granted: `after` excluded.
+    pub fn leases(&self, after: Token) -> impl Iterator<Item = (&Name, &Lease)> {
+        let rest = self.names.range((Bound::Excluded(after), Bound::Unbounded));
+        rest.filter_map(|(_, name)| Some((name, self.lease(name)?)))
+    }
+
+    /// An inode that has a name, or is still open without one.
+    pub fn inode(&self, ino: Ino) -> Option<&Inode> {
+        self.inodes
+            .get(&ino)
+            .map(|inode| &**inode)
+            .filter(|inode| inode.names.is_empty() || self.holds_still(inode))
+    }
+
+    /// An inode that [`Table::inode`] would show, or one inside such a claim.
+    pub fn node(&self, ino: Ino) -> Option<Node<'_>> {
+        let child = self.children.get(&ino);
+        let claim = child.map_or(ino, |child| child.claim);
+        let inode = self.inode(claim)?;
+        Some(Node {
+            claim,
+            inode,
+            child,
+        })
+    }
+
+    /// The inode of a name in a directory.
+    pub fn entry(&self, dir: Ino, label: &Label) -> Option<Ino> {
+        self.node(dir)?.content().entries.get(label)
+    }
+
+    /// The inode of a name.
+    pub fn at(&self, place: &Place) -> Option<Ino> {
+        match place {
+            Place::Claim(name) => self.lease(name).map(|lease| lease.ino),
+            Place::Inside { dir, label } => self.entry(*dir, label),
+        }
+    }
+
+    /// What a release leaves behind that nobody has open is gone with it: the second of the two events, if that is all they are.
+    pub fn gone_with(&self, events: &[Event], is_open: impl FnOnce(Ino) -> bool) -> Option<Event> {
+        let [event] = events else { return None };
+        let What::Released { name, token } = &event.what else {
+            return None;
+        };
+        let (lease, inode, _) = self.last(name)?;
+        let is_last = inode.names == [*token] && inode.below.inodes.is_empty();
+        (is_last && !is_open(lease.ino)).then(|| Event {
+            seq: event.seq + 1,
+            at: event.at,
+            what: What::Forgotten { ino: lease.ino },
+        })
+    }
+
+    /// The inode has no name any more, nor anything below it that is still open.
+    pub fn is_nameless(&self, ino: Ino) -> bool {
+        match self.children.get(&ino) {
+            Some(child) => child.links == 0,
+            None => self
+                .inodes
+                .get(&ino)
+                .is_some_and(|inode| inode.names.is_empty() && inode.below.inodes.is_empty()),
+        }
+    }
+
+    /// The name that a token was granted for.
+    pub fn name(&self, token: Token) -> Option<&Name> {
+        self.names.get(&token)
+    }
+
+    /// The lease of a name with its inode and its session, also while the lease is lost and not
+    /// swept yet.
+    pub fn last(&self, name: &(impl AsRef<str> + ?Sized)) -> Option<(&Lease, &Inode, &Session)> {
+        let lease = self.leases.get(name.as_ref())?;
+        let inode = self.inodes.get(&lease.ino)?;
+        Some((lease, inode, self.sessions.get(&inode.holder)?))
+    }
+
+    /// A session that is not over, by its id.
+    pub fn session(&self, id: &SessionId) -> Option<&Session> {
+        self.sessions.get(self.ids.get(id)?)
+    }
+
+    /// A session, over or not, by its key.
+    pub fn session_by_key(&self, key: SessionKey) -> Option<&Session> {
+        self.sessions.get(&key)
+    }
+
+    /// The sessions that are not over, from a key on: `after` excluded.
+    pub fn sessions(&self, after: SessionKey) -> impl Iterator<Item = &Session> {
+        let rest = self
+            .sessions
+            .range((Bound::Excluded(after), Bound::Unbounded));
+        rest.map(|(_, session)| session)
+            .filter(|session| session.over.is_none())
+    }
+
+    /// Shows each session that a process is a root of.
+    pub fn standings<'a>(&'a self, process: &Process, show: &mut dyn FnMut(Standing<'a>)) {
+        let keys = self.roots.get(process).into_iter().flatten();
+        for session in keys.filter_map(|key| self.sessions.get(key)) {
+            let itself = |root: &&Root| root.process == *process;
+            if let Some(root) = session.roots.iter().find(itself) {
+                show(Standing {
+                    id: &session.id,
+                    rule: session.rule,
+                    registered: root.registered,
+                    environ: root.environ,
+                });
+            }
+        }
+    }
+
+    /// The live session of an agent that a process is a root of.
+    pub fn left_behind(&self, process: &Process) -> Option<&SessionId> {
+        let sessions = self.roots.get(process)?.iter();
+        let mut sessions = sessions.filter_map(|key| self.sessions.get(key));
+        let theirs = sessions.find(|session| session.rule == Rule::Agent);
+        theirs.map(|session| &session.id)
+    }
+
+    /// Whether a session is there that lives on when the machine has lost its power: one without processes.
+    pub fn outlives_machine(&self) -> bool {
+        self.sessions
+            .values()
+            .any(|session| session.rule == Rule::Remote)
+    }
+
+    /// Whether leases of sessions that are over wait for [`crate::core::Command::Sweep`].
+    pub fn wants_sweep(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    /// What ends first by its deadline, and when: the time since boot.
+    pub fn next_deadline(&self) -> Option<(Duration, Due)> {
+        self.deadlines.first().copied()
+    }
+
+    /// All that ends by a deadline, in their order.
+    pub fn deadlines(&self) -> impl Iterator<Item = (Duration, Due)> {
+        self.deadlines.iter().copied()
+    }
+
+    /// Whether something ends at that time.
+    pub fn has_deadline(&self, until: Duration, due: Due) -> bool {
+        self.deadlines.contains(&(until, due))
+    }
+
+    /// Whether any session or lease depends on a process.
+    pub fn depends_on(&self, process: &Process) -> bool {
+        self.roots.contains_key(process) || self.bound.contains_key(process)
+    }
+
+    /// Whether a member holds this inode: its session does, or, where a process does, the member is
+    /// that process, or is below it and of the same session still.
+    pub fn holds(&self, by: &Member, inode: &Inode) -> bool {
+        let is_own = || self.joinable(by).ok().flatten() == Some(inode.holder);
+        let Some(holder) = self.holder(inode) else {
+            return is_own();
+        };
+        let mut lineage = by.lineage.iter().map(|kin| kin.process);
+        if lineage.next() == Some(holder) {
+            let session = self.sessions.get(&inode.holder);
+            return session.is_some_and(|session| session.uid == by.uid);
+        }
+        lineage.any(|above| above == holder) && is_own()
+    }
+
+    /// The process that holds an inode; `None` where the whole session does.
+    pub fn holder(&self, inode: &Inode) -> Option<Process> {
+        let bound = inode.bound.as_ref()?;
+        let mut holder = bound.process;
+        while bound.passes && self.unsettled.contains(&holder) {
+            match self.above(inode.holder, &holder) {
+                Some(above) => holder = above,
+                None => break,
+            }
+        }
+        Some(holder)
+    }
+
+    /// The process that gets what a root of a session holds once that has exited.
+    pub fn above(&self, key: SessionKey, process: &Process) -> Option<Process> {
+        let root = self.sessions.get(&key)?.root(process)?;
+        root.above.process()
+    }
+
+    /// The processes that get what a process holds of a session, one after another as each exits.
+    pub fn heirs(&self, key: SessionKey, process: &Process) -> Vec<Process> {
+        let roots = self
+            .sessions
+            .get(&key)
+            .map_or(0, |session| session.roots.len());
+        let above = |process: &Process| self.above(key, process);
+        let chain = std::iter::successors(above(process), above);
+        chain.take(roots).collect()
+    }
+
+    /// A root is dead, and nobody can tell yet how it ended.
+    pub fn is_unsettled(&mut self, process: &Process) -> bool {
+        let is_root = self.roots.contains_key(process);
+        if is_root {
+            self.unsettled.insert(*process);
+        }
+        is_root
+    }
+
+    /// The inodes that a process holds of a session under process scope, lost or not.
+    pub(super) fn held_by<'a>(
+        &'a self,
+        key: SessionKey,
+        process: &Process,
+    ) -> impl Iterator<Item = Ino> + use<'a> {
+        let inodes = self.bound.get(process).into_iter().flatten();
+        let is_held = move |ino: &&Ino| {
+            let inode = self.inodes.get(ino);
+            let is_of = |inode: &Inode| {
+                let passes = inode.bound.as_ref().is_some_and(|bound| bound.passes);
+                passes && inode.holder == key
+            };
+            inode.is_some_and(|inode| is_of(inode))
+        };
+        inodes.filter(is_held).copied()
+    }
+
+    /// The names that a process holds of a session under process scope, but for scratch entries.
+    pub fn held_names(&self, key: SessionKey, process: &Process) -> Vec<&Name> {
+        let inodes = self.held_by(key, process);
+        let inodes = inodes.filter_map(|ino| self.inodes.get(&ino));
+        let names = inodes.flat_map(|inode| &inode.names);
+        let names = names.filter_map(|token| self.names.get(token));
+        names.filter(|name| !name.is_scratch()).collect()
+    }
+
+    /// The process that held an inode is dead, and passed it to nobody.
+    pub(super) fn is_lost(&self, inode: &Inode) -> bool {
+        inode.bound.as_ref().is_some_and(|bound| {
+            let keys = self.roots.get(&bound.process);
+            bound.passes && !keys.is_some_and(|keys| keys.contains(&inode.holder))
+        })
+    }
+
+    /// The session of an inode is not over, nor is it lost.
+    pub(super) fn holds_still(&self, inode: &Inode) -> bool {
+        self.is_alive(inode.holder) && !self.is_lost(inode)
+    }
+
+    pub(super) fn is_alive(&self, key: SessionKey) -> bool {
+        self.sessions
+            .get(&key)
+            .is_some_and(|session| session.over.is_none())
+    }
+
+    fn is_held(&self, lease: &Lease) -> bool {
+        self.inodes
+            .get(&lease.ino)
+            .is_some_and(|inode| self.holds_still(inode))
+    }
+}

@@ -1,0 +1,241 @@
+//! The terms of a lease, which are its inode's and so all of its names': the process that it ends with, its deadline, whom
+//! it is handed to, and who may take it away.
+//!
+//! Deliberately ignorant of: how a body asks for terms (`content.rs`), and of the clock, which is an argument.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::sessions::reaches;
+use super::{Draft, Inode, Node, Session, Table};
+use crate::core::content::Ask;
+use crate::core::{
+    Asker, Attributes, Binding, Change, Deadline, Ino, Member, Name, Refusal, Rule, Scope,
+    SessionId, Token, What,
+};
+
+impl Table {
+    /// What the body of a claim asks for. What is not the writer's to ask is only text.
+    pub(super) fn decide_ask(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        inode: &Inode,
+        by: &Member,
+        ask: Ask,
+    ) {
+        match ask {
+            Ask::Pid(pid) => {
+                if let Some(binding) = binding(inode, by, pid) {
+                    draft.push(What::Bound { ino, binding });
+                }
+            }
+            Ask::Terms { session, ttl } => {
+                if let Some(ttl) = ttl {
+                    draft.limit(ino, ttl);
+                }
+                let receiver = session.and_then(|id| self.receiver(&id, by).ok());
+                if let Some(receiver) = receiver.filter(|there| there.key != inode.holder) {
+                    self.hand(draft, inode, receiver);
+                }
+            }
+        }
+    }
+
+    pub(super) fn decide_limit(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        by: &Member,
+        ttl: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        let inode = self.own_claim(ino, by)?;
+        for token in &inode.names {
+            self.know(draft, *token);
+        }
+        match ttl {
+            Some(ttl) => draft.limit(ino, ttl),
+            None if inode.deadline.is_some() => {
+                let deadline = None;
+                draft.push(What::Limited { ino, deadline });
+            }
+            None => return Err(Refusal::NoAttribute),
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_give(
+        &self,
+        draft: &mut Draft,
+        ino: Ino,
+        to: &SessionId,
+        by: &Member,
+    ) -> Result<(), Refusal> {
+        let inode = self.own_claim(ino, by)?;
+        let receiver = self.receiver(to, by)?;
+        if receiver.key != inode.holder {
+            self.hand(draft, inode, receiver);
+        }
+        Ok(())
+    }
+
+    pub(super) fn decide_break(
+        &self,
+        draft: &mut Draft,
+        name: &Name,
+        token: Token,
+        by: &Asker,
+    ) -> Result<(), Refusal> {
+        let lease = self.lease(name).ok_or(Refusal::NotFound)?;
+        let (_, _, session) = self.last(name).ok_or(Refusal::NotFound)?;
+        if !reaches(session, by) {
+            return Err(Refusal::NotPermitted);
+        }
+        if lease.token != token {
+            return Err(Refusal::Lost);
+        }
+        draft.push(What::Broken {
+            name: name.clone(),
+            token,
+            uid: by.uid,
+            pid: by.chain.first().map_or(0, |process| process.pid),
+            command: Arc::clone(&by.command),
+        });
+        Ok(())
+    }
+
+    pub(super) fn decide_expire(&self, draft: &mut Draft, ino: Ino) {
+        let Some(inode) = self.inode(ino) else {
+            return;
+        };
+        if inode
+            .deadline
+            .is_none_or(|deadline| draft.boot < deadline.until)
+        {
+            return;
+        }
+        for token in &inode.names {
+            if let Some(name) = self.names.get(token).cloned() {
+                let token = *token;
+                draft.push(What::Expired { name, token });
+            }
+        }
+    }
+
+    /// An entry that comes or goes inside a directory claim is a write to it.
+    pub(super) fn renew_for_entries(&self, draft: &mut Draft) {
+        let dir = draft.events.iter().find_map(|event| match &event.what {
+            What::Linked { dir, .. } | What::Unlinked { dir, .. } => Some(*dir),
+            _ => None,
+        });
+        if let Some(node) = dir.and_then(|dir| self.node(dir)) {
+            draft.renew(&node);
+        }
+    }
+
+    /// The claim's own inode, if the caller holds it under a name: ENOENT, EBUSY, or EOPNOTSUPP for what is inside one.
+    fn own_claim(&self, ino: Ino, by: &Member) -> Result<&Inode, Refusal> {
+        let node = self.own(ino, by)?;
+        if node.child.is_some() {
+            return Err(Refusal::Unsupported);
+        }
+        if node.inode.names.is_empty() {
+            return Err(Refusal::NotFound);
+        }
+        Ok(node.inode)
+    }
+
+    /// The live session that the caller may act for: of the same uid, not out of its sandbox, and
+    /// one that somebody said or an agent is known to mean. Of the others no single process could
+    /// be told to hold it. ENOENT, EPERM otherwise.
+    fn receiver(&self, id: &SessionId, by: &Member) -> Result<&Session, Refusal> {
+        let session = self.session(id).ok_or(Refusal::NotFound)?;
+        let chain: Vec<_> = by.lineage.iter().map(|kin| kin.process).collect();
+        let asker = Asker {
+            uid: by.uid,
+            pidns: by.sandbox,
+            chain: &chain,
+            command: Arc::clone(&by.command),
+        };
+        let has_processes = !session.roots.is_empty();
+        let is_said = session.rule.scope() == Scope::Session;
+        if session.uid == by.uid && has_processes && is_said && reaches(session, &asker) {
+            Ok(session)
+        } else {
+            Err(Refusal::NotPermitted)
+        }
+    }
+
+    /// Grants all names of an inode anew, to another session.
+    fn hand(&self, draft: &mut Draft, inode: &Inode, to: &Session) {
+        let Some(root) = to.roots.first() else {
+            return;
+        };
+        let ino = draft.ino();
+        // What is inside gets other numbers too, the next ones.
+        draft.next_ino += inode.below.inodes.len() as u64;
+        for was in &inode.names {
+            let Some(name) = self.names.get(was) else {
+                continue;
+            };
+            let token = draft.token();
+            draft.push(What::Handed {
+                name: name.clone(),
+                was: *was,
+                token,
+                from: inode.holder,
+                key: to.key,
+                ino,
+                pid: root.process.pid,
+                command: Arc::clone(&root.command),
+            });
+        }
+    }
+}
+
+impl Draft {
+    /// The holder has shown that it is there: the claim is held for its whole time again.
+    pub(super) fn renew(&mut self, node: &Node) {
+        if let Some(deadline) = node.inode.deadline {
+            self.limit(node.claim, deadline.ttl);
+        }
+    }
+
+    fn limit(&mut self, ino: Ino, ttl: Duration) {
+        let until = self.boot.saturating_add(ttl);
+        let deadline = Some(Deadline { ttl, until });
+        self.push(What::Limited { ino, deadline });
+    }
+}
+
+/// Whether a change shows that the holder is there: a write, or a time that was set. Not what says how a file is, only.
+pub(super) fn renews(change: &Change) -> bool {
+    match change {
+        Change::Write { .. } | Change::Append { .. } | Change::Resize { .. } => true,
+        Change::Attributes(Attributes { atime, mtime, .. }) => atime.is_some() || mtime.is_some(),
+        Change::Tag { .. } => false,
+    }
+}
+
+/// The pid-file idiom: a first line that is the pid of the writer or, in a terminal, of a process
+/// above it, in a sandbox of its parent, binds the lease to that process. Only under rules 4 and 5:
+/// in an agent's session a pid names a shell that is dead a second later. 1 is no pid: it is
+/// probably data.
+fn binding(inode: &Inode, by: &Member, pid: u32) -> Option<Binding> {
+    let levels = match by.rule {
+        Rule::Posix => usize::MAX,
+        Rule::Sandbox => 2,
+        Rule::Registered | Rule::Variable | Rule::Agent | Rule::Remote => 0,
+    };
+    let mut kin = by.lineage.iter().take(levels);
+    let process = kin.find(|kin| kin.pid == pid && pid != 1)?.process;
+    let is_bound = |bound: &Binding| !bound.passes && bound.process == process;
+    if inode.bound.as_deref().is_some_and(is_bound) {
+        return None;
+    }
+    Some(Binding {
+        process,
+        passes: false,
+        from: None,
+    })
+}

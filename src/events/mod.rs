@@ -1,0 +1,398 @@
+//! What has just happened, for those who wait for it: readers of `events`, and whoever a name was granted to.
+//!
+//! Promises: a reader gets every line from its opening on, in order, or is told how many it missed; while nobody reads,
+//! nothing is kept and nothing is rendered; and a reader that never reads costs nobody more than the lines that are
+//! kept.
+//!
+//! Lock order: this lock is the last, and nothing is called while it is held.
+//!
+//! Deliberately ignorant of: what a line says, and of fuser.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::core::WaiterId;
+use crate::handoff::Position;
+
+/// How many lines are kept for readers that lag behind.
+pub const LINES_MAX: usize = 65_536;
+
+/// The number of the oldest line there ever was: before it there is room for those that are known to be missing.
+const FIRST: u64 = 1 << 32;
+
+/// What rang the bell.
+#[derive(Debug, Default)]
+pub struct Ring {
+    /// Something has changed for these.
+    pub waiters: Vec<WaiterId>,
+    /// There are new lines.
+    pub lines: bool,
+}
+
+/// Lines for readers, and a bell for whoever serves them.
+#[derive(Debug, Default)]
+pub struct EventStream {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Each with the number of its event.
+    lines: VecDeque<(u64, Arc<str>)>,
+    /// The number of the oldest line that is kept.
+    first: u64,
+    /// The event after that of the newest line.
+    seq: u64,
+    /// No line of an event from this one on is missing.
+    from: u64,
+    readers: HashMap<u64, Reader>,
+    next_reader: u64,
+    rung: bool,
+    ring: Ring,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            lines: VecDeque::new(),
+            first: FIRST,
+            seq: 0,
+            from: 0,
+            readers: HashMap::new(),
+            next_reader: 0,
+            rung: false,
+            ring: Ring::default(),
+        }
+    }
+}
+
+impl State {
+    /// A line by its number.
+    fn line(&self, number: u64) -> Option<&(u64, Arc<str>)> {
+        let at = number.checked_sub(self.first)?;
+        self.lines.get(usize::try_from(at).ok()?)
+    }
+
+    /// The first line of an event, or of a later one.
+    fn line_of(&self, seq: u64) -> u64 {
+        let before = self.lines.partition_point(|(line, _)| *line < seq);
+        self.first + before as u64
+    }
+
+    /// Where a reader is, such that it can be found again among other lines than these.
+    fn position(&self, reader: &Reader) -> Position {
+        let (mut number, mut left) = (reader.next, reader.rest.len());
+        let mut skip = 0;
+        while left > 0 && number > self.first {
+            number -= 1;
+            let length = self.line(number).map_or(0, |(_, line)| line.len());
+            skip = length.saturating_sub(left);
+            left = left.saturating_sub(length);
+        }
+        Position {
+            offset: reader.at,
+            seq: self.line(number).map_or(self.seq, |(seq, _)| *seq),
+            skip,
+        }
+    }
+
+    /// The text from one position to another, after which the line `next` comes.
+    fn between(&self, from: Position, to: Position, next: u64) -> Vec<u8> {
+        let (mut number, mut text) = self.resume(from);
+        while number < next
+            && let Some((_, line)) = self.line(number)
+        {
+            text.extend_from_slice(line.as_bytes());
+            number += 1;
+        }
+        text.truncate(usize::try_from(to.offset - from.offset).unwrap_or(usize::MAX));
+        text
+    }
+
+    /// Where the text goes on at a position: the number of the next line, and what is left of the one before it.
+    fn resume(&self, at: Position) -> (u64, Vec<u8>) {
+        let next = self.line_of(at.seq);
+        match self.line(next) {
+            Some((seq, line)) if *seq == at.seq && at.skip > 0 => {
+                let rest = line.as_bytes().get(at.skip..).unwrap_or_default();
+                (next + 1, rest.to_vec())
+            }
+            _ => (next, Vec::new()),
+        }
+    }
+}
+
+/// Where a reader is.
+#[derive(Debug)]
+struct Reader {
+    /// The number of the line that it gets next.
+    next: u64,
+    /// What it has not got yet of a line that was longer than its buffer.
+    rest: Vec<u8>,
+    /// Where it is, in bytes from its opening.
+    at: u64,
+    /// What it got last, to which it may go back: shells and head(1) do when they have read past a line.
+    last: Vec<u8>,
+}
+
+impl Reader {
+    fn seek(&mut self, to: u64) {
+        let back = usize::try_from(self.at.saturating_sub(to)).unwrap_or(usize::MAX);
+        if let Some(kept) = self.last.len().checked_sub(back) {
+            let again = self.last.split_off(kept);
+            self.rest.splice(0..0, again);
+        }
+        self.at = to;
+    }
+}
+
+impl EventStream {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody would read a line now.
+    pub fn has_readers(&self) -> bool {
+        !self.lock().readers.is_empty()
+    }
+
+    /// Adds the line of an event, for the readers that are there.
+    pub fn publish(&self, seq: u64, line: String) {
+        let mut state = self.lock();
+        if state.readers.is_empty() {
+            return;
+        }
+        state.lines.push_back((seq, Arc::from(line)));
+        state.seq = seq + 1;
+        while state.lines.len() > LINES_MAX {
+            let lost = state.lines.pop_front();
+            state.from = lost.map_or(0, |(seq, _)| seq + 1);
+            state.first += 1;
+        }
+        state.ring.lines = true;
+        self.ring(&mut state);
+    }
+
+    /// Goes on with lines, none of which is missing from the event `from` on, and with the readers that there were.
+    pub fn resume(
+        &self,
+        lines: impl IntoIterator<Item = (u64, String)>,
+        from: u64,
+        readers: Vec<Resumed>,
+    ) {
+        let mut state = self.lock();
+        let lines = lines.into_iter();
+        state.lines = lines.map(|(seq, line)| (seq, Arc::from(line))).collect();
+        state.from = from;
+        let newest = state.lines.back().map_or(0, |(seq, _)| seq + 1);
+        let reached = readers.iter().map(|reader| reader.to.seq).max();
+        state.seq = newest.max(reached.unwrap_or(0));
+        for there in readers {
+            let (next, _) = state.resume(there.to);
+            let missing = there.missed.min(FIRST);
+            let last = if there.last.is_empty() && there.from.seq >= from {
+                state.between(there.from, there.to, next)
+            } else {
+                there.last
+            };
+            let reader = Reader {
+                next: if missing > 0 {
+                    state.first - missing
+                } else {
+                    next
+                },
+                rest: there.rest,
+                at: there.to.offset,
+                last,
+            };
+            state.readers.insert(there.id, reader);
+            state.next_reader = state.next_reader.max(there.id);
+        }
+        state.ring.lines = true;
+        self.ring(&mut state);
+    }
+
+    /// The lines of an event and later ones, the newest of them if there are too many, and the event from which on none is
+    /// missing among them.
+    pub fn since(&self, seq: u64, limit: usize) -> (VecDeque<(u64, String)>, u64) {
+        let state = self.lock();
+        let wanted = usize::try_from(state.line_of(seq) - state.first).unwrap_or(usize::MAX);
+        let skip = wanted.max(state.lines.len().saturating_sub(limit));
+        let left_out = skip.checked_sub(1).and_then(|last| state.lines.get(last));
+        let from = left_out.map_or(state.from, |(seq, _)| seq + 1);
+        let lines = state.lines.iter().skip(skip);
+        let lines = lines.map(|(seq, line)| (*seq, line.to_string()));
+        (lines.collect(), from)
+    }
+
+    /// What a reader got in its newest read, and how many lines it has not got of events before this one.
+    pub fn left_out(&self, reader: u64, before: u64) -> (Vec<u8>, u64) {
+        let state = self.lock();
+        let first = state.line_of(before);
+        let reader = state.readers.get(&reader);
+        reader.map_or((Vec::new(), 0), |reader| {
+            (reader.last.clone(), first.saturating_sub(reader.next))
+        })
+    }
+
+    /// Tells that something has changed for a waiter: its turn has come, or it stands in no line any more.
+    pub fn tell(&self, waiter: WaiterId) {
+        let mut state = self.lock();
+        state.ring.waiters.push(waiter);
+        self.ring(&mut state);
+    }
+
+    /// Rings the bell: whoever waits at it looks around.
+    pub fn wake(&self) {
+        self.ring(&mut self.lock());
+    }
+
+    fn ring(&self, state: &mut State) {
+        state.rung = true;
+        self.woken.notify_one();
+    }
+
+    /// Sleeps until the bell rings, or until a moment.
+    pub fn wait(&self, until: Option<Instant>) -> Ring {
+        let mut state = self.lock();
+        while !state.rung {
+            let Some(until) = until else {
+                state = self
+                    .woken
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.woken.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.rung = false;
+        std::mem::take(&mut state.ring)
+    }
+
+    /// A reader of what happens from now on.
+    pub fn open(&self) -> (u64, Position) {
+        let mut state = self.lock();
+        state.next_reader += 1;
+        let (id, next) = (state.next_reader, state.first + state.lines.len() as u64);
+        let reader = Reader {
+            next,
+            rest: Vec::new(),
+            at: 0,
+            last: Vec::new(),
+        };
+        let position = state.position(&reader);
+        state.readers.insert(id, reader);
+        (id, position)
+    }
+
+    /// A reader is gone. With the last of them goes what is kept.
+    pub fn close(&self, reader: u64) {
+        let mut state = self.lock();
+        state.readers.remove(&reader);
+        if state.readers.is_empty() {
+            state.first += state.lines.len() as u64;
+            state.lines = VecDeque::new();
+        }
+    }
+
+    /// Whether there is something to read.
+    pub fn is_ready(&self, reader: u64) -> bool {
+        let state = self.lock();
+        let end = state.first + state.lines.len() as u64;
+        let reader = state.readers.get(&reader);
+        reader.is_some_and(|reader| reader.next < end || !reader.rest.is_empty())
+    }
+
+    /// At most `size` bytes of what is new to a reader, or of what it has gone back to: whole lines, if its buffer has room
+    /// for one; and where that began and ended. `None` if there is nothing.
+    pub fn read(&self, reader: u64, offset: u64, size: usize) -> Option<Read> {
+        let mut state = self.lock();
+        let mut open = state.readers.remove(&reader)?;
+        let read = state.read(&mut open, offset, size);
+        state.readers.insert(reader, open);
+        read
+    }
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub struct Read {
+    /// Lines.
+    pub bytes: Vec<u8>,
+    /// Where they began.
+    pub from: Position,
+    /// Where the next ones do.
+    pub to: Position,
+    /// What is left of the line that they end in.
+    pub rest: Vec<u8>,
+    /// It is not simply the lines of events from one position to the other.
+    pub is_odd: bool,
+}
+
+/// A reader that there was before this server: see [`crate::handoff::Open::Reading`].
+#[derive(Debug)]
+pub struct Resumed {
+    /// Which.
+    pub id: u64,
+    /// Where its newest read began.
+    pub from: Position,
+    /// Where the next one does.
+    pub to: Position,
+    /// What it has not got of the line that it is in.
+    pub rest: Vec<u8>,
+    /// How many lines after that are lost.
+    pub missed: u64,
+    /// What it got in its newest read, where the lines do not say it.
+    pub last: Vec<u8>,
+}
+
+impl State {
+    fn read(&self, reader: &mut Reader, offset: u64, size: usize) -> Option<Read> {
+        // What is not simply the next of the lines cannot be told from them later.
+        let mut is_odd = offset != reader.at;
+        if is_odd {
+            reader.seek(offset);
+        }
+        let from = self.position(reader);
+        let mut bytes = std::mem::take(&mut reader.rest);
+        if reader.next < self.first {
+            is_odd = true;
+            let missed = self.first - reader.next;
+            reader.next = self.first;
+            bytes.extend_from_slice(format!("{{\"missed\":{missed}}}\n").as_bytes());
+        }
+        let at = usize::try_from(reader.next - self.first).unwrap_or(usize::MAX);
+        for (_, line) in self.lines.iter().skip(at) {
+            if !bytes.is_empty() && bytes.len() + line.len() > size {
+                break;
+            }
+            bytes.extend_from_slice(line.as_bytes());
+            reader.next += 1;
+        }
+        if bytes.len() > size {
+            reader.rest = bytes.split_off(size);
+        }
+        if bytes.is_empty() {
+            return None;
+        }
+        reader.at += bytes.len() as u64;
+        reader.last.clone_from(&bytes);
+        let to = self.position(reader);
+        let rest = reader.rest.clone();
+        is_odd |= !rest.is_empty() || from.skip > 0;
+        Some(Read {
+            bytes,
+            from,
+            to,
+            rest,
+            is_odd,
+        })
+    }
+}

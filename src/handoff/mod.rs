@@ -1,0 +1,384 @@
+//! What one connection to the kernel is owed, whichever server answers on it: the answers to requests that were carried out,
+//! and what its open descriptors stand for.
+//!
+//! A connection outlives its servers (`supervisor.rs`). When one is killed, the kernel sends every request again that it had not
+//! answered, with the same number and [`AGAIN`] set; and descriptors that it had opened are read, written and closed as if
+//! nothing had been. What of this does not follow from the table is here, and in the journal.
+//!
+//! Promises: what was carried out is known until it is certain that the kernel has its answer.
+//!
+//! Deliberately ignorant of: how it is written down, fuser, processes.
+
+pub mod spool;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::table::Table;
+use crate::core::wire;
+use crate::core::{Event, Ino, Name, Process, SessionId, SessionKey, WaiterId, What};
+use crate::render;
+
+/// The bit of a request's number that says that it was sent before (`FUSE_UNIQUE_RESEND`, Linux 6.9 on).
+pub const AGAIN: u64 = 1 << 63;
+
+/// Handles of files in `queue/`: this, and the waiter's number.
+pub const QUEUE_HANDLE: u64 = 1 << 44;
+
+/// Handles of `events`: this, and the reader's number.
+pub const EVENT_HANDLE: u64 = 1 << 45;
+
+/// How many threads carry requests out, each one at a time: the one that the kernel gives them to, and the one that it hands on to what
+/// takes long.
+pub const THREADS: usize = 2;
+
+/// How many lines are kept for readers of `events` while a journal is read.
+const LINES_MAX: usize = 65_536;
+
+/// Which request, and which part of it where it asks for several things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Key(pub u64, pub u32);
+
+/// A request, or a part of one, as a thread of a server has it before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(Key, u64, bool)", into = "(Key, u64, bool)")]
+pub struct Sent {
+    /// Which.
+    pub key: Key,
+    /// It was sent before.
+    pub again: bool,
+    /// Which thread, of all that there ever were: each has one request before it at a time.
+    pub thread: u64,
+}
+
+impl From<(Key, u64, bool)> for Sent {
+    fn from((key, thread, again): (Key, u64, bool)) -> Self {
+        Self { key, again, thread }
+    }
+}
+
+impl From<Sent> for (Key, u64, bool) {
+    fn from(sent: Sent) -> Self {
+        (sent.key, sent.thread, sent.again)
+    }
+}
+
+/// What came of a request that was carried out, as far as its answer says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The handle that it opened.
+    pub fh: Option<u64>,
+    /// What it made or emptied.
+    pub ino: Option<Ino>,
+    /// The place in a line that it was given.
+    pub seat: Option<(WaiterId, SessionKey)>,
+}
+
+impl Done {
+    fn of(events: &[Event]) -> Self {
+        let mut done = Self::default();
+        let mut holder = None;
+        for event in events {
+            match &event.what {
+                What::Claimed {
+                    ino, created, key, ..
+                } if created.is_some() => {
+                    done.ino = done.ino.or(Some(*ino));
+                    holder = Some(*key);
+                }
+                What::Linked { ino, created, .. } if created.is_some() => {
+                    done.ino = done.ino.or(Some(*ino));
+                }
+                What::Altered { ino, .. } => done.ino = done.ino.or(Some(*ino)),
+                What::Queued { waiter, key, .. } => done.seat = Some((*waiter, *key)),
+                What::Granted { waiter, .. } => done.seat = holder.map(|key| (*waiter, key)),
+                _ => {}
+            }
+        }
+        done
+    }
+}
+
+/// Where a reader of `events` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// In bytes from its opening.
+    pub offset: u64,
+    /// The event whose line comes next, or the first after it that has one.
+    pub seq: u64,
+    /// How many bytes of that line it has.
+    pub skip: usize,
+}
+
+/// What an open descriptor stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Open {
+    /// A file in `sessions/`, open for writing.
+    Registering {
+        /// The session.
+        id: SessionId,
+        /// Who opened it.
+        process: Process,
+        /// Its uid.
+        uid: u32,
+        /// `O_EXCL`, and nothing has come of it yet.
+        exclusive: bool,
+        /// Something was written to it, whatever came of it.
+        written: bool,
+    },
+    /// A file in `queue/` whose reader was told that its session holds the name, and reads to the end.
+    Seated,
+    /// The same, where the name was granted to it: it reads to the end as long as that holds.
+    Granted {
+        /// Its place in the line that was.
+        waiter: WaiterId,
+        /// Its session.
+        key: SessionKey,
+        /// The name.
+        name: Name,
+    },
+    /// `events`.
+    Reading {
+        /// Where its newest read began.
+        from: Position,
+        /// Where the next one does.
+        to: Position,
+        /// What it has not got of the line that it is in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+        rest: Vec<u8>,
+        /// How many lines after that are lost.
+        #[serde(default)]
+        missed: u64,
+        /// What it got in its newest read, where the lines do not say it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+        last: Vec<u8>,
+    },
+}
+
+/// What changed, other than by an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// The kernel was told of a file in `queue/`.
+    Told {
+        /// Its inode.
+        ino: u64,
+        /// Its name.
+        name: Name,
+    },
+    /// The kernel has forgotten it.
+    Forgotten {
+        /// Its inode.
+        ino: u64,
+    },
+    /// A descriptor stands for this from now on.
+    Opened {
+        /// Its handle.
+        fh: u64,
+        /// What for.
+        open: Open,
+    },
+    /// A descriptor is polled.
+    Polled {
+        /// Its handle.
+        fh: u64,
+        /// The kernel's own handle of it (`kh` of `struct fuse_poll_in`).
+        kh: u64,
+    },
+    /// A descriptor was closed.
+    Closed {
+        /// Its handle.
+        fh: u64,
+    },
+    /// The kernel has the descriptor of a place in a line.
+    Confirmed {
+        /// Which.
+        waiter: WaiterId,
+    },
+    /// A server has taken over from one that has ended.
+    TakenOver,
+    /// A connection has begun; whatever was open on another is closed.
+    Began {
+        /// See [`Handoff::nonce`].
+        nonce: String,
+    },
+}
+
+/// One connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Handoff {
+    /// No other of this boot has it.
+    pub nonce: String,
+    /// How many servers there were before this one.
+    pub lives: u64,
+    /// Files in `queue/`, by inode.
+    pub files: BTreeMap<u64, Name>,
+    /// Descriptors, by handle.
+    pub open: BTreeMap<u64, Open>,
+    /// Waiters whose descriptors the kernel may have never got.
+    pub unconfirmed: BTreeSet<WaiterId>,
+    /// The kernel's handles of those that are polled.
+    pub pollers: BTreeMap<u64, u64>,
+    /// The newest lines of `events`, for readers that have not got them yet, by event.
+    pub lines: VecDeque<(u64, String)>,
+    /// No line of an event from this one on is missing among them.
+    pub lines_from: u64,
+    #[serde(with = "pairs")]
+    done: HashMap<Key, Done>,
+    /// What each thread has carried out of its newest request.
+    newest: BTreeMap<u64, Vec<Key>>,
+    /// The threads of the newest server that have gone on to what is not sent again.
+    past: BTreeSet<u64>,
+}
+
+impl Handoff {
+    /// One that has just begun.
+    pub fn new(nonce: &str) -> Self {
+        Self {
+            nonce: nonce.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// What came of a request, if it was carried out and its answer may not have arrived.
+    pub fn done(&self, key: Key) -> Option<Done> {
+        self.done.get(&key).copied()
+    }
+
+    /// The event from which on some reader may want lines again.
+    pub fn wanted(&self) -> Option<u64> {
+        let open = self.open.values();
+        let from = open.filter_map(|open| match open {
+            Open::Reading { from, .. } => Some(from.seq),
+            _ => None,
+        });
+        from.min()
+    }
+
+    /// A thread has carried out a request. Whatever it did before is answered; and since the kernel sends what it sends again before
+    /// anything else, once every thread has done something new, so is all that other servers did.
+    fn carried_out(&mut self, sent: Sent, done: Done) {
+        let newest = self.newest.entry(sent.thread).or_default();
+        if newest.first().is_some_and(|before| before.0 != sent.key.0) {
+            for answered in newest.drain(..) {
+                self.done.remove(&answered);
+            }
+        }
+        newest.push(sent.key);
+        self.done.insert(sent.key, done);
+        if !sent.again && self.past.insert(sent.thread) && self.past.len() == THREADS {
+            let past = &self.past;
+            self.newest.retain(|thread, _| past.contains(thread));
+            let newest: HashSet<Key> = self.newest.values().flatten().copied().collect();
+            self.done.retain(|known, _| newest.contains(known));
+        }
+    }
+
+    /// Events that were applied were what a request asked for.
+    pub fn answers(&mut self, sent: Sent, events: &[Event]) {
+        self.carried_out(sent, Done::of(events));
+    }
+
+    /// Something changed, by a request if it is one that opens what the note is about.
+    pub fn note(&mut self, note: Note, sent: Option<Sent>) {
+        if let (Note::Opened { fh, .. }, Some(sent)) = (&note, sent) {
+            let done = Done {
+                fh: Some(*fh),
+                ..Done::default()
+            };
+            self.carried_out(sent, done);
+        }
+        match note {
+            Note::Told { ino, name } => _ = self.files.insert(ino, name),
+            Note::Forgotten { ino } => _ = self.files.remove(&ino),
+            Note::Opened { fh, open } => {
+                if let Open::Reading { to, .. } = &open
+                    && self.wanted().is_none()
+                {
+                    self.lines_from = to.seq;
+                }
+                self.open.insert(fh, open);
+            }
+            Note::Polled { fh, kh } => _ = self.pollers.insert(fh, kh),
+            Note::Closed { fh } => {
+                self.open.remove(&fh);
+                self.pollers.remove(&fh);
+                if self.wanted().is_none() {
+                    self.lines.clear();
+                }
+            }
+            Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
+            Note::TakenOver => {
+                self.lives = self.lives.saturating_add(1);
+                self.past.clear();
+            }
+            Note::Began { nonce } => *self = Self::new(&nonce),
+        }
+    }
+
+    /// An event, before it is applied.
+    pub fn observe(&mut self, table: &Table, event: &Event) {
+        match &event.what {
+            What::Queued { waiter, .. } | What::Granted { waiter, .. }
+                if table.newest_waiter() < *waiter =>
+            {
+                self.unconfirmed.insert(*waiter);
+            }
+            What::LeftQueue { waiter } => _ = self.unconfirmed.remove(waiter),
+            _ => {}
+        }
+        if let What::Accepted { waiter } = &event.what
+            && let Some((name, _)) = table.granted(*waiter)
+            && let Some((_, inode, _)) = table.last(name)
+        {
+            let open = Open::Granted {
+                waiter: *waiter,
+                key: inode.holder,
+                name: name.clone(),
+            };
+            self.open.insert(QUEUE_HANDLE + waiter.0, open);
+        }
+    }
+
+    /// Events of a journal that is read, with the request that they came of: they are applied to the table.
+    pub fn replay(&mut self, table: &mut Table, events: &[Event], sent: Option<Sent>) {
+        let has_readers = self.wanted().is_some();
+        for event in events {
+            if has_readers && let Some(line) = render::event(table, event) {
+                self.lines.push_back((event.seq, line));
+                while self.lines.len() > LINES_MAX {
+                    let lost = self.lines.pop_front();
+                    self.lines_from = lost.map_or(0, |(seq, _)| seq.saturating_add(1));
+                }
+            }
+            self.observe(table, event);
+            table.apply(event);
+        }
+        if let Some(sent) = sent.filter(|_| !events.is_empty()) {
+            self.answers(sent, events);
+        }
+    }
+}
+
+/// A map as a list of pairs: the keys of JSON are strings.
+mod pairs {
+    use std::collections::HashMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Done, Key};
+
+    pub fn serialize<S: Serializer>(
+        map: &HashMap<Key, Done>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<HashMap<Key, Done>, D::Error> {
+        Vec::<(Key, Done)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
+    }
+}

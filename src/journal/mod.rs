@@ -1,0 +1,1010 @@
+//! Events on disk: checksummed frames behind a picture of the table, and the tokens that were set aside.
+//!
+//! ```text
+//! journal      frame: head, with the table as it was        written anew and renamed into place when it has grown
+//!              frame: the events of one decision            appended before they are applied
+//!              …
+//! tokens       no token up to this number is granted again  written with fsync, a block of tokens ahead
+//!
+//! frame        length u32, checksum u32 of length and payload (CRC-32), payload: JSON
+//! ```
+//!
+//! Promises: a decision is written down whole or not at all. A journal of this boot is served only
+//! if everything in it is whole but a last frame whose write was cut short, which was never
+//! answered; all other damage is refused, as is a journal that is missing though `tokens` says that
+//! a server began here in this boot. Each lease has room set aside for the event that frees it, so
+//! that a full disk refuses claims but no release.
+//!
+//! What is left of a write that was cut short becomes part of a frame that says nothing before the
+//! next one is written, so that it can never look like damage. To cut it off would give back the
+//! room behind it, which somebody else may take.
+//!
+//! There is no fsync for a claim whose holder dies with the machine, nor for a journal written anew that has no others: a killed server
+//! loses nothing that it has written. There is one for each deadline of a session without processes, which lives on.
+//!
+//! Deliberately ignorant of: what events mean, and who is alive.
+
+mod file;
+mod frame;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use self::file::{Unfit, load};
+use self::frame::{ENTRY_MAX, Filler, HEADER, PAYLOAD_MAX, flaw, frame, frame_at, is_torn};
+use crate::core::table::{NUMBER_MAX, Table};
+use crate::core::{Event, Name, What, printable};
+use crate::handoff::{Handoff, Note, Sent};
+use crate::logging::limited;
+use crate::process::{Boot, set_aside};
+
+/// Where events are written down before they are applied.
+pub trait Log: Send {
+    /// Appends the events of one decision, all or none, with the request that it answers if there is one. An error refuses the
+    /// decision.
+    fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()>;
+
+    /// What to sync before the caller is answered, if something was appended that is to survive a loss of power. What is written anew
+    /// meanwhile is synced by itself.
+    fn unsynced(&mut self) -> io::Result<Vec<File>>;
+
+    /// Appends what else there is to know of a connection.
+    fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()>;
+
+    /// What was appended is applied, and this is what came of it.
+    fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff);
+}
+
+/// How many tokens are set aside at once.
+const TOKENS: u64 = 1 << 16;
+
+/// How much may be added before it is looked whether the journal wants to be written anew, in bytes.
+const CHECK: u64 = 256 * 1024;
+
+/// How many names may be freed before it is looked so too, and as many as an eighth of those that there are.
+const FREED: usize = 8;
+
+/// What is set aside beyond the events that free what is held, in bytes.
+const SLACK: u64 = 64 * 1024;
+
+/// How much more is set aside than is needed, so that it need not be done for each claim, in bytes.
+const STRIDE: u64 = 256 * 1024;
+
+/// What an event that frees something takes at most, but for the name in it, in bytes.
+const FREEING: u64 = 224;
+
+/// The longest journal, in bytes: none is written that is longer, and none is served.
+pub const JOURNAL_MAX: u64 = 1 << 33;
+
+// It is written anew when it is three times as long as its table, which is one frame.
+const _: () = assert!(JOURNAL_MAX >= 4 * PAYLOAD_MAX as u64);
+
+/// The longest file `tokens`, in bytes: a number and the id of a boot.
+const TOKENS_MAX: u64 = 256;
+
+const JOURNAL: &str = "journal";
+
+const RESERVED: &str = "tokens";
+
+const VERSION: u32 = 1;
+
+/// The first frame.
+#[derive(Serialize, Deserialize)]
+struct Head<T, C> {
+    claimfs_journal: u32,
+    boot: Boot,
+    table: T,
+    // A claimfs that knew of none has written none.
+    #[serde(default, rename = "connection")]
+    handoff: C,
+}
+
+/// What is looked at before the rest of it.
+#[derive(Deserialize)]
+struct Version {
+    claimfs_journal: u32,
+}
+
+/// Each of the others: the events of a decision, with the request that it answers if there is one, or what else there is to know
+/// of a connection.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    #[serde(default)]
+    sent: Option<Sent>,
+    #[serde(default)]
+    events: Vec<Event>,
+    #[serde(default)]
+    note: Option<Note>,
+}
+
+/// The same, as it is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<Sent>,
+    #[serde(skip_serializing_if = "<[Event]>::is_empty")]
+    events: &'a [Event],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a Note>,
+}
+
+/// Why a journal is not gone on with: a sentence for people.
+#[derive(Debug)]
+pub struct Unusable(pub String);
+
+/// What a state directory remembers.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The table, as far as it is known.
+    pub table: Table,
+    /// The connection that the server before answered on.
+    pub handoff: Handoff,
+    /// It was written in this boot, so that its processes may be alive.
+    pub same_boot: bool,
+    /// What was lost, if anything: a sentence for the log.
+    pub lost: Option<String>,
+    /// What must be set aside before something else is written in its place.
+    aside: Vec<&'static str>,
+    /// Where its last whole frame ends.
+    end: usize,
+    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    base: (u64, usize),
+    /// What `tokens` says.
+    reserved: Reserved,
+}
+
+impl Recovered {
+    /// Nothing is remembered.
+    fn nothing(max_leases: usize) -> Self {
+        Self {
+            table: Table::new(max_leases),
+            handoff: Handoff::default(),
+            same_boot: false,
+            lost: None,
+            aside: Vec::new(),
+            end: 0,
+            base: (0, 0),
+            reserved: Reserved::default(),
+        }
+    }
+
+    /// Nothing is remembered, since the journal is set aside: what is lost is a sentence.
+    fn without_journal(max_leases: usize, lost: String) -> Self {
+        Self {
+            lost: Some(lost),
+            aside: vec![JOURNAL],
+            ..Self::nothing(max_leases)
+        }
+    }
+
+    /// Whether its journal may be appended to.
+    fn goes_on(&self) -> bool {
+        self.same_boot && !self.aside.contains(&JOURNAL)
+    }
+}
+
+/// The bytes of a journal, and what is known of it without them.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its path, for sentences.
+    pub path: &'a Path,
+    /// What it contains, or its beginning where no whole frame can follow.
+    pub bytes: &'a [u8],
+    /// How long it is, in bytes.
+    pub size: u64,
+    /// The newest boot in which a server began here, as `tokens` says.
+    pub began: Option<&'a str>,
+}
+
+impl Source<'_> {
+    fn is_all(&self) -> bool {
+        self.bytes.len() as u64 == self.size
+    }
+}
+
+/// Why nothing is served although a journal is damaged.
+const ALIVE: &str =
+    "may be alive, so nothing is served; once they are gone, 'claimfs mount --repair'";
+
+/// What a repair gives up where no journal is left.
+const ALL_LOST: &str = "all that was held here is lost, and who held it may still be alive";
+
+/// Reads what a state directory remembers, and changes nothing.
+///
+/// A damaged journal is refused if its claimants may be alive. With `repair`, or if `tokens` says
+/// that no server began here in this boot, what comes before the damage is used.
+pub fn read(
+    dir: &Path,
+    boot: &Boot,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Unusable> {
+    let (reserved, unknown) = match Reserved::read(dir) {
+        Ok(reserved) => (reserved, None),
+        Err(why) => {
+            let path = dir.join(RESERVED);
+            let why = foreign(&path, why)?;
+            if !repair {
+                return Err(Unusable(format!(
+                    "{why}; which tokens were granted is not known, so nothing is served; \
+                     'claimfs mount --repair' sets it aside",
+                )));
+            }
+            let lost = format!("{why}; if the journal is lost too, tokens are granted again");
+            (Reserved::default(), Some(lost))
+        }
+    };
+    let began = reserved.boot.as_deref();
+    let mut recovered = read_journal(dir, boot, began, max_leases, repair)?;
+    // A journal that goes on where it stopped knows the newest token; any other may have lost some.
+    if !recovered.same_boot || recovered.lost.is_some() {
+        recovered.table.skip_tokens(reserved.tokens);
+    }
+    recovered.reserved = reserved;
+    if let Some(unknown) = unknown {
+        let before = recovered.lost.take().map(|lost| format!("{lost}; "));
+        recovered.lost = Some(before.unwrap_or_default() + &unknown);
+        recovered.aside.push(RESERVED);
+    }
+    Ok(recovered)
+}
+
+/// Why a file is not what belongs there, as the beginning of a sentence.
+fn foreign(path: &Path, why: Unfit) -> Result<String, Unusable> {
+    match why {
+        Unfit::Foreign(why) => Ok(format!("{}: {why}", path.display())),
+        Unfit::Unreadable(error) => Err(Unusable(format!("{}: {error}", path.display()))),
+    }
+}
+
+fn read_journal(
+    dir: &Path,
+    boot: &Boot,
+    began: Option<&str>,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Unusable> {
+    let path = &dir.join(JOURNAL);
+    let began_here = began == Some(boot.id.as_str());
+    let began_earlier = began.is_some() && !began_here;
+    let file = match file::open(path, false) {
+        Ok(file) => file,
+        Err(why) => {
+            let why = foreign(path, why)?;
+            if !repair && !began_earlier {
+                return Err(Unusable(format!(
+                    "{why}; whoever claimed here {ALIVE} sets it aside and begins with nothing held"
+                )));
+            }
+            let lost = format!("{why}; {ALL_LOST}");
+            return Ok(Recovered::without_journal(max_leases, lost));
+        }
+    };
+    let Some(file) = file else {
+        if !began_here {
+            return Ok(Recovered::nothing(max_leases));
+        }
+        let path = path.display();
+        let why = format!("{path}: it is missing, although a server began here in this boot");
+        if !repair {
+            return Err(Unusable(format!(
+                "{why}; whoever claimed here {ALIVE} begins with nothing held"
+            )));
+        }
+        let lost = format!("{why}; {ALL_LOST}");
+        return Ok(Recovered::without_journal(max_leases, lost));
+    };
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if length == 0 && began.is_none() {
+        // Somebody made the file beforehand: a server writes it whole before it is there.
+        return Ok(Recovered::nothing(max_leases));
+    }
+    if length > JOURNAL_MAX && !repair && !began_earlier {
+        return Err(Unusable(format!(
+            "{}: it is {length} bytes long, and no journal is longer than {JOURNAL_MAX}; whoever \
+             claimed here {ALIVE} keeps what is whole at its beginning and sets the rest aside",
+            path.display()
+        )));
+    }
+    let (bytes, size, loaded) = load(&file);
+    if let Err(error) = loaded
+        && !repair
+        && !began_earlier
+    {
+        return Err(Unusable(format!(
+            "{}: byte {} cannot be read: {error}; whoever claimed after that {ALIVE} sets the rest \
+             aside",
+            path.display(),
+            bytes.len()
+        )));
+    }
+    let bytes = &bytes[..];
+    let source = Source {
+        path,
+        bytes,
+        size,
+        began,
+    };
+    replay(source, boot, max_leases, repair)
+}
+
+/// What the bytes of a journal say: see [`read`].
+pub fn replay(
+    source: Source,
+    boot: &Boot,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Unusable> {
+    let path = source.path.display();
+    let Replayed {
+        mut table,
+        mut handoff,
+        written,
+        mut end,
+        mut base,
+        mut problem,
+    } = replay_frames(source, max_leases);
+    table = table.indexed_anew();
+    if let Err(flaw) = table.check() {
+        // Which event was the wrong one nobody can tell, so nothing of it is believed.
+        let why = format!("it contradicts itself: {flaw}");
+        (table, handoff) = (Table::new(max_leases), Handoff::default());
+        (problem, end, base) = (Some(why), 0, (0, 0));
+    }
+    let same_boot = written.as_ref().is_some_and(|there| there.id == boot.id);
+    if same_boot
+        && written
+            .as_ref()
+            .is_some_and(|there| there.pidns != boot.pidns)
+    {
+        return Err(Unusable(format!(
+            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from there",
+        )));
+    }
+    let began_here = source.began == Some(boot.id.as_str());
+    let began_earlier = source.began.is_some() && !began_here;
+    // Whoever claimed in an earlier boot is dead, whatever is lost of it.
+    let may_live = same_boot || began_here || (written.is_none() && !began_earlier);
+    let left = source.size - end as u64;
+    if problem.is_some() && end > 0 && was_never_answered(source, end, may_live) {
+        log::info!(
+            "{path}: the last {left} bytes are of an event that was never answered, and are passed over"
+        );
+        problem = None;
+    }
+    let damage = match problem {
+        Some(why) => Some((
+            format!("corrupt at byte {end} of {}: {why}", source.size),
+            format!("the last {left} bytes are lost, with what was claimed and released in them"),
+        )),
+        None if began_here && !same_boot => Some((
+            String::from("written in an earlier boot, although a server began here in this one"),
+            String::from(ALL_LOST),
+        )),
+        None => None,
+    };
+    let lost = match damage {
+        Some((why, _)) if may_live && !repair => {
+            return Err(Unusable(format!(
+                "{path}: {why}; whoever claimed after that {ALIVE} sets the rest aside"
+            )));
+        }
+        Some((why, lost)) => Some(format!("{path}: {why}; {lost}")),
+        None => None,
+    };
+    Ok(Recovered {
+        table,
+        handoff,
+        same_boot,
+        aside: lost.iter().map(|_| JOURNAL).collect(),
+        lost,
+        end,
+        base,
+        reserved: Reserved::default(),
+    })
+}
+
+/// Whether what comes behind the last whole frame was never answered, or died with the machine.
+fn was_never_answered(source: Source, end: usize, may_live: bool) -> bool {
+    let tail = &source.bytes[end..];
+    let holds_frames = || (0..tail.len()).any(|at| frame_at(tail, at).is_some());
+    source.is_all() && (is_torn(tail) || (!may_live && !holds_frames()))
+}
+
+/// What the whole frames say, up to the first that is none or that cannot be.
+struct Replayed {
+    table: Table,
+    handoff: Handoff,
+    /// Where the head was written.
+    written: Option<Boot>,
+    end: usize,
+    base: (u64, usize),
+    /// Why that is not all.
+    problem: Option<String>,
+}
+
+fn replay_frames(source: Source, max_leases: usize) -> Replayed {
+    let bytes = source.bytes;
+    let mut replayed = Replayed {
+        table: Table::new(max_leases),
+        handoff: Handoff::default(),
+        written: None,
+        end: 0,
+        base: (0, 0),
+        problem: bytes.is_empty().then(|| String::from("it is empty")),
+    };
+    while replayed.end < bytes.len() {
+        if let Err(why) = replayed.frame(bytes, max_leases) {
+            replayed.problem = Some(why);
+            return replayed;
+        }
+    }
+    if !source.is_all() && replayed.problem.is_none() {
+        replayed.problem = Some(String::from("it cannot be read from there on"));
+    }
+    replayed
+}
+
+impl Replayed {
+    /// Goes on by one frame.
+    fn frame(&mut self, bytes: &[u8], max_leases: usize) -> Result<(), String> {
+        let frame = frame_at(bytes, self.end);
+        let (payload, next) = frame.ok_or_else(|| String::from(flaw(&bytes[self.end..])))?;
+        if let Some(head) = first_frame(self.end, payload)? {
+            let read = head.table.completed(max_leases);
+            read.check_numbers()?;
+            self.table = read;
+            self.handoff = head.handoff;
+            let before = size(&self.handoff);
+            self.base = ((next as u64).saturating_sub(before), self.table.weight());
+            self.written = Some(head.boot);
+        } else {
+            let entry: Entry = parse(payload)?;
+            check_events(&self.table, &entry.events)?;
+            self.handoff
+                .replay(&mut self.table, &entry.events, entry.sent);
+            if let Some(note) = entry.note {
+                self.handoff.note(note, entry.sent);
+            }
+        }
+        self.end = next;
+        Ok(())
+    }
+}
+
+/// Whether events follow on those that made a table: none is missing, and none is there twice.
+fn check_events(table: &Table, events: &[Event]) -> Result<(), String> {
+    let mut seq = table.seq();
+    for event in events {
+        seq += 1;
+        if event.seq != seq {
+            return Err(format!(
+                "event {} stands where event {seq} belongs",
+                event.seq
+            ));
+        }
+        if event.largest_number() >= NUMBER_MAX {
+            return Err(format!("a number in event {seq} is too large"));
+        }
+    }
+    Ok(())
+}
+
+/// The head, if this is the first frame.
+fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table, Handoff>>, String> {
+    if at > 0 {
+        return Ok(None);
+    }
+    let Version { claimfs_journal } = parse(payload)?;
+    if claimfs_journal != VERSION {
+        return Err(format!(
+            "it is of version {claimfs_journal}, and this claimfs knows version {VERSION}"
+        ));
+    }
+    parse(payload).map(Some)
+}
+
+fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
+    // The error may quote what it has found there.
+    serde_json::from_slice(payload).map_err(|error| printable(&error.to_string()))
+}
+
+/// The file `tokens`.
+#[derive(Debug, Default)]
+struct Reserved {
+    /// The highest token that may have been granted.
+    tokens: u64,
+    /// The newest boot in which a server has begun here.
+    boot: Option<String>,
+}
+
+impl Reserved {
+    fn read(dir: &Path) -> Result<Self, Unfit> {
+        let Some(file) = file::open(&dir.join(RESERVED), false)? else {
+            return Ok(Self::default());
+        };
+        let mut bytes = Vec::new();
+        file.take(TOKENS_MAX).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let mut words = text.split_whitespace();
+        let tokens = words.next().and_then(|word| word.parse().ok());
+        let tokens = tokens.filter(|tokens| *tokens < NUMBER_MAX);
+        let wrong = || Unfit::Foreign(String::from("no number of a token stands in it"));
+        Ok(Self {
+            tokens: tokens.ok_or_else(wrong)?,
+            boot: words.next().map(String::from),
+        })
+    }
+
+    fn write(dir: &Path, tokens: u64, boot: &Boot) -> io::Result<()> {
+        replace(
+            dir,
+            RESERVED,
+            format!("{tokens} {}\n", boot.id).as_bytes(),
+            0,
+            true,
+        )
+        .map(|_| ())
+    }
+}
+
+/// Writes a file whole, and safe against power loss if it is to be, sets room aside up to an offset, and then puts it in the place of the
+/// old one. Whether room could be set aside.
+fn replace(
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+    room: u64,
+    lasting: bool,
+) -> io::Result<(File, bool)> {
+    let new = dir.join(format!("{name}.new"));
+    let write = || {
+        let mut file = file::create(&new)?;
+        // First, so that what there is no room for costs nobody much.
+        let has_room = room > 0 && has_room(&file, room)?;
+        file.write_all(bytes)?;
+        if lasting {
+            file.sync_all()?;
+        }
+        fs::rename(&new, dir.join(name))?;
+        if lasting {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok((file, has_room))
+    };
+    let written = write();
+    if written.is_err() {
+        // It takes room that others have a use for.
+        _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// Sets room aside; false where the filesystem cannot do that.
+fn has_room(file: &File, room: u64) -> io::Result<bool> {
+    match set_aside(file, 0, room) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            limited!(
+                None,
+                log::Level::Warn,
+                "no room can be set aside for the journal: on a full disk, releases may fail"
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A journal that is appended to.
+#[derive(Debug)]
+pub struct Disk {
+    dir: PathBuf,
+    boot: Boot,
+    file: File,
+    /// Where the last whole frame ends.
+    end: u64,
+    /// Up to where there is room set aside; `None` where the filesystem cannot do that.
+    room: Option<u64>,
+    /// What the events that free everything would take.
+    debt: u64,
+    /// No token up to this one is granted after a crash.
+    granted: u64,
+    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    base: (u64, usize),
+    /// Where it is looked next whether to write it anew.
+    check: u64,
+    /// How many names were freed since it was looked.
+    freed: usize,
+    /// Something was appended that is to survive a loss of power.
+    owes_sync: bool,
+    /// It was written anew since without being synced.
+    owes_place: bool,
+    /// There may be something behind the last whole frame: of a write that was cut short.
+    has_remains: bool,
+}
+
+impl Disk {
+    /// Goes on with what was recovered: where the connection goes on too, at the end of the journal; else that is written anew. What
+    /// was corrupt is kept aside.
+    pub fn begin(
+        dir: &Path,
+        boot: Boot,
+        recovered: &Recovered,
+        handoff: &Handoff,
+    ) -> io::Result<Self> {
+        for name in &recovered.aside {
+            file::set_aside(dir, name)?;
+        }
+        let (table, reserved) = (&recovered.table, &recovered.reserved);
+        let may_go_on = recovered.goes_on();
+        let is_same = recovered.handoff.nonce == handoff.nonce;
+        let mut is_whole = !(may_go_on && is_same);
+        let written = if is_whole {
+            match write_table(dir, &boot, table, handoff, true) {
+                // On a full disk, what is there is gone on with.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && may_go_on => {
+                    is_whole = false;
+                    go_on(dir, recovered)?
+                }
+                written => written?,
+            }
+        } else {
+            go_on(dir, recovered)?
+        };
+        let is_new = reserved.boot.as_ref() != Some(&boot.id);
+        let mut disk = Self {
+            dir: dir.to_path_buf(),
+            boot,
+            // One that goes on may be due, however little each of those before it has written.
+            check: written.base.0 + CHECK,
+            freed: 0,
+            // Whatever the server before was to sync, and was killed before it had.
+            owes_sync: true,
+            owes_place: !is_whole,
+            has_remains: !is_whole,
+            base: written.base,
+            file: written.file,
+            end: written.end,
+            room: written.room,
+            debt: debt(table),
+            granted: if is_new { 0 } else { reserved.tokens },
+        };
+        disk.set_tokens_aside(table.next_token())?;
+        if disk.end == recovered.end as u64 && !is_same {
+            let nonce = handoff.nonce.clone();
+            disk.note(&Note::Began { nonce }, None).unwrap_or_else(|error| {
+                log::warn!(
+                    "{}: should this server be killed, requests that it has not answered may fail: {error}",
+                    dir.display()
+                );
+            });
+        }
+        Ok(disk)
+    }
+
+    /// Writes everything anew once there is much that is over.
+    fn tidy(&mut self, table: &Table, handoff: impl FnOnce() -> Handoff) {
+        // What is freed takes little to write down, and may have been most of what there was.
+        if self.end < self.check && self.freed < FREED + table.lease_count() / 8 {
+            return;
+        }
+        // What is gone with a session that is over is written down first, and then there is little left to write: unless there is no room.
+        if table.wants_sweep() && self.check > 0 {
+            return;
+        }
+        let (size, weight) = self.base;
+        // What the table would take now, as it took then.
+        let live = table.weight() as u64 * size / (weight as u64).max(1);
+        // To look takes time in proportion to the table: so that it takes as little of each event, it is done as much less often.
+        self.check = self.end + CHECK.max(live / 8);
+        self.freed = 0;
+        if self.end <= 3 * live + 2 * CHECK {
+            return;
+        }
+        // What dies with the machine need not be safe from that, and everybody waits.
+        let lasting = table.outlives_machine();
+        match write_table(&self.dir, &self.boot, table, &handoff(), lasting) {
+            Ok(written) => {
+                (self.owes_place, self.has_remains) = (!lasting, false);
+                log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
+                self.base = written.base;
+                (self.file, self.end, self.room) = (written.file, written.end, written.room);
+                (self.check, self.debt) = (self.end + CHECK, debt(table));
+            }
+            Err(error) => {
+                log::debug!(
+                    "{}: the journal cannot be written anew, and goes on growing: {error}",
+                    self.dir.display()
+                );
+            }
+        }
+    }
+
+    /// Makes sure that a token is set aside. The next ones are in good time, so that on a full disk there are some left for
+    /// those in line for what is released.
+    fn set_tokens_aside(&mut self, token: u64) -> io::Result<()> {
+        if token + TOKENS / 2 < self.granted {
+            return Ok(());
+        }
+        let granted = token + TOKENS;
+        match Reserved::write(&self.dir, granted, &self.boot) {
+            Ok(()) => self.granted = granted,
+            Err(error) if token >= self.granted => return Err(error),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is room for a frame, and behind it for what frees everything then.
+    fn set_room_aside(&mut self, frame: u64, debt: u64) -> io::Result<()> {
+        let wanted = self.end + frame + debt + SLACK;
+        if wanted > JOURNAL_MAX {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let Some(room) = self.room else {
+            return Ok(());
+        };
+        if wanted <= room {
+            return Ok(());
+        }
+        let room = wanted + STRIDE;
+        self.room = has_room(&self.file, room)?.then_some(room);
+        Ok(())
+    }
+
+    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        if frame.len() > HEADER + ENTRY_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if self.has_remains {
+            self.fill_remains()?;
+        }
+        let end = self.end + frame.len() as u64;
+        if end > JOURNAL_MAX {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.has_remains = true;
+        self.file.write_all_at(frame, self.end)?;
+        self.has_remains = false;
+        self.end = end;
+        Ok(())
+    }
+
+    /// Makes what is left of a frame whose write was cut short part of one that says nothing.
+    fn fill_remains(&mut self) -> io::Result<()> {
+        let remains = self.file.metadata()?.len().saturating_sub(self.end);
+        if remains == 0 {
+            return Ok(());
+        }
+        let filler = Filler::new(usize::try_from(remains).map_err(io::Error::other)?)?;
+        for (from, bytes) in filler.writes(self.end) {
+            self.file.write_all_at(bytes, self.end + from as u64)?;
+        }
+        self.end += filler.len() as u64;
+        Ok(())
+    }
+}
+
+/// A journal that is to be gone on with.
+struct Written {
+    file: File,
+    end: u64,
+    room: Option<u64>,
+    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    base: (u64, usize),
+}
+
+/// Goes on with the journal that is there, behind its last whole frame.
+fn go_on(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
+    let file = match file::open(&dir.join(JOURNAL), true) {
+        Ok(file) => file.ok_or(io::ErrorKind::NotFound)?,
+        Err(Unfit::Foreign(why)) => return Err(io::Error::other(why)),
+        Err(Unfit::Unreadable(error)) => return Err(error),
+    };
+    Ok(Written {
+        file,
+        end: recovered.end as u64,
+        room: Some(0),
+        base: recovered.base,
+    })
+}
+
+/// The first frame of a journal: everything as it is now.
+pub fn snapshot(boot: &Boot, table: &Table, handoff: &Handoff) -> io::Result<Vec<u8>> {
+    frame(&Head {
+        claimfs_journal: VERSION,
+        boot: boot.clone(),
+        table,
+        handoff,
+    })
+}
+
+fn write_table(
+    dir: &Path,
+    boot: &Boot,
+    table: &Table,
+    handoff: &Handoff,
+    lasting: bool,
+) -> io::Result<Written> {
+    let frame = snapshot(boot, table, handoff)?;
+    let end = frame.len() as u64;
+    let mut room = end + debt(table) + SLACK + STRIDE;
+    let mut replaced = replace(dir, JOURNAL, &frame, room, lasting);
+    if let Err(error) = &replaced
+        && error.kind() == io::ErrorKind::StorageFull
+    {
+        // With the old one goes what it has: more can be set aside then.
+        room -= STRIDE;
+        replaced = replace(dir, JOURNAL, &frame, room, lasting);
+    }
+    let (file, has_room) = replaced?;
+    Ok(Written {
+        file,
+        end,
+        room: has_room.then_some(room),
+        base: (end - size(handoff), table.weight()),
+    })
+}
+
+/// What a connection takes of the first frame.
+fn size(handoff: &Handoff) -> u64 {
+    serde_json::to_vec(handoff).map_or(0, |bytes| bytes.len() as u64)
+}
+
+/// What the events that free everything take.
+fn debt(table: &Table) -> u64 {
+    let names: u64 = table.names().map(cost).sum();
+    let people = table.session_count() + 2 * table.root_count() + 2 * table.waiters().count();
+    names + people as u64 * FREEING
+}
+
+/// What the event takes that frees a name.
+fn cost(name: &Name) -> u64 {
+    let escaped = |c: char| {
+        if c.is_control() || matches!(c, '"' | '\\') {
+            6
+        } else {
+            c.len_utf8()
+        }
+    };
+    FREEING + name.as_str().chars().map(escaped).sum::<usize>() as u64
+}
+
+/// What an event adds to what freeing everything takes, and what it takes off that.
+fn balance(what: &What) -> (u64, u64) {
+    match what {
+        What::Claimed { name, .. } => (cost(name), 0),
+        What::Released { name, .. }
+        | What::Reaped { name, .. }
+        | What::Expired { name, .. }
+        | What::Broken { name, .. } => (0, cost(name)),
+        What::SessionStarted { .. } => (FREEING, 0),
+        What::SessionEnded { .. } => (0, FREEING),
+        // Before a root leaves, what it held may pass.
+        What::Queued { .. } | What::Joined { .. } => (2 * FREEING, 0),
+        What::LeftQueue { .. } | What::Accepted { .. } | What::Left { .. } => (0, 2 * FREEING),
+        _ => (0, 0),
+    }
+}
+
+/// What clears up, and never comes in numbers: it may take of the slack.
+fn is_small(what: &What) -> bool {
+    matches!(what, What::Forgotten { .. } | What::Unlinked { .. })
+}
+
+impl Log for Disk {
+    fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()> {
+        let newest = events.iter().filter_map(|event| match &event.what {
+            What::Claimed { token, .. } | What::Handed { token, .. } => Some(token.0),
+            _ => None,
+        });
+        if let Some(token) = newest.max() {
+            self.set_tokens_aside(token)?;
+        }
+        let note = None;
+        let frame = frame(&Line { sent, events, note })?;
+        let (mut more, mut less, mut freed) = (0, 0, 0);
+        for event in events {
+            let (adds, takes) = balance(&event.what);
+            (more, less) = (more + adds, less + takes);
+            freed += usize::from(takes > 0);
+        }
+        let debt = (self.debt + more).saturating_sub(less);
+        // What frees is never refused for want of room: that is what the room is for.
+        if less == 0 && !events.iter().all(|event| is_small(&event.what)) {
+            let aside = self.set_room_aside(frame.len() as u64, debt);
+            if aside.is_err() {
+                // There may be room in what is over.
+                self.check = 0;
+            }
+            aside?;
+        }
+        self.write(&frame)?;
+        // What does not die with the machine is not to be lost with its memory; that it was renewed is, since it begins anew then.
+        let outlives = |event: &Event| matches!(event.what, What::Prolonged { .. });
+        let renews = |event: &Event| matches!(event.what, What::Prolonged { renews: true, .. });
+        self.owes_sync |=
+            events.iter().any(outlives) && !(events.len() == 1 && events.iter().all(renews));
+        self.debt = debt;
+        self.freed += freed;
+        Ok(())
+    }
+
+    fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()> {
+        let (note, events) = (Some(note), &[][..]);
+        let frame = frame(&Line { sent, events, note })?;
+        self.set_room_aside(frame.len() as u64, self.debt)?;
+        self.write(&frame)
+    }
+
+    fn unsynced(&mut self) -> io::Result<Vec<File>> {
+        let mut files = Vec::new();
+        if std::mem::take(&mut self.owes_sync) {
+            files.push(self.file.try_clone()?);
+            if std::mem::take(&mut self.owes_place) {
+                files.push(File::open(&self.dir)?);
+            }
+        }
+        Ok(files)
+    }
+
+    fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff) {
+        self.tidy(table, handoff);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, io};
+
+    use super::{Boot, Disk, Entry, Filler, HEADER, Handoff, JOURNAL_MAX, Log, SLACK, parse, read};
+    use crate::handoff::Note;
+
+    #[test]
+    fn a_frame_that_fills_remains_says_nothing() {
+        let filler = Filler::new(300).unwrap();
+        let mut frame = vec![0; filler.len()];
+        for (from, bytes) in filler.writes(0) {
+            frame[from..from + bytes.len()].copy_from_slice(bytes);
+        }
+        let entry: Entry = parse(&frame[HEADER..]).unwrap();
+        assert!(entry.sent.is_none() && entry.events.is_empty() && entry.note.is_none());
+    }
+
+    #[test]
+    fn a_journal_becomes_as_long_as_it_may_be_and_what_frees_has_the_end_of_it() {
+        let dir = std::env::temp_dir().join(format!("claimfs-longest-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let boot = Boot {
+            id: "this-boot".into(),
+            pidns: 7,
+        };
+        let recovered = read(&dir, &boot, 9, false).unwrap();
+        let mut disk = Disk::begin(&dir, boot, &recovered, &Handoff::new("a")).unwrap();
+        // Nothing is to be allocated up to there.
+        disk.room = None;
+        let length = {
+            let before = disk.end;
+            disk.note(&Note::TakenOver, None).unwrap();
+            disk.end - before
+        };
+        let is_full = |result: io::Result<()>| {
+            result.is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
+        };
+        disk.end = JOURNAL_MAX - SLACK - length;
+        disk.note(&Note::TakenOver, None).unwrap();
+        assert!(is_full(disk.note(&Note::TakenOver, None)));
+        disk.end = JOURNAL_MAX - length;
+        disk.write(&vec![0; usize::try_from(length).unwrap()])
+            .unwrap();
+        assert!(disk.end == JOURNAL_MAX && is_full(disk.write(&[0])));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

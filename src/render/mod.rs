@@ -1,0 +1,585 @@
+//! Leases and sessions as JSON: one flat object a lease, the same wherever it is shown.
+//!
+//! Deliberately ignorant of: where it is shown, and of every rule.
+
+pub mod metrics;
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::core::content::RECORD_TAGS;
+use crate::core::identity::Ancestry;
+use crate::core::table::{Inode, Lease, Session, Table};
+use crate::core::{
+    Above, Deadline, End, Event, Member, Name, Predecessor, Process, Refusal, Root, Rule, Scope,
+    SessionId, SessionKey, Token, What, misleads, printable,
+};
+
+/// A moment as RFC 3339 in UTC, to the millisecond.
+pub fn moment(at: SystemTime) -> String {
+    Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
+}
+
+/// JSON as a line, fit for a terminal too: what of a string would not be is escaped as JSON has it, also where JSON need not.
+pub fn line(value: &Value) -> String {
+    let text = value.to_string();
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if misleads(c) {
+            // All of these are below U+10000.
+            _ = write!(line, "\\u{:04x}", u32::from(c));
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// What the record of a lease says.
+#[derive(Debug)]
+pub struct Record {
+    name: Name,
+    session: SessionId,
+    token: Token,
+    pid: u32,
+    command: Arc<str>,
+    uid: u32,
+    since: SystemTime,
+    bound: Option<u32>,
+    from: Option<Arc<Predecessor>>,
+    next: Option<u32>,
+    is_process: bool,
+    deadline: Option<Deadline>,
+    waiters: usize,
+}
+
+impl Record {
+    /// The record of a lease, as it is now.
+    pub fn of(table: &Table, name: &Name) -> Option<Self> {
+        let (lease, inode, session) = table.last(name)?;
+        let bound = inode.bound.as_deref().filter(|bound| !bound.passes);
+        let maker = inode.bound.as_deref().filter(|bound| bound.passes);
+        let holder = maker.and_then(|_| table.holder(inode));
+        let root = holder.and_then(|holder| session.root(&holder));
+        let command = root.map_or(&lease.command, |root| &root.command);
+        let above = root.and_then(|root| root.above.process());
+        Some(Self {
+            name: name.clone(),
+            session: session.id.clone(),
+            token: lease.token,
+            pid: holder.map_or(lease.pid, |holder| holder.pid),
+            command: Arc::clone(command),
+            uid: inode.content.uid,
+            since: lease.since,
+            bound: bound.map(|bound| bound.process.pid),
+            from: maker.and_then(|maker| maker.from.clone()),
+            next: above.map(|above| above.pid),
+            is_process: maker.is_some(),
+            deadline: inode.deadline.or(session.deadline),
+            waiters: table.queue_length(name),
+        })
+    }
+
+    /// One flat object; `now` is the time since boot.
+    pub fn json(&self, now: Duration) -> Value {
+        let mut record = json!({
+            "name": self.name.as_str(),
+            "session": self.session.as_str(),
+            "token": self.token.0,
+            "pid": self.pid,
+            "command": &*self.command,
+            "uid": self.uid,
+            "acquired_at": moment(self.since),
+        });
+        if let Some(pid) = self.bound {
+            record["bound_pid"] = json!(pid);
+        }
+        if self.is_process {
+            record["scope"] = json!(Scope::Process.as_str());
+        }
+        if let Some(from) = &self.from {
+            record["from_pid"] = json!(from.pid);
+            record["from_command"] = json!(&*from.command);
+            if let Some(exit) = from.exit {
+                record["from_exit"] = json!(exit);
+            }
+        }
+        if let Some(pid) = self.next {
+            record["next_pid"] = json!(pid);
+        }
+        if let Some(deadline) = self.deadline {
+            record["ttl"] = seconds(deadline.ttl);
+            record["expires_in"] = seconds(deadline.until.saturating_sub(now));
+        }
+        if self.waiters > 0 {
+            record["waiters"] = json!(self.waiters);
+        }
+        record
+    }
+}
+
+/// The record of a lease: who holds it, since when, with which token, for how long from `now`, the time since boot, and
+/// how many wait for it.
+pub fn lease(table: &Table, name: &Name, now: Duration) -> Option<Value> {
+    Record::of(table, name).map(|record| record.json(now))
+}
+
+/// Seconds as a number, to the millisecond, without a fraction where there is none.
+fn seconds(time: Duration) -> Value {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if millis % 1000 == 0 {
+        json!(millis / 1000)
+    } else {
+        json!(Duration::from_millis(millis).as_secs_f64())
+    }
+}
+
+/// The record of a lease as its one line, which is how a blank claim reads.
+pub fn lease_line(table: &Table, name: &Name, now: Duration) -> String {
+    lease(table, name, now).map_or_else(String::new, |record| line(&record))
+}
+
+/// A place in a line, as `waiters` shows it.
+#[derive(Debug)]
+pub struct WaiterRecord {
+    name: Name,
+    place: usize,
+    session: Option<SessionId>,
+    pid: u32,
+    command: Arc<str>,
+    uid: u32,
+    since: SystemTime,
+}
+
+/// Everybody who waits, name by name, first come first.
+pub fn waiters(table: &Table) -> Vec<WaiterRecord> {
+    let mut all = Vec::new();
+    for name in table.queued_names() {
+        for (place, (_, waiter)) in table.queue(name).enumerate() {
+            let session = table.session_by_key(waiter.key);
+            all.push(WaiterRecord {
+                name: name.clone(),
+                place: place + 1,
+                session: session.map(|session| session.id.clone()),
+                pid: waiter.pid,
+                command: Arc::clone(&waiter.command),
+                uid: waiter.creation.uid,
+                since: waiter.since,
+            });
+        }
+    }
+    all
+}
+
+/// The lines of `waiters`.
+pub fn waiter_lines(waiters: &[WaiterRecord]) -> String {
+    let mut lines = String::new();
+    for waiter in waiters {
+        let record = json!({
+            "claim": waiter.name.as_str(),
+            "place": waiter.place,
+            "session": waiter.session.as_ref().map(SessionId::as_str),
+            "pid": waiter.pid,
+            "command": &*waiter.command,
+            "uid": waiter.uid,
+            "since": moment(waiter.since),
+        });
+        lines.push_str(&line(&record));
+    }
+    lines
+}
+
+/// What a waiter reads once a second.
+pub fn progress(
+    name: &Name,
+    holder: &SessionId,
+    since: SystemTime,
+    before: usize,
+    ancestor: Option<Process>,
+) -> String {
+    let held = SystemTime::now().duration_since(since).unwrap_or_default();
+    let held = held.as_secs();
+    let whose = ancestor.map_or_else(String::new, |process| {
+        format!(" (by pid {}, which is above you)", process.pid)
+    });
+    format!("waiting for {name}: held by {holder}{whose} for {held} s, {before} ahead\n")
+}
+
+/// The line of `events` for what is about to be applied; `None` for what is nobody's business.
+pub fn event(table: &Table, event: &Event) -> Option<String> {
+    let (word, name, key, token) = match &event.what {
+        What::SessionStarted { key, id, uid, .. } => {
+            let more = json!({ "session": id.as_str(), "uid": uid, "key": key.0 });
+            return Some(event_line(event, "session_started", more));
+        }
+        What::SessionEnded { key, why } => {
+            let session = table.session_by_key(*key)?;
+            let why = match why {
+                End::Died => "died",
+                End::Ended => "ended",
+                End::Lapsed => "lapsed",
+            };
+            let more = json!({ "session": session.id.as_str(), "uid": session.uid, "key": key.0, "why": why });
+            return Some(event_line(event, "session_ended", more));
+        }
+        What::Passed {
+            key,
+            from,
+            to,
+            exit,
+        } => return passed(table, event, *key, (from, to, *exit)),
+        What::Claimed {
+            name, token, key, ..
+        } => ("claimed", name, Some(*key), Some(*token)),
+        What::Released { name, token } => ("released", name, None, Some(*token)),
+        What::Reaped { name, token, .. } => ("reaped", name, None, Some(*token)),
+        What::Expired { name, token } => ("expired", name, None, Some(*token)),
+        What::Broken { name, token, .. } => ("broken", name, None, Some(*token)),
+        What::Handed {
+            name, token, key, ..
+        } => ("handed", name, Some(*key), Some(*token)),
+        What::Queued { name, key, .. } => ("queued", name, Some(*key), None),
+        What::Granted { name, token, .. } => ("granted", name, None, Some(*token)),
+        _ => return None,
+    };
+    if name.is_scratch() {
+        return None;
+    }
+    let holder = || table.last(name).map(|(_, inode, _)| inode.holder);
+    let session = key
+        .or_else(holder)
+        .and_then(|key| table.session_by_key(key));
+    let mut more = json!({ "claim": name.as_str() });
+    more["session"] = json!(session.map(|session| session.id.as_str()));
+    if let Some(token) = token {
+        more["token"] = json!(token.0);
+    }
+    match &event.what {
+        What::Claimed { pid, command, .. }
+        | What::Handed { pid, command, .. }
+        | What::Queued { pid, command, .. } => {
+            (more["pid"], more["command"]) = (json!(pid), json!(&**command));
+        }
+        What::Broken {
+            uid, pid, command, ..
+        } => {
+            more["by"] = json!({ "uid": uid, "pid": pid, "command": &**command });
+        }
+        _ => {}
+    }
+    if let What::Reaped {
+        signal: Some(signal),
+        ..
+    } = &event.what
+    {
+        more["signal"] = json!(signal);
+    }
+    if let What::Handed { from, was, .. } = &event.what {
+        let giver = table.session_by_key(*from);
+        more["from"] = json!(giver.map(|session| session.id.as_str()));
+        more["was_token"] = json!(was.0);
+    }
+    Some(event_line(event, word, more))
+}
+
+/// The line for a process whose leases pass to another, with their number.
+fn passed(
+    table: &Table,
+    event: &Event,
+    key: SessionKey,
+    (from, to, exit): (&Process, &Process, Option<u8>),
+) -> Option<String> {
+    let session = table.session_by_key(key)?;
+    let command = |process: &Process| session.root(process).map(|root| &*root.command);
+    let leases = table.held_names(key, from);
+    let mut more = json!({
+        "session": session.id.as_str(),
+        "from": { "pid": from.pid, "command": command(from) },
+        "to": { "pid": to.pid, "command": command(to) },
+        "leases": leases.len(),
+    });
+    if let Some(exit) = exit {
+        more["from"]["exit"] = json!(exit);
+    }
+    if let [name] = leases[..] {
+        more["claim"] = json!(name.as_str());
+    }
+    Some(event_line(event, "passed", more))
+}
+
+fn event_line(event: &Event, word: &str, more: Value) -> String {
+    let mut record = json!({ "seq": event.seq, "at": moment(event.at), "event": word });
+    if let (Value::Object(record), Value::Object(more)) = (&mut record, more) {
+        record.extend(more);
+    }
+    line(&record)
+}
+
+/// What the file of a session says.
+#[derive(Debug)]
+pub struct SessionRecord {
+    id: SessionId,
+    uid: u32,
+    rule: Rule,
+    since: SystemTime,
+    roots: Vec<Root>,
+    leases: Vec<Name>,
+    deadline: Option<Deadline>,
+}
+
+impl SessionRecord {
+    /// A session as it is now: its roots, what it holds, since when.
+    pub fn of(table: &Table, session: &Session) -> Self {
+        let names = session.leases.iter().filter_map(|token| table.name(*token));
+        let names = names.filter(|name| table.lease(*name).is_some());
+        Self {
+            id: session.id.clone(),
+            uid: session.uid,
+            rule: session.rule,
+            since: session.since,
+            roots: session.roots.clone(),
+            leases: names.filter(|name| !name.is_scratch()).cloned().collect(),
+            deadline: session.deadline,
+        }
+    }
+
+    /// One object.
+    pub fn json(&self) -> Value {
+        let roots: Vec<Value> = self.roots.iter().map(root).collect();
+        let leases: Vec<&str> = self.leases.iter().map(Name::as_str).collect();
+        let mut record = json!({
+            "id": self.id.as_str(),
+            "uid": self.uid,
+            "rule": self.rule.as_str(),
+            "since": moment(self.since),
+            "roots": roots,
+            "leases": leases,
+        });
+        if let Some(deadline) = self.deadline {
+            record["ttl"] = seconds(deadline.ttl);
+        }
+        record
+    }
+}
+
+fn root(root: &Root) -> Value {
+    let mut record = json!({
+        "pid": root.process.pid,
+        "command": &*root.command,
+        "started_at": moment(root.started),
+        "registered": root.registered,
+    });
+    if let Some(above) = root.above.process() {
+        record["next_pid"] = json!(above.pid);
+    }
+    record
+}
+
+/// The record of a lease as extended attributes.
+pub fn tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)> {
+    let Some(Value::Object(fields)) = lease(table, name, now) else {
+        return Vec::new();
+    };
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    fields
+        .into_iter()
+        .map(|(key, value)| (format!("{RECORD_TAGS}{key}"), text(value).into_bytes()))
+        .collect()
+}
+
+/// Why a process is of a session that its environment does not name.
+const STAYS: &str = "you claimed for it, or the process that you are a copy of did, and a process of a session stays so";
+
+/// What `self` says: the caller's session, the rule that decided it, and the processes it lives and dies with.
+/// `live` are the roots of that session if it exists already.
+pub fn identity(
+    ancestry: &Ancestry,
+    member: Option<&Member>,
+    parent: Option<&Member>,
+    live: Option<&[Root]>,
+    status_from: &str,
+) -> String {
+    let caller = ancestry.caller();
+    let scope = member.map(|member| member.scope);
+    let then = member.map_or_else(Vec::new, |member| heirs(member, live.unwrap_or_default()));
+    let mut roots: Vec<&Root> = live.into_iter().flatten().collect();
+    for own in member.into_iter().flat_map(|member| &member.roots) {
+        if roots.iter().all(|there| there.process != own.process) {
+            roots.push(own);
+        }
+    }
+    let variable = ancestry
+        .variable()
+        .map(|(name, value)| (name, String::from_utf8_lossy(value).into_owned()));
+    let why = match (member.map(|member| member.rule), &variable) {
+        (Some(Rule::Registered), _) => {
+            String::from("a process above you, or yours, is registered in sessions/")
+        }
+        (Some(Rule::Variable), Some((name, value)))
+            if member.is_some_and(|member| member.id.as_str() == value) =>
+        {
+            format!("your environment has {name}={value}")
+        }
+        (Some(Rule::Variable), _) => String::from(STAYS),
+        (Some(Rule::Agent), _) => match ancestry.agent().map(|(name, at)| (name, at.pid)) {
+            Some((name, process)) if ancestry.is_left_behind() => {
+                format!("{name} left you behind, by process {process}")
+            }
+            Some((name, process)) => {
+                format!("{name} is above you, or you are it: process {process}")
+            }
+            None => String::from(STAYS),
+        },
+        (Some(Rule::Sandbox), _) => String::from(
+            "you are in a sandbox, a pid namespace of its own, and it is that sandbox's",
+        ),
+        (Some(_), _) => {
+            String::from("you have no session of your own, so it is your POSIX session's")
+        }
+        (None, Some((name, value))) => {
+            format!(
+                "{name}={value} is no valid session id, so claiming answers EINVAL: no '/', no '\\', no leading '.'"
+            )
+        }
+        (None, None) => String::from("it cannot be told now"),
+    };
+    let alone = match scope {
+        Some(Scope::Process) => match then[..] {
+            [] => true,
+            [next] => ancestry.is_errand(&next.process),
+            _ => false,
+        },
+        _ => matches!(roots.as_slice(), [only] if only.process == caller.process),
+    };
+    let ends_with = match (scope, then.last()) {
+        (None, _) => None,
+        (Some(Scope::Session), _) => Some(String::from("the session")),
+        (Some(Scope::Process), None) => Some(String::from("this command")),
+        (Some(Scope::Process), Some(last)) => Some(format!(
+            "pid {} ({})",
+            last.process.pid,
+            printable(&last.command)
+        )),
+    };
+    let then = then
+        .iter()
+        .map(|root| json!({ "pid": root.process.pid, "command": &*root.command }));
+    let why = match (scope, member.map(|member| member.rule.scope())) {
+        (Some(Scope::Session), Some(Scope::Process)) => format!(
+            "{why}; this kernel does not say how a process ended, so all of it holds what any of it claims"
+        ),
+        _ => why,
+    };
+    let why = if alone && member.is_some() {
+        format!("{why}; it is this command alone, so what it claims ends with it")
+    } else {
+        why
+    };
+    let text = json!({
+        "session": member.map(|member| member.id.as_str()),
+        "rule": member.map(|member| member.rule.as_str()),
+        "why": why,
+        "live": live.is_some(),
+        "uid": ancestry.uid(),
+        "pid": caller.process.pid,
+        "command": &*caller.command,
+        "roots": roots.into_iter().map(root).collect::<Vec<_>>(),
+        "alone": alone,
+        "scope": scope.map(Scope::as_str),
+        "then": then.collect::<Vec<_>>(),
+        "ends_with": ends_with,
+        "status_from": status_from,
+        "parent_session": parent.map(|member| member.id.as_str()),
+    });
+    line(&text)
+}
+
+/// The processes that a member's claims pass to under process scope, one after another. The link of
+/// a live root counts for more than who is above it now.
+fn heirs<'a>(member: &'a Member, live: &'a [Root]) -> Vec<&'a Root> {
+    let Some(maker) = member.maker() else {
+        return Vec::new();
+    };
+    let own = || member.heir.iter().chain(&member.roots);
+    let root = |process: Process| {
+        let is_it = |root: &&Root| root.process == process && root.above != Above::Unknown;
+        live.iter().find(is_it).or_else(|| own().find(is_it))
+    };
+    let above = |at: &&Root| at.above.process().and_then(root);
+    let chain = std::iter::successors(root(maker).and_then(|root| above(&root)), above);
+    chain.take(live.len() + member.roots.len() + 1).collect()
+}
+
+/// What `self` says to a caller that cannot be walked.
+pub fn stranger(uid: u32, refusal: Refusal) -> String {
+    let why = match refusal {
+        Refusal::NotPermitted => {
+            "the mount cannot see your process, so it cannot tell whether you live: you may look, and claim for a session \
+             that lives by a deadline: echo '{\"claim\":\"NAME\",\"session\":\"ID\",\"seconds\":30}' > control"
+        }
+        Refusal::TooDeep => {
+            "there are more than 1,024 processes above you, or more than 16 MiB of their environments, or it takes more than 50 ms \
+             to look at them: you may look, and claim where there are fewer above you"
+        }
+        Refusal::Shortage => {
+            "the server of this mount has no descriptors or no memory left, so it cannot look who you are: try again later"
+        }
+        _ => "the processes above you changed faster than they could be read: try again",
+    };
+    line(&json!({ "session": null, "rule": null, "why": why, "live": false, "uid": uid }))
+}
+
+/// Whether a lease may have gone with the single command that a session variable was set for: it was held for less than a
+/// second.
+pub fn is_trap(lease: &Lease, session: &Session, now: SystemTime) -> bool {
+    let held = now.duration_since(lease.since).unwrap_or_default();
+    session.rule == Rule::Variable && held < Duration::from_secs(1)
+}
+
+/// The sentence that the log gets when a lease is taken from a dead holder.
+pub fn obituary(
+    name: &Name,
+    lease: &Lease,
+    inode: &Inode,
+    session: &Session,
+    signal: Option<u8>,
+    now: SystemTime,
+) -> String {
+    let held = now.duration_since(lease.since).unwrap_or_default();
+    let end = match (&inode.bound, signal) {
+        (Some(bound), Some(signal)) => format!(
+            ": process {}, which held it, was killed by signal {signal}",
+            bound.process.pid
+        ),
+        (Some(bound), None) if bound.passes => format!(
+            ": process {}, which held it, has exited, and there is nobody it passes to",
+            bound.process.pid
+        ),
+        (Some(bound), None) if session.is_alive() => format!(
+            ": process {}, to which its pid file binds it, is dead",
+            bound.process.pid
+        ),
+        _ => String::from(" is dead"),
+    };
+    let hint = if is_trap(lease, session, now) {
+        "; if its session variable was set for a single command, set it for the whole script"
+    } else {
+        ""
+    };
+    format!(
+        "reaped claims/{name}: session {} (pid {}, {}){end}; it held the claim for {:.3} s, token {}{hint}",
+        session.id,
+        lease.pid,
+        printable(&lease.command),
+        held.as_secs_f64(),
+        lease.token.0,
+    )
+}

@@ -1,0 +1,5 @@
+//! Facilities of the kernel, one file each.
+//!
+//! Deliberately ignorant of: everything of claimfs.
+
+pub mod mountinfo;

@@ -1,0 +1,379 @@
+//! Descriptors that one waits on: `queue/NAME`, which ends once the name is the reader's, and `events`.
+//!
+//! Promises: a read either has an answer or has none yet, and never sleeps; who is told that a name is its own has it;
+//! and a descriptor that is closed before it was told gives its turn to the next.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Attr, Handle, Opened, QUEUE_INO, SESSION_INO, STREAM_SIZE, Tree, guard};
+use crate::core::table::FIRST_INO;
+use crate::core::{Ino, Name, Refusal, SessionId, SessionKey, WaiterId};
+use crate::events::Ring;
+use crate::handoff::{Done, EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
+use crate::render;
+use crate::store::{Caller, Seat, Turn};
+
+/// The files of `queue/` that the kernel knows of. There is one for every name, and none is listed.
+#[derive(Debug, Default)]
+pub(super) struct QueueFiles {
+    by_name: HashMap<Name, u64>,
+    by_ino: BTreeMap<u64, QueueFile>,
+    newest: u64,
+}
+
+#[derive(Debug)]
+struct QueueFile {
+    name: Name,
+    /// How often the kernel was told of it, and has not forgotten that.
+    told: u64,
+}
+
+/// What comes of a look at a name.
+struct Told {
+    ino: u64,
+    is_new: bool,
+    /// What had to make room.
+    forgotten: Option<u64>,
+}
+
+/// How many files of `queue/` are remembered.
+const FILES_MAX: usize = 16_384;
+
+/// A descriptor of a file in `queue/`.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// `None` once its turn has come, and it knows.
+    waiter: Option<(WaiterId, SessionKey)>,
+    /// What for; `None` once it does not wait.
+    name: Option<Name>,
+    /// What it reads before it waits on.
+    text: Vec<u8>,
+    /// What comes before the first progress line.
+    note: Vec<u8>,
+}
+
+impl Waiting {
+    /// One whose reader holds the name.
+    pub(super) fn seated() -> Self {
+        Self {
+            waiter: None,
+            name: None,
+            text: Vec::new(),
+            note: Vec::new(),
+        }
+    }
+
+    pub(super) fn in_line(waiter: WaiterId, key: SessionKey, name: Name) -> Self {
+        Self {
+            waiter: Some((waiter, key)),
+            name: Some(name),
+            text: Vec::new(),
+            note: Vec::new(),
+        }
+    }
+}
+
+/// What the reader of a file in `queue/` whose session ends with it is told before it waits on.
+fn lonely(session: &SessionId, name: &Name) -> Vec<u8> {
+    let note = format!(
+        "note: session {session} is this command alone, so claims/{name} will end with it; \
+         set the variable for the whole script, or register that: echo $$ > sessions/{session}\n"
+    );
+    note.into_bytes()
+}
+
+impl QueueFiles {
+    /// The inode of a name, which the kernel is told of once more, and whether for the first time.
+    ///
+    /// Of very many, the oldest are forgotten: whoever opens one of those then is told ESTALE, upon which the kernel looks it up again.
+    fn told(&mut self, name: Name) -> Told {
+        if let Some(ino) = self.by_name.get(&name).copied() {
+            if let Some(file) = self.by_ino.get_mut(&ino) {
+                file.told += 1;
+            }
+            return Told {
+                ino,
+                is_new: false,
+                forgotten: None,
+            };
+        }
+        let forgotten = if self.by_ino.len() >= FILES_MAX {
+            self.by_ino.pop_first()
+        } else {
+            None
+        };
+        if let Some((_, file)) = &forgotten {
+            self.by_name.remove(&file.name);
+        }
+        self.newest += 1;
+        let ino = QUEUE_INO + self.newest;
+        self.by_name.insert(name.clone(), ino);
+        self.by_ino.insert(ino, QueueFile { name, told: 1 });
+        Told {
+            ino,
+            is_new: true,
+            forgotten: forgotten.map(|(ino, _)| ino),
+        }
+    }
+
+    /// The kernel forgets so many times that it was told of an inode. Whether it has forgotten it altogether.
+    fn forget(&mut self, ino: u64, times: u64) -> bool {
+        let Some(file) = self.by_ino.get_mut(&ino) else {
+            return false;
+        };
+        file.told = file.told.saturating_sub(times);
+        if file.told > 0 {
+            return false;
+        }
+        self.by_name.remove(&file.name);
+        self.by_ino.remove(&ino);
+        true
+    }
+
+    /// Takes up what the kernel was told of by a server before. How often is not known: it forgets all at once.
+    pub(super) fn resume(&mut self, files: BTreeMap<u64, Name>) {
+        for (ino, name) in files {
+            self.newest = self.newest.max(ino - QUEUE_INO);
+            self.by_name.insert(name.clone(), ino);
+            self.by_ino.insert(ino, QueueFile { name, told: 0 });
+        }
+    }
+}
+
+impl Tree {
+    /// The file of a name in `queue/`.
+    pub(super) fn queue_file(&self, name: Name) -> Attr {
+        let told = guard(&self.queue_files).told(name.clone());
+        let ino = told.ino;
+        if let Some(ino) = told.forgotten {
+            self.store.note(Note::Forgotten { ino });
+        }
+        if told.is_new {
+            self.store.note(Note::Told { ino, name });
+        }
+        self.queue_file_attr(ino)
+    }
+
+    pub(super) fn queue_file_attr(&self, ino: u64) -> Attr {
+        Attr {
+            size: STREAM_SIZE,
+            ..self.virtual_file(ino, 0o444)
+        }
+    }
+
+    /// The kernel forgets what it was told of an inode, so many times.
+    pub fn forget(&self, ino: u64, times: u64) {
+        if (FIRST_INO..SESSION_INO).contains(&ino) {
+            self.store.forgotten(Ino(ino));
+        } else if (QUEUE_INO..QUEUE_HANDLE).contains(&ino) {
+            let is_forgotten = guard(&self.queue_files).forget(ino, times);
+            if is_forgotten {
+                self.store.note(Note::Forgotten { ino });
+            }
+        }
+    }
+
+    /// Stands in line for the name of a file in `queue/`.
+    pub(super) fn open_queue(&self, caller: Caller, ino: u64) -> Result<Handle, Refusal> {
+        let files = guard(&self.queue_files);
+        let name = files.by_ino.get(&ino).map(|file| file.name.clone());
+        drop(files);
+        let name = name.ok_or(Refusal::Lost)?;
+        let Seat { waiter, alone } = self.store.queue(caller, &name)?;
+        let note = alone.map_or_else(Vec::new, |session| lonely(&session, &name));
+        let open = match waiter {
+            Some((waiter, key)) => Waiting::in_line(waiter, key, name),
+            None => Waiting::seated(),
+        };
+        let fh = QUEUE_HANDLE
+            + waiter.map_or_else(
+                || (1 << 43) + self.next_handle.fetch_add(1, Relaxed),
+                |(waiter, _)| waiter.0,
+            );
+        if waiter.is_none() {
+            let open = Open::Seated;
+            self.store.opened(caller, Note::Opened { fh, open });
+        }
+        guard(&self.waiting).insert(fh, Waiting { note, ..open });
+        Ok(Handle {
+            fh,
+            opened: Opened::Stream,
+        })
+    }
+
+    /// The descriptor that a request opened when it was sent first.
+    pub fn reopened(&self, caller: Caller, ino: u64, done: Done) -> Handle {
+        let seat = done.seat.map(|(waiter, _)| QUEUE_HANDLE + waiter.0);
+        if let Some(fh) = seat
+            && let Some(session) = self.store.alone(caller)
+            && let Some(open) = guard(&self.waiting).get_mut(&fh)
+            && let Some(name) = &open.name
+        {
+            open.note = lonely(&session, name);
+        }
+        match done.fh.or(seat) {
+            Some(fh) => Handle {
+                fh,
+                opened: if (QUEUE_HANDLE..EVENT_HANDLE).contains(&fh) {
+                    Opened::Stream
+                } else {
+                    Opened::Text
+                },
+            },
+            None => Handle::of_claim(ino),
+        }
+    }
+
+    /// The kernel has a descriptor.
+    pub fn confirmed(&self, fh: u64) {
+        let waiting = guard(&self.waiting);
+        let waiter = waiting.get(&fh).and_then(|open| open.waiter);
+        drop(waiting);
+        if let Some((waiter, _)) = waiter {
+            self.store.note(Note::Confirmed { waiter });
+        }
+    }
+
+    /// A descriptor reads to the end from now on.
+    fn seated(&self, fh: u64) {
+        let open = Open::Seated;
+        self.store.note(Note::Opened { fh, open });
+    }
+
+    pub(super) fn open_events(&self, caller: Caller) -> Handle {
+        let (reader, at) = self.stream.open();
+        let fh = EVENT_HANDLE + reader;
+        let open = Open::Reading {
+            from: at,
+            to: at,
+            rest: Vec::new(),
+            missed: 0,
+            last: Vec::new(),
+        };
+        self.store.opened(caller, Note::Opened { fh, open });
+        Handle {
+            fh,
+            opened: Opened::Text,
+        }
+    }
+
+    /// Whether a descriptor is one that one waits on.
+    pub fn is_stream(fh: u64) -> bool {
+        fh >= QUEUE_HANDLE
+    }
+
+    /// What a waiting read gets: `None` as long as there is nothing. `tick` says that it has waited long enough, and that
+    /// its reader is to have a chance to see its signals: a progress line in `queue/`, EINTR in `events`.
+    pub fn read_stream(
+        &self,
+        task: u32,
+        fh: u64,
+        offset: u64,
+        size: usize,
+        tick: bool,
+    ) -> Option<Result<Vec<u8>, Refusal>> {
+        if fh >= EVENT_HANDLE {
+            let Some(read) = self.stream.read(fh - EVENT_HANDLE, offset, size) else {
+                return tick.then_some(Err(Refusal::Interrupted));
+            };
+            let (from, to, rest) = (read.from, read.to, read.rest);
+            let last = if read.is_odd {
+                read.bytes.clone()
+            } else {
+                Vec::new()
+            };
+            let open = Open::Reading {
+                from,
+                to,
+                rest,
+                missed: 0,
+                last,
+            };
+            self.store.note(Note::Opened { fh, open });
+            return Some(Ok(read.bytes));
+        }
+        let mut waiting = guard(&self.waiting);
+        let Some(open) = waiting.get_mut(&fh) else {
+            return Some(Err(Refusal::Lost));
+        };
+        if open.text.is_empty() {
+            let (Some((waiter, key)), Some(name)) = (open.waiter, &open.name) else {
+                return Some(Ok(Vec::new()));
+            };
+            match self.store.turn(waiter, key, name) {
+                // It will not live to see it: its descriptor's end gives its turn to the next.
+                Turn::Granted | Turn::Held if self.store.is_doomed(task) => {
+                    return Some(Err(Refusal::Interrupted));
+                }
+                Turn::Granted if self.store.accept(waiter) => {
+                    open.waiter = None;
+                    return Some(Ok(Vec::new()));
+                }
+                Turn::Held => {
+                    // First, or it would be told that it lost its place if this server were killed between the two.
+                    self.seated(fh);
+                    self.store.leave(waiter);
+                    open.waiter = None;
+                    return Some(Ok(Vec::new()));
+                }
+                Turn::Granted | Turn::Over => return Some(Err(Refusal::Lost)),
+                Turn::Waits { .. } if !tick => return None,
+                Turn::Waits {
+                    holder,
+                    since,
+                    before,
+                    ancestor,
+                } => {
+                    open.text = std::mem::take(&mut open.note);
+                    let line = render::progress(name, &holder, since, before, ancestor);
+                    open.text.extend_from_slice(line.as_bytes());
+                }
+            }
+        }
+        let rest = open.text.split_off(size.min(open.text.len()));
+        Some(Ok(std::mem::replace(&mut open.text, rest)))
+    }
+
+    /// Whether what a descriptor waits for has come. In `queue/` that is its turn: a progress line is none.
+    pub fn is_ready(&self, fh: u64) -> bool {
+        if fh >= EVENT_HANDLE {
+            return self.stream.is_ready(fh - EVENT_HANDLE);
+        }
+        let waiting = guard(&self.waiting);
+        let Some(open) = waiting.get(&fh) else {
+            return true;
+        };
+        let waits = |((waiter, key), name)| {
+            matches!(self.store.turn(waiter, key, name), Turn::Waits { .. })
+        };
+        !open.waiter.zip(open.name.as_ref()).is_some_and(waits)
+    }
+
+    pub(super) fn close_stream(&self, fh: u64) {
+        if fh >= EVENT_HANDLE {
+            self.stream.close(fh - EVENT_HANDLE);
+            self.store.note(Note::Closed { fh });
+            return;
+        }
+        let closed = guard(&self.waiting).remove(&fh);
+        if let Some((waiter, _)) = closed.and_then(|open| open.waiter) {
+            self.store.leave(waiter);
+        }
+        self.store.note(Note::Closed { fh });
+    }
+
+    /// Whether what rang concerns a descriptor.
+    pub fn concerns(ring: &Ring, fh: u64) -> bool {
+        if fh >= EVENT_HANDLE {
+            ring.lines
+        } else {
+            ring.waiters.contains(&WaiterId(fh - QUEUE_HANDLE))
+        }
+    }
+
+    /// What has just happened.
+    pub fn stream(&self) -> &crate::events::EventStream {
+        &self.stream
+    }
+}
