@@ -277,3 +277,73 @@ pub enum Command<'a> {
         ino: Ino,
     },
 }
+
+/// What must be looked at before an answer about it is given: whether its holder lives.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// The holder of a name in `claims/`.
+    Name(&'a str),
+    /// The holder of an inode.
+    Inode(Ino),
+    /// A session.
+    Session(&'a SessionId),
+    /// A session and each of its roots.
+    Roots(&'a SessionId),
+    /// Nothing: the answer is about the table as it stands.
+    Nothing,
+}
+
+impl<'a> From<&'a Place> for Subject<'a> {
+    fn from(place: &'a Place) -> Self {
+        match place {
+            Place::Claim(name) => Self::Name(name.as_str()),
+            Place::Inside { dir, .. } => Self::Inode(*dir),
+        }
+    }
+}
+
+impl Command<'_> {
+    /// What it is about.
+    pub fn subjects(&self) -> [Subject<'_>; 2] {
+        let one = |subject| [subject, Subject::Nothing];
+        match self {
+            Command::Claim { name, .. } | Command::Release { name, .. } => one(name.into()),
+            Command::Reclaim { ino, .. }
+            | Command::Alter { ino, .. }
+            | Command::Limit { ino, .. } => one(Subject::Inode(*ino)),
+            Command::Rename { from, to, .. } => [from.into(), to.into()],
+            Command::Link { ino, name, .. } => [Subject::Inode(*ino), name.into()],
+            Command::Exchange { one, other, .. } => [one.into(), other.into()],
+            Command::Join { by, .. } => one(Subject::Session(&by.id)),
+            Command::End { id, .. } | Command::EndOwn { id, .. } => one(Subject::Session(id)),
+            Command::Give { ino, to, .. } => [Subject::Inode(*ino), Subject::Session(to)],
+            Command::Hold { name, by, .. } | Command::Yield { name, by } => {
+                [Subject::Name(name.as_str()), Subject::Session(&by.id)]
+            }
+            Command::Queue { name, .. } | Command::Break { name, .. } => {
+                one(Subject::Name(name.as_str()))
+            }
+            Command::Expire { .. }
+            | Command::Restart { .. }
+            | Command::Accept { .. }
+            | Command::Leave { .. }
+            | Command::Died { .. }
+            | Command::Sweep { .. }
+            | Command::Withdraw { .. }
+            | Command::Forget { .. } => [Subject::Nothing; 2],
+        }
+    }
+
+    /// Whether it takes a name in `claims/`, or a place in the queue for one: of these there are only
+    /// so many.
+    pub fn takes_name(&self) -> bool {
+        matches!(
+            self,
+            Command::Claim {
+                name: Place::Claim(_),
+                ..
+            } | Command::Hold { .. }
+                | Command::Queue { .. }
+        )
+    }
+}

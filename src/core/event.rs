@@ -51,6 +51,121 @@ impl Event {
     }
 }
 
+/// The bytes of the record that frees one thing, at most, but for the name in it.
+const FREEING: u64 = 224;
+
+/// How an event changes the space that the records need which will free everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceDelta {
+    /// The bytes of the records that it makes necessary.
+    pub adds: u64,
+    /// The bytes of the records that are not needed any more, since it is one of them.
+    pub frees: u64,
+    /// It only clears up and never comes in numbers: a reserve is enough for it.
+    pub is_small: bool,
+}
+
+/// What must survive of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It means nothing once the processes of this boot are gone.
+    Boot,
+    /// It must survive a loss of power.
+    Power,
+    /// The same, but it only renews what has already survived: a deadline begins again at a boot.
+    Renewal,
+}
+
+impl Event {
+    /// The bytes of the records that free all names, sessions, roots and waiters of a table.
+    pub fn space_to_free<'a>(
+        names: impl Iterator<Item = &'a Name>,
+        sessions: usize,
+        roots: usize,
+        waiters: usize,
+    ) -> u64 {
+        // Before a root leaves, what it held may pass.
+        let people = sessions + 2 * roots + 2 * waiters;
+        names.map(space_of).sum::<u64>() + people as u64 * FREEING
+    }
+
+    /// See [`SpaceDelta`].
+    pub fn space_delta(&self) -> SpaceDelta {
+        let (adds, frees) = match &self.what {
+            What::Claimed { name, .. } => (space_of(name), 0),
+            What::Released { name, .. }
+            | What::Reaped { name, .. }
+            | What::Expired { name, .. }
+            | What::Broken { name, .. } => (0, space_of(name)),
+            What::SessionStarted { .. } => (FREEING, 0),
+            What::SessionEnded { .. } => (0, FREEING),
+            What::Queued { .. } | What::Joined { .. } => (2 * FREEING, 0),
+            What::LeftQueue { .. } | What::Accepted { .. } | What::Left { .. } => (0, 2 * FREEING),
+            _ => (0, 0),
+        };
+        let is_small = matches!(self.what, What::Forgotten { .. } | What::Unlinked { .. });
+        SpaceDelta {
+            adds,
+            frees,
+            is_small,
+        }
+    }
+
+    /// See [`Durability`].
+    pub fn durability(&self) -> Durability {
+        match self.what {
+            What::Prolonged { renews: true, .. } => Durability::Renewal,
+            What::Prolonged { .. } => Durability::Power,
+            _ => Durability::Boot,
+        }
+    }
+
+    /// The token that it grants.
+    pub fn token(&self) -> Option<Token> {
+        match &self.what {
+            What::Claimed { token, .. } | What::Handed { token, .. } => Some(*token),
+            _ => None,
+        }
+    }
+
+    /// The process that something depends on from now on, and its exec: see [`Root::environ`].
+    pub fn dependence(&self) -> Option<(&Process, u64)> {
+        match &self.what {
+            What::Joined { root, .. } => Some((&root.process, root.environ)),
+            What::Bound { binding, .. } => Some((&binding.process, 0)),
+            _ => None,
+        }
+    }
+
+    /// The session that gets a name without asking for it: from its holder, who gives it.
+    pub fn receiver(&self) -> Option<SessionKey> {
+        match &self.what {
+            What::Handed { key, .. } => Some(*key),
+            _ => None,
+        }
+    }
+
+    /// The waiter that gets a name.
+    pub fn granted_waiter(&self) -> Option<WaiterId> {
+        match &self.what {
+            What::Granted { waiter, .. } => Some(*waiter),
+            _ => None,
+        }
+    }
+}
+
+/// The bytes of the record that frees a name. Control characters, quotes and backslashes take six.
+fn space_of(name: &Name) -> u64 {
+    let escaped = |c: char| {
+        if c.is_control() || matches!(c, '"' | '\\') {
+            6
+        } else {
+            c.len_utf8()
+        }
+    };
+    FREEING + name.as_str().chars().map(escaped).sum::<usize>() as u64
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {

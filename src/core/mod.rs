@@ -10,6 +10,7 @@ mod command;
 pub mod content;
 mod event;
 pub mod identity;
+mod outcome;
 pub mod rare;
 pub mod table;
 pub mod wire;
@@ -21,8 +22,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::command::{Asker, Attributes, Change, Command, NOWHERE, RemoteSession};
-pub use self::event::{End, Event, What};
+pub use self::command::{Asker, Attributes, Change, Command, NOWHERE, RemoteSession, Subject};
+pub use self::event::{Durability, End, Event, SpaceDelta, What};
+pub use self::outcome::Outcome;
 
 /// The longest name of a claim or a session, in bytes: what `NAME_MAX` is on other filesystems.
 pub const NAME_MAX: usize = 255;

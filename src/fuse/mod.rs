@@ -38,8 +38,7 @@ use self::errno::{errno, errno_name};
 use self::pending::PendingReplies;
 use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use self::workers::Workers;
-use crate::core::{Attributes, NAME_MAX, Refusal, Shape};
-use crate::handoff::Done;
+use crate::core::{Attributes, NAME_MAX, Outcome, Refusal, Shape};
 use crate::logging::limited;
 use crate::store::Caller;
 use crate::tree::{Attr, Opened, Tree};
@@ -128,19 +127,19 @@ impl ClaimFs {
     fn change<T>(
         &self,
         caller: Caller,
-        again: impl FnOnce(Done) -> Result<T, Refusal>,
+        again: impl FnOnce(Outcome) -> Result<T, Refusal>,
         handler: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<T, Errno> {
-        match self.tree.done(caller) {
-            Some(done) => self.look(|| again(done)),
+        match self.tree.outcome(caller) {
+            Some(outcome) => self.look(|| again(outcome)),
             None => self.run(handler),
         }
     }
 
     /// The node that a request made when it was sent first.
-    fn made(&self, done: Done) -> Result<Attr, Refusal> {
-        let ino = done.ino.map(|ino| ino.0);
-        self.tree.attr(ino.or(done.fh).ok_or(Refusal::Lost)?)
+    fn made(&self, outcome: Outcome) -> Result<Attr, Refusal> {
+        let ino = outcome.ino.map(|ino| ino.0);
+        self.tree.attr(ino.or(outcome.fh).ok_or(Refusal::Lost)?)
     }
 
     /// Runs a handler that only looks: that there is nothing to see is no refusal.
@@ -178,7 +177,10 @@ impl ClaimFs {
             self.tree
                 .make(caller, parent.0, name.as_bytes(), shape, mode)
         };
-        answer_entry(self.change(caller, |done| self.made(done), make), reply);
+        answer_entry(
+            self.change(caller, |outcome| self.made(outcome), make),
+            reply,
+        );
     }
 
     fn close(&self, request: &Request, ino: INodeNo, handle: FileHandle, reply: ReplyEmpty) {
@@ -451,9 +453,9 @@ impl Filesystem for ClaimFs {
             self.tree
                 .create(caller, parent.0, name, mode, exclusive, truncate)
         };
-        let again = |done| {
-            let attr = self.made(done)?;
-            Ok((attr, self.tree.reopened(caller, attr.ino, done)))
+        let again = |outcome| {
+            let attr = self.made(outcome)?;
+            Ok((attr, self.tree.reopened(caller, attr.ino, outcome)))
         };
         match self.change(caller, again, create) {
             Ok((attr, handle)) => {
@@ -482,7 +484,7 @@ impl Filesystem for ClaimFs {
                 flags.0 & libc::O_TRUNC != 0,
             )
         };
-        let again = |done| Ok(self.tree.reopened(caller, ino.0, done));
+        let again = |outcome| Ok(self.tree.reopened(caller, ino.0, outcome));
         match self.change(caller, again, open) {
             Ok(handle) => {
                 reply.opened(FileHandle(handle.fh), open_flags(handle));
@@ -636,7 +638,7 @@ impl Filesystem for ClaimFs {
         let caller = caller(request);
         match self.run(|| {
             self.permit(caller, ino, READ)?;
-            self.tree.open_directory(caller, ino.0)
+            self.tree.open_directory(ino.0)
         }) {
             Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
             Err(errno) => reply.error(errno),

@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::table::Table;
+use crate::core::table::{Effects, Table};
 use crate::core::wire;
-use crate::core::{Event, Ino, Name, Process, SessionId, SessionKey, WaiterId, What};
+use crate::core::{Event, Name, Outcome, Process, SessionId, SessionKey, WaiterId};
 use crate::render;
 
 /// The bit of a request's number that says that it was sent before (`FUSE_UNIQUE_RESEND`, Linux 6.9 on).
@@ -61,42 +61,6 @@ impl From<(Key, u64, bool)> for Sent {
 impl From<Sent> for (Key, u64, bool) {
     fn from(sent: Sent) -> Self {
         (sent.key, sent.thread, sent.again)
-    }
-}
-
-/// What came of a request that was carried out, as far as its answer says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
-    /// The handle that it opened.
-    pub fh: Option<u64>,
-    /// What it made or emptied.
-    pub ino: Option<Ino>,
-    /// The place in a line that it was given.
-    pub seat: Option<(WaiterId, SessionKey)>,
-}
-
-impl Done {
-    fn of(events: &[Event]) -> Self {
-        let mut done = Self::default();
-        let mut holder = None;
-        for event in events {
-            match &event.what {
-                What::Claimed {
-                    ino, created, key, ..
-                } if created.is_some() => {
-                    done.ino = done.ino.or(Some(*ino));
-                    holder = Some(*key);
-                }
-                What::Linked { ino, created, .. } if created.is_some() => {
-                    done.ino = done.ino.or(Some(*ino));
-                }
-                What::Altered { ino, .. } => done.ino = done.ino.or(Some(*ino)),
-                What::Queued { waiter, key, .. } => done.seat = Some((*waiter, *key)),
-                What::Granted { waiter, .. } => done.seat = holder.map(|key| (*waiter, key)),
-                _ => {}
-            }
-        }
-        done
     }
 }
 
@@ -225,7 +189,7 @@ pub struct Handoff {
     /// No line of an event from this one on is missing among them.
     pub lines_from: u64,
     #[serde(with = "pairs")]
-    done: HashMap<Key, Done>,
+    done: HashMap<Key, Outcome>,
     /// What each thread has carried out of its newest request.
     newest: BTreeMap<u64, Vec<Key>>,
     /// The threads of the newest server that have gone on to what is not sent again.
@@ -242,7 +206,7 @@ impl Handoff {
     }
 
     /// What came of a request, if it was carried out and its answer may not have arrived.
-    pub fn done(&self, key: Key) -> Option<Done> {
+    pub fn outcome(&self, key: Key) -> Option<Outcome> {
         self.done.get(&key).copied()
     }
 
@@ -258,7 +222,7 @@ impl Handoff {
 
     /// A thread has carried out a request. Whatever it did before is answered; and since the kernel sends what it sends again before
     /// anything else, once every thread has done something new, so is all that other servers did.
-    fn carried_out(&mut self, sent: Sent, done: Done) {
+    fn carried_out(&mut self, sent: Sent, done: Outcome) {
         let newest = self.newest.entry(sent.thread).or_default();
         if newest.first().is_some_and(|before| before.0 != sent.key.0) {
             for answered in newest.drain(..) {
@@ -275,17 +239,12 @@ impl Handoff {
         }
     }
 
-    /// Events that were applied were what a request asked for.
-    pub fn answers(&mut self, sent: Sent, events: &[Event]) {
-        self.carried_out(sent, Done::of(events));
-    }
-
     /// Something changed, by a request if it is one that opens what the note is about.
     pub fn note(&mut self, note: Note, sent: Option<Sent>) {
         if let (Note::Opened { fh, .. }, Some(sent)) = (&note, sent) {
-            let done = Done {
+            let done = Outcome {
                 fh: Some(*fh),
-                ..Done::default()
+                ..Outcome::default()
             };
             self.carried_out(sent, done);
         }
@@ -317,48 +276,73 @@ impl Handoff {
         }
     }
 
-    /// An event, before it is applied.
-    pub fn observe(&mut self, table: &Table, event: &Event) {
-        match &event.what {
-            What::Queued { waiter, .. } | What::Granted { waiter, .. }
-                if table.newest_waiter() < *waiter =>
-            {
-                self.unconfirmed.insert(*waiter);
-            }
-            What::LeftQueue { waiter } => _ = self.unconfirmed.remove(waiter),
-            _ => {}
+    /// Follows an event that was applied.
+    fn follow(&mut self, effects: &Effects) {
+        self.unconfirmed.extend(effects.queued);
+        if let Some(waiter) = effects.left {
+            self.unconfirmed.remove(&waiter);
         }
-        if let What::Accepted { waiter } = &event.what
-            && let Some((name, _)) = table.granted(*waiter)
-            && let Some((_, inode, _)) = table.last(name)
-        {
+        if let Some((waiter, key, name)) = &effects.accepted {
             let open = Open::Granted {
                 waiter: *waiter,
-                key: inode.holder,
+                key: *key,
                 name: name.clone(),
             };
             self.open.insert(QUEUE_HANDLE + waiter.0, open);
         }
     }
 
-    /// Events of a journal that is read, with the request that they came of: they are applied to the table.
-    pub fn replay(&mut self, table: &mut Table, events: &[Event], sent: Option<Sent>) {
-        let has_readers = self.wanted().is_some();
+    /// Applies the events of one decision, which the journal has, and remembers the outcome for the
+    /// request that asked for them. A live server and recovery do the same here.
+    pub fn commit(
+        &mut self,
+        table: &mut Table,
+        events: &[Event],
+        sent: Option<Sent>,
+        observer: &mut impl Observer,
+    ) -> Outcome {
         for event in events {
-            if has_readers && let Some(line) = render::event(table, event) {
-                self.lines.push_back((event.seq, line));
-                while self.lines.len() > LINES_MAX {
-                    let lost = self.lines.pop_front();
-                    self.lines_from = lost.map_or(0, |(seq, _)| seq.saturating_add(1));
-                }
-            }
-            self.observe(table, event);
-            table.apply(event);
+            observer.before(self, table, event);
+            let effects = table.apply(event);
+            self.follow(&effects);
+            observer.after(effects);
         }
+        let outcome = Outcome::of(events);
         if let Some(sent) = sent.filter(|_| !events.is_empty()) {
-            self.answers(sent, events);
+            self.carried_out(sent, outcome);
+        }
+        outcome
+    }
+}
+
+/// Whoever follows what happens, one event after the other.
+pub trait Observer {
+    /// An event is about to be applied: the table is as it was before.
+    fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event);
+
+    /// An event was applied and had these effects.
+    fn after(&mut self, effects: Effects);
+}
+
+/// Recovery: keeps lines of `events` for the readers that have not got them yet.
+pub struct Recovery;
+
+impl Observer for Recovery {
+    fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event) {
+        if handoff.wanted().is_none() {
+            return;
+        }
+        let Some(line) = render::event(table, event) else {
+            return;
+        };
+        handoff.lines.push_back((event.seq, line));
+        while handoff.lines.len() > LINES_MAX {
+            let lost = handoff.lines.pop_front();
+            handoff.lines_from = lost.map_or(0, |(seq, _)| seq.saturating_add(1));
         }
     }
+
+    fn after(&mut self, _: Effects) {}
 }
 
 /// A map as a list of pairs: the keys of JSON are strings.
@@ -367,10 +351,10 @@ mod pairs {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::{Done, Key};
+    use super::{Key, Outcome};
 
     pub fn serialize<S: Serializer>(
-        map: &HashMap<Key, Done>,
+        map: &HashMap<Key, Outcome>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
@@ -378,7 +362,7 @@ mod pairs {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<HashMap<Key, Done>, D::Error> {
-        Vec::<(Key, Done)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
+    ) -> Result<HashMap<Key, Outcome>, D::Error> {
+        Vec::<(Key, Outcome)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
     }
 }

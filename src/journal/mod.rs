@@ -37,8 +37,8 @@ use serde::{Deserialize, Serialize};
 use self::file::{Unfit, load};
 use self::frame::{ENTRY_MAX, Filler, HEADER, PAYLOAD_MAX, flaw, frame, frame_at, is_torn};
 use crate::core::table::{NUMBER_MAX, Table};
-use crate::core::{Event, Name, What, printable};
-use crate::handoff::{Handoff, Note, Sent};
+use crate::core::{Durability, Event, Token, printable};
+use crate::handoff::{Handoff, Note, Recovery, Sent};
 use crate::logging::limited;
 use crate::process::{Boot, set_aside};
 
@@ -73,9 +73,6 @@ const SLACK: u64 = 64 * 1024;
 
 /// How much more is set aside than is needed, so that it need not be done for each claim, in bytes.
 const STRIDE: u64 = 256 * 1024;
-
-/// What an event that frees something takes at most, but for the name in it, in bytes.
-const FREEING: u64 = 224;
 
 /// The longest journal, in bytes: none is written that is longer, and none is served.
 pub const JOURNAL_MAX: u64 = 1 << 33;
@@ -466,8 +463,9 @@ impl Replayed {
         } else {
             let entry: Entry = parse(payload)?;
             check_events(&self.table, &entry.events)?;
+            let (table, events) = (&mut self.table, &entry.events);
             self.handoff
-                .replay(&mut self.table, &entry.events, entry.sent);
+                .commit(table, events, entry.sent, &mut Recovery);
             if let Some(note) = entry.note {
                 self.handoff.note(note, entry.sent);
             }
@@ -859,65 +857,33 @@ fn size(handoff: &Handoff) -> u64 {
 
 /// What the events that free everything take.
 fn debt(table: &Table) -> u64 {
-    let names: u64 = table.names().map(cost).sum();
-    let people = table.session_count() + 2 * table.root_count() + 2 * table.waiters().count();
-    names + people as u64 * FREEING
-}
-
-/// What the event takes that frees a name.
-fn cost(name: &Name) -> u64 {
-    let escaped = |c: char| {
-        if c.is_control() || matches!(c, '"' | '\\') {
-            6
-        } else {
-            c.len_utf8()
-        }
-    };
-    FREEING + name.as_str().chars().map(escaped).sum::<usize>() as u64
-}
-
-/// What an event adds to what freeing everything takes, and what it takes off that.
-fn balance(what: &What) -> (u64, u64) {
-    match what {
-        What::Claimed { name, .. } => (cost(name), 0),
-        What::Released { name, .. }
-        | What::Reaped { name, .. }
-        | What::Expired { name, .. }
-        | What::Broken { name, .. } => (0, cost(name)),
-        What::SessionStarted { .. } => (FREEING, 0),
-        What::SessionEnded { .. } => (0, FREEING),
-        // Before a root leaves, what it held may pass.
-        What::Queued { .. } | What::Joined { .. } => (2 * FREEING, 0),
-        What::LeftQueue { .. } | What::Accepted { .. } | What::Left { .. } => (0, 2 * FREEING),
-        _ => (0, 0),
-    }
-}
-
-/// What clears up, and never comes in numbers: it may take of the slack.
-fn is_small(what: &What) -> bool {
-    matches!(what, What::Forgotten { .. } | What::Unlinked { .. })
+    let waiters = table.waiters().count();
+    Event::space_to_free(
+        table.names(),
+        table.session_count(),
+        table.root_count(),
+        waiters,
+    )
 }
 
 impl Log for Disk {
     fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()> {
-        let newest = events.iter().filter_map(|event| match &event.what {
-            What::Claimed { token, .. } | What::Handed { token, .. } => Some(token.0),
-            _ => None,
-        });
-        if let Some(token) = newest.max() {
+        let newest = events.iter().filter_map(Event::token);
+        if let Some(Token(token)) = newest.max() {
             self.set_tokens_aside(token)?;
         }
         let note = None;
         let frame = frame(&Line { sent, events, note })?;
         let (mut more, mut less, mut freed) = (0, 0, 0);
-        for event in events {
-            let (adds, takes) = balance(&event.what);
-            (more, less) = (more + adds, less + takes);
-            freed += usize::from(takes > 0);
+        let mut is_small = true;
+        for delta in events.iter().map(Event::space_delta) {
+            (more, less) = (more + delta.adds, less + delta.frees);
+            freed += usize::from(delta.frees > 0);
+            is_small &= delta.is_small;
         }
         let debt = (self.debt + more).saturating_sub(less);
-        // What frees is never refused for want of room: that is what the room is for.
-        if less == 0 && !events.iter().all(|event| is_small(&event.what)) {
+        // Never refuse an event that frees a name for lack of space: the reserve is for these.
+        if less == 0 && !is_small {
             let aside = self.set_room_aside(frame.len() as u64, debt);
             if aside.is_err() {
                 // There may be room in what is over.
@@ -926,11 +892,12 @@ impl Log for Disk {
             aside?;
         }
         self.write(&frame)?;
-        // What does not die with the machine is not to be lost with its memory; that it was renewed is, since it begins anew then.
-        let outlives = |event: &Event| matches!(event.what, What::Prolonged { .. });
-        let renews = |event: &Event| matches!(event.what, What::Prolonged { renews: true, .. });
-        self.owes_sync |=
-            events.iter().any(outlives) && !(events.len() == 1 && events.iter().all(renews));
+        let durability = |event: &Event| event.durability();
+        let must_last = events
+            .iter()
+            .any(|event| durability(event) != Durability::Boot);
+        let only_renews = events.len() == 1 && durability(&events[0]) == Durability::Renewal;
+        self.owes_sync |= must_last && !only_renews;
         self.debt = debt;
         self.freed += freed;
         Ok(())

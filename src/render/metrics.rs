@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::core::table::Count;
+
 /// The upper bounds of the latency buckets, in microseconds.
 const BOUNDS: [u64; 12] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000,
@@ -38,6 +40,19 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Counts an event.
+    pub fn count(&self, count: Count) {
+        let counter = match count {
+            Count::Grant => &self.grants,
+            Count::Release => &self.releases,
+            Count::Reap => &self.reaps,
+            Count::Expiry => &self.expiries,
+            Count::Handover => &self.handovers,
+            Count::Break => &self.breaks,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
     /// A request was refused with this errno.
     pub fn refused(&self, errno: &'static str) {
         *self

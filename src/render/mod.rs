@@ -3,6 +3,7 @@
 //! Deliberately ignorant of: where it is shown, and of every rule.
 
 pub mod metrics;
+mod notice;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+pub use self::notice::{LOGGED, Notice, notice};
 use crate::core::content::RECORD_TAGS;
 use crate::core::identity::Ancestry;
 use crate::core::table::{Inode, Lease, Session, Table};

@@ -30,7 +30,7 @@ mod waiting;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use self::control::Setting;
 use self::kept::Kept;
@@ -38,16 +38,16 @@ use self::waiting::{QueueFiles, Waiting};
 use crate::core::identity::Ancestry;
 use crate::core::table::{FIRST_INO, Inode, Lease, Node, Session, Table};
 use crate::core::{
-    Attributes, Change, Creation, Ino, Label, NAME_MAX, Name, Place, Refusal, SessionId,
-    SessionKey, Shape, Token,
+    Attributes, Change, Command, Creation, Ino, Label, Member, NAME_MAX, Name, Outcome, Place,
+    Refusal, SessionId, SessionKey, Shape, Subject, Token,
 };
 use crate::events::{EventStream, Resumed};
 use crate::handoff::spool::Spool;
-use crate::handoff::{Done, EVENT_HANDLE, Handoff, Note, Open, QUEUE_HANDLE};
+use crate::handoff::{EVENT_HANDLE, Handoff, Note, Open, QUEUE_HANDLE};
 use crate::inotify::Notifier;
 use crate::render;
 use crate::render::metrics::Metrics;
-use crate::store::{Arrival, Caller, Store};
+use crate::store::{Arrival, Caller, Principal, Store};
 
 /// The mount itself.
 pub const ROOT: u64 = 1;
@@ -374,8 +374,8 @@ impl Tree {
     }
 
     /// What came of a request that is sent again, if it was carried out when it was sent first.
-    pub fn done(&self, caller: Caller) -> Option<Done> {
-        self.store.done(caller)
+    pub fn outcome(&self, caller: Caller) -> Option<Outcome> {
+        self.store.outcome(caller)
     }
 
     /// The descriptors that were polled before this server, with the kernel's own handles of them: their pollers are to ask again.
@@ -395,8 +395,45 @@ impl Tree {
 
     /// How many leases there are, and how many there may be.
     pub fn usage(&self) -> (usize, usize) {
-        self.store
-            .glance(|table| (table.lease_count(), table.max_leases()))
+        self.store.read(Subject::Nothing, |table| {
+            (table.lease_count(), table.max_leases())
+        })
+    }
+
+    // Asking the store.
+
+    /// Carries out a command for the session of a caller.
+    fn execute(
+        &self,
+        caller: Caller,
+        command: impl for<'m> FnOnce(Result<&'m Member, Refusal>) -> Result<Command<'m>, Refusal>,
+    ) -> Result<(), Refusal> {
+        let who = self.store.principal(caller)?;
+        self.store.execute_as_member(&who, command)?;
+        Ok(())
+    }
+
+    /// Shows the lease of a name, if its holder lives.
+    fn lease<R>(&self, name: &str, show: impl FnOnce(&Lease, &Inode) -> R) -> Option<R> {
+        self.store.read(Subject::Name(name), |table| {
+            let lease = table.lease(name)?;
+            table.inode(lease.ino).map(|inode| show(lease, inode))
+        })
+    }
+
+    /// Shows an inode, if its holder lives or it is still open without a name.
+    fn node<R>(&self, ino: u64, show: impl FnOnce(&Table, Node) -> R) -> Option<R> {
+        let ino = Ino(ino);
+        self.store.read(Subject::Inode(ino), |table| {
+            table.node(ino).map(|node| show(table, node))
+        })
+    }
+
+    /// Shows a session, if it lives, with the roots that do.
+    fn session<R>(&self, id: &SessionId, show: impl FnOnce(&Table, &Session) -> R) -> Option<R> {
+        self.store.read(Subject::Roots(id), |table| {
+            table.session(id).map(|session| show(table, session))
+        })
     }
 
     // Looking.
@@ -416,11 +453,11 @@ impl Tree {
                 let found = match str::from_utf8(name) {
                     // What is no name is nobody's.
                     Ok(text) if name.len() <= NAME_MAX && !text.starts_with('.') => {
-                        self.store.look(text, claim_attr)
+                        self.lease(text, claim_attr)
                     }
                     _ => {
                         let name = self.name(name).map_err(hide)?;
-                        self.store.look(&name, claim_attr)
+                        self.lease(name.as_str(), claim_attr)
                     }
                 };
                 found.ok_or(Refusal::NotFound)
@@ -429,13 +466,12 @@ impl Tree {
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
                 let attr = |session: &Session| self.session_attr(session);
-                self.store
-                    .session(&id, |_, session| attr(session))
+                self.session(&id, |_, session| attr(session))
                     .ok_or(Refusal::NotFound)
             }
             FIRST_INO..SESSION_INO => {
                 let label = Label::new(name).map_err(hide)?;
-                let found = self.store.look_at(Ino(parent), |table, node| {
+                let found = self.node(parent, |table, node| {
                     if node.content().shape != Shape::Directory {
                         return Err(Refusal::NotDirectory);
                     }
@@ -453,7 +489,7 @@ impl Tree {
     /// How large a file may become, in bytes.
     pub fn room(&self, ino: u64) -> Result<u64, Refusal> {
         let room = |_: &Table, node: Node| node.content().room() as u64;
-        self.store.look_at(Ino(ino), room).ok_or(Refusal::Lost)
+        self.node(ino, room).ok_or(Refusal::Lost)
     }
 
     /// The caller is the helper that tells watchers of names that have gone.
@@ -481,7 +517,7 @@ impl Tree {
     pub fn remove_tombstone(&self, parent: u64, name: &[u8]) -> Result<(), Refusal> {
         let name = self.name(name)?;
         self.notifier.told(&name);
-        if parent != CLAIMS || self.store.look(&name, |_, _| ()).is_some() {
+        if parent != CLAIMS || self.lease(name.as_str(), |_, _| ()).is_some() {
             return Err(Refusal::Busy);
         }
         Ok(())
@@ -492,11 +528,10 @@ impl Tree {
         match ino {
             ..FIRST_INO => self.fixed(ino).ok_or(Refusal::Lost),
             FIRST_INO..SESSION_INO => self
-                .store
-                .look_at(Ino(ino), |_, node| node_attr(Ino(ino), node))
+                .node(ino, |_, node| node_attr(Ino(ino), node))
                 .ok_or(Refusal::Lost),
             SESSION_INO..REGISTRATION => self
-                .session(ino, |session| self.session_attr(session))
+                .session_file(ino, |session| self.session_attr(session))
                 .ok_or(Refusal::Lost),
             QUEUE_INO..QUEUE_HANDLE => Ok(self.queue_file_attr(ino)),
             TOMBSTONE_INO.. => Ok(self.virtual_file(ino, 0)),
@@ -553,15 +588,13 @@ impl Tree {
         }
     }
 
-    fn session<R>(&self, ino: u64, show: impl FnOnce(&Session) -> R) -> Option<R> {
+    fn session_file<R>(&self, ino: u64, show: impl FnOnce(&Session) -> R) -> Option<R> {
         let key = SessionKey(ino - SESSION_INO);
-        let id = self
-            .store
-            .glance(|table| table.session_by_key(key).map(|session| session.id.clone()))?;
+        let id = self.store.read(Subject::Nothing, |table| {
+            table.session_by_key(key).map(|session| session.id.clone())
+        })?;
         let mine = |session: &Session| (session.key == key).then(|| show(session));
-        self.store
-            .session(&id, |_, session| mine(session))
-            .flatten()
+        self.session(&id, |_, session| mine(session)).flatten()
     }
 
     /// Lists a directory from an offset on, until `emit` says that it has enough.
@@ -623,7 +656,7 @@ impl Tree {
             }),
             QUEUE => {}
             _ if dir.kind == Kind::Directory => {
-                self.store.look_at(Ino(ino), |table, node| {
+                self.node(ino, |table, node| {
                     for (cookie, label, ino) in node.content().entries.after(after) {
                         let attr = table.node(ino).map(|child| node_attr(ino, child));
                         let is_enough = attr.is_some_and(|attr| {
@@ -646,7 +679,7 @@ impl Tree {
 
     /// The directory that a directory claim, or a directory in one, lies in.
     fn above(&self, ino: u64) -> u64 {
-        let above = self.store.look_at(Ino(ino), |_, node| {
+        let above = self.node(ino, |_, node| {
             node.child.map_or(CLAIMS, |child| child.dir.0)
         });
         above.unwrap_or(CLAIMS)
@@ -670,15 +703,15 @@ impl Tree {
                 for (step, change) in (0..).zip([size, rest]) {
                     let caller = Caller { step, ..caller };
                     if let Some(change) = change
-                        && self.done(caller).is_none()
+                        && self.outcome(caller).is_none()
                     {
-                        self.store.alter(caller, Ino(ino), change)?;
+                        self.alter(caller, ino, change)?;
                     }
                 }
             }
             // `touch sessions/w1` registers, and is told if it cannot.
             REGISTRATION.. if attributes.mtime.is_some() => {
-                if self.done(caller).is_none() {
+                if self.outcome(caller).is_none() {
                     self.register(ino, b"", Some(caller))?;
                 }
             }
@@ -706,11 +739,18 @@ impl Tree {
             SESSIONS if directory => Err(Refusal::NotDirectory),
             SESSIONS => {
                 let id = SessionId::new(name).map_err(hide)?;
-                self.store.end_own(caller, &id)
+                self.end_own(caller, id)
             }
             _ => {
                 let place = self.place(parent, name).map_err(hide)?;
-                self.store.release(caller, &place, directory)
+                self.execute(caller, |by| {
+                    let by = by?;
+                    Ok(Command::Release {
+                        name: place,
+                        directory,
+                        by,
+                    })
+                })
             }
         }
     }
@@ -732,8 +772,17 @@ impl Tree {
             uid,
             gid,
         };
-        let ino = self.store.make(caller, &place, creation)?;
-        self.attr(ino.0)
+        let who = self.store.principal(caller)?;
+        let made = self.store.execute_as_member(&who, |by| {
+            Ok(Command::Claim {
+                name: place,
+                by: by?,
+                creation,
+                exclusive: true,
+                truncate: false,
+            })
+        })?;
+        self.attr(made.ino.ok_or(Refusal::Lost)?.0)
     }
 
     /// Gives a file a further name.
@@ -747,19 +796,20 @@ impl Tree {
         if !(FIRST_INO..SESSION_INO).contains(&ino) {
             return Err(Refusal::NotPermitted);
         }
-        self.store
-            .link(caller, Ino(ino), &self.place(parent, name)?)?;
+        let name = self.place(parent, name)?;
+        self.execute(caller, |by| {
+            let (ino, by) = (Ino(ino), by?);
+            Ok(Command::Link { ino, name, by })
+        })?;
         self.attr(ino)
     }
 
     /// What a symlink points to, byte for byte.
     pub fn target(&self, ino: u64) -> Result<Arc<[u8]>, Refusal> {
-        let target = self
-            .store
-            .look_at(Ino(ino), |_, node| match &node.content().shape {
-                Shape::Symlink(target) => Ok(Arc::clone(target)),
-                Shape::File | Shape::Directory => Err(Refusal::Invalid),
-            });
+        let target = self.node(ino, |_, node| match &node.content().shape {
+            Shape::Symlink(target) => Ok(Arc::clone(target)),
+            Shape::File | Shape::Directory => Err(Refusal::Invalid),
+        });
         target.ok_or(Refusal::Lost)?
     }
 
@@ -772,7 +822,10 @@ impl Tree {
     ) -> Result<(), Refusal> {
         let one = self.place(one_parent, one).map_err(hide)?;
         let other = self.place(other_parent, other).map_err(hide)?;
-        self.store.exchange(caller, &one, &other)
+        self.execute(caller, |by| {
+            let by = by?;
+            Ok(Command::Exchange { one, other, by })
+        })
     }
 
     /// Renames a claim or an entry of one.
@@ -784,8 +837,63 @@ impl Tree {
         noreplace: bool,
     ) -> Result<(), Refusal> {
         let from = self.place(from_parent, from).map_err(hide)?;
+        let to = self.place(to_parent, to)?;
+        self.execute(caller, |by| {
+            let by = by?;
+            Ok(Command::Rename {
+                from,
+                to,
+                noreplace,
+                by,
+            })
+        })
+    }
+
+    /// Changes what a claim contains.
+    fn alter(&self, caller: Caller, ino: u64, change: Change) -> Result<(), Refusal> {
+        self.execute(caller, |by| {
+            let (ino, by) = (Ino(ino), by?);
+            Ok(Command::Alter { ino, by, change })
+        })
+    }
+
+    /// Gives a deadline, or none.
+    fn limit(&self, caller: Caller, ino: u64, ttl: Option<Duration>) -> Result<(), Refusal> {
+        self.execute(caller, |by| {
+            let (ino, by) = (Ino(ino), by?);
+            Ok(Command::Limit { ino, by, ttl })
+        })
+    }
+
+    /// Hands all names of an inode to another live session.
+    fn give(&self, caller: Caller, ino: u64, to: SessionId) -> Result<(), Refusal> {
+        self.execute(caller, |by| {
+            let (ino, by) = (Ino(ino), by?);
+            Ok(Command::Give { ino, to, by })
+        })
+    }
+
+    /// Takes a name from a holder that lives, for its uid and root. ESTALE for another token than the
+    /// lease's.
+    fn break_lease(&self, caller: Caller, name: Name, token: Token) -> Result<(), Refusal> {
+        let who = self.store.principal(caller)?;
+        // By a caller that the mount can see.
+        who.ancestry()?;
+        let chain = who.chain();
+        let by = who.asker(&chain);
         self.store
-            .rename(caller, &from, &self.place(to_parent, to)?, noreplace)
+            .execute(&who, &Command::Break { name, token, by })?;
+        Ok(())
+    }
+
+    /// Ends the caller's own session by removing its file: EBUSY for any other.
+    fn end_own(&self, caller: Caller, id: SessionId) -> Result<(), Refusal> {
+        // A caller whose session cannot be told is of none.
+        let who = self.store.principal(caller);
+        let who = who.unwrap_or_else(|_| Principal::new(caller, None));
+        self.store
+            .execute_as_member(&who, |by| Ok(Command::EndOwn { id, by: by.ok() }))?;
+        Ok(())
     }
 
     /// A name in `claims/`, as this mount admits it.
@@ -817,7 +925,7 @@ impl Tree {
             return Ok(Vec::new());
         }
         let now = self.store.now().boot;
-        let tags = self.store.look_at(Ino(ino), |table, node| {
+        let tags = self.node(ino, |table, node| {
             let name = first_name(table, node);
             let mut tags = name.map_or_else(Vec::new, |name| render::tags(table, name, now));
             let own = node.content().tags().iter();
@@ -843,18 +951,18 @@ impl Tree {
         match Setting::parse(name, value)? {
             Setting::Break(token) => {
                 // A token names one lease, also where the file has several names.
-                let broken = self.store.look_at(Ino(ino), |table, node| {
+                let broken = self.node(ino, |table, node| {
                     let names = node.inode.names.iter();
                     let mut names = names.filter(|known| node.child.is_none() && **known == token);
                     let broken = names.find_map(|known| table.name(*known));
                     broken.filter(|name| !name.is_scratch()).cloned()
                 });
                 let broken = broken.flatten().ok_or(Refusal::Lost)?;
-                self.store.break_lease(caller, &broken, token)
+                self.break_lease(caller, broken, token)
             }
-            Setting::Limit(ttl) => self.store.limit_inode(caller, Ino(ino), ttl),
-            Setting::Give(to) => self.store.give_inode(caller, Ino(ino), &to),
-            Setting::Keep(change) => self.store.alter(caller, Ino(ino), change),
+            Setting::Limit(ttl) => self.limit(caller, ino, ttl),
+            Setting::Give(to) => self.give(caller, ino, to),
+            Setting::Keep(change) => self.alter(caller, ino, change),
         }
     }
 }

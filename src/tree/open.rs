@@ -13,12 +13,15 @@ use super::{
     SNAPSHOT, Tree, Unwritten, WAITERS, first_name, guard, node_attr,
 };
 use crate::core::content;
+use crate::core::identity::Ancestry;
 use crate::core::table::FIRST_INO;
-use crate::core::{Change, Creation, Ino, Refusal, SessionId, SessionKey, Shape};
+use crate::core::{
+    Change, Command, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Subject,
+};
 use crate::handoff::{Note, QUEUE_HANDLE};
 use crate::logging::limited;
 use crate::render::{self, Record, SessionRecord};
-use crate::store::Caller;
+use crate::store::{Caller, Principal};
 
 /// How many commands one write to `control` may have (EFBIG past it): others wait for it.
 const COMMANDS_MAX: usize = 16;
@@ -36,7 +39,7 @@ impl Tree {
     ) -> Result<(Attr, Handle), Refusal> {
         if parent == SESSIONS {
             let id = SessionId::new(name)?;
-            if exclusive && self.store.session(&id, |_, _| ()).is_some() {
+            if exclusive && self.session(&id, |_, _| ()).is_some() {
                 return Err(Refusal::Exists);
             }
             let handle = self.registration(caller, id, exclusive, false)?;
@@ -50,8 +53,9 @@ impl Tree {
         };
         let place = self.place(parent, name)?;
         let flags = (exclusive, truncate);
+        let who = self.store.principal(caller)?;
         self.store
-            .create(caller, &place, creation, flags, |ino, node, is_new| {
+            .create(&who, place, creation, flags, |ino, node, is_new| {
                 if is_new && node.child.is_none() {
                     let unwritten = Unwritten {
                         writers: 1,
@@ -81,7 +85,12 @@ impl Tree {
             QUEUE_INO..QUEUE_HANDLE => self.open_queue(caller, ino),
             ..FIRST_INO => Ok(self.snapshot()),
             FIRST_INO..SESSION_INO => {
-                self.store.open(caller, Ino(ino), write, truncate)?;
+                if write || truncate {
+                    let who = self.store.principal(caller)?;
+                    self.store.open_to_write(&who, Ino(ino), truncate)?;
+                } else {
+                    self.store.open_to_read(Ino(ino))?;
+                }
                 // One that only reads may read the record, which changes by itself: it gets one picture of it.
                 let fh = if write { ino } else { self.snapshot().fh };
                 if write && let Some(unwritten) = guard(&self.unwritten).get_mut(&ino) {
@@ -92,7 +101,7 @@ impl Tree {
             }
             SESSION_INO..REGISTRATION if write || truncate => {
                 let id = self
-                    .session(ino, |session| session.id.clone())
+                    .session_file(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
                 // To open a session that is there and write nothing changes nothing: so does touch(1).
                 self.registration(caller, id, false, true)
@@ -102,9 +111,9 @@ impl Tree {
     }
 
     /// Opens a directory. One of a claim's lives on, without a name, as long as it is open.
-    pub fn open_directory(&self, caller: Caller, ino: u64) -> Result<u64, Refusal> {
+    pub fn open_directory(&self, ino: u64) -> Result<u64, Refusal> {
         if (FIRST_INO..SESSION_INO).contains(&ino) {
-            self.store.open(caller, Ino(ino), false, false)?;
+            self.store.open_to_read(Ino(ino))?;
         }
         Ok(ino)
     }
@@ -123,7 +132,7 @@ impl Tree {
         exclusive: bool,
         written: bool,
     ) -> Result<Handle, Refusal> {
-        let ancestry = self.store.ancestry(caller)?;
+        let ancestry = Arc::clone(self.store.principal(caller)?.ancestry()?);
         let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
         let open = Registration {
             id,
@@ -175,10 +184,7 @@ impl Tree {
 
     /// Whether a file reads as something else than the bytes that its size counts.
     pub fn is_rendered(&self, ino: u64, fh: u64) -> bool {
-        let is_blank = || {
-            self.store
-                .look_at(Ino(ino), |_, node| node.content().is_blank())
-        };
+        let is_blank = || self.node(ino, |_, node| node.content().is_blank());
         Self::is_stream(fh)
             || !(FIRST_INO..SESSION_INO).contains(&ino)
             || is_blank().unwrap_or(false)
@@ -194,7 +200,7 @@ impl Tree {
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Refusal> {
         let now = self.store.now().boot;
-        let shown = self.store.look_at(Ino(ino), |table, node| {
+        let shown = self.node(ino, |table, node| {
             let name = first_name(table, node).filter(|_| node.content().is_blank());
             let Some(name) = name else {
                 return show(content::slice(node.content().body(), offset, size));
@@ -235,13 +241,13 @@ impl Tree {
             SELF => self.render_self(caller),
             LEASES => return Ok(self.render_leases()),
             WAITERS => {
-                let waiters = self.store.glance(render::waiters);
+                let waiters = self.store.read(Subject::Nothing, render::waiters);
                 render::waiter_lines(&waiters)
             }
             METRICS => {
-                let (leases, sessions) = self
-                    .store
-                    .glance(|table| (table.lease_count(), table.session_count()));
+                let (leases, sessions) = self.store.read(Subject::Nothing, |table| {
+                    (table.lease_count(), table.session_count())
+                });
                 let source = self.store.source().as_str();
                 let overflows = self.store.status_overflows();
                 self.metrics.render(leases, sessions, source, overflows)
@@ -249,9 +255,9 @@ impl Tree {
             SESSION_INO..REGISTRATION => {
                 let key = SessionKey(ino - SESSION_INO);
                 let id = self
-                    .session(ino, |session| session.id.clone())
+                    .session_file(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
-                let shown = self.store.session(&id, |table, session| {
+                let shown = self.session(&id, |table, session| {
                     (session.key == key).then(|| SessionRecord::of(table, session))
                 });
                 // What takes time is done once everybody else may go on.
@@ -286,19 +292,24 @@ impl Tree {
     }
 
     fn render_self(&self, caller: Caller) -> String {
-        let ancestry = match self.store.ancestry(caller) {
+        let who = self.store.principal(caller);
+        let ancestry = match who
+            .as_ref()
+            .map_err(|refusal| *refusal)
+            .and_then(Principal::ancestry)
+        {
             Ok(ancestry) => ancestry,
             Err(refusal) => return render::stranger(caller.uid, refusal),
         };
-        let member = self.store.member(&ancestry);
+        let member = self.store.member(ancestry);
         let parent = self
             .store
-            .parent_ancestry(&ancestry)
+            .parent_ancestry(ancestry)
             .and_then(|ancestry| self.store.member(&ancestry));
         let id = member.as_ref().map(|member| member.id.clone()).ok();
-        let roots = id.and_then(|id| self.store.session(&id, |_, session| session.roots.clone()));
+        let roots = id.and_then(|id| self.session(&id, |_, session| session.roots.clone()));
         render::identity(
-            &ancestry,
+            ancestry,
             member.as_ref().ok(),
             parent.as_ref().ok(),
             roots.as_deref(),
@@ -326,7 +337,7 @@ impl Tree {
                 } else {
                     Change::Write { offset, data }
                 };
-                self.store.alter(caller, Ino(ino), change)
+                self.alter(caller, ino, change)
             }
             _ if data.len() > REGISTRATION_MAX => Err(Refusal::TooLarge),
             _ => self.register(fh, data, Some(caller)),
@@ -343,26 +354,44 @@ impl Tree {
         for (step, line) in (0..).zip(lines) {
             let caller = Caller { step, ..caller };
             // A write that is sent again goes on where it was interrupted.
-            if self.done(caller).is_some() {
+            if self.outcome(caller).is_some() {
                 self.store.sync()?;
                 continue;
             }
-            match ControlCommand::parse(line)? {
-                ControlCommand::Claim { name, session, ttl } => {
-                    self.store.hold(caller, &name, session, ttl)?;
-                }
-                ControlCommand::Release { name, session } => {
-                    self.store.yield_up(caller, &name, session)?;
-                }
-                ControlCommand::Break { name, token } => {
-                    self.store.break_lease(caller, &name, token)?;
-                }
-                ControlCommand::Give { name, to } => self.store.give(caller, &name, &to)?,
-                ControlCommand::Limit { name, ttl } => self.store.limit(caller, &name, ttl)?,
-                ControlCommand::End { session } => self.store.end(caller, &session)?,
-            }
+            self.obey(caller, ControlCommand::parse(line)?)?;
         }
         Ok(())
+    }
+
+    fn obey(&self, caller: Caller, command: ControlCommand) -> Result<(), Refusal> {
+        let inode = |name: &Name| {
+            let ino = self.lease(name.as_str(), |lease, _| lease.ino.0);
+            ino.ok_or(Refusal::NotFound)
+        };
+        match command {
+            ControlCommand::Claim { name, session, ttl } => {
+                let who = self.store.principal(caller)?;
+                let by = &who.remote(session);
+                self.store.execute(&who, &Command::Hold { name, by, ttl })?;
+                self.store.sync()
+            }
+            ControlCommand::Release { name, session } => {
+                let who = self.store.principal(caller)?;
+                let by = &who.remote(session);
+                self.store.execute(&who, &Command::Yield { name, by })?;
+                Ok(())
+            }
+            ControlCommand::Break { name, token } => self.break_lease(caller, name, token),
+            ControlCommand::Give { name, to } => self.give(caller, inode(&name)?, to),
+            ControlCommand::Limit { name, ttl } => self.limit(caller, inode(&name)?, ttl),
+            ControlCommand::End { session: id } => {
+                let who = self.store.principal(caller)?;
+                let chain = who.chain();
+                let by = who.asker(&chain);
+                self.store.execute(&who, &Command::End { id, by })?;
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn register(
@@ -380,9 +409,28 @@ impl Tree {
         let written = open.note(fh);
         drop(registrations);
         self.store.note(written);
-        self.store
-            .register(&ancestry, &id, body, exclusive, caller)?;
+        self.join(&ancestry, id, body, exclusive, caller)?;
         self.registered(fh);
+        Ok(())
+    }
+
+    /// Registers a session, or a further root of one: see [`Ancestry::register`] for `body`, and
+    /// `caller` for the request that asks for it, if it is one that may be sent again.
+    fn join(
+        &self,
+        ancestry: &Arc<Ancestry>,
+        id: SessionId,
+        body: &[u8],
+        exclusive: bool,
+        caller: Option<Caller>,
+    ) -> Result<(), Refusal> {
+        let by = &ancestry.register(id, body)?;
+        let ancestry = Arc::clone(ancestry);
+        let who = match caller {
+            Some(caller) => Principal::new(caller, Some(ancestry)),
+            None => Principal::of_ancestry(ancestry),
+        };
+        self.store.execute(&who, &Command::Join { exclusive, by })?;
         Ok(())
     }
 
@@ -446,10 +494,8 @@ impl Tree {
             written: false,
             exclusive,
         }) = open
-            && self.done(caller).is_none()
-            && let Err(refusal) = self
-                .store
-                .register(&ancestry, &id, b"", exclusive, Some(caller))
+            && self.outcome(caller).is_none()
+            && let Err(refusal) = self.join(&ancestry, id.clone(), b"", exclusive, Some(caller))
         {
             limited!(
                 Some(caller.uid),

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Attr, Handle, Opened, QUEUE_INO, SESSION_INO, STREAM_SIZE, Tree, guard};
 use crate::core::table::FIRST_INO;
-use crate::core::{Ino, Name, Refusal, SessionId, SessionKey, WaiterId};
+use crate::core::{Ino, Name, Outcome, Refusal, SessionId, SessionKey, WaiterId};
 use crate::events::Ring;
-use crate::handoff::{Done, EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
+use crate::handoff::{EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
 use crate::render;
 use crate::store::{Caller, Seat, Turn};
 
@@ -180,7 +180,7 @@ impl Tree {
         let name = files.by_ino.get(&ino).map(|file| file.name.clone());
         drop(files);
         let name = name.ok_or(Refusal::Lost)?;
-        let Seat { waiter, alone } = self.store.queue(caller, &name)?;
+        let Seat { waiter, alone } = self.store.queue(&self.store.principal(caller)?, &name)?;
         let note = alone.map_or_else(Vec::new, |session| lonely(&session, &name));
         let open = match waiter {
             Some((waiter, key)) => Waiting::in_line(waiter, key, name),
@@ -203,16 +203,17 @@ impl Tree {
     }
 
     /// The descriptor that a request opened when it was sent first.
-    pub fn reopened(&self, caller: Caller, ino: u64, done: Done) -> Handle {
-        let seat = done.seat.map(|(waiter, _)| QUEUE_HANDLE + waiter.0);
+    pub fn reopened(&self, caller: Caller, ino: u64, outcome: Outcome) -> Handle {
+        let seat = outcome.seat.map(|(waiter, _)| QUEUE_HANDLE + waiter.0);
         if let Some(fh) = seat
-            && let Some(session) = self.store.alone(caller)
+            && let Ok(who) = self.store.principal(caller)
+            && let Some(session) = self.store.alone(&who)
             && let Some(open) = guard(&self.waiting).get_mut(&fh)
             && let Some(name) = &open.name
         {
             open.note = lonely(&session, name);
         }
-        match done.fh.or(seat) {
+        match outcome.fh.or(seat) {
             Some(fh) => Handle {
                 fh,
                 opened: if (QUEUE_HANDLE..EVENT_HANDLE).contains(&fh) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Below, Child, Inode, Lease, Lost, Session, Table, Waiter};
+use super::{Below, Child, Effects, Inode, Lease, Lost, Session, Table, Waiter};
 use crate::core::content::{BODY_MAX, Content, INSIDE_MAX};
 use crate::core::rare::Rare;
 use crate::core::{
@@ -16,9 +16,11 @@ use crate::core::{
 };
 
 impl Table {
-    /// Makes an event part of the state. Decides nothing.
-    pub fn apply(&mut self, event: &Event) {
+    /// Makes an event part of the state, and returns what it changed for others. Decides nothing.
+    pub fn apply(&mut self, event: &Event) -> Effects {
+        let effects = self.effects(event);
         self.shared(event, |table| table.apply_alone(event));
+        effects
     }
 
     fn apply_alone(&mut self, event: &Event) {

@@ -15,6 +15,7 @@
 //! command, and so does the time.
 
 mod apply;
+mod effects;
 mod inside;
 mod names;
 mod queue;
@@ -32,6 +33,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::effects::{Count, Effects};
 pub use self::quota::Watches;
 pub use self::sound::NUMBER_MAX;
 use crate::core::content::Content;

@@ -1,0 +1,148 @@
+//! What an event changes for those outside of the table.
+//!
+//! This is the one place, beside `apply.rs` and the rules, that takes events to pieces: observers get
+//! the effects and match on no event.
+//!
+//! Does not know: who the observers are.
+
+use super::Table;
+use crate::core::{Event, Ino, Name, Process, SessionKey, Shape, WaiterId, What};
+
+/// What one event changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Processes that something depended on. A later event of the same decision may depend on them.
+    pub unneeded: Vec<Process>,
+    /// An inode that lost a name. It may have others, or be open.
+    pub unlinked: Option<Ino>,
+    /// Waiters whose turn has come, whose session got the name in another way, or whose wait is over.
+    pub woken: Vec<WaiterId>,
+    /// A waiter that the table did not know before.
+    pub queued: Option<WaiterId>,
+    /// A waiter that left its queue.
+    pub left: Option<WaiterId>,
+    /// A waiter that knows now that its session holds the name.
+    pub accepted: Option<(WaiterId, SessionKey, Name)>,
+    /// A name that went although nobody called unlink(2) or rmdir(2), and whether it was a directory.
+    pub vanished: Option<(Name, bool)>,
+    /// What the counters count it as. Scratch entries are not counted.
+    pub count: Option<Count>,
+}
+
+/// The events that counters count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A name was granted.
+    Grant,
+    /// A holder gave a name up.
+    Release,
+    /// A name was taken from a dead holder.
+    Reap,
+    /// A deadline passed.
+    Expiry,
+    /// A holder gave a name to another session.
+    Handover,
+    /// A name was taken from a living holder.
+    Break,
+}
+
+impl Table {
+    /// The effects that an event will have. The table is as it was before the event.
+    pub(super) fn effects(&self, event: &Event) -> Effects {
+        let what = &event.what;
+        let mut effects = Effects {
+            unneeded: self.unneeded(what),
+            woken: self.woken(what),
+            vanished: self.vanished(what),
+            count: count(what),
+            ..Effects::default()
+        };
+        match what {
+            What::Released { name, .. } => {
+                effects.unlinked = self.last(name).map(|(lease, ..)| lease.ino);
+            }
+            What::Unlinked { dir, label } => effects.unlinked = self.entry(*dir, label),
+            What::Queued { waiter, .. } | What::Granted { waiter, .. } => {
+                effects.queued = Some(*waiter).filter(|waiter| *waiter > self.newest_waiter());
+            }
+            What::LeftQueue { waiter } => effects.left = Some(*waiter),
+            What::Accepted { waiter } => {
+                let granted = self.granted(*waiter);
+                let held = granted.and_then(|(name, _)| Some((name, self.last(name)?)));
+                effects.accepted =
+                    held.map(|(name, (_, inode, _))| (*waiter, inode.holder, name.clone()));
+            }
+            _ => {}
+        }
+        effects
+    }
+
+    fn unneeded(&self, what: &What) -> Vec<Process> {
+        match what {
+            What::Left { process, .. } => vec![*process],
+            What::Released { name, .. }
+            | What::Reaped { name, .. }
+            | What::Expired { name, .. }
+            | What::Handed { name, .. }
+            | What::Broken { name, .. } => {
+                let last = self.last(name);
+                let bound = last.and_then(|(_, inode, _)| inode.bound.as_ref());
+                bound.map(|bound| bound.process).into_iter().collect()
+            }
+            What::Bound { ino, .. } => {
+                let bound = self.inode(*ino).and_then(|inode| inode.bound.as_ref());
+                bound.map(|bound| bound.process).into_iter().collect()
+            }
+            What::SessionEnded { key, .. } => {
+                let session = self.sessions.get(key);
+                let roots = session.into_iter().flat_map(|session| &session.roots);
+                roots.map(|root| root.process).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn woken(&self, what: &What) -> Vec<WaiterId> {
+        match what {
+            What::Granted { waiter, .. } | What::LeftQueue { waiter } => vec![*waiter],
+            What::SessionEnded { key, .. } => {
+                let session = self.sessions.get(key);
+                let waiters = session.into_iter().flat_map(|session| &session.waiters);
+                waiters.copied().collect()
+            }
+            What::Claimed { name, key, .. } | What::Handed { name, key, .. } => {
+                let queue = self.queue(name);
+                let own = queue.filter(|(_, waiter)| waiter.key == *key);
+                own.map(|(waiter, _)| waiter).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn vanished(&self, what: &What) -> Option<(Name, bool)> {
+        let (name, by_call) = match what {
+            What::Reaped { name, .. } | What::Expired { name, .. } | What::Broken { name, .. } => {
+                (name, false)
+            }
+            // The end of a session releases its names without a call for each.
+            What::Released { name, .. } => (name, true),
+            _ => return None,
+        };
+        let (_, inode, session) = self.last(name)?;
+        let is_directory = inode.content.shape == Shape::Directory;
+        (!by_call || !session.is_alive()).then(|| (name.clone(), is_directory))
+    }
+}
+
+fn count(what: &What) -> Option<Count> {
+    let (name, count) = match what {
+        What::Claimed { name, .. } => (name, Count::Grant),
+        What::Released { name, .. } => (name, Count::Release),
+        What::Reaped { name, .. } => (name, Count::Reap),
+        What::Expired { name, .. } => (name, Count::Expiry),
+        What::Handed { name, .. } => (name, Count::Handover),
+        What::Broken { name, .. } => (name, Count::Break),
+        _ => return None,
+    };
+    (!name.is_scratch() || count == Count::Break).then_some(count)
+}

@@ -1,0 +1,126 @@
+//! What the log says of an event.
+//!
+//! Does not know: where the log is, and how many lines it takes.
+
+use log::Level;
+
+use super::{is_trap, obituary};
+use crate::core::table::Table;
+use crate::core::{Event, Name, What, printable};
+
+/// The number of leases of an ended session that get a line each. To write a line takes longer than
+/// everything else that is done about a lease.
+pub const LOGGED: usize = 100;
+
+/// A line for the log.
+pub struct Notice<'a> {
+    /// The uid whose share of lines it counts against.
+    pub uid: u32,
+    /// Its level.
+    pub level: Level,
+    /// Makes the line, once it is known that the log takes it.
+    pub text: Box<dyn Fn() -> String + 'a>,
+}
+
+impl<'a> Notice<'a> {
+    fn new(uid: u32, level: Level, text: impl Fn() -> String + 'a) -> Self {
+        let text = Box::new(text);
+        Self { uid, level, text }
+    }
+}
+
+/// The line for an event. The table is as it was before.
+pub fn notice<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
+    match &event.what {
+        What::Reaped { name, .. } | What::Expired { name, .. } | What::Handed { name, .. }
+            if name.is_scratch() =>
+        {
+            None
+        }
+        What::Reaped { name, signal, .. } => {
+            let (lease, inode, session) = table.last(name)?;
+            let level = if session.leases.len() > LOGGED {
+                Level::Debug
+            } else if is_trap(lease, session, event.at) {
+                Level::Warn
+            } else {
+                Level::Info
+            };
+            let text = move || obituary(name, lease, inode, session, *signal, event.at);
+            Some(Notice::new(session.uid, level, text))
+        }
+        What::SessionEnded { key, .. } => {
+            let session = table.session_by_key(*key)?;
+            let count = session.leases.len();
+            let text = move || {
+                format!(
+                    "session {} is over, and its {count} claims are free; 'events' tells of each, \
+                     and this log of the last {LOGGED}",
+                    session.id
+                )
+            };
+            (count > LOGGED).then(|| Notice::new(session.uid, Level::Info, text))
+        }
+        What::Expired { name, .. } => expired(table, name),
+        What::Handed { .. } => handed(table, event),
+        What::Broken { .. } => broken(table, event),
+        _ => None,
+    }
+}
+
+fn expired<'a>(table: &'a Table, name: &'a Name) -> Option<Notice<'a>> {
+    let (lease, inode, session) = table.last(name)?;
+    let ttl = inode.deadline.map(|deadline| deadline.ttl);
+    let seconds = ttl.unwrap_or_default().as_secs_f64();
+    let text = move || {
+        format!(
+            "expired claims/{name}: session {} did not renew it for {seconds:.3} s; token {}",
+            session.id, lease.token.0,
+        )
+    };
+    Some(Notice::new(session.uid, Level::Info, text))
+}
+
+fn handed<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
+    let What::Handed {
+        name, key, token, ..
+    } = &event.what
+    else {
+        return None;
+    };
+    let (lease, _, giver) = table.last(name)?;
+    let session = table.session_by_key(*key)?;
+    let text = move || {
+        format!(
+            "handed claims/{name}: session {} gave it to session {}; token {}, now {}",
+            giver.id, session.id, lease.token.0, token.0,
+        )
+    };
+    Some(Notice::new(giver.uid, Level::Info, text))
+}
+
+fn broken<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
+    let What::Broken {
+        name,
+        uid,
+        pid,
+        command,
+        ..
+    } = &event.what
+    else {
+        return None;
+    };
+    let (lease, _, session) = table.last(name)?;
+    let text = move || {
+        format!(
+            "broken claims/{name}: uid {uid} (pid {pid}, {}) took it from session {} (pid {}, {}), \
+             which lives; token {}",
+            printable(command),
+            session.id,
+            lease.pid,
+            printable(&lease.command),
+            lease.token.0,
+        )
+    };
+    Some(Notice::new(*uid, Level::Warn, text))
+}

@@ -1,0 +1,309 @@
+//! Liveness, with the lock held: every answer about a session or a lease is given after its holder was
+//! looked at.
+//!
+//! Everything here takes the locked state as its receiver, so that the signature proves the locking.
+//!
+//! Does not know: who asks, and why.
+
+use std::time::{Duration, Instant};
+
+use super::Inner;
+use crate::core::identity::{Ancestry, Sight};
+use crate::core::{
+    Command, Due, Ending, Ino, Member, Process, Refusal, Root, Rule, Scope, SessionId, SessionKey,
+    Subject, Token,
+};
+use crate::process;
+
+/// How long nobody's refusal makes all sessions be looked at again.
+const CHECK_ALL: Duration = Duration::from_millis(100);
+
+impl Inner {
+    /// Looks whether a session is alive, and ends it if every one of its roots is proven dead.
+    pub(super) fn check_session(&mut self, key: SessionKey) -> bool {
+        let Some(session) = self.table.session_by_key(key) else {
+            return false;
+        };
+        if let Some(deadline) = session.deadline {
+            let due = Due::Session(key);
+            let is_over = session.is_alive() && self.is_past(deadline.until, due);
+            if is_over {
+                self.commit_own(&Command::Expire { due });
+                self.processes.wake();
+            }
+            return !is_over;
+        }
+        if session
+            .roots
+            .iter()
+            .any(|root| !self.processes.is_dead(&root.process))
+        {
+            return true;
+        }
+        let dead: Vec<Process> = session.roots.iter().map(|root| root.process).collect();
+        // Nobody is left to whom anything could pass.
+        for process in dead {
+            let ending = self.processes.ending(&process);
+            let ending = Some(ending.unwrap_or(Ending::Unknown));
+            self.commit_own(&Command::Died { process, ending });
+        }
+        // What it held is free from now on; that each lease is gone is written down by the reaper.
+        self.processes.wake();
+        false
+    }
+
+    /// Looks at every session. Whether any was over.
+    pub(super) fn check_all_sessions(&mut self) -> bool {
+        let sessions = self.table.sessions(SessionKey(0));
+        let keys: Vec<SessionKey> = sessions.map(|session| session.key).collect();
+        let mut over = false;
+        for key in keys {
+            over |= !self.check_session(key);
+        }
+        over
+    }
+
+    /// The same, but not again and again, unless something has died: whoever is refused without end
+    /// is not to keep all others waiting.
+    pub(super) fn check_all_sessions_at_times(&mut self) -> bool {
+        let is_recent = self.checked.is_some_and(|at| at.elapsed() < CHECK_ALL);
+        if is_recent && !self.processes.has_pending() {
+            return false;
+        }
+        let over = self.check_all_sessions();
+        self.checked = Some(Instant::now());
+        over
+    }
+
+    /// Looks at what an answer is about. The session of a caller who is known needs no look: the
+    /// caller cannot exit before it has its answer.
+    pub(super) fn check(&mut self, about: Subject, by: Option<&Ancestry>) {
+        match about {
+            Subject::Name(name) => {
+                let last = self.table.last(name);
+                if let Some((ino, holder)) = last.map(|(lease, inode, _)| (lease.ino, inode.holder))
+                {
+                    self.check_holder(ino, holder, by);
+                }
+            }
+            Subject::Inode(ino) => {
+                let node = self.table.node(ino);
+                let node = node.filter(|node| !node.inode.names.is_empty());
+                if let Some((claim, holder)) = node.map(|node| (node.claim, node.inode.holder)) {
+                    self.check_holder(claim, holder, by);
+                }
+            }
+            Subject::Session(id) => {
+                if let Some(key) = self.table.session(id).map(|session| session.key) {
+                    self.check_session(key);
+                }
+            }
+            Subject::Roots(id) => self.check_roots(id),
+            Subject::Nothing => {}
+        }
+    }
+
+    fn check_holder(&mut self, ino: Ino, holder: SessionKey, by: Option<&Ancestry>) {
+        if !by.is_some_and(|by| self.is_kept_alive(holder, by)) {
+            self.check_session(holder);
+        }
+        self.check_terms(ino);
+    }
+
+    /// Whether a session is alive since the caller is a root of it: the caller cannot exit before it has its answer.
+    fn is_kept_alive(&self, key: SessionKey, by: &Ancestry) -> bool {
+        let caller = by.caller().process;
+        let session = self.table.session_by_key(key);
+        session.is_some_and(|session| {
+            session.is_alive()
+                && session.deadline.is_none()
+                && session.roots.iter().any(|root| root.process == caller)
+        })
+    }
+
+    /// Looks whether the process that holds an inode is alive and whether its deadline is ahead. If
+    /// not, its leases end, or are held by the process above, at which is looked then.
+    pub(super) fn check_terms(&mut self, ino: Ino) {
+        let due = Due::Claim(ino);
+        let Some(inode) = self.table.inode(ino) else {
+            return;
+        };
+        if inode
+            .deadline
+            .is_some_and(|deadline| self.is_past(deadline.until, due))
+        {
+            self.commit_own(&Command::Expire { due });
+            return;
+        }
+        // Each time round, a process has gone, or is one higher.
+        let mut above: Option<Process> = None;
+        loop {
+            let Some(inode) = self.table.inode(ino) else {
+                return;
+            };
+            let key = inode.holder;
+            let bound = inode.bound.as_ref().map(|bound| bound.process);
+            let Some(process) = above.or(bound) else {
+                return;
+            };
+            if !self.processes.is_dead(&process) {
+                self.check_heir(key, &process);
+                return;
+            }
+            let before = self.table.seq();
+            self.died(process);
+            above = if self.table.seq() == before {
+                match self.table.above(key, &process) {
+                    Some(above) => Some(above),
+                    None => return,
+                }
+            } else {
+                None
+            };
+        }
+    }
+
+    /// Looks whether the process above a holder is alive, so that no record names a dead one as the
+    /// next. Each time round, one is struck out.
+    fn check_heir(&mut self, key: SessionKey, holder: &Process) {
+        while let Some(heir) = self.table.above(key, holder)
+            && self.processes.is_dead(&heir)
+        {
+            let before = self.table.seq();
+            self.died(heir);
+            if self.table.seq() == before {
+                return;
+            }
+        }
+    }
+
+    /// Whether a deadline has passed, as far as it is certain that nothing that came before moves it on.
+    fn is_past(&self, until: Duration, due: Due) -> bool {
+        until <= process::now().boot && !self.is_put_off(until, due)
+    }
+
+    /// Whether a deadline has passed, and a request waits that may move it on: see [`super::arrivals`].
+    fn is_put_off(&self, until: Duration, due: Due) -> bool {
+        let (names, holder) = match due {
+            Due::Claim(ino) => match self.table.inode(ino) {
+                Some(inode) => (&inode.names[..], inode.holder),
+                None => return false,
+            },
+            Due::Session(key) => (&[][..], key),
+        };
+        let Some(session) = self.table.session_by_key(holder) else {
+            return false;
+        };
+        self.arrivals.is_put_off(until, session.uid, |concerns| {
+            let is_of = |token: &Token| {
+                let name = self.table.name(*token);
+                name.is_some_and(|name| concerns.names.contains(name))
+            };
+            match due {
+                Due::Claim(_) => names.iter().any(is_of),
+                Due::Session(_) => concerns.sessions.contains(&session.id),
+            }
+        })
+    }
+
+    /// The next deadline that is not put off.
+    fn next_deadline(&self) -> Option<(Duration, Due)> {
+        let mut deadlines = self.table.deadlines();
+        deadlines.find(|(until, due)| !self.is_put_off(*until, *due))
+    }
+
+    /// Ends what has the next deadline, if that has passed. Whether it had.
+    pub(super) fn expire_next(&mut self) -> bool {
+        let next = self.next_deadline();
+        let past = next.filter(|(until, _)| *until <= process::now().boot);
+        // What a session that is over leaves behind goes when it is swept.
+        past.is_some_and(|(until, due)| {
+            self.commit_own(&Command::Expire { due }) && !self.table.has_deadline(until, due)
+        })
+    }
+
+    /// Sets the alarm for the next deadline.
+    pub(super) fn set_alarm(&mut self) {
+        let next = self.next_deadline().map(|(until, _)| until);
+        if next != self.alarm {
+            self.alarm = next;
+            self.processes.alarm(next);
+        }
+    }
+
+    /// Looks at every root of a session, and strikes out those that are proven dead.
+    fn check_roots(&mut self, id: &SessionId) {
+        let roots = self
+            .table
+            .session(id)
+            .map_or(&[][..], |session| &session.roots);
+        let dead = roots.iter().map(|root| root.process);
+        let dead: Vec<Process> = dead
+            .filter(|process| self.processes.is_dead(process))
+            .collect();
+        for process in dead {
+            self.died(process);
+        }
+    }
+
+    /// The caller as a member; the session that it would join is alive, or does not exist.
+    pub(super) fn member(&mut self, ancestry: &Ancestry) -> Result<Member, Refusal> {
+        let mut member = ancestry.member(|process, show| self.table.standings(process, show))?;
+        if member.rule == Rule::Agent && ancestry.is_left_behind() {
+            let roots = member.roots.iter().rev();
+            let mut left = roots.filter_map(|root| self.table.left_behind(&root.process));
+            if let Some(id) = left.next().cloned() {
+                member.id = id;
+            }
+        }
+        let key = self.table.session(&member.id).map(|session| session.key);
+        if let Some(key) = key.filter(|key| !self.is_kept_alive(*key, ancestry)) {
+            self.check_session(key);
+        }
+        if !self.processes.tells_endings() {
+            (member.scope, member.heir) = (Scope::Session, None);
+        }
+        if member.rule == Rule::Posix && !self.is_same_terminal(ancestry, &member) {
+            return Err(Refusal::NotPermitted);
+        }
+        Ok(member)
+    }
+
+    /// Whether the live session of this id, if there is one, is the POSIX session that the caller is in. The number of one
+    /// whose processes have all left it, by setsid(2), is given out again, though they live: then it is another's.
+    fn is_same_terminal(&self, ancestry: &Ancestry, member: &Member) -> bool {
+        let Some(session) = self.table.session(&member.id) else {
+            return true;
+        };
+        let sid = ancestry.caller().sid;
+        let kin = |root: &Root| member.roots.iter().any(|own| own.process == root.process);
+        let there = |root: &Root| match self.processes.facts(root.process.pid) {
+            Sight::Seen(facts) => facts.process == root.process && facts.sid == sid,
+            Sight::Gone | Sight::Hidden | Sight::Failed => false,
+        };
+        session.roots.iter().any(kin) || session.roots.iter().any(there)
+    }
+
+    /// Whether what the caller claims ends with it: it is the only root of its session, or nothing
+    /// passes beyond it.
+    pub(super) fn is_alone(&self, ancestry: &Ancestry, by: &Member) -> bool {
+        let itself = ancestry.caller().process;
+        let Some(session) = self.table.session(&by.id) else {
+            return false;
+        };
+        match by.scope {
+            Scope::Session => session.roots.iter().all(|root| root.process == itself),
+            Scope::Process => self.table.above(session.key, &itself).is_none(),
+        }
+    }
+
+    /// A process is dead. As long as nobody can tell how it ended, and that counts, the process
+    /// above it stands for it.
+    pub(super) fn died(&mut self, process: Process) {
+        let ending = self.processes.ending(&process);
+        self.commit_own(&Command::Died { process, ending });
+        if ending.is_none() && self.table.is_unsettled(&process) {
+            self.processes.watch_reaping(&process);
+        }
+    }
+}

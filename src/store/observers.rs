@@ -1,0 +1,67 @@
+//! Everybody who follows the events of a live server.
+//!
+//! One list: the log and the readers of `events`, who want an event with the table as it was before, and
+//! the counters, those who wait, the watches and the inotify notifier, who want its effects.
+
+use crate::core::table::{Effects, Table};
+use crate::core::{Event, Ino, Name, Process, WaiterId};
+use crate::events::EventStream;
+use crate::handoff::{Handoff, Observer};
+use crate::logging::limited;
+use crate::render::metrics::Metrics;
+use crate::render::{self, Notice};
+
+/// What is left to do once all events of a decision are applied.
+#[derive(Default)]
+pub(super) struct Observed {
+    /// Processes that something may no longer depend on.
+    pub unneeded: Vec<Process>,
+    /// Inodes that lost a name.
+    pub unlinked: Vec<Ino>,
+    /// Waiters to wake.
+    pub woken: Vec<WaiterId>,
+    /// Names that went without a call, and whether they were directories.
+    pub vanished: Vec<(Name, bool)>,
+}
+
+pub(super) struct Observers<'a> {
+    stream: &'a EventStream,
+    metrics: &'a Metrics,
+    has_readers: bool,
+    pub observed: Observed,
+}
+
+impl<'a> Observers<'a> {
+    pub fn new(stream: &'a EventStream, metrics: &'a Metrics) -> Self {
+        Self {
+            stream,
+            metrics,
+            has_readers: stream.has_readers(),
+            observed: Observed::default(),
+        }
+    }
+}
+
+impl Observer for Observers<'_> {
+    fn before(&mut self, _: &mut Handoff, table: &Table, event: &Event) {
+        if self.has_readers
+            && let Some(line) = render::event(table, event)
+        {
+            self.stream.publish(event.seq, line);
+        }
+        if let Some(Notice { uid, level, text }) = render::notice(table, event) {
+            limited!(Some(uid), level, "{}", text());
+        }
+    }
+
+    fn after(&mut self, effects: Effects) {
+        if let Some(count) = effects.count {
+            self.metrics.count(count);
+        }
+        let observed = &mut self.observed;
+        observed.unneeded.extend(effects.unneeded);
+        observed.unlinked.extend(effects.unlinked);
+        observed.woken.extend(effects.woken);
+        observed.vanished.extend(effects.vanished);
+    }
+}

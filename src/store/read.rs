@@ -1,0 +1,131 @@
+//! Reading: answers about the table, after a look at the holder. Nobody's identity matters here.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::Duration;
+
+use super::Store;
+use crate::core::table::{Inode, Lease, Session, Table};
+use crate::core::{Ino, Name, SessionKey, Subject, Token};
+
+/// The number of sessions or leases that are looked at before others get their turn at the store, and
+/// how long they have it then.
+const TURN: usize = 256;
+const REST: Duration = Duration::from_micros(20);
+
+impl Store {
+    /// Shows the table, after a look at what the answer is about.
+    pub fn read<R>(&self, about: Subject, show: impl FnOnce(&Table) -> R) -> R {
+        let mut inner = self.lock();
+        inner.check(about, None);
+        show(&inner.table)
+    }
+
+    /// Shows the live leases after a token in the order of their tokens, until `show` says that it has enough.
+    pub fn leases(
+        &self,
+        after: Token,
+        mut show: impl FnMut(&Table, &Name, &Lease, &Inode) -> bool,
+    ) {
+        let mut inner = self.lock();
+        let mut alive: HashMap<SessionKey, bool> = HashMap::new();
+        let mut last = after;
+        loop {
+            // Judging may change the table, so the walk over it is taken up again from the token that it had reached.
+            let Some((token, holder)) = inner.next_lease(last) else {
+                return;
+            };
+            let is_alive = *alive
+                .entry(holder)
+                .or_insert_with(|| inner.check_session(holder));
+            last = token;
+            if is_alive
+                && let Some(ino) = inner
+                    .table
+                    .name(token)
+                    .and_then(|name| Some(inner.table.lease(name)?.ino))
+            {
+                inner.check_terms(ino);
+            }
+            if let Some(name) = inner.table.name(token).filter(|_| is_alive)
+                && let Some(lease) = inner.table.lease(name)
+                && let Some(inode) = inner.table.inode(lease.ino)
+                && !show(&inner.table, name, lease, inode)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Shows all live leases as they are at one moment, in the order of their tokens: the number of the newest event
+    /// that they reflect. `known` is asked first whether it has them, by that number, unless they show a time that runs.
+    pub fn snapshot<R>(
+        &self,
+        known: impl FnOnce(u64) -> Option<R>,
+        mut show: impl FnMut(&Table, &Name),
+    ) -> Result<R, u64> {
+        self.look_at_all();
+        let inner = self.lock();
+        let seq = inner.table.seq();
+        let is_timeless = inner.table.next_deadline().is_none();
+        if let Some(known) = Some(seq).filter(|_| is_timeless).and_then(known) {
+            return Ok(known);
+        }
+        for (name, _) in inner.table.leases(Token(0)) {
+            show(&inner.table, name);
+        }
+        Err(seq)
+    }
+
+    /// Looks at the holder of every lease, in turns, so that others have theirs.
+    fn look_at_all(&self) {
+        let mut last = SessionKey(0);
+        loop {
+            let mut inner = self.lock();
+            let sessions = inner.table.sessions(last);
+            let keys: Vec<SessionKey> = sessions.take(TURN).map(|session| session.key).collect();
+            for key in &keys {
+                inner.check_session(*key);
+                last = *key;
+            }
+            drop(inner);
+            if keys.len() < TURN {
+                break;
+            }
+            thread::sleep(REST);
+        }
+        let mut last = Token(0);
+        loop {
+            let mut inner = self.lock();
+            let leases = inner.table.leases(last).take(TURN);
+            let leases: Vec<(Token, Ino)> =
+                leases.map(|(_, lease)| (lease.token, lease.ino)).collect();
+            for (token, ino) in &leases {
+                inner.check_terms(*ino);
+                last = *token;
+            }
+            drop(inner);
+            if leases.len() < TURN {
+                break;
+            }
+            thread::sleep(REST);
+        }
+    }
+
+    /// Shows the live sessions after a key, until `show` says that it has enough.
+    pub fn sessions(&self, after: SessionKey, mut show: impl FnMut(&Table, &Session) -> bool) {
+        let mut inner = self.lock();
+        let mut last = after;
+        loop {
+            let next = inner.table.sessions(last).next().map(|session| session.key);
+            let Some(key) = next else { return };
+            last = key;
+            if inner.check_session(key)
+                && let Some(session) = inner.table.session_by_key(key)
+                && !show(&inner.table, session)
+            {
+                return;
+            }
+        }
+    }
+}

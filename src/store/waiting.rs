@@ -1,0 +1,139 @@
+//! Waiting for a name: a place in its queue, and what becomes of it.
+
+use std::time::SystemTime;
+
+use super::{Principal, Store};
+use crate::core::{
+    Command, Creation, Name, Process, Refusal, Rule, SessionId, SessionKey, Shape, Subject,
+    WaiterId,
+};
+
+/// A place in a queue.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its number, and the session that waits; `None` if the caller's session holds the name already.
+    pub waiter: Option<(WaiterId, SessionKey)>,
+    /// The caller's session, if the caller is its only root: the lease would end with the caller.
+    pub alone: Option<SessionId>,
+}
+
+/// How it stands with a waiter.
+#[derive(Clone, Debug)]
+pub enum Turn {
+    /// The name is its own.
+    Granted,
+    /// Its session holds the name by another way.
+    Held,
+    /// It waits.
+    Waits {
+        /// For what this session holds.
+        holder: SessionId,
+        /// Since this moment.
+        since: SystemTime,
+        /// With so many before it.
+        before: usize,
+        /// The process above the waiter's that holds it, if one does.
+        ancestor: Option<Process>,
+    },
+    /// It is in no line any more: its session is over, or it has lost what it was granted.
+    Over,
+}
+
+impl Store {
+    /// Takes a place in the queue for a name, or the name if it is free: see [`Seat`].
+    pub fn queue(&self, who: &Principal, name: &Name) -> Result<Seat, Refusal> {
+        let ancestry = who.ancestry()?;
+        let mut inner = self.lock();
+        let creation = Creation {
+            shape: Shape::File,
+            mode: 0o644,
+            uid: who.uid(),
+            gid: who.gid(),
+        };
+        let by = inner.member(ancestry)?;
+        let queue = Command::Queue {
+            name: name.clone(),
+            by: &by,
+            creation,
+        };
+        let outcome = inner.carry_out(who, &queue)?;
+        let alone = inner.is_alone(ancestry, &by).then(|| by.id.clone());
+        Ok(Seat {
+            waiter: outcome.seat,
+            alone,
+        })
+    }
+
+    /// The caller's session, if the caller is its only root.
+    pub fn alone(&self, who: &Principal) -> Option<SessionId> {
+        let ancestry = who.ancestry().ok()?;
+        let mut inner = self.lock();
+        let by = inner.member(ancestry).ok()?;
+        inner.is_alone(ancestry, &by).then_some(by.id)
+    }
+
+    /// How it stands with a waiter of a session for a name.
+    pub fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
+        let inner = self.lock();
+        if inner.table.granted(waiter).is_some() {
+            return Turn::Granted;
+        }
+        let waits = inner.table.waits_for(waiter);
+        let held = inner.table.lease(name).is_some();
+        let last = inner.table.last(name).filter(|_| held);
+        let Some((lease, inode, holder)) = last else {
+            return Turn::Over;
+        };
+        // Handed to it, or granted to another of its descriptors. Where a process holds it, or a
+        // terminal's session does, that is another script.
+        let is_shared = inode.bound.is_none() && (waits.is_none() || holder.rule != Rule::Posix);
+        if holder.key == key && is_shared {
+            return Turn::Held;
+        }
+        let Some((_, before)) = waits else {
+            return Turn::Over;
+        };
+        let place = inner.table.waiter(waiter);
+        let above = place.is_some_and(|place| inner.table.waits_for_ancestor(place, inode));
+        Turn::Waits {
+            holder: holder.id.clone(),
+            since: lease.since,
+            before,
+            ancestor: above.then(|| inner.table.holder(inode)).flatten(),
+        }
+    }
+
+    /// Whether a task has a signal to see that will end it.
+    pub fn is_doomed(&self, task: u32) -> bool {
+        task != 0 && self.processes.is_doomed(task)
+    }
+
+    /// The waiter is told that it holds the name. False if it holds it no more.
+    pub fn accept(&self, waiter: WaiterId) -> bool {
+        let mut inner = self.lock();
+        if let Some((name, _)) = inner.table.granted(waiter) {
+            let name = name.clone();
+            inner.check(Subject::Name(name.as_str()), None);
+        }
+        inner.table.granted(waiter).is_some() && inner.commit_own(&Command::Accept { waiter })
+    }
+
+    /// A waiter is gone.
+    pub fn leave(&self, waiter: WaiterId) {
+        self.lock().commit_own(&Command::Leave { waiter });
+    }
+
+    /// Everybody who waits, for what, and for which session.
+    pub fn seats(&self) -> Vec<(WaiterId, SessionKey, Name)> {
+        let inner = self.lock();
+        let table = &inner.table;
+        let waiting = table.waiters().filter_map(|waiter| {
+            if let Some((name, _)) = table.waits_for(waiter) {
+                return Some((waiter, table.waiter(waiter)?.key, name.clone()));
+            }
+            let (name, _) = table.granted(waiter)?;
+            Some((waiter, table.last(name)?.1.holder, name.clone()))
+        });
+        waiting.collect()
+    }
+}
