@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::wire;
 
+use super::table::NUMBER_MAX;
 use super::{
-    Binding, Change, Creation, Deadline, Ino, Label, Name, Process, Root, Rule, SessionId,
-    SessionKey, Token, WaiterId,
+    Binding, Change, Creation, Deadline, FIRST_INO, INO_END, Ino, KEY_END, Label, Name, Process,
+    Root, Rule, SessionId, SessionKey, Token, WAITER_END, WaiterId,
 };
 
 /// Why a session is over.
@@ -36,18 +37,19 @@ pub struct Event {
 }
 
 impl Event {
-    /// The largest number in it that its kind of thing is known by, be it new or not.
-    pub fn largest_number(&self) -> u64 {
-        let more = match &self.what {
-            What::SessionStarted { key, .. } => key.0,
+    /// Whether every number in it is in the range of what it is the number of.
+    pub fn has_valid_numbers(&self) -> bool {
+        let is_ino = |ino: &Ino| (FIRST_INO..INO_END).contains(&ino.0);
+        let of_its_kind = match &self.what {
+            What::SessionStarted { key, .. } => key.0 < KEY_END,
             What::Claimed { token, ino, .. } | What::Handed { token, ino, .. } => {
-                token.0.max(ino.0)
+                token.0 < NUMBER_MAX && is_ino(ino)
             }
-            What::Queued { waiter, .. } | What::Granted { waiter, .. } => waiter.0,
-            What::Linked { ino, .. } => ino.0,
-            _ => 0,
+            What::Queued { waiter, .. } | What::Granted { waiter, .. } => waiter.0 < WAITER_END,
+            What::Linked { ino, .. } => is_ino(ino),
+            _ => true,
         };
-        self.seq.max(more)
+        self.seq < NUMBER_MAX && of_its_kind
     }
 }
 

@@ -10,6 +10,7 @@ mod command;
 pub mod content;
 mod event;
 pub mod identity;
+mod node_id;
 mod outcome;
 pub mod rare;
 pub mod table;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::command::{Asker, Attributes, Change, Command, NOWHERE, RemoteSession, Subject};
 pub use self::event::{Durability, End, Event, SpaceDelta, What};
+pub use self::node_id::{COUNT_END, FIRST_INO, Fixed, INO_END, KEY_END, NodeId, WAITER_END};
 pub use self::outcome::Outcome;
 
 /// The longest name of a claim or a session, in bytes: what `NAME_MAX` is on other filesystems.

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Ino, SessionKey, WaiterId, What};
+use super::{Event, Ino, NodeId, SessionKey, WaiterId, What};
 
 /// What a command came to. The journal keeps it until the kernel has the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The handle of the descriptor that was opened.
-    pub fh: Option<u64>,
+    pub fh: Option<NodeId>,
     /// The inode that was made, emptied or opened.
     pub ino: Option<Ino>,
     /// The place in a queue, and the session that waits.

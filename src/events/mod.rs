@@ -12,8 +12,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::core::WaiterId;
-use crate::handoff::Position;
+use crate::core::{NodeId, WaiterId};
+use crate::handoff::{Position, Reading};
 
 /// How many lines are kept for readers that lag behind.
 pub const LINES_MAX: usize = 65_536;
@@ -21,16 +21,27 @@ pub const LINES_MAX: usize = 65_536;
 /// The number of the oldest line there ever was: before it there is room for those that are known to be missing.
 const FIRST: u64 = 1 << 32;
 
-/// What rang the bell.
+/// What has happened since the last wake-up.
 #[derive(Debug, Default)]
-pub struct Ring {
+pub struct WakeUp {
     /// Something has changed for these.
     pub waiters: Vec<WaiterId>,
     /// There are new lines.
     pub lines: bool,
 }
 
-/// Lines for readers, and a bell for whoever serves them.
+impl WakeUp {
+    /// Whether it concerns a descriptor.
+    pub fn concerns(&self, fh: NodeId) -> bool {
+        match fh {
+            NodeId::Reader(_) => self.lines,
+            NodeId::Waiter(waiter) => self.waiters.contains(&waiter),
+            _ => false,
+        }
+    }
+}
+
+/// Lines for readers, and wake-ups for the thread that serves them.
 #[derive(Debug, Default)]
 pub struct EventStream {
     state: Mutex<State>,
@@ -49,8 +60,11 @@ struct State {
     from: u64,
     readers: HashMap<u64, Reader>,
     next_reader: u64,
-    rung: bool,
-    ring: Ring,
+    /// Whoever serves the readers is to look.
+    is_woken: bool,
+    /// How often anything happened.
+    generation: u64,
+    wake_up: WakeUp,
 }
 
 impl Default for State {
@@ -62,8 +76,9 @@ impl Default for State {
             from: 0,
             readers: HashMap::new(),
             next_reader: 0,
-            rung: false,
-            ring: Ring::default(),
+            is_woken: false,
+            generation: 0,
+            wake_up: WakeUp::default(),
         }
     }
 }
@@ -171,8 +186,9 @@ impl EventStream {
             state.from = lost.map_or(0, |(seq, _)| seq + 1);
             state.first += 1;
         }
-        state.ring.lines = true;
-        self.ring(&mut state);
+        state.wake_up.lines = true;
+        state.generation += 1;
+        self.notify(&mut state);
     }
 
     /// Goes on with lines, none of which is missing from the event `from` on, and with the readers that there were.
@@ -180,16 +196,16 @@ impl EventStream {
         &self,
         lines: impl IntoIterator<Item = (u64, String)>,
         from: u64,
-        readers: Vec<Resumed>,
+        readers: Vec<(u64, Reading)>,
     ) {
         let mut state = self.lock();
         let lines = lines.into_iter();
         state.lines = lines.map(|(seq, line)| (seq, Arc::from(line))).collect();
         state.from = from;
         let newest = state.lines.back().map_or(0, |(seq, _)| seq + 1);
-        let reached = readers.iter().map(|reader| reader.to.seq).max();
+        let reached = readers.iter().map(|(_, reader)| reader.to.seq).max();
         state.seq = newest.max(reached.unwrap_or(0));
-        for there in readers {
+        for (id, there) in readers {
             let (next, _) = state.resume(there.to);
             let missing = there.missed.min(FIRST);
             let last = if there.last.is_empty() && there.from.seq >= from {
@@ -207,11 +223,12 @@ impl EventStream {
                 at: there.to.offset,
                 last,
             };
-            state.readers.insert(there.id, reader);
-            state.next_reader = state.next_reader.max(there.id);
+            state.readers.insert(id, reader);
+            state.next_reader = state.next_reader.max(id);
         }
-        state.ring.lines = true;
-        self.ring(&mut state);
+        state.wake_up.lines = true;
+        state.generation += 1;
+        self.notify(&mut state);
     }
 
     /// The lines of an event and later ones, the newest of them if there are too many, and the event from which on none is
@@ -240,24 +257,41 @@ impl EventStream {
     /// Tells that something has changed for a waiter: its turn has come, or it stands in no line any more.
     pub fn tell(&self, waiter: WaiterId) {
         let mut state = self.lock();
-        state.ring.waiters.push(waiter);
-        self.ring(&mut state);
+        state.wake_up.waiters.push(waiter);
+        state.generation += 1;
+        self.notify(&mut state);
     }
 
-    /// Rings the bell: whoever waits at it looks around.
+    /// Wakes the thread that serves the readers: there is a new one.
     pub fn wake(&self) {
-        self.ring(&mut self.lock());
+        self.notify(&mut self.lock());
     }
 
-    fn ring(&self, state: &mut State) {
-        state.rung = true;
+    /// Has a reader served again, for which something may have happened while nobody knew of it.
+    pub fn wake_for(&self, fh: NodeId) {
+        let mut state = self.lock();
+        match fh {
+            NodeId::Reader(_) => state.wake_up.lines = true,
+            NodeId::Waiter(waiter) => state.wake_up.waiters.push(waiter),
+            _ => {}
+        }
+        self.notify(&mut state);
+    }
+
+    fn notify(&self, state: &mut State) {
+        state.is_woken = true;
         self.woken.notify_one();
     }
 
-    /// Sleeps until the bell rings, or until a moment.
-    pub fn wait(&self, until: Option<Instant>) -> Ring {
+    /// A number that is another one once anything has happened.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// Sleeps until something happens, or until a moment.
+    pub fn wait(&self, until: Option<Instant>) -> WakeUp {
         let mut state = self.lock();
-        while !state.rung {
+        while !state.is_woken {
             let Some(until) = until else {
                 state = self
                     .woken
@@ -272,8 +306,8 @@ impl EventStream {
             let waited = self.woken.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.rung = false;
-        std::mem::take(&mut state.ring)
+        state.is_woken = false;
+        std::mem::take(&mut state.wake_up)
     }
 
     /// A reader of what happens from now on.
@@ -326,31 +360,8 @@ impl EventStream {
 pub struct Read {
     /// Lines.
     pub bytes: Vec<u8>,
-    /// Where they began.
-    pub from: Position,
-    /// Where the next ones do.
-    pub to: Position,
-    /// What is left of the line that they end in.
-    pub rest: Vec<u8>,
-    /// It is not simply the lines of events from one position to the other.
-    pub is_odd: bool,
-}
-
-/// A reader that there was before this server: see [`crate::handoff::Open::Reading`].
-#[derive(Debug)]
-pub struct Resumed {
-    /// Which.
-    pub id: u64,
-    /// Where its newest read began.
-    pub from: Position,
-    /// Where the next one does.
-    pub to: Position,
-    /// What it has not got of the line that it is in.
-    pub rest: Vec<u8>,
-    /// How many lines after that are lost.
-    pub missed: u64,
-    /// What it got in its newest read, where the lines do not say it.
-    pub last: Vec<u8>,
+    /// Where the reader is now.
+    pub reading: Reading,
 }
 
 impl State {
@@ -387,12 +398,14 @@ impl State {
         let to = self.position(reader);
         let rest = reader.rest.clone();
         is_odd |= !rest.is_empty() || from.skip > 0;
-        Some(Read {
-            bytes,
+        let last = if is_odd { bytes.clone() } else { Vec::new() };
+        let reading = Reading {
             from,
             to,
             rest,
-            is_odd,
-        })
+            missed: 0,
+            last,
+        };
+        Some(Read { bytes, reading })
     }
 }

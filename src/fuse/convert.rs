@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry,
-    ReplyXattr, Request, TimeOrNow,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty,
+    ReplyEntry, ReplyXattr, Request, TimeOrNow,
 };
 
-use crate::core::Refusal;
+use crate::core::{NodeId, Refusal};
 use crate::store::Caller;
 use crate::tree::{Attr, Handle, Kind, Opened};
 
@@ -34,6 +34,16 @@ pub(super) fn caller(request: &Request) -> Caller {
     }
 }
 
+/// The node that the kernel means. ESTALE for a number of nothing.
+pub(super) fn node(ino: INodeNo) -> Result<NodeId, Refusal> {
+    NodeId::of(ino.0).ok_or(Refusal::Lost)
+}
+
+/// The descriptor that the kernel means. ESTALE for a number of nothing.
+pub(super) fn descriptor(handle: FileHandle) -> Result<NodeId, Refusal> {
+    NodeId::of(handle.0).ok_or(Refusal::Lost)
+}
+
 pub(super) fn file_type(kind: Kind) -> FileType {
     match kind {
         Kind::Directory => FileType::Directory,
@@ -44,7 +54,7 @@ pub(super) fn file_type(kind: Kind) -> FileType {
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
-        ino: INodeNo(attr.ino),
+        ino: INodeNo(attr.ino.number()),
         size: attr.size,
         blocks: attr.size.div_ceil(512),
         atime: attr.atime,

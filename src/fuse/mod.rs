@@ -32,13 +32,13 @@ use fuser::{
 
 use self::convert::{
     LISTING_TTL, LONG_LISTING, answer_attr, answer_empty, answer_entry, answer_xattr, caller,
-    file_attr, file_type, moment, open_flags, permission_bits, tag_name, ttl,
+    descriptor, file_attr, file_type, moment, node, open_flags, permission_bits, tag_name, ttl,
 };
 use self::errno::{errno, errno_name};
 use self::pending::PendingReplies;
 use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use self::workers::Workers;
-use crate::core::{Attributes, NAME_MAX, Outcome, Refusal, Shape};
+use crate::core::{Attributes, NAME_MAX, NodeId, Outcome, Refusal, Shape};
 use crate::logging::limited;
 use crate::store::Caller;
 use crate::tree::{Attr, Opened, Tree};
@@ -138,7 +138,7 @@ impl ClaimFs {
 
     /// The node that a request made when it was sent first.
     fn made(&self, outcome: Outcome) -> Result<Attr, Refusal> {
-        let ino = outcome.ino.map(|ino| ino.0);
+        let ino = outcome.ino.map(NodeId::Claim);
         self.tree.attr(ino.or(outcome.fh).ok_or(Refusal::Lost)?)
     }
 
@@ -150,7 +150,9 @@ impl ClaimFs {
 
     /// Says once why there are no kernel locks here, to whoever reads the log.
     fn refuse_lock(&self, ino: INodeNo) {
-        self.tree.lock_refused(ino.0);
+        if let Ok(ino) = node(ino) {
+            self.tree.lock_refused(ino);
+        }
         if !self.has_refused_lock.swap(true, Relaxed) {
             log::warn!(
                 "a flock or fcntl lock was refused (EOPNOTSUPP): the file under it could be reaped and made anew, so it \
@@ -175,7 +177,7 @@ impl ClaimFs {
             let shape = shape.ok_or(Refusal::NotPermitted)?;
             let mode = permission_bits(mode);
             self.tree
-                .make(caller, parent.0, name.as_bytes(), shape, mode)
+                .make(caller, node(parent)?, name.as_bytes(), shape, mode)
         };
         answer_entry(
             self.change(caller, |outcome| self.made(outcome), make),
@@ -185,8 +187,9 @@ impl ClaimFs {
 
     fn close(&self, request: &Request, ino: INodeNo, handle: FileHandle, reply: ReplyEmpty) {
         let closed = self.look(|| {
-            self.pending.close(handle.0);
-            self.tree.release(caller(request), ino.0, handle.0);
+            let (ino, fh) = (node(ino)?, descriptor(handle)?);
+            self.pending.close(fh);
+            self.tree.release(caller(request), ino, fh);
             Ok(())
         });
         answer_empty(closed, reply);
@@ -201,13 +204,13 @@ impl ClaimFs {
     ) -> Result<(), Errno> {
         let caller = caller(request);
         if self.tree.is_notifier(caller.task) {
-            return self.look(|| self.tree.remove_tombstone(parent.0, name.as_bytes()));
+            return self.look(|| self.tree.remove_tombstone(node(parent)?, name.as_bytes()));
         }
         let remove = || {
             self.permit(caller, parent, WRITE | EXECUTE)?;
             self.permit_removal(caller, parent, name)?;
             self.tree
-                .remove(caller, parent.0, name.as_bytes(), directory)
+                .remove(caller, node(parent)?, name.as_bytes(), directory)
         };
         self.change(caller, |_| Ok(()), remove)
     }
@@ -261,12 +264,12 @@ impl Filesystem for ClaimFs {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes();
         let found = if self.tree.is_notifier(request.pid()) {
-            self.look(|| self.tree.tombstone(parent.0, name))
+            self.look(|| self.tree.tombstone(node(parent)?, name))
         } else {
             self.look(|| {
                 // The kernel asks nobody whether a caller may search a directory of ours.
                 self.permit(caller(request), parent, EXECUTE)?;
-                self.tree.lookup(parent.0, name)
+                self.tree.lookup(node(parent)?, name)
             })
         };
         match found {
@@ -276,7 +279,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        answer_attr(self.look(|| self.tree.attr(ino.0)), reply);
+        answer_attr(self.look(|| self.tree.attr(node(ino)?)), reply);
     }
 
     fn setattr(
@@ -299,7 +302,7 @@ impl Filesystem for ClaimFs {
     ) {
         let caller = caller(request);
         let result = self.run(|| {
-            let attr = self.tree.attr(ino.0)?;
+            let attr = self.tree.attr(node(ino)?)?;
             // To the present, utimensat(2) lets whoever may write; to any other time, and chmod, only the owner.
             let present = matches!(
                 (atime, mtime),
@@ -322,13 +325,13 @@ impl Filesystem for ClaimFs {
                 atime: atime.map(moment),
                 mtime: mtime.map(moment),
             };
-            self.tree.set_attr(caller, ino.0, size, attributes)
+            self.tree.set_attr(caller, node(ino)?, size, attributes)
         });
         answer_attr(result, reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.look(|| self.tree.target(ino.0)) {
+        match self.look(|| self.tree.target(node(ino)?)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
@@ -391,9 +394,13 @@ impl Filesystem for ClaimFs {
         let caller = caller(request);
         let link = || {
             self.permit(caller, parent, WRITE | EXECUTE)?;
-            self.tree.link(caller, ino.0, parent.0, name.as_bytes())
+            self.tree
+                .link(caller, node(ino)?, node(parent)?, name.as_bytes())
         };
-        answer_entry(self.change(caller, |_| self.tree.attr(ino.0), link), reply);
+        answer_entry(
+            self.change(caller, |_| self.tree.attr(node(ino)?), link),
+            reply,
+        );
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -421,8 +428,8 @@ impl Filesystem for ClaimFs {
             self.permit_removal(caller, parent, name)?;
             self.permit_removal(caller, new_parent, new_name)?;
             let (from, to) = (
-                (parent.0, name.as_bytes()),
-                (new_parent.0, new_name.as_bytes()),
+                (node(parent)?, name.as_bytes()),
+                (node(new_parent)?, new_name.as_bytes()),
             );
             match flags {
                 RenameFlags::RENAME_EXCHANGE => self.tree.exchange(caller, from, to),
@@ -451,7 +458,7 @@ impl Filesystem for ClaimFs {
             let (exclusive, truncate) = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
             let name = name.as_bytes();
             self.tree
-                .create(caller, parent.0, name, mode, exclusive, truncate)
+                .create(caller, node(parent)?, name, mode, exclusive, truncate)
         };
         let again = |outcome| {
             let attr = self.made(outcome)?;
@@ -459,7 +466,7 @@ impl Filesystem for ClaimFs {
         };
         match self.change(caller, again, create) {
             Ok((attr, handle)) => {
-                let fh = FileHandle(handle.fh);
+                let fh = FileHandle(handle.fh.number());
                 reply.created(
                     ttl(&attr),
                     &file_attr(&attr),
@@ -479,15 +486,15 @@ impl Filesystem for ClaimFs {
             self.permit(caller, ino, wants)?;
             self.tree.open(
                 caller,
-                ino.0,
+                node(ino)?,
                 wants & WRITE != 0,
                 flags.0 & libc::O_TRUNC != 0,
             )
         };
-        let again = |outcome| Ok(self.tree.reopened(caller, ino.0, outcome));
+        let again = |outcome| Ok(self.tree.reopened(caller, node(ino)?, outcome));
         match self.change(caller, again, open) {
             Ok(handle) => {
-                reply.opened(FileHandle(handle.fh), open_flags(handle));
+                reply.opened(FileHandle(handle.fh.number()), open_flags(handle));
                 if handle.opened == Opened::Stream {
                     self.tree.confirmed(handle.fh);
                 }
@@ -507,31 +514,35 @@ impl Filesystem for ClaimFs {
         owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let (ino, fh) = match (node(ino), descriptor(handle)) {
+            (Ok(ino), Ok(fh)) => (ino, fh),
+            _ => return reply.error(Errno::ESTALE),
+        };
         // Only the page cache asks on nobody's behalf: for splice(2), sendfile(2) and mmap(2), which know nothing of direct I/O.
         // It would cut the text at the size. Who is refused here reads instead, as on procfs.
-        if owner.is_none() && self.tree.is_rendered(ino.0, handle.0) {
+        if owner.is_none() && self.tree.is_rendered(ino, fh) {
             reply.error(Errno::EINVAL);
             return;
         }
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        if Tree::is_stream(handle.0) {
+        if fh.is_stream() {
             let may_wait = flags.0 & libc::O_NONBLOCK == 0;
             self.begin();
             self.pending
-                .read(request.pid(), handle.0, offset, size, may_wait, reply);
+                .read(request.pid(), fh, offset, size, may_wait, reply);
             // That it waits is an answer too, as far as whoever watches this server is concerned.
             self.begin();
             return;
         }
         let caller = caller(request);
         let read = move |tree: &Tree| {
-            let read = || tree.read(caller, ino.0, handle.0, offset, size, <[u8]>::to_vec);
+            let read = || tree.read(caller, ino, fh, offset, size, <[u8]>::to_vec);
             match run(tree, read) {
                 Ok(bytes) => reply.data(&bytes),
                 Err(errno) => reply.error(errno),
             }
         };
-        if Tree::is_long(ino.0) && !self.tree.is_begun(handle.0, offset) {
+        if Tree::is_long(ino) && !self.tree.is_begun(fh, offset) {
             self.hand_on(&self.looks, caller.uid, read);
         } else {
             self.begin();
@@ -551,17 +562,21 @@ impl Filesystem for ClaimFs {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let (ino, fh) = match (node(ino), descriptor(handle)) {
+            (Ok(ino), Ok(fh)) => (ino, fh),
+            _ => return reply.error(Errno::ESTALE),
+        };
         let append = flags.0 & libc::O_APPEND != 0;
         let caller = caller(request);
         let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let write = move |tree: &Tree, caller: Caller, data: &[u8]| {
-            tree.write(caller, ino.0, handle.0, offset, data, append)
+            tree.write(caller, ino, fh, offset, data, append)
         };
         let answer = move |result| match result {
             Ok(()) => reply.written(written),
             Err(errno) => reply.error(errno),
         };
-        if Tree::is_control(ino.0) {
+        if Tree::is_control(ino) {
             // What asks for several things knows itself how far it has come.
             let (data, arrival) = (data.to_vec(), self.tree.arrive(caller.uid, data));
             let caller = Caller {
@@ -574,7 +589,7 @@ impl Filesystem for ClaimFs {
             });
         } else {
             let again = |_| {
-                self.tree.registered(handle.0);
+                self.tree.registered(fh);
                 Ok(())
             };
             answer(self.change(caller, again, || write(&self.tree, caller, data)));
@@ -599,7 +614,9 @@ impl Filesystem for ClaimFs {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, times: u64) {
-        self.tree.forget(ino.0, times);
+        if let Ok(ino) = node(ino) {
+            self.tree.forget(ino, times);
+        }
     }
 
     fn poll(
@@ -614,12 +631,12 @@ impl Filesystem for ClaimFs {
     ) {
         // What never waits is always ready, as on any filesystem.
         let always = PollEvents::POLLIN | PollEvents::POLLRDNORM;
-        if !Tree::is_stream(handle.0) {
+        let Some(fh) = descriptor(handle).ok().filter(|fh| fh.is_stream()) else {
             reply.poll(always | PollEvents::POLLOUT | PollEvents::POLLWRNORM);
             return;
-        }
+        };
         let schedule = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
-        let is_ready = self.pending.poll(handle.0, schedule.then_some(notifier));
+        let is_ready = self.pending.poll(fh, schedule.then_some(notifier));
         reply.poll(if is_ready {
             always
         } else {
@@ -628,7 +645,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        match self.run(|| self.tree.attr(ino.0)) {
+        match self.run(|| self.tree.attr(node(ino)?)) {
             Ok(_) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
@@ -638,9 +655,9 @@ impl Filesystem for ClaimFs {
         let caller = caller(request);
         match self.run(|| {
             self.permit(caller, ino, READ)?;
-            self.tree.open_directory(ino.0)
+            self.tree.open_directory(node(ino)?)
         }) {
-            Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
+            Ok(fh) => reply.opened(FileHandle(fh.number()), FopenFlags::empty()),
             Err(errno) => reply.error(errno),
         }
     }
@@ -665,9 +682,9 @@ impl Filesystem for ClaimFs {
         mut reply: ReplyDirectory,
     ) {
         let list = || {
-            self.tree.list(ino.0, offset, |entry| {
+            self.tree.list(node(ino)?, offset, |entry| {
                 !reply.add(
-                    INodeNo(entry.attr.ino),
+                    INodeNo(entry.attr.ino.number()),
                     entry.offset,
                     file_type(entry.attr.kind),
                     OsStr::from_bytes(entry.name),
@@ -690,7 +707,7 @@ impl Filesystem for ClaimFs {
     ) {
         let list = || {
             let long = self.tree.usage().0 > LONG_LISTING;
-            self.tree.list(ino.0, offset, |entry| {
+            self.tree.list(node(ino)?, offset, |entry| {
                 let attr = file_attr(&entry.attr);
                 let ttl = if long && !entry.attr.is_fixed() {
                     &LISTING_TTL
@@ -741,13 +758,13 @@ impl Filesystem for ClaimFs {
             self.permit(caller, ino, WRITE)?;
             let there = self
                 .tree
-                .tags(ino.0)?
+                .tags(node(ino)?)?
                 .iter()
                 .any(|(known, _)| known == name);
             match flags {
                 libc::XATTR_CREATE if there => Err(Refusal::Exists),
                 libc::XATTR_REPLACE if !there => Err(Refusal::NoAttribute),
-                _ => self.tree.set_tag(caller, ino.0, name, Some(value)),
+                _ => self.tree.set_tag(caller, node(ino)?, name, Some(value)),
             }
         };
         answer_empty(self.change(caller, |_| Ok(()), set), reply);
@@ -761,7 +778,7 @@ impl Filesystem for ClaimFs {
                 .ok_or(Refusal::Unsupported)?;
             let found = self
                 .tree
-                .tags(ino.0)?
+                .tags(node(ino)?)?
                 .into_iter()
                 .find(|(known, _)| known == name);
             found.map(|(_, value)| value).ok_or(Refusal::NoAttribute)
@@ -771,7 +788,7 @@ impl Filesystem for ClaimFs {
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let result = self.look(|| {
-            let tags = self.tree.tags(ino.0)?;
+            let tags = self.tree.tags(node(ino)?)?;
             Ok(tags
                 .into_iter()
                 .flat_map(|(name, _)| [name.into_bytes(), vec![0]].concat())
@@ -784,7 +801,7 @@ impl Filesystem for ClaimFs {
         let caller = caller(request);
         let remove = || {
             self.permit(caller, ino, WRITE)?;
-            self.tree.set_tag(caller, ino.0, tag_name(name)?, None)
+            self.tree.set_tag(caller, node(ino)?, tag_name(name)?, None)
         };
         answer_empty(self.change(caller, |_| Ok(()), remove), reply);
     }
@@ -808,16 +825,18 @@ impl Filesystem for ClaimFs {
         reply: ReplyEmpty,
     ) {
         let result = self.run(|| {
-            let attr = self.tree.attr(ino.0)?;
+            let attr = self.tree.attr(node(ino)?)?;
             let end = offset.saturating_add(length);
             match mode {
                 // A body takes no room before it is written: there is nothing to set aside but its size.
                 0 if end > attr.size => {
                     let attributes = Attributes::default();
                     self.tree
-                        .set_attr(caller(request), ino.0, Some(end), attributes)
+                        .set_attr(caller(request), node(ino)?, Some(end), attributes)
                 }
-                libc::FALLOC_FL_KEEP_SIZE if end > self.tree.room(ino.0)? => Err(Refusal::TooLarge),
+                libc::FALLOC_FL_KEEP_SIZE if end > self.tree.room(node(ino)?)? => {
+                    Err(Refusal::TooLarge)
+                }
                 0 | libc::FALLOC_FL_KEEP_SIZE => Ok(attr),
                 _ => Err(Refusal::Unsupported),
             }

@@ -1,9 +1,12 @@
-//! Reads that wait, and pollers: parked here until there is something for them, and for at most a second.
+//! Replies that are pending: reads that wait, and pollers. Each is answered once there is something for
+//! it, and a read after at most a second.
 //!
-//! The kernel lets nobody out of a request that the server has taken, not even by SIGKILL, and fuser does not hand on its
-//! interrupts. So each parked read is answered within a second, whatever happens, and its reader then sees its signals.
+//! The kernel lets nobody out of a request that the server has taken, not even by SIGKILL, and fuser does
+//! not pass on its interrupts. So each pending read is answered within a second, whatever happens, and
+//! its reader then sees its signals.
 //!
-//! Lock order: the lot, then what the tree takes. Nothing is answered while the lot is locked.
+//! Promises: nothing is asked of the tree, and nothing answered, while the list is locked. A read whose
+//! answer is looked for is in the list of nobody; if anything happens meanwhile, it is looked at again.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,19 +17,21 @@ use std::time::{Duration, Instant};
 use fuser::{PollNotifier, ReplyData};
 
 use super::errno::errno;
-use crate::core::Refusal;
-use crate::events::Ring;
+use crate::core::{NodeId, Refusal};
+use crate::events::WakeUp;
 use crate::tree::Tree;
 
-/// How long a read waits at most.
+/// The longest that a read waits.
 const TICK: Duration = Duration::from_secs(1);
-/// Ticks come together at multiples of this, so that a thousand readers wake nobody a thousand times a second.
+/// Reads are answered at multiples of this, so that a thousand readers wake nobody a thousand times a
+/// second.
 const BEAT: Duration = Duration::from_millis(250);
 
-struct Parked {
+/// A read without an answer.
+struct Waiting {
     /// The thread that reads.
     task: u32,
-    fh: u64,
+    fh: NodeId,
     offset: u64,
     size: usize,
     until: Instant,
@@ -35,8 +40,8 @@ struct Parked {
 
 #[derive(Default)]
 struct State {
-    parked: Vec<Parked>,
-    pollers: HashMap<u64, PollNotifier>,
+    reads: Vec<Waiting>,
+    pollers: HashMap<NodeId, PollNotifier>,
 }
 
 /// Serves those who wait.
@@ -67,26 +72,25 @@ impl PendingReplies {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers a read, or parks it.
+    /// Answers a read, or lets it wait.
     pub(super) fn read(
         &self,
         task: u32,
-        fh: u64,
+        fh: NodeId,
         offset: u64,
         size: usize,
         may_wait: bool,
         reply: ReplyData,
     ) {
-        let mut state = self.lock();
+        let before = self.tree.stream().generation();
         let answer = self.tree.read_stream(task, fh, offset, size, false);
-        // What happens from here on rings the bell, and the thread of pending replies then finds the read in the lot.
         if let Some(answer) = answer.or((!may_wait).then_some(Err(Refusal::Unsettled))) {
-            drop(state);
             send(reply, answer);
             return;
         }
-        let is_first = state.parked.is_empty();
-        state.parked.push(Parked {
+        let mut state = self.lock();
+        let is_first = state.reads.is_empty();
+        state.reads.push(Waiting {
             task,
             fh,
             offset,
@@ -95,28 +99,29 @@ impl PendingReplies {
             reply,
         });
         drop(state);
-        if is_first {
+        if self.tree.stream().generation() != before {
+            self.tree.stream().wake_for(fh);
+        } else if is_first {
+            // The thread sleeps until a moment that it knows nothing of.
             self.tree.stream().wake();
         }
     }
 
-    /// Whether a descriptor is ready. Its poller is told whenever something happens, until it is closed: one that is told of edges
-    /// alone asks no second time.
-    pub(super) fn poll(&self, fh: u64, notifier: Option<PollNotifier>) -> bool {
-        let mut state = self.lock();
-        let is_ready = self.tree.is_ready(fh);
+    /// Whether a descriptor is ready. Its poller is told whenever something happens, until it is closed:
+    /// one that is told of edges alone asks no second time.
+    pub(super) fn poll(&self, fh: NodeId, notifier: Option<PollNotifier>) -> bool {
         if let Some(notifier) = notifier {
             let kh = notifier.handle();
-            let known = state.pollers.insert(fh, notifier);
+            let known = self.lock().pollers.insert(fh, notifier);
             if known.is_none_or(|known| known.handle().0 != kh.0) {
                 self.tree.polled(fh, kh.0);
             }
         }
-        is_ready
+        self.tree.is_ready(fh)
     }
 
     /// A descriptor is closed.
-    pub(super) fn close(&self, fh: u64) {
+    pub(super) fn close(&self, fh: NodeId) {
         self.lock().pollers.remove(&fh);
     }
 
@@ -130,39 +135,39 @@ impl PendingReplies {
 
     fn run(&self) {
         loop {
-            let state = self.lock();
-            let until = state.parked.iter().map(|parked| parked.until).min();
-            drop(state);
-            let ring = self.tree.stream().wait(until);
-            self.serve(&ring);
+            let until = self.lock().reads.iter().map(|read| read.until).min();
+            let wake_up = self.tree.stream().wait(until);
+            self.serve(&wake_up);
         }
     }
 
-    fn serve(&self, ring: &Ring) {
+    fn serve(&self, wake_up: &WakeUp) {
         let now = Instant::now();
-        let mut answers: Vec<(ReplyData, Answer)> = Vec::new();
         let mut state = self.lock();
-        let mut index = 0;
-        while let Some(parked) = state.parked.get(index) {
-            let tick = parked.until <= now;
-            let concerned = tick || Tree::concerns(ring, parked.fh);
-            let answer = concerned
-                .then(|| {
-                    self.tree
-                        .read_stream(parked.task, parked.fh, parked.offset, parked.size, tick)
-                })
-                .flatten();
-            match answer {
-                Some(answer) => answers.push((state.parked.swap_remove(index).reply, answer)),
-                None => index += 1,
+        let concerned = |read: &mut Waiting| read.until <= now || wake_up.concerns(read.fh);
+        let reads: Vec<Waiting> = state.reads.extract_if(.., concerned).collect();
+        let pollers = state.pollers.iter();
+        let told = pollers.filter(|(fh, _)| wake_up.concerns(**fh));
+        let told: Vec<PollNotifier> = told.map(|(_, poller)| poller.clone()).collect();
+        drop(state);
+        let before = self.tree.stream().generation();
+        let mut left = Vec::new();
+        for read in reads {
+            let tick = read.until <= now;
+            let (task, fh, offset, size) = (read.task, read.fh, read.offset, read.size);
+            match self.tree.read_stream(task, fh, offset, size, tick) {
+                Some(answer) => send(read.reply, answer),
+                None => left.push(read),
             }
         }
-        let pollers = state.pollers.iter();
-        let concerned = pollers.filter(|(fh, _)| Tree::concerns(ring, **fh));
-        let told: Vec<PollNotifier> = concerned.map(|(_, poller)| poller.clone()).collect();
-        drop(state);
-        for (reply, answer) in answers {
-            send(reply, answer);
+        if !left.is_empty() {
+            let waiting: Vec<NodeId> = left.iter().map(|read| read.fh).collect();
+            self.lock().reads.append(&mut left);
+            if self.tree.stream().generation() != before {
+                for fh in waiting {
+                    self.tree.stream().wake_for(fh);
+                }
+            }
         }
         for notifier in told {
             if let Err(error) = notifier.notify() {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use fuser::{INodeNo, OpenAccMode, OpenFlags};
 
 use super::ClaimFs;
+use super::convert::node;
 use crate::core::Refusal;
 use crate::store::Caller;
 use crate::tree::{Attr, Kind, Tree};
@@ -18,7 +19,7 @@ pub(super) const EXECUTE: u8 = 1;
 impl ClaimFs {
     /// The node, if its mode lets the caller do what `wants` says: EACCES otherwise.
     pub(super) fn permit(&self, caller: Caller, ino: INodeNo, wants: u8) -> Result<Attr, Refusal> {
-        let attr = self.tree.attr(ino.0)?;
+        let attr = self.tree.attr(node(ino)?)?;
         if permits(&attr, caller, wants) {
             Ok(attr)
         } else {
@@ -34,14 +35,15 @@ impl ClaimFs {
         parent: INodeNo,
         name: &OsStr,
     ) -> Result<(), Refusal> {
-        if !Tree::is_sticky(parent.0) {
+        let parent = node(parent)?;
+        if !Tree::is_sticky(parent) {
             return Ok(());
         }
-        let dir = self.tree.attr(parent.0)?;
+        let dir = self.tree.attr(parent)?;
         if dir.mode & 0o1000 == 0 || owns(&dir, caller).is_ok() {
             return Ok(());
         }
-        match self.tree.lookup(parent.0, name.as_bytes()) {
+        match self.tree.lookup(parent, name.as_bytes()) {
             Ok(attr) => owns(&attr, caller),
             Err(_) => Ok(()),
         }

@@ -17,17 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::table::{Effects, Table};
 use crate::core::wire;
-use crate::core::{Event, Name, Outcome, Process, SessionId, SessionKey, WaiterId};
+use crate::core::{Event, Name, NodeId, Outcome, Process, SessionId, SessionKey, WaiterId};
 use crate::render;
 
 /// The bit of a request's number that says that it was sent before (`FUSE_UNIQUE_RESEND`, Linux 6.9 on).
 pub const AGAIN: u64 = 1 << 63;
-
-/// Handles of files in `queue/`: this, and the waiter's number.
-pub const QUEUE_HANDLE: u64 = 1 << 44;
-
-/// Handles of `events`: this, and the reader's number.
-pub const EVENT_HANDLE: u64 = 1 << 45;
 
 /// How many threads carry requests out, each one at a time: the one that the kernel gives them to, and the one that it hands on to what
 /// takes long.
@@ -75,6 +69,24 @@ pub struct Position {
     pub skip: usize,
 }
 
+/// What the next server must know of a reader of `events`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Where its newest read began.
+    pub from: Position,
+    /// Where the next one does.
+    pub to: Position,
+    /// The rest of the line that it is in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+    pub rest: Vec<u8>,
+    /// The number of lines after that which are lost.
+    #[serde(default)]
+    pub missed: u64,
+    /// The bytes of its newest read, where the lines do not tell them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+    pub last: Vec<u8>,
+}
+
 /// What an open descriptor stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Open {
@@ -103,21 +115,19 @@ pub enum Open {
         name: Name,
     },
     /// `events`.
-    Reading {
-        /// Where its newest read began.
-        from: Position,
-        /// Where the next one does.
-        to: Position,
-        /// What it has not got of the line that it is in.
-        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
-        rest: Vec<u8>,
-        /// How many lines after that are lost.
-        #[serde(default)]
-        missed: u64,
-        /// What it got in its newest read, where the lines do not say it.
-        #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
-        last: Vec<u8>,
-    },
+    Reading(Reading),
+}
+
+impl Open {
+    /// Whether a handle can be that of such a descriptor.
+    fn fits(&self, fh: NodeId) -> bool {
+        match self {
+            Self::Registering { .. } => matches!(fh, NodeId::Registration(_)),
+            Self::Seated => matches!(fh, NodeId::Seated(_) | NodeId::Waiter(_)),
+            Self::Granted { waiter, .. } => fh == NodeId::Waiter(*waiter),
+            Self::Reading(_) => matches!(fh, NodeId::Reader(_)),
+        }
+    }
 }
 
 /// What changed, other than by an event.
@@ -126,33 +136,33 @@ pub enum Note {
     /// The kernel was told of a file in `queue/`.
     Told {
         /// Its inode.
-        ino: u64,
+        ino: NodeId,
         /// Its name.
         name: Name,
     },
     /// The kernel has forgotten it.
     Forgotten {
         /// Its inode.
-        ino: u64,
+        ino: NodeId,
     },
     /// A descriptor stands for this from now on.
     Opened {
         /// Its handle.
-        fh: u64,
+        fh: NodeId,
         /// What for.
         open: Open,
     },
     /// A descriptor is polled.
     Polled {
         /// Its handle.
-        fh: u64,
+        fh: NodeId,
         /// The kernel's own handle of it (`kh` of `struct fuse_poll_in`).
         kh: u64,
     },
     /// A descriptor was closed.
     Closed {
         /// Its handle.
-        fh: u64,
+        fh: NodeId,
     },
     /// The kernel has the descriptor of a place in a line.
     Confirmed {
@@ -168,6 +178,29 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// Refuses a number of the wrong kind, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let is_right = match self {
+            Self::Told { ino, .. } | Self::Forgotten { ino } => is_queue_file(*ino),
+            Self::Opened { fh, open } => open.fits(*fh),
+            Self::Polled { fh, .. } => fh.is_stream(),
+            Self::Closed { fh } => fh.is_stream() || matches!(fh, NodeId::Registration(_)),
+            Self::Confirmed { .. } | Self::TakenOver | Self::Began { .. } => true,
+        };
+        ensure(is_right)
+    }
+}
+
+fn is_queue_file(ino: NodeId) -> bool {
+    matches!(ino, NodeId::QueueFile(_))
+}
+
+fn ensure(is_right: bool) -> Result<(), String> {
+    let why = "the number of a descriptor or a file is that of another kind";
+    is_right.then_some(()).ok_or_else(|| String::from(why))
+}
+
 /// One connection.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -177,13 +210,13 @@ pub struct Handoff {
     /// How many servers there were before this one.
     pub lives: u64,
     /// Files in `queue/`, by inode.
-    pub files: BTreeMap<u64, Name>,
+    pub files: BTreeMap<NodeId, Name>,
     /// Descriptors, by handle.
-    pub open: BTreeMap<u64, Open>,
+    pub open: BTreeMap<NodeId, Open>,
     /// Waiters whose descriptors the kernel may have never got.
     pub unconfirmed: BTreeSet<WaiterId>,
     /// The kernel's handles of those that are polled.
-    pub pollers: BTreeMap<u64, u64>,
+    pub pollers: BTreeMap<NodeId, u64>,
     /// The newest lines of `events`, for readers that have not got them yet, by event.
     pub lines: VecDeque<(u64, String)>,
     /// No line of an event from this one on is missing among them.
@@ -205,6 +238,14 @@ impl Handoff {
         }
     }
 
+    /// Refuses a number of the wrong kind, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let files = self.files.keys().all(|ino| is_queue_file(*ino));
+        let open = self.open.iter().all(|(fh, open)| open.fits(*fh));
+        let pollers = self.pollers.keys().all(|fh| fh.is_stream());
+        ensure(files && open && pollers)
+    }
+
     /// What came of a request, if it was carried out and its answer may not have arrived.
     pub fn outcome(&self, key: Key) -> Option<Outcome> {
         self.done.get(&key).copied()
@@ -214,7 +255,7 @@ impl Handoff {
     pub fn wanted(&self) -> Option<u64> {
         let open = self.open.values();
         let from = open.filter_map(|open| match open {
-            Open::Reading { from, .. } => Some(from.seq),
+            Open::Reading(reading) => Some(reading.from.seq),
             _ => None,
         });
         from.min()
@@ -252,10 +293,10 @@ impl Handoff {
             Note::Told { ino, name } => _ = self.files.insert(ino, name),
             Note::Forgotten { ino } => _ = self.files.remove(&ino),
             Note::Opened { fh, open } => {
-                if let Open::Reading { to, .. } = &open
+                if let Open::Reading(reading) = &open
                     && self.wanted().is_none()
                 {
-                    self.lines_from = to.seq;
+                    self.lines_from = reading.to.seq;
                 }
                 self.open.insert(fh, open);
             }
@@ -288,7 +329,7 @@ impl Handoff {
                 key: *key,
                 name: name.clone(),
             };
-            self.open.insert(QUEUE_HANDLE + waiter.0, open);
+            self.open.insert(NodeId::Waiter(*waiter), open);
         }
     }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::core::NodeId;
 use crate::logging::limited;
 
 /// How much is kept, all in all, in bytes: whoever opens very much is not to fill the disk.
@@ -17,7 +18,7 @@ const BYTES_MAX: usize = 1 << 20;
 pub struct Spool {
     dir: PathBuf,
     /// Those that this server has kept, and how long each is.
-    kept: Mutex<HashMap<u64, usize>>,
+    kept: Mutex<HashMap<NodeId, usize>>,
 }
 
 impl Spool {
@@ -27,22 +28,22 @@ impl Spool {
         Self { dir, kept }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, usize>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this server has kept one.
-    pub fn has(&self, fh: u64) -> bool {
+    pub fn has(&self, fh: NodeId) -> bool {
         self.lock().contains_key(&fh)
     }
 
-    fn path(&self, fh: u64) -> PathBuf {
-        self.dir.join(fh.to_string())
+    fn path(&self, fh: NodeId) -> PathBuf {
+        self.dir.join(fh.number().to_string())
     }
 
     /// Keeps a text, unless there are too many. A reader whose text is not kept, and whose server dies meanwhile, comes to its end too
     /// early.
-    pub fn keep(&self, fh: u64, text: &str) {
+    pub fn keep(&self, fh: NodeId, text: &str) {
         let write = || fs::write(self.path(fh), text);
         {
             let mut kept = self.lock();
@@ -63,12 +64,12 @@ impl Spool {
     }
 
     /// A text that was kept.
-    pub fn find(&self, fh: u64) -> Option<String> {
+    pub fn find(&self, fh: NodeId) -> Option<String> {
         fs::read_to_string(self.path(fh)).ok()
     }
 
     /// Nobody reads it any more.
-    pub fn forget(&self, fh: u64) {
+    pub fn forget(&self, fh: NodeId) {
         self.lock().remove(&fh);
         _ = fs::remove_file(self.path(fh));
     }

@@ -456,6 +456,7 @@ impl Replayed {
             let read = head.table.completed(max_leases);
             read.check_numbers()?;
             self.table = read;
+            head.handoff.check()?;
             self.handoff = head.handoff;
             let before = size(&self.handoff);
             self.base = ((next as u64).saturating_sub(before), self.table.weight());
@@ -467,6 +468,7 @@ impl Replayed {
             self.handoff
                 .commit(table, events, entry.sent, &mut Recovery);
             if let Some(note) = entry.note {
+                note.check()?;
                 self.handoff.note(note, entry.sent);
             }
         }
@@ -486,8 +488,10 @@ fn check_events(table: &Table, events: &[Event]) -> Result<(), String> {
                 event.seq
             ));
         }
-        if event.largest_number() >= NUMBER_MAX {
-            return Err(format!("a number in event {seq} is too large"));
+        if !event.has_valid_numbers() {
+            return Err(format!(
+                "a number in event {seq} is of no kind that it could be"
+            ));
         }
     }
     Ok(())

@@ -8,8 +8,10 @@ use log::Level;
 
 use super::observers::{Observed, Observers};
 use super::{Caller, Inner, Principal};
-use crate::core::{Command, Event, Ino, Outcome, Process, Refusal, SessionKey, Token, WaiterId};
-use crate::handoff::{EVENT_HANDLE, Note, Open};
+use crate::core::{
+    Command, Event, Ino, NodeId, Outcome, Process, Refusal, SessionKey, Token, WaiterId,
+};
+use crate::handoff::{Note, Open};
 use crate::logging::{self, limited};
 use crate::process::{self, Watch};
 use crate::render;
@@ -121,14 +123,12 @@ impl Inner {
             (handoff.lines, handoff.lines_from) = kept.unwrap_or_default();
             // Of those that lag behind more than that, what they got last, should they ask for it again.
             for (fh, open) in &mut handoff.open {
-                if let Open::Reading {
-                    from, last, missed, ..
-                } = open
-                    && from.seq < handoff.lines_from
+                if let (NodeId::Reader(reader), Open::Reading(reading)) = (fh, open)
+                    && reading.from.seq < handoff.lines_from
                 {
-                    (*last, *missed) = stream.left_out(fh - EVENT_HANDLE, handoff.lines_from);
-                    if last.len() > LAST_KEPT {
-                        last.clear();
+                    (reading.last, reading.missed) = stream.left_out(*reader, handoff.lines_from);
+                    if reading.last.len() > LAST_KEPT {
+                        reading.last.clear();
                     }
                 }
             }

@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
+use crate::core::NodeId;
+
 /// How much is kept for the descriptors of one uid, and in all, in bytes.
 const UID_MAX: usize = 32 << 20;
 const ALL_MAX: usize = 128 << 20;
@@ -19,9 +21,9 @@ const COUNT_MAX: usize = 4096;
 /// The texts, by the handles of their readers.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    by_handle: HashMap<u64, Reader>,
+    by_handle: HashMap<NodeId, Reader>,
     /// Those that had one which had to go.
-    lost: HashSet<u64>,
+    lost: HashSet<NodeId>,
     /// What each uid has.
     by_uid: HashMap<u32, Share>,
     bytes: usize,
@@ -42,36 +44,36 @@ struct Reader {
 #[derive(Debug, Default)]
 struct Share {
     /// By the order in which they came.
-    handles: BTreeMap<u64, u64>,
+    handles: BTreeMap<u64, NodeId>,
     bytes: usize,
 }
 
 impl Kept {
-    pub(super) fn get(&self, fh: u64) -> Option<Arc<str>> {
+    pub(super) fn get(&self, fh: NodeId) -> Option<Arc<str>> {
         self.by_handle
             .get(&fh)
             .map(|reader| Arc::clone(&reader.text))
     }
 
     /// Whether a descriptor has a text, or had one.
-    pub(super) fn has_begun(&self, fh: u64) -> bool {
+    pub(super) fn has_begun(&self, fh: NodeId) -> bool {
         self.by_handle.contains_key(&fh) || self.lost.contains(&fh)
     }
 
     /// Whether the text of a descriptor had to go, as there was too much.
-    pub(super) fn is_lost(&self, fh: u64) -> bool {
+    pub(super) fn is_lost(&self, fh: NodeId) -> bool {
         self.lost.contains(&fh)
     }
 
     /// A descriptor is closed.
-    pub(super) fn close(&mut self, fh: u64) {
+    pub(super) fn close(&mut self, fh: NodeId) {
         self.remove(fh);
         self.lost.remove(&fh);
     }
 
     /// Keeps a text for a descriptor. The oldest of the uid's, and of all, go if it is too much: their readers are told
     /// that they lost it.
-    pub(super) fn keep(&mut self, fh: u64, uid: u32, text: &Arc<str>) {
+    pub(super) fn keep(&mut self, fh: NodeId, uid: u32, text: &Arc<str>) {
         self.close(fh);
         let is_known = Arc::strong_count(text) > 1
             && self
@@ -99,7 +101,7 @@ impl Kept {
     }
 
     /// The handle that is to go, if there is too much: not the newest one, which is of this uid.
-    fn over(&self, uid: u32) -> Option<u64> {
+    fn over(&self, uid: u32) -> Option<NodeId> {
         let share = self.by_uid.get(&uid)?;
         let uid = if share.bytes > UID_MAX || share.handles.len() > COUNT_MAX {
             uid
@@ -115,7 +117,7 @@ impl Kept {
         (*order != self.next).then_some(*fh)
     }
 
-    fn remove(&mut self, fh: u64) {
+    fn remove(&mut self, fh: NodeId) {
         let Some(reader) = self.by_handle.remove(&fh) else {
             return;
         };
@@ -154,10 +156,10 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL_MAX, Arc, Kept, UID_MAX};
+    use super::{ALL_MAX, Arc, Kept, NodeId, UID_MAX};
 
     fn has(kept: &Kept, fh: u64) -> bool {
-        kept.get(fh).is_some()
+        kept.get(NodeId::Text(fh)).is_some()
     }
 
     fn text(length: usize) -> Arc<str> {
@@ -167,24 +169,24 @@ mod tests {
     #[test]
     fn each_uid_has_its_share_and_its_newest_text_whatever_its_size() {
         let mut kept = Kept::default();
-        kept.keep(1, 1000, &text(UID_MAX / 2));
-        kept.keep(2, 1000, &text(UID_MAX / 2));
+        kept.keep(NodeId::Text(1), 1000, &text(UID_MAX / 2));
+        kept.keep(NodeId::Text(2), 1000, &text(UID_MAX / 2));
         assert!(has(&kept, 1) && has(&kept, 2), "as much as may be");
-        kept.keep(3, 1000, &text(1));
+        kept.keep(NodeId::Text(3), 1000, &text(1));
         assert!(
             !has(&kept, 1) && has(&kept, 2) && has(&kept, 3),
             "the oldest goes"
         );
-        kept.keep(4, 1000, &text(2 * UID_MAX));
+        kept.keep(NodeId::Text(4), 1000, &text(2 * UID_MAX));
         assert!(
             has(&kept, 4) && !has(&kept, 2) && !has(&kept, 3),
             "the newest stays"
         );
-        kept.keep(5, 1001, &text(UID_MAX));
+        kept.keep(NodeId::Text(5), 1001, &text(UID_MAX));
         assert!(has(&kept, 4) && has(&kept, 5), "another's share is its own");
-        assert!(kept.is_lost(1) && !kept.is_lost(5));
+        assert!(kept.is_lost(NodeId::Text(1)) && !kept.is_lost(NodeId::Text(5)));
         for fh in 1..=5 {
-            kept.close(fh);
+            kept.close(NodeId::Text(fh));
         }
         assert_eq!(
             (kept.bytes, kept.by_uid.len(), kept.by_handle.len()),
@@ -196,8 +198,12 @@ mod tests {
     fn all_together_have_a_bound() {
         let mut kept = Kept::default();
         for uid in 0..20 {
-            kept.keep(u64::from(uid) * 2, uid, &text(UID_MAX / 4));
-            kept.keep(u64::from(uid) * 2 + 1, uid, &text(UID_MAX / 4));
+            kept.keep(NodeId::Text(u64::from(uid) * 2), uid, &text(UID_MAX / 4));
+            kept.keep(
+                NodeId::Text(u64::from(uid) * 2 + 1),
+                uid,
+                &text(UID_MAX / 4),
+            );
             assert!(kept.bytes <= ALL_MAX, "{}", kept.bytes);
             assert!(has(&kept, u64::from(uid) * 2 + 1));
         }
@@ -208,15 +214,19 @@ mod tests {
         let mut kept = Kept::default();
         let shared = text(UID_MAX);
         for fh in 0..100 {
-            kept.keep(fh, 1000 + u32::try_from(fh % 2).unwrap(), &shared);
+            kept.keep(
+                NodeId::Text(fh),
+                1000 + u32::try_from(fh % 2).unwrap(),
+                &shared,
+            );
         }
         assert_eq!(kept.bytes, UID_MAX);
         for fh in 0..99 {
             assert!(has(&kept, fh));
-            kept.close(fh);
+            kept.close(NodeId::Text(fh));
             assert_eq!(kept.bytes, UID_MAX);
         }
-        kept.close(99);
+        kept.close(NodeId::Text(99));
         assert_eq!(kept.bytes, 0);
     }
 }

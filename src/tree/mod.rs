@@ -23,6 +23,7 @@
 //! Deliberately ignorant of: fuser, and of how the store comes by its answers.
 
 pub mod control;
+mod descriptors;
 mod kept;
 mod open;
 mod waiting;
@@ -33,71 +34,47 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use self::control::Setting;
+use self::descriptors::Descriptors;
 use self::kept::Kept;
-use self::waiting::{QueueFiles, Waiting};
-use crate::core::identity::Ancestry;
-use crate::core::table::{FIRST_INO, Inode, Lease, Node, Session, Table};
+use self::waiting::QueueFiles;
+use crate::core::table::{Inode, Lease, Node, Session, Table};
 use crate::core::{
-    Attributes, Change, Command, Creation, Ino, Label, Member, NAME_MAX, Name, Outcome, Place,
-    Refusal, SessionId, SessionKey, Shape, Subject, Token,
+    Attributes, COUNT_END, Change, Command, Creation, Fixed, Ino, Label, Member, NAME_MAX, Name,
+    NodeId, Outcome, Place, Refusal, SessionId, SessionKey, Shape, Subject, Token,
 };
-use crate::events::{EventStream, Resumed};
+use crate::events::EventStream;
+use crate::handoff::Note;
 use crate::handoff::spool::Spool;
-use crate::handoff::{EVENT_HANDLE, Handoff, Note, Open, QUEUE_HANDLE};
 use crate::inotify::Notifier;
 use crate::render;
 use crate::render::metrics::Metrics;
 use crate::store::{Arrival, Caller, Principal, Store};
 
-/// The mount itself.
-pub const ROOT: u64 = 1;
-const README: u64 = 2;
-/// The directory of the leases.
-pub const CLAIMS: u64 = 3;
-/// The directory of the sessions.
-pub const SESSIONS: u64 = 4;
-const SELF: u64 = 5;
-const LEASES: u64 = 6;
-const CONTROL: u64 = 7;
-const METRICS: u64 = 8;
-const QUEUE: u64 = 9;
-const WAITERS: u64 = 10;
-const EVENTS: u64 = 11;
+/// The fixed files: name, directory or not, mode.
+const fn fixed(fixed: Fixed) -> (&'static str, Kind, u16) {
+    match fixed {
+        Fixed::Root => ("", Kind::Directory, 0o555),
+        Fixed::Readme => ("README", Kind::File, 0o444),
+        Fixed::Claims => ("claims", Kind::Directory, 0o1777),
+        Fixed::Sessions => ("sessions", Kind::Directory, 0o1777),
+        Fixed::Own => ("self", Kind::File, 0o444),
+        Fixed::Leases => ("leases", Kind::File, 0o444),
+        Fixed::Control => ("control", Kind::File, 0o222),
+        Fixed::Metrics => ("metrics", Kind::File, 0o444),
+        Fixed::Queue => ("queue", Kind::Directory, 0o555),
+        Fixed::Waiters => ("waiters", Kind::File, 0o444),
+        Fixed::Events => ("events", Kind::File, 0o444),
+    }
+}
 
-/// The fixed files: inode, name, directory or not, mode.
-const FIXED: [(u64, &str, Kind, u16); 11] = [
-    (ROOT, "", Kind::Directory, 0o555),
-    (README, "README", Kind::File, 0o444),
-    (CLAIMS, "claims", Kind::Directory, 0o1777),
-    (SESSIONS, "sessions", Kind::Directory, 0o1777),
-    (SELF, "self", Kind::File, 0o444),
-    (LEASES, "leases", Kind::File, 0o444),
-    (CONTROL, "control", Kind::File, 0o222),
-    (METRICS, "metrics", Kind::File, 0o444),
-    (QUEUE, "queue", Kind::Directory, 0o555),
-    (WAITERS, "waiters", Kind::File, 0o444),
-    (EVENTS, "events", Kind::File, 0o444),
-];
-
-/// What is found by its name and not listed: a program that reads all that is listed would never end.
-const UNLISTED: [u64; 1] = [EVENTS];
-
-/// Inode numbers of session files: this plus the session's key, so that they too are never used twice.
-const SESSION_INO: u64 = 1 << 40;
-/// Inode numbers of files in `sessions/` that are open but have registered nothing yet, and handles of all of them.
-const REGISTRATION: u64 = 1 << 41;
-/// Handles of fixed files and session files that are read.
-const SNAPSHOT: u64 = 1 << 42;
-
-/// Inode numbers of files in `queue/`, for as long as the kernel knows them.
-const QUEUE_INO: u64 = 1 << 43;
-
-/// Inode numbers of names that have gone, as only the notifier's helper sees them.
-const TOMBSTONE_INO: u64 = 1 << 46;
+/// A file that is found by its name and not listed: a program that reads all that is listed would never
+/// end.
+const UNLISTED: Fixed = Fixed::Events;
 
 /// How far the numbers of handles that two servers in a row give are apart, and after how many they begin again.
 const LIFE: u64 = 1 << 32;
 const LIVES: u64 = 256;
+const _: () = assert!(LIFE * (LIVES + 1) <= COUNT_END);
 
 /// The longest text that registers a session, in bytes: a pid and white space.
 const REGISTRATION_MAX: usize = 64;
@@ -124,7 +101,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.
-    pub ino: u64,
+    pub ino: NodeId,
     /// Kind.
     pub kind: Kind,
     /// Permission bits.
@@ -148,7 +125,7 @@ pub struct Attr {
 impl Attr {
     /// It is there as long as the mount is.
     pub fn is_fixed(&self) -> bool {
-        self.ino < FIRST_INO || (QUEUE_INO..QUEUE_HANDLE).contains(&self.ino)
+        matches!(self.ino, NodeId::Fixed(_) | NodeId::QueueFile(_))
     }
 }
 
@@ -167,14 +144,14 @@ pub struct Entry<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
     /// Its number.
-    pub fh: u64,
+    pub fh: NodeId,
     /// What it is open on.
     pub opened: Opened,
 }
 
 impl Handle {
     /// A descriptor of a claim, or of what is inside one: its handle is its inode number.
-    pub fn of_claim(ino: u64) -> Self {
+    pub fn of_claim(ino: NodeId) -> Self {
         Self {
             fh: ino,
             opened: Opened::Claim,
@@ -191,31 +168,6 @@ pub enum Opened {
     Text,
     /// What comes as it comes, and has no positions.
     Stream,
-}
-
-/// A file in `sessions/` that is open for writing.
-struct Registration {
-    id: SessionId,
-    ancestry: Arc<Ancestry>,
-    /// Something was written to it, whatever came of it; or it was there before, so that it registers nothing
-    /// unless something is written.
-    written: bool,
-    /// `O_EXCL`: it must not register a session that is there by then.
-    exclusive: bool,
-}
-
-impl Registration {
-    /// What a server that takes over is to know of it.
-    fn note(&self, fh: u64) -> Note {
-        let open = Open::Registering {
-            id: self.id.clone(),
-            process: self.ancestry.caller().process,
-            uid: self.ancestry.uid(),
-            exclusive: self.exclusive,
-            written: self.written,
-        };
-        Note::Opened { fh, open }
-    }
 }
 
 /// A claim that was created by opening it, and that nothing was written to.
@@ -239,10 +191,9 @@ pub struct Tree {
     oldest_handle: u64,
     spool: Spool,
     kept: Mutex<Kept>,
-    unwritten: Mutex<HashMap<u64, Unwritten>>,
-    registrations: Mutex<HashMap<u64, Registration>>,
+    unwritten: Mutex<HashMap<Ino, Unwritten>>,
+    descriptors: Descriptors,
     queue_files: Mutex<QueueFiles>,
-    waiting: Mutex<HashMap<u64, Waiting>>,
     stream: Arc<EventStream>,
     notifier: Arc<Notifier>,
 }
@@ -269,6 +220,7 @@ impl Tree {
             spool.clear();
         }
         let tree = Self {
+            descriptors: Descriptors::new(Arc::clone(&store)),
             store,
             metrics,
             dotfiles,
@@ -281,88 +233,35 @@ impl Tree {
             spool,
             kept: Mutex::default(),
             unwritten: Mutex::default(),
-            registrations: Mutex::default(),
             queue_files: Mutex::default(),
-            waiting: Mutex::default(),
             stream,
             notifier,
         };
-        tree.resume(handoff);
+        guard(&tree.queue_files).resume(handoff.files.clone());
+        tree.descriptors.resume(handoff, &tree.stream);
         tree
     }
 
-    /// Takes up what the descriptors of a connection stand for.
-    fn resume(&self, handoff: Handoff) {
-        let mut readers = Vec::new();
-        for (fh, open) in handoff.open {
-            match open {
-                Open::Registering {
-                    id,
-                    process,
-                    uid,
-                    exclusive,
-                    written,
-                } => {
-                    // Of one that is gone nothing can be registered any more.
-                    let Some(ancestry) = self.store.ancestry_again(&process, uid) else {
-                        self.store.note(Note::Closed { fh });
-                        continue;
-                    };
-                    let open = Registration {
-                        id,
-                        ancestry: Arc::new(ancestry),
-                        written,
-                        exclusive,
-                    };
-                    guard(&self.registrations).insert(fh, open);
-                }
-                Open::Seated => _ = guard(&self.waiting).insert(fh, Waiting::seated()),
-                Open::Granted { waiter, key, name } => {
-                    let open = Waiting::in_line(waiter, key, name);
-                    guard(&self.waiting).insert(fh, open);
-                }
-                Open::Reading {
-                    from,
-                    to,
-                    rest,
-                    missed,
-                    last,
-                } => readers.push(Resumed {
-                    id: fh - EVENT_HANDLE,
-                    from,
-                    to,
-                    rest,
-                    missed,
-                    last,
-                }),
-            }
-        }
-        for (waiter, key, name) in self.store.seats() {
-            let fh = QUEUE_HANDLE + waiter.0;
-            guard(&self.waiting).insert(fh, Waiting::in_line(waiter, key, name));
-        }
-        guard(&self.queue_files).resume(handoff.files);
-        if !readers.is_empty() {
-            self.stream
-                .resume(handoff.lines, handoff.lines_from, readers);
-        }
-    }
-
     /// Whether an inode is that of `control`, where a command may wait for the disk.
-    pub fn is_control(ino: u64) -> bool {
-        ino == CONTROL
+    pub fn is_control(ino: NodeId) -> bool {
+        ino == NodeId::Fixed(Fixed::Control)
     }
 
     /// Whether reading an inode makes a text of everything that there is, or of all that a session holds, or looks at
     /// all processes above the caller.
-    pub fn is_long(ino: u64) -> bool {
-        matches!(ino, LEASES | WAITERS | SELF | SESSION_INO..REGISTRATION)
+    pub fn is_long(ino: NodeId) -> bool {
+        matches!(
+            ino,
+            NodeId::Fixed(Fixed::Leases | Fixed::Waiters | Fixed::Own) | NodeId::Session(_)
+        )
     }
 
     /// A kernel lock on a file was refused. If it was created for that, and nothing is written to it, it goes when it is
     /// closed: it would keep others out for as long as its session lives, and nobody would know why.
-    pub fn lock_refused(&self, ino: u64) {
-        if let Some(unwritten) = guard(&self.unwritten).get_mut(&ino) {
+    pub fn lock_refused(&self, ino: NodeId) {
+        if let NodeId::Claim(ino) = ino
+            && let Some(unwritten) = guard(&self.unwritten).get_mut(&ino)
+        {
             unwritten.lock_refused = true;
         }
     }
@@ -379,12 +278,12 @@ impl Tree {
     }
 
     /// The descriptors that were polled before this server, with the kernel's own handles of them: their pollers are to ask again.
-    pub fn pollers(&self) -> Vec<(u64, u64)> {
+    pub fn pollers(&self) -> Vec<(NodeId, u64)> {
         self.store.handoff().pollers.into_iter().collect()
     }
 
     /// A descriptor is polled: with the kernel's own handle of it.
-    pub fn polled(&self, fh: u64, kh: u64) {
+    pub fn polled(&self, fh: NodeId, kh: u64) {
         self.store.note(Note::Polled { fh, kh });
     }
 
@@ -422,8 +321,7 @@ impl Tree {
     }
 
     /// Shows an inode, if its holder lives or it is still open without a name.
-    fn node<R>(&self, ino: u64, show: impl FnOnce(&Table, Node) -> R) -> Option<R> {
-        let ino = Ino(ino);
+    fn node<R>(&self, ino: Ino, show: impl FnOnce(&Table, Node) -> R) -> Option<R> {
         self.store.read(Subject::Inode(ino), |table| {
             table.node(ino).map(|node| show(table, node))
         })
@@ -439,17 +337,15 @@ impl Tree {
     // Looking.
 
     /// The node of a name in a directory. ENOENT also for a name that could not be created.
-    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+    pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Attr, Refusal> {
         match parent {
-            ROOT => {
-                let found = FIXED
-                    .iter()
-                    .find(|(ino, text, ..)| *ino != ROOT && text.as_bytes() == name);
-                found
-                    .and_then(|(ino, ..)| self.fixed(*ino))
-                    .ok_or(Refusal::NotFound)
+            NodeId::Fixed(Fixed::Root) => {
+                let mut all = Fixed::ALL.iter().filter(|file| **file != Fixed::Root);
+                let found = all.find(|file| fixed(**file).0.as_bytes() == name);
+                let found = found.ok_or(Refusal::NotFound)?;
+                Ok(self.fixed(*found))
             }
-            CLAIMS => {
+            NodeId::Fixed(Fixed::Claims) => {
                 let found = match str::from_utf8(name) {
                     // What is no name is nobody's.
                     Ok(text) if name.len() <= NAME_MAX && !text.starts_with('.') => {
@@ -462,16 +358,16 @@ impl Tree {
                 };
                 found.ok_or(Refusal::NotFound)
             }
-            QUEUE => Ok(self.queue_file(Name::new(name).map_err(hide)?)),
-            SESSIONS => {
+            NodeId::Fixed(Fixed::Queue) => Ok(self.queue_file(Name::new(name).map_err(hide)?)),
+            NodeId::Fixed(Fixed::Sessions) => {
                 let id = SessionId::new(name).map_err(hide)?;
                 let attr = |session: &Session| self.session_attr(session);
                 self.session(&id, |_, session| attr(session))
                     .ok_or(Refusal::NotFound)
             }
-            FIRST_INO..SESSION_INO => {
+            NodeId::Claim(dir) => {
                 let label = Label::new(name).map_err(hide)?;
-                let found = self.node(parent, |table, node| {
+                let found = self.node(dir, |table, node| {
                     if node.content().shape != Shape::Directory {
                         return Err(Refusal::NotDirectory);
                     }
@@ -487,7 +383,10 @@ impl Tree {
     }
 
     /// How large a file may become, in bytes.
-    pub fn room(&self, ino: u64) -> Result<u64, Refusal> {
+    pub fn room(&self, ino: NodeId) -> Result<u64, Refusal> {
+        let NodeId::Claim(ino) = ino else {
+            return Err(Refusal::Lost);
+        };
         let room = |_: &Table, node: Node| node.content().room() as u64;
         self.node(ino, room).ok_or(Refusal::Lost)
     }
@@ -498,12 +397,12 @@ impl Tree {
     }
 
     /// A name that has gone, as the helper sees it: there, and to be removed. One that is held again is what it is.
-    pub fn tombstone(&self, parent: u64, name: &[u8]) -> Result<Attr, Refusal> {
+    pub fn tombstone(&self, parent: NodeId, name: &[u8]) -> Result<Attr, Refusal> {
         let found = self.lookup(parent, name);
-        if parent != CLAIMS || found.is_ok() {
+        if parent != NodeId::Fixed(Fixed::Claims) || found.is_ok() {
             return found;
         }
-        let ino = TOMBSTONE_INO + self.next_handle.fetch_add(1, Relaxed);
+        let ino = NodeId::Tombstone(self.next_handle.fetch_add(1, Relaxed));
         let file = self.virtual_file(ino, 0);
         let kind = if self.notifier.was_directory(&self.name(name)?) {
             Kind::Directory
@@ -514,41 +413,39 @@ impl Tree {
     }
 
     /// The helper removes a name that has gone; EBUSY for one that is held again.
-    pub fn remove_tombstone(&self, parent: u64, name: &[u8]) -> Result<(), Refusal> {
+    pub fn remove_tombstone(&self, parent: NodeId, name: &[u8]) -> Result<(), Refusal> {
         let name = self.name(name)?;
         self.notifier.told(&name);
-        if parent != CLAIMS || self.lease(name.as_str(), |_, _| ()).is_some() {
+        if parent != NodeId::Fixed(Fixed::Claims) || self.lease(name.as_str(), |_, _| ()).is_some()
+        {
             return Err(Refusal::Busy);
         }
         Ok(())
     }
 
     /// The attributes of a node; ESTALE for one that was lost.
-    pub fn attr(&self, ino: u64) -> Result<Attr, Refusal> {
+    pub fn attr(&self, ino: NodeId) -> Result<Attr, Refusal> {
         match ino {
-            ..FIRST_INO => self.fixed(ino).ok_or(Refusal::Lost),
-            FIRST_INO..SESSION_INO => self
-                .node(ino, |_, node| node_attr(Ino(ino), node))
+            NodeId::Fixed(fixed) => Ok(self.fixed(fixed)),
+            NodeId::Claim(ino) => self
+                .node(ino, |_, node| node_attr(ino, node))
                 .ok_or(Refusal::Lost),
-            SESSION_INO..REGISTRATION => self
+            NodeId::Session(_) => self
                 .session_file(ino, |session| self.session_attr(session))
                 .ok_or(Refusal::Lost),
-            QUEUE_INO..QUEUE_HANDLE => Ok(self.queue_file_attr(ino)),
-            TOMBSTONE_INO.. => Ok(self.virtual_file(ino, 0)),
+            NodeId::QueueFile(_) => Ok(self.queue_file_attr(ino)),
+            NodeId::Tombstone(_) => Ok(self.virtual_file(ino, 0)),
             _ => {
-                let ancestry = guard(&self.registrations)
-                    .get(&ino)
-                    .map(|open| Arc::clone(&open.ancestry));
-                let ancestry = ancestry.ok_or(Refusal::Lost)?;
+                let open = self.descriptors.registration(ino).ok_or(Refusal::Lost)?;
                 Ok(Attr {
-                    uid: ancestry.uid(),
+                    uid: open.ancestry.uid(),
                     ..self.virtual_file(ino, 0o644)
                 })
             }
         }
     }
 
-    fn virtual_file(&self, ino: u64, mode: u16) -> Attr {
+    fn virtual_file(&self, ino: NodeId, mode: u16) -> Attr {
         let (uid, gid, born) = (self.uid, self.gid, self.born);
         let (kind, nlink, size) = (Kind::File, 1, 0);
         Attr {
@@ -565,20 +462,23 @@ impl Tree {
         }
     }
 
-    fn fixed(&self, ino: u64) -> Option<Attr> {
-        let (_, _, kind, mode) = FIXED.iter().find(|(fixed, ..)| *fixed == ino)?;
-        let nlink = if *kind == Kind::Directory { 2 } else { 1 };
-        Some(Attr {
-            kind: *kind,
-            nlink,
-            size: if ino == EVENTS { STREAM_SIZE } else { 0 },
-            ..self.virtual_file(ino, *mode)
-        })
+    fn fixed(&self, file: Fixed) -> Attr {
+        let (_, kind, mode) = fixed(file);
+        Attr {
+            kind,
+            nlink: if kind == Kind::Directory { 2 } else { 1 },
+            size: if file == Fixed::Events {
+                STREAM_SIZE
+            } else {
+                0
+            },
+            ..self.virtual_file(NodeId::Fixed(file), mode)
+        }
     }
 
     fn session_attr(&self, session: &Session) -> Attr {
         let since = session.since;
-        let file = self.virtual_file(SESSION_INO + session.key.0, 0o644);
+        let file = self.virtual_file(NodeId::Session(session.key), 0o644);
         Attr {
             uid: session.uid,
             atime: since,
@@ -588,8 +488,10 @@ impl Tree {
         }
     }
 
-    fn session_file<R>(&self, ino: u64, show: impl FnOnce(&Session) -> R) -> Option<R> {
-        let key = SessionKey(ino - SESSION_INO);
+    fn session_file<R>(&self, ino: NodeId, show: impl FnOnce(&Session) -> R) -> Option<R> {
+        let NodeId::Session(key) = ino else {
+            return None;
+        };
         let id = self.store.read(Subject::Nothing, |table| {
             table.session_by_key(key).map(|session| session.id.clone())
         })?;
@@ -600,15 +502,15 @@ impl Tree {
     /// Lists a directory from an offset on, until `emit` says that it has enough.
     pub fn list(
         &self,
-        ino: u64,
+        ino: NodeId,
         offset: u64,
         mut emit: impl FnMut(Entry) -> bool,
     ) -> Result<(), Refusal> {
         let dir = self.attr(ino)?;
         let up = match ino {
-            ROOT => dir,
-            FIRST_INO..SESSION_INO => self.attr(self.above(ino))?,
-            _ => self.attr(ROOT)?,
+            NodeId::Fixed(Fixed::Root) => dir,
+            NodeId::Claim(ino) => self.attr(self.above(ino))?,
+            _ => self.attr(NodeId::ROOT)?,
         };
         for (at, name, attr) in [(1, &b"."[..], dir), (2, b"..", up)] {
             if offset < at
@@ -623,39 +525,45 @@ impl Tree {
         }
         let after = offset.saturating_sub(2);
         match ino {
-            ROOT => {
-                let listed = FIXED.iter().filter(|(ino, ..)| !UNLISTED.contains(ino));
-                for (ino, name, ..) in listed.filter(|(ino, ..)| *ino > after.max(ROOT)) {
-                    let Some(attr) = self.fixed(*ino) else {
+            NodeId::Fixed(Fixed::Root) => {
+                let listed = Fixed::ALL.into_iter();
+                let listed = listed.filter(|file| ![Fixed::Root, UNLISTED].contains(file));
+                for file in listed {
+                    let number = NodeId::Fixed(file).number();
+                    if number <= after {
                         continue;
-                    };
+                    }
                     if !emit(Entry {
-                        name: name.as_bytes(),
-                        offset: *ino + 2,
-                        attr,
+                        name: fixed(file).0.as_bytes(),
+                        offset: number + 2,
+                        attr: self.fixed(file),
                     }) {
                         break;
                     }
                 }
             }
-            CLAIMS => self.store.leases(Token(after), |_, name, lease, inode| {
-                let attr = claim_attr(lease, inode);
-                emit(Entry {
-                    name: name.as_str().as_bytes(),
-                    offset: lease.token.0 + 2,
-                    attr,
+            NodeId::Fixed(Fixed::Claims) => {
+                self.store.leases(Token(after), |_, name, lease, inode| {
+                    let attr = claim_attr(lease, inode);
+                    emit(Entry {
+                        name: name.as_str().as_bytes(),
+                        offset: lease.token.0 + 2,
+                        attr,
+                    })
                 })
-            }),
-            SESSIONS => self.store.sessions(SessionKey(after), |_, session| {
-                let attr = self.session_attr(session);
-                emit(Entry {
-                    name: session.id.as_str().as_bytes(),
-                    offset: session.key.0 + 2,
-                    attr,
+            }
+            NodeId::Fixed(Fixed::Sessions) => {
+                self.store.sessions(SessionKey(after), |_, session| {
+                    let attr = self.session_attr(session);
+                    emit(Entry {
+                        name: session.id.as_str().as_bytes(),
+                        offset: session.key.0 + 2,
+                        attr,
+                    })
                 })
-            }),
-            QUEUE => {}
-            _ if dir.kind == Kind::Directory => {
+            }
+            NodeId::Fixed(Fixed::Queue) => {}
+            NodeId::Claim(ino) if dir.kind == Kind::Directory => {
                 self.node(ino, |table, node| {
                     for (cookie, label, ino) in node.content().entries.after(after) {
                         let attr = table.node(ino).map(|child| node_attr(ino, child));
@@ -678,11 +586,10 @@ impl Tree {
     }
 
     /// The directory that a directory claim, or a directory in one, lies in.
-    fn above(&self, ino: u64) -> u64 {
-        let above = self.node(ino, |_, node| {
-            node.child.map_or(CLAIMS, |child| child.dir.0)
-        });
-        above.unwrap_or(CLAIMS)
+    fn above(&self, ino: Ino) -> NodeId {
+        let dir = self.node(ino, |_, node| node.child.map(|child| child.dir));
+        dir.flatten()
+            .map_or(NodeId::Fixed(Fixed::Claims), NodeId::Claim)
     }
 
     // Changes.
@@ -691,12 +598,12 @@ impl Tree {
     pub fn set_attr(
         &self,
         caller: Caller,
-        ino: u64,
+        ino: NodeId,
         size: Option<u64>,
         attributes: Attributes,
     ) -> Result<Attr, Refusal> {
         match ino {
-            FIRST_INO..SESSION_INO => {
+            NodeId::Claim(ino) => {
                 let size = size.map(|size| Change::Resize { size });
                 let rest = Some(Change::Attributes(attributes))
                     .filter(|_| attributes != Attributes::default());
@@ -710,7 +617,7 @@ impl Tree {
                 }
             }
             // `touch sessions/w1` registers, and is told if it cannot.
-            REGISTRATION.. if attributes.mtime.is_some() => {
+            NodeId::Registration(_) if attributes.mtime.is_some() => {
                 if self.outcome(caller).is_none() {
                     self.register(ino, b"", Some(caller))?;
                 }
@@ -723,21 +630,21 @@ impl Tree {
     }
 
     /// Whether the sticky bit decides who removes a name in a directory. In `sessions/` the rule of sessions does.
-    pub fn is_sticky(parent: u64) -> bool {
-        parent != SESSIONS
+    pub fn is_sticky(parent: NodeId) -> bool {
+        parent != NodeId::Fixed(Fixed::Sessions)
     }
 
     /// Removes a file or, by rmdir(2), a directory: releases a claim, ends a session.
     pub fn remove(
         &self,
         caller: Caller,
-        parent: u64,
+        parent: NodeId,
         name: &[u8],
         directory: bool,
     ) -> Result<(), Refusal> {
         match parent {
-            SESSIONS if directory => Err(Refusal::NotDirectory),
-            SESSIONS => {
+            NodeId::Fixed(Fixed::Sessions) if directory => Err(Refusal::NotDirectory),
+            NodeId::Fixed(Fixed::Sessions) => {
                 let id = SessionId::new(name).map_err(hide)?;
                 self.end_own(caller, id)
             }
@@ -759,7 +666,7 @@ impl Tree {
     pub fn make(
         &self,
         caller: Caller,
-        parent: u64,
+        parent: NodeId,
         name: &[u8],
         shape: Shape,
         mode: u16,
@@ -782,30 +689,33 @@ impl Tree {
                 truncate: false,
             })
         })?;
-        self.attr(made.ino.ok_or(Refusal::Lost)?.0)
+        self.attr(NodeId::Claim(made.ino.ok_or(Refusal::Lost)?))
     }
 
     /// Gives a file a further name.
     pub fn link(
         &self,
         caller: Caller,
-        ino: u64,
-        parent: u64,
+        ino: NodeId,
+        parent: NodeId,
         name: &[u8],
     ) -> Result<Attr, Refusal> {
-        if !(FIRST_INO..SESSION_INO).contains(&ino) {
+        let NodeId::Claim(ino) = ino else {
             return Err(Refusal::NotPermitted);
-        }
+        };
         let name = self.place(parent, name)?;
         self.execute(caller, |by| {
-            let (ino, by) = (Ino(ino), by?);
+            let by = by?;
             Ok(Command::Link { ino, name, by })
         })?;
-        self.attr(ino)
+        self.attr(NodeId::Claim(ino))
     }
 
     /// What a symlink points to, byte for byte.
-    pub fn target(&self, ino: u64) -> Result<Arc<[u8]>, Refusal> {
+    pub fn target(&self, ino: NodeId) -> Result<Arc<[u8]>, Refusal> {
+        let NodeId::Claim(ino) = ino else {
+            return Err(Refusal::Lost);
+        };
         let target = self.node(ino, |_, node| match &node.content().shape {
             Shape::Symlink(target) => Ok(Arc::clone(target)),
             Shape::File | Shape::Directory => Err(Refusal::Invalid),
@@ -817,8 +727,8 @@ impl Tree {
     pub fn exchange(
         &self,
         caller: Caller,
-        (one_parent, one): (u64, &[u8]),
-        (other_parent, other): (u64, &[u8]),
+        (one_parent, one): (NodeId, &[u8]),
+        (other_parent, other): (NodeId, &[u8]),
     ) -> Result<(), Refusal> {
         let one = self.place(one_parent, one).map_err(hide)?;
         let other = self.place(other_parent, other).map_err(hide)?;
@@ -832,8 +742,8 @@ impl Tree {
     pub fn rename(
         &self,
         caller: Caller,
-        (from_parent, from): (u64, &[u8]),
-        (to_parent, to): (u64, &[u8]),
+        (from_parent, from): (NodeId, &[u8]),
+        (to_parent, to): (NodeId, &[u8]),
         noreplace: bool,
     ) -> Result<(), Refusal> {
         let from = self.place(from_parent, from).map_err(hide)?;
@@ -850,25 +760,25 @@ impl Tree {
     }
 
     /// Changes what a claim contains.
-    fn alter(&self, caller: Caller, ino: u64, change: Change) -> Result<(), Refusal> {
+    fn alter(&self, caller: Caller, ino: Ino, change: Change) -> Result<(), Refusal> {
         self.execute(caller, |by| {
-            let (ino, by) = (Ino(ino), by?);
+            let by = by?;
             Ok(Command::Alter { ino, by, change })
         })
     }
 
     /// Gives a deadline, or none.
-    fn limit(&self, caller: Caller, ino: u64, ttl: Option<Duration>) -> Result<(), Refusal> {
+    fn limit(&self, caller: Caller, ino: Ino, ttl: Option<Duration>) -> Result<(), Refusal> {
         self.execute(caller, |by| {
-            let (ino, by) = (Ino(ino), by?);
+            let by = by?;
             Ok(Command::Limit { ino, by, ttl })
         })
     }
 
     /// Hands all names of an inode to another live session.
-    fn give(&self, caller: Caller, ino: u64, to: SessionId) -> Result<(), Refusal> {
+    fn give(&self, caller: Caller, ino: Ino, to: SessionId) -> Result<(), Refusal> {
         self.execute(caller, |by| {
-            let (ino, by) = (Ino(ino), by?);
+            let by = by?;
             Ok(Command::Give { ino, to, by })
         })
     }
@@ -906,33 +816,42 @@ impl Tree {
     }
 
     /// The place of a name in a directory: EPERM where nothing is ever made.
-    fn place(&self, parent: u64, name: &[u8]) -> Result<Place, Refusal> {
+    fn place(&self, parent: NodeId, name: &[u8]) -> Result<Place, Refusal> {
         match parent {
-            CLAIMS => self.name(name).map(Place::Claim),
-            FIRST_INO..SESSION_INO => Label::new(name).map(|label| Place::Inside {
-                dir: Ino(parent),
-                label,
-            }),
+            NodeId::Fixed(Fixed::Claims) => self.name(name).map(Place::Claim),
+            NodeId::Claim(dir) => Label::new(name).map(|label| Place::Inside { dir, label }),
             _ => Err(Refusal::NotPermitted),
         }
     }
 
     // Extended attributes.
 
-    /// All extended attributes of a node: the record's, then the holder's own.
-    pub fn tags(&self, ino: u64) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
-        if !(FIRST_INO..SESSION_INO).contains(&ino) {
-            return Ok(Vec::new());
-        }
+    /// All extended attributes of a node: the record's, then the holder's own. A file in `queue/` has
+    /// those of the record of its name.
+    pub fn tags(&self, ino: NodeId) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
         let now = self.store.now().boot;
-        let tags = self.node(ino, |table, node| {
-            let name = first_name(table, node);
-            let mut tags = name.map_or_else(Vec::new, |name| render::tags(table, name, now));
-            let own = node.content().tags().iter();
-            tags.extend(own.map(|(name, value)| (name.clone(), value.clone())));
-            tags
-        });
-        tags.ok_or(Refusal::Lost)
+        match ino {
+            NodeId::Claim(ino) => {
+                let tags = self.node(ino, |table, node| {
+                    let name = first_name(table, node);
+                    let mut tags =
+                        name.map_or_else(Vec::new, |name| render::tags(table, name, now));
+                    let own = node.content().tags().iter();
+                    tags.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+                    tags
+                });
+                tags.ok_or(Refusal::Lost)
+            }
+            NodeId::QueueFile(_) => {
+                let name = self.queued_name(ino).ok_or(Refusal::Lost)?;
+                let tags = self.store.read(Subject::Name(name.as_str()), |table| {
+                    let lease = table.lease(&name);
+                    lease.map(|_| render::tags(table, &name, now))
+                });
+                Ok(tags.unwrap_or_default())
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Sets an extended attribute of the holder's own, or removes it; `user.claimfs.break`, set to the lease's token, takes the
@@ -941,13 +860,13 @@ impl Tree {
     pub fn set_tag(
         &self,
         caller: Caller,
-        ino: u64,
+        ino: NodeId,
         name: &str,
         value: Option<&[u8]>,
     ) -> Result<(), Refusal> {
-        if !(FIRST_INO..SESSION_INO).contains(&ino) {
+        let NodeId::Claim(ino) = ino else {
             return Err(Refusal::Unsupported);
-        }
+        };
         match Setting::parse(name, value)? {
             Setting::Break(token) => {
                 // A token names one lease, also where the file has several names.
@@ -1001,7 +920,7 @@ fn node_attr(ino: Ino, node: Node) -> Attr {
         Shape::Symlink(_) => (Kind::Symlink, node.links()),
     };
     Attr {
-        ino: ino.0,
+        ino: NodeId::Claim(ino),
         kind,
         mode: content.mode,
         nlink,

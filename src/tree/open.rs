@@ -7,18 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::control::ControlCommand;
+use super::descriptors::{Descriptor, Registration};
 use super::{
-    Attr, CLAIMS, CONTROL, EVENTS, Handle, LEASES, MANUAL, METRICS, Opened, QUEUE, QUEUE_INO,
-    README, REGISTRATION, REGISTRATION_MAX, ROOT, Registration, SELF, SESSION_INO, SESSIONS,
-    SNAPSHOT, Tree, Unwritten, WAITERS, first_name, guard, node_attr,
+    Attr, Handle, MANUAL, Opened, REGISTRATION_MAX, Tree, Unwritten, first_name, guard, node_attr,
 };
 use crate::core::content;
 use crate::core::identity::Ancestry;
-use crate::core::table::FIRST_INO;
 use crate::core::{
-    Change, Command, Creation, Ino, Name, Refusal, SessionId, SessionKey, Shape, Subject,
+    Change, Command, Creation, Fixed, Ino, Name, NodeId, Refusal, SessionId, Shape, Subject,
 };
-use crate::handoff::{Note, QUEUE_HANDLE};
 use crate::logging::limited;
 use crate::render::{self, Record, SessionRecord};
 use crate::store::{Caller, Principal};
@@ -31,13 +28,13 @@ impl Tree {
     pub fn create(
         &self,
         caller: Caller,
-        parent: u64,
+        parent: NodeId,
         name: &[u8],
         mode: u16,
         exclusive: bool,
         truncate: bool,
     ) -> Result<(Attr, Handle), Refusal> {
-        if parent == SESSIONS {
+        if parent == NodeId::Fixed(Fixed::Sessions) {
             let id = SessionId::new(name)?;
             if exclusive && self.session(&id, |_, _| ()).is_some() {
                 return Err(Refusal::Exists);
@@ -61,9 +58,9 @@ impl Tree {
                         writers: 1,
                         lock_refused: false,
                     };
-                    guard(&self.unwritten).insert(ino.0, unwritten);
+                    guard(&self.unwritten).insert(ino, unwritten);
                 }
-                (node_attr(ino, node), Handle::of_claim(ino.0))
+                (node_attr(ino, node), Handle::of_claim(NodeId::Claim(ino)))
             })
     }
 
@@ -71,56 +68,74 @@ impl Tree {
     pub fn open(
         &self,
         caller: Caller,
-        ino: u64,
+        ino: NodeId,
         write: bool,
         truncate: bool,
     ) -> Result<Handle, Refusal> {
-        match ino {
-            ROOT | CLAIMS | SESSIONS | QUEUE => Err(Refusal::IsDirectory),
-            // Root passes every mode, but these are not for writing.
-            ..FIRST_INO | QUEUE_INO..QUEUE_HANDLE if write && ino != CONTROL => {
-                Err(Refusal::Denied)
-            }
-            EVENTS => Ok(self.open_events(caller)),
-            QUEUE_INO..QUEUE_HANDLE => self.open_queue(caller, ino),
-            ..FIRST_INO => Ok(self.snapshot()),
-            FIRST_INO..SESSION_INO => {
-                if write || truncate {
-                    let who = self.store.principal(caller)?;
-                    self.store.open_to_write(&who, Ino(ino), truncate)?;
-                } else {
-                    self.store.open_to_read(Ino(ino))?;
-                }
-                // One that only reads may read the record, which changes by itself: it gets one picture of it.
-                let fh = if write { ino } else { self.snapshot().fh };
-                if write && let Some(unwritten) = guard(&self.unwritten).get_mut(&ino) {
-                    unwritten.writers += 1;
-                }
-                let opened = Opened::Claim;
-                Ok(Handle { fh, opened })
-            }
-            SESSION_INO..REGISTRATION if write || truncate => {
+        let fixed = match ino {
+            NodeId::Claim(ino) => return self.open_claim(caller, ino, write, truncate),
+            NodeId::Session(_) if write || truncate => {
                 let id = self
                     .session_file(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
                 // To open a session that is there and write nothing changes nothing: so does touch(1).
-                self.registration(caller, id, false, true)
+                return self.registration(caller, id, false, true);
             }
-            _ => Ok(self.snapshot()),
+            // Root passes every mode, but these are not for writing.
+            NodeId::QueueFile(_) if write => return Err(Refusal::Denied),
+            NodeId::QueueFile(_) => return self.open_queue(caller, ino),
+            NodeId::Fixed(fixed) => fixed,
+            _ => return Ok(self.text()),
+        };
+        match fixed {
+            Fixed::Root | Fixed::Claims | Fixed::Sessions | Fixed::Queue => {
+                Err(Refusal::IsDirectory)
+            }
+            Fixed::Control => Ok(self.text()),
+            _ if write => Err(Refusal::Denied),
+            Fixed::Events => Ok(self.open_events(caller)),
+            _ => Ok(self.text()),
         }
     }
 
+    fn open_claim(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        write: bool,
+        truncate: bool,
+    ) -> Result<Handle, Refusal> {
+        if write || truncate {
+            let who = self.store.principal(caller)?;
+            self.store.open_to_write(&who, ino, truncate)?;
+        } else {
+            self.store.open_to_read(ino)?;
+        }
+        // One that only reads may read the record, which changes by itself: it gets a snapshot of it.
+        let fh = if write {
+            NodeId::Claim(ino)
+        } else {
+            self.text().fh
+        };
+        if write && let Some(unwritten) = guard(&self.unwritten).get_mut(&ino) {
+            unwritten.writers += 1;
+        }
+        let opened = Opened::Claim;
+        Ok(Handle { fh, opened })
+    }
+
     /// Opens a directory. One of a claim's lives on, without a name, as long as it is open.
-    pub fn open_directory(&self, ino: u64) -> Result<u64, Refusal> {
-        if (FIRST_INO..SESSION_INO).contains(&ino) {
-            self.store.open_to_read(Ino(ino))?;
+    pub fn open_directory(&self, ino: NodeId) -> Result<NodeId, Refusal> {
+        if let NodeId::Claim(ino) = ino {
+            self.store.open_to_read(ino)?;
         }
         Ok(ino)
     }
 
-    fn snapshot(&self) -> Handle {
+    /// A handle for a text that is made at the first read.
+    fn text(&self) -> Handle {
         Handle {
-            fh: SNAPSHOT + self.next_handle.fetch_add(1, Relaxed),
+            fh: NodeId::Text(self.next_handle.fetch_add(1, Relaxed)),
             opened: Opened::Text,
         }
     }
@@ -133,15 +148,14 @@ impl Tree {
         written: bool,
     ) -> Result<Handle, Refusal> {
         let ancestry = Arc::clone(self.store.principal(caller)?.ancestry()?);
-        let fh = REGISTRATION + self.next_handle.fetch_add(1, Relaxed);
-        let open = Registration {
+        let fh = NodeId::Registration(self.next_handle.fetch_add(1, Relaxed));
+        let open = Descriptor::Registration(Registration {
             id,
             ancestry,
             written,
             exclusive,
-        };
-        self.store.opened(caller, open.note(fh));
-        guard(&self.registrations).insert(fh, open);
+        });
+        self.descriptors.open(caller, fh, open);
         Ok(Handle {
             fh,
             opened: Opened::Text,
@@ -152,8 +166,8 @@ impl Tree {
     pub fn read<R>(
         &self,
         caller: Caller,
-        ino: u64,
-        fh: u64,
+        ino: NodeId,
+        fh: NodeId,
         offset: u64,
         size: usize,
         show: impl FnOnce(&[u8]) -> R,
@@ -164,7 +178,9 @@ impl Tree {
         }
         let text = kept.get(fh).filter(|_| offset > 0);
         drop(kept);
-        if text.is_none() && (FIRST_INO..SESSION_INO).contains(&ino) {
+        if text.is_none()
+            && let NodeId::Claim(ino) = ino
+        {
             return self.read_claim(caller, ino, fh, offset, size, show);
         }
         let text = if let Some(text) = text.or_else(|| self.begun(fh, offset)) {
@@ -178,23 +194,27 @@ impl Tree {
     }
 
     /// Whether a descriptor has the text from which it reads at an offset, or had it.
-    pub fn is_begun(&self, fh: u64, offset: u64) -> bool {
+    pub fn is_begun(&self, fh: NodeId, offset: u64) -> bool {
         offset > 0 && (self.is_older(fh) || guard(&self.kept).has_begun(fh))
     }
 
     /// Whether a file reads as something else than the bytes that its size counts.
-    pub fn is_rendered(&self, ino: u64, fh: u64) -> bool {
-        let is_blank = || self.node(ino, |_, node| node.content().is_blank());
-        Self::is_stream(fh)
-            || !(FIRST_INO..SESSION_INO).contains(&ino)
-            || is_blank().unwrap_or(false)
+    pub fn is_rendered(&self, ino: NodeId, fh: NodeId) -> bool {
+        match ino {
+            NodeId::Claim(_) if fh.is_stream() => true,
+            NodeId::Claim(ino) => {
+                let is_blank = self.node(ino, |_, node| node.content().is_blank());
+                is_blank.unwrap_or(false)
+            }
+            _ => true,
+        }
     }
 
     fn read_claim<R>(
         &self,
         caller: Caller,
-        ino: u64,
-        fh: u64,
+        ino: Ino,
+        fh: NodeId,
         offset: u64,
         size: usize,
         show: impl FnOnce(&[u8]) -> R,
@@ -208,7 +228,7 @@ impl Tree {
             let begun = self.begun(fh, offset);
             let text = begun.unwrap_or_else(|| Arc::from(render::lease_line(table, name, now)));
             let shown = show(content::slice(text.as_bytes(), offset, size));
-            if fh >= SNAPSHOT {
+            if matches!(fh, NodeId::Text(_)) {
                 self.keep(caller, fh, &text, size);
             }
             shown
@@ -217,7 +237,7 @@ impl Tree {
     }
 
     /// Keeps what a descriptor reads as: for a server after this one too, if its first read does not take all of it.
-    fn keep(&self, caller: Caller, fh: u64, text: &Arc<str>, size: usize) {
+    fn keep(&self, caller: Caller, fh: NodeId, text: &Arc<str>, size: usize) {
         if text.len() > size {
             self.spool.keep(fh, text);
         }
@@ -225,26 +245,26 @@ impl Tree {
     }
 
     /// The text that a server before this one has begun to show: it goes on as it was, and ends where that is not known.
-    fn begun(&self, fh: u64, offset: u64) -> Option<Arc<str>> {
+    fn begun(&self, fh: NodeId, offset: u64) -> Option<Arc<str>> {
         let begun = offset > 0 && self.is_older(fh);
         begun.then(|| Arc::from(self.spool.find(fh).unwrap_or_default()))
     }
 
     /// Whether a descriptor that reads a text was opened on a server before this one.
-    fn is_older(&self, fh: u64) -> bool {
-        (SNAPSHOT..QUEUE_INO).contains(&fh) && fh - SNAPSHOT < self.oldest_handle
+    fn is_older(&self, fh: NodeId) -> bool {
+        matches!(fh, NodeId::Text(count) if count < self.oldest_handle)
     }
 
-    fn render(&self, caller: Caller, ino: u64) -> Result<Arc<str>, Refusal> {
+    fn render(&self, caller: Caller, ino: NodeId) -> Result<Arc<str>, Refusal> {
         Ok(Arc::from(match ino {
-            README => String::from(MANUAL),
-            SELF => self.render_self(caller),
-            LEASES => return Ok(self.render_leases()),
-            WAITERS => {
+            NodeId::Fixed(Fixed::Readme) => String::from(MANUAL),
+            NodeId::Fixed(Fixed::Own) => self.render_self(caller),
+            NodeId::Fixed(Fixed::Leases) => return Ok(self.render_leases()),
+            NodeId::Fixed(Fixed::Waiters) => {
                 let waiters = self.store.read(Subject::Nothing, render::waiters);
                 render::waiter_lines(&waiters)
             }
-            METRICS => {
+            NodeId::Fixed(Fixed::Metrics) => {
                 let (leases, sessions) = self.store.read(Subject::Nothing, |table| {
                     (table.lease_count(), table.session_count())
                 });
@@ -252,8 +272,7 @@ impl Tree {
                 let overflows = self.store.status_overflows();
                 self.metrics.render(leases, sessions, source, overflows)
             }
-            SESSION_INO..REGISTRATION => {
-                let key = SessionKey(ino - SESSION_INO);
+            NodeId::Session(key) => {
                 let id = self
                     .session_file(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
@@ -321,15 +340,15 @@ impl Tree {
     pub fn write(
         &self,
         caller: Caller,
-        ino: u64,
-        fh: u64,
+        ino: NodeId,
+        fh: NodeId,
         offset: u64,
         data: &[u8],
         append: bool,
     ) -> Result<(), Refusal> {
         match ino {
-            CONTROL => self.control(caller, data),
-            FIRST_INO..SESSION_INO => {
+            NodeId::Fixed(Fixed::Control) => self.control(caller, data),
+            NodeId::Claim(ino) => {
                 guard(&self.unwritten).remove(&ino);
                 let data = data.to_vec();
                 let change = if append {
@@ -365,7 +384,7 @@ impl Tree {
 
     fn obey(&self, caller: Caller, command: ControlCommand) -> Result<(), Refusal> {
         let inode = |name: &Name| {
-            let ino = self.lease(name.as_str(), |lease, _| lease.ino.0);
+            let ino = self.lease(name.as_str(), |lease, _| lease.ino);
             ino.ok_or(Refusal::NotFound)
         };
         match command {
@@ -396,20 +415,14 @@ impl Tree {
 
     pub(super) fn register(
         &self,
-        fh: u64,
+        fh: NodeId,
         body: &[u8],
         caller: Option<Caller>,
     ) -> Result<(), Refusal> {
-        let mut registrations = guard(&self.registrations);
-        let open = registrations.get_mut(&fh).ok_or(Refusal::Lost)?;
         // Whatever comes of it, this file was not left empty.
-        open.written = true;
-        let (id, ancestry, exclusive) =
-            (open.id.clone(), Arc::clone(&open.ancestry), open.exclusive);
-        let written = open.note(fh);
-        drop(registrations);
-        self.store.note(written);
-        self.join(&ancestry, id, body, exclusive, caller)?;
+        let open = self.descriptors.update(fh, |open| open.written = true);
+        let open = open.ok_or(Refusal::Lost)?;
+        self.join(&open.ancestry, open.id, body, open.exclusive, caller)?;
         self.registered(fh);
         Ok(())
     }
@@ -435,21 +448,12 @@ impl Tree {
     }
 
     /// A descriptor has registered its session: from here on it is its own that is there.
-    pub fn registered(&self, fh: u64) {
-        let mut registrations = guard(&self.registrations);
-        let open = registrations.get_mut(&fh).filter(|open| open.exclusive);
-        let registered = open.map(|open| {
-            open.exclusive = false;
-            open.note(fh)
-        });
-        drop(registrations);
-        if let Some(note) = registered {
-            self.store.note(note);
-        }
+    pub fn registered(&self, fh: NodeId) {
+        self.descriptors.update(fh, |open| open.exclusive = false);
     }
 
     /// A descriptor is closed that might have written to a claim.
-    fn close_unwritten(&self, ino: u64) {
+    fn close_unwritten(&self, ino: Ino) {
         let mut all = guard(&self.unwritten);
         let Some(unwritten) = all.get_mut(&ino) else {
             return;
@@ -460,51 +464,49 @@ impl Tree {
             all.remove(&ino);
             drop(all);
             if withdraws {
-                self.store.withdraw(Ino(ino));
+                self.store.withdraw(ino);
             }
         }
     }
 
     /// A descriptor is closed for good. A file in `sessions/` that was created and left empty registers here, since
     /// only now it is certain that no pid follows (a shell closes a copy of the descriptor before it writes).
-    pub fn release(&self, caller: Caller, ino: u64, fh: u64) {
+    pub fn release(&self, caller: Caller, ino: NodeId, fh: NodeId) {
         if self.spool.has(fh) || self.is_older(fh) {
             self.spool.forget(fh);
         }
-        if (FIRST_INO..SESSION_INO).contains(&ino) {
-            if fh == ino {
+        if let NodeId::Claim(ino) = ino {
+            if fh == NodeId::Claim(ino) {
                 self.close_unwritten(ino);
             }
-            self.store.close(Ino(ino));
-            if fh >= SNAPSHOT {
-                guard(&self.kept).close(fh);
-            }
-            return;
+            self.store.close(ino);
         }
-        if Self::is_stream(fh) {
-            self.close_stream(fh);
-            return;
+        match fh {
+            NodeId::Text(_) => guard(&self.kept).close(fh),
+            NodeId::Registration(_) => self.close_registration(caller, fh),
+            fh if fh.is_stream() => self.close_stream(fh),
+            _ => {}
         }
+    }
+
+    fn close_registration(&self, caller: Caller, fh: NodeId) {
         guard(&self.kept).close(fh);
-        let open = guard(&self.registrations).remove(&fh);
-        let was_registration = open.is_some();
-        if let Some(Registration {
-            id,
-            ancestry,
-            written: false,
-            exclusive,
-        }) = open
-            && self.outcome(caller).is_none()
-            && let Err(refusal) = self.join(&ancestry, id.clone(), b"", exclusive, Some(caller))
-        {
-            limited!(
-                Some(caller.uid),
-                log::Level::Warn,
-                "sessions/{id}: not registered, since the file was left empty and {refusal:?}"
-            );
-        }
-        if was_registration {
-            self.store.note(Note::Closed { fh });
-        }
+        self.descriptors.close(fh, |descriptor| {
+            if let Descriptor::Registration(open) = descriptor
+                && !open.written
+                && self.outcome(caller).is_none()
+            {
+                let (id, exclusive) = (open.id.clone(), open.exclusive);
+                let joined = self.join(&open.ancestry, id, b"", exclusive, Some(caller));
+                if let Err(refusal) = joined {
+                    limited!(
+                        Some(caller.uid),
+                        log::Level::Warn,
+                        "sessions/{}: not registered, since the file was left empty and {refusal:?}",
+                        open.id
+                    );
+                }
+            }
+        });
     }
 }

@@ -6,19 +6,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Attr, Handle, Opened, QUEUE_INO, SESSION_INO, STREAM_SIZE, Tree, guard};
-use crate::core::table::FIRST_INO;
-use crate::core::{Ino, Name, Outcome, Refusal, SessionId, SessionKey, WaiterId};
-use crate::events::Ring;
-use crate::handoff::{EVENT_HANDLE, Note, Open, QUEUE_HANDLE};
+use super::descriptors::Descriptor;
+use super::{Attr, Handle, Opened, STREAM_SIZE, Tree, guard};
+use crate::core::{Name, NodeId, Outcome, Refusal, SessionId, SessionKey, WaiterId};
+use crate::handoff::Note;
 use crate::render;
 use crate::store::{Caller, Seat, Turn};
 
 /// The files of `queue/` that the kernel knows of. There is one for every name, and none is listed.
 #[derive(Debug, Default)]
 pub(super) struct QueueFiles {
-    by_name: HashMap<Name, u64>,
-    by_ino: BTreeMap<u64, QueueFile>,
+    by_name: HashMap<Name, NodeId>,
+    by_ino: BTreeMap<NodeId, QueueFile>,
     newest: u64,
 }
 
@@ -31,10 +30,10 @@ struct QueueFile {
 
 /// What comes of a look at a name.
 struct Told {
-    ino: u64,
+    ino: NodeId,
     is_new: bool,
     /// What had to make room.
-    forgotten: Option<u64>,
+    forgotten: Option<NodeId>,
 }
 
 /// How many files of `queue/` are remembered.
@@ -64,7 +63,13 @@ impl Waiting {
         }
     }
 
-    pub(super) fn in_line(waiter: WaiterId, key: SessionKey, name: Name) -> Self {
+    /// Its reader holds the name, and reads to the end.
+    pub(super) fn is_seated(&self) -> bool {
+        self.name.is_none()
+    }
+
+    /// One whose reader waits, or was granted the name.
+    pub(super) fn in_queue(waiter: WaiterId, key: SessionKey, name: Name) -> Self {
         Self {
             waiter: Some((waiter, key)),
             name: Some(name),
@@ -107,7 +112,7 @@ impl QueueFiles {
             self.by_name.remove(&file.name);
         }
         self.newest += 1;
-        let ino = QUEUE_INO + self.newest;
+        let ino = NodeId::QueueFile(self.newest);
         self.by_name.insert(name.clone(), ino);
         self.by_ino.insert(ino, QueueFile { name, told: 1 });
         Told {
@@ -118,7 +123,7 @@ impl QueueFiles {
     }
 
     /// The kernel forgets so many times that it was told of an inode. Whether it has forgotten it altogether.
-    fn forget(&mut self, ino: u64, times: u64) -> bool {
+    fn forget(&mut self, ino: NodeId, times: u64) -> bool {
         let Some(file) = self.by_ino.get_mut(&ino) else {
             return false;
         };
@@ -132,9 +137,11 @@ impl QueueFiles {
     }
 
     /// Takes up what the kernel was told of by a server before. How often is not known: it forgets all at once.
-    pub(super) fn resume(&mut self, files: BTreeMap<u64, Name>) {
+    pub(super) fn resume(&mut self, files: BTreeMap<NodeId, Name>) {
         for (ino, name) in files {
-            self.newest = self.newest.max(ino - QUEUE_INO);
+            if let NodeId::QueueFile(count) = ino {
+                self.newest = self.newest.max(count);
+            }
             self.by_name.insert(name.clone(), ino);
             self.by_ino.insert(ino, QueueFile { name, told: 0 });
         }
@@ -155,7 +162,7 @@ impl Tree {
         self.queue_file_attr(ino)
     }
 
-    pub(super) fn queue_file_attr(&self, ino: u64) -> Attr {
+    pub(super) fn queue_file_attr(&self, ino: NodeId) -> Attr {
         Attr {
             size: STREAM_SIZE,
             ..self.virtual_file(ino, 0o444)
@@ -163,63 +170,64 @@ impl Tree {
     }
 
     /// The kernel forgets what it was told of an inode, so many times.
-    pub fn forget(&self, ino: u64, times: u64) {
-        if (FIRST_INO..SESSION_INO).contains(&ino) {
-            self.store.forgotten(Ino(ino));
-        } else if (QUEUE_INO..QUEUE_HANDLE).contains(&ino) {
-            let is_forgotten = guard(&self.queue_files).forget(ino, times);
-            if is_forgotten {
-                self.store.note(Note::Forgotten { ino });
+    pub fn forget(&self, ino: NodeId, times: u64) {
+        match ino {
+            NodeId::Claim(ino) => self.store.forgotten(ino),
+            NodeId::QueueFile(_) => {
+                let is_forgotten = guard(&self.queue_files).forget(ino, times);
+                if is_forgotten {
+                    self.store.note(Note::Forgotten { ino });
+                }
             }
+            _ => {}
         }
     }
 
     /// Stands in line for the name of a file in `queue/`.
-    pub(super) fn open_queue(&self, caller: Caller, ino: u64) -> Result<Handle, Refusal> {
-        let files = guard(&self.queue_files);
-        let name = files.by_ino.get(&ino).map(|file| file.name.clone());
-        drop(files);
-        let name = name.ok_or(Refusal::Lost)?;
+    pub(super) fn open_queue(&self, caller: Caller, ino: NodeId) -> Result<Handle, Refusal> {
+        let name = self.queued_name(ino).ok_or(Refusal::Lost)?;
         let Seat { waiter, alone } = self.store.queue(&self.store.principal(caller)?, &name)?;
         let note = alone.map_or_else(Vec::new, |session| lonely(&session, &name));
-        let open = match waiter {
-            Some((waiter, key)) => Waiting::in_line(waiter, key, name),
-            None => Waiting::seated(),
+        let (fh, waiting) = match waiter {
+            Some((waiter, key)) => (NodeId::Waiter(waiter), Waiting::in_queue(waiter, key, name)),
+            None => {
+                let count = self.next_handle.fetch_add(1, Relaxed);
+                (NodeId::Seated(count), Waiting::seated())
+            }
         };
-        let fh = QUEUE_HANDLE
-            + waiter.map_or_else(
-                || (1 << 43) + self.next_handle.fetch_add(1, Relaxed),
-                |(waiter, _)| waiter.0,
-            );
-        if waiter.is_none() {
-            let open = Open::Seated;
-            self.store.opened(caller, Note::Opened { fh, open });
-        }
-        guard(&self.waiting).insert(fh, Waiting { note, ..open });
+        let descriptor = Descriptor::queue(Waiting { note, ..waiting });
+        self.descriptors.open(caller, fh, descriptor);
         Ok(Handle {
             fh,
             opened: Opened::Stream,
         })
     }
 
+    /// The name of a file in `queue/`.
+    pub(super) fn queued_name(&self, ino: NodeId) -> Option<Name> {
+        let files = guard(&self.queue_files);
+        files.by_ino.get(&ino).map(|file| file.name.clone())
+    }
+
     /// The descriptor that a request opened when it was sent first.
-    pub fn reopened(&self, caller: Caller, ino: u64, outcome: Outcome) -> Handle {
-        let seat = outcome.seat.map(|(waiter, _)| QUEUE_HANDLE + waiter.0);
+    pub fn reopened(&self, caller: Caller, ino: NodeId, outcome: Outcome) -> Handle {
+        let seat = outcome.seat.map(|(waiter, _)| NodeId::Waiter(waiter));
         if let Some(fh) = seat
             && let Ok(who) = self.store.principal(caller)
             && let Some(session) = self.store.alone(&who)
-            && let Some(open) = guard(&self.waiting).get_mut(&fh)
-            && let Some(name) = &open.name
+            && let Some(waiting) = self.descriptors.waiting(fh)
         {
-            open.note = lonely(&session, name);
+            let mut waiting = guard(&waiting);
+            if let Some(name) = &waiting.name {
+                waiting.note = lonely(&session, name);
+            }
         }
         match outcome.fh.or(seat) {
             Some(fh) => Handle {
                 fh,
-                opened: if (QUEUE_HANDLE..EVENT_HANDLE).contains(&fh) {
-                    Opened::Stream
-                } else {
-                    Opened::Text
+                opened: match fh {
+                    NodeId::Waiter(_) | NodeId::Seated(_) => Opened::Stream,
+                    _ => Opened::Text,
                 },
             },
             None => Handle::of_claim(ino),
@@ -227,41 +235,22 @@ impl Tree {
     }
 
     /// The kernel has a descriptor.
-    pub fn confirmed(&self, fh: u64) {
-        let waiting = guard(&self.waiting);
-        let waiter = waiting.get(&fh).and_then(|open| open.waiter);
-        drop(waiting);
+    pub fn confirmed(&self, fh: NodeId) {
+        let waiting = self.descriptors.waiting(fh);
+        let waiter = waiting.and_then(|waiting| guard(&waiting).waiter);
         if let Some((waiter, _)) = waiter {
             self.store.note(Note::Confirmed { waiter });
         }
     }
 
-    /// A descriptor reads to the end from now on.
-    fn seated(&self, fh: u64) {
-        let open = Open::Seated;
-        self.store.note(Note::Opened { fh, open });
-    }
-
     pub(super) fn open_events(&self, caller: Caller) -> Handle {
         let (reader, at) = self.stream.open();
-        let fh = EVENT_HANDLE + reader;
-        let open = Open::Reading {
-            from: at,
-            to: at,
-            rest: Vec::new(),
-            missed: 0,
-            last: Vec::new(),
-        };
-        self.store.opened(caller, Note::Opened { fh, open });
+        let fh = NodeId::Reader(reader);
+        self.descriptors.open(caller, fh, Descriptor::Events(at));
         Handle {
             fh,
             opened: Opened::Text,
         }
-    }
-
-    /// Whether a descriptor is one that one waits on.
-    pub fn is_stream(fh: u64) -> bool {
-        fh >= QUEUE_HANDLE
     }
 
     /// What a waiting read gets: `None` as long as there is nothing. `tick` says that it has waited long enough, and that
@@ -269,35 +258,23 @@ impl Tree {
     pub fn read_stream(
         &self,
         task: u32,
-        fh: u64,
+        fh: NodeId,
         offset: u64,
         size: usize,
         tick: bool,
     ) -> Option<Result<Vec<u8>, Refusal>> {
-        if fh >= EVENT_HANDLE {
-            let Some(read) = self.stream.read(fh - EVENT_HANDLE, offset, size) else {
+        if let NodeId::Reader(reader) = fh {
+            let Some(read) = self.stream.read(reader, offset, size) else {
                 return tick.then_some(Err(Refusal::Interrupted));
             };
-            let (from, to, rest) = (read.from, read.to, read.rest);
-            let last = if read.is_odd {
-                read.bytes.clone()
-            } else {
-                Vec::new()
-            };
-            let open = Open::Reading {
-                from,
-                to,
-                rest,
-                missed: 0,
-                last,
-            };
-            self.store.note(Note::Opened { fh, open });
+            self.descriptors.read_on(fh, read.reading);
             return Some(Ok(read.bytes));
         }
-        let mut waiting = guard(&self.waiting);
-        let Some(open) = waiting.get_mut(&fh) else {
+        let Some(waiting) = self.descriptors.waiting(fh) else {
             return Some(Err(Refusal::Lost));
         };
+        let mut open = guard(&waiting);
+        let open = &mut *open;
         if open.text.is_empty() {
             let (Some((waiter, key)), Some(name)) = (open.waiter, &open.name) else {
                 return Some(Ok(Vec::new()));
@@ -313,7 +290,7 @@ impl Tree {
                 }
                 Turn::Held => {
                     // First, or it would be told that it lost its place if this server were killed between the two.
-                    self.seated(fh);
+                    self.descriptors.seated(fh);
                     self.store.leave(waiter);
                     open.waiter = None;
                     return Some(Ok(Vec::new()));
@@ -337,40 +314,35 @@ impl Tree {
     }
 
     /// Whether what a descriptor waits for has come. In `queue/` that is its turn: a progress line is none.
-    pub fn is_ready(&self, fh: u64) -> bool {
-        if fh >= EVENT_HANDLE {
-            return self.stream.is_ready(fh - EVENT_HANDLE);
+    pub fn is_ready(&self, fh: NodeId) -> bool {
+        if let NodeId::Reader(reader) = fh {
+            return self.stream.is_ready(reader);
         }
-        let waiting = guard(&self.waiting);
-        let Some(open) = waiting.get(&fh) else {
+        let Some(waiting) = self.descriptors.waiting(fh) else {
             return true;
         };
+        let open = guard(&waiting);
         let waits = |((waiter, key), name)| {
             matches!(self.store.turn(waiter, key, name), Turn::Waits { .. })
         };
         !open.waiter.zip(open.name.as_ref()).is_some_and(waits)
     }
 
-    pub(super) fn close_stream(&self, fh: u64) {
-        if fh >= EVENT_HANDLE {
-            self.stream.close(fh - EVENT_HANDLE);
-            self.store.note(Note::Closed { fh });
-            return;
-        }
-        let closed = guard(&self.waiting).remove(&fh);
-        if let Some((waiter, _)) = closed.and_then(|open| open.waiter) {
-            self.store.leave(waiter);
-        }
-        self.store.note(Note::Closed { fh });
-    }
-
-    /// Whether what rang concerns a descriptor.
-    pub fn concerns(ring: &Ring, fh: u64) -> bool {
-        if fh >= EVENT_HANDLE {
-            ring.lines
-        } else {
-            ring.waiters.contains(&WaiterId(fh - QUEUE_HANDLE))
-        }
+    pub(super) fn close_stream(&self, fh: NodeId) {
+        self.descriptors.close(fh, |descriptor| match descriptor {
+            Descriptor::Queue(waiting) => {
+                let waiter = guard(&waiting).waiter;
+                if let Some((waiter, _)) = waiter {
+                    self.store.leave(waiter);
+                }
+            }
+            Descriptor::Events(_) => {
+                if let NodeId::Reader(reader) = fh {
+                    self.stream.close(reader);
+                }
+            }
+            Descriptor::Registration(_) => {}
+        });
     }
 
     /// What has just happened.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use claimfs::core::table::Table;
-use claimfs::core::{Change, Command as Ask, Creation, Member, Shape};
+use claimfs::core::{Change, Command as Ask, Creation, Member, NodeId, Shape};
 use claimfs::handoff::{Handoff, Note};
 use claimfs::journal::Log;
 use claimfs::journal::{self, Disk, JOURNAL_MAX, Recovered, Source, Unusable};
@@ -90,7 +90,9 @@ impl Written {
         let ttl = Some(Duration::from_secs(1 << 20));
         run(&mut disk, &mut table, &Ask::Limit { ino, by, ttl });
         ends.push(length());
-        let note = Note::Closed { fh: 7 };
+        let note = Note::Closed {
+            fh: NodeId::Seated(7),
+        };
         disk.note(&note, None).unwrap();
         ends.push(length());
         run(&mut disk, &mut table, &claim("last", &two));

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use claimfs::core::content::INSIDE_MAX;
-use claimfs::core::table::{FIRST_INO, Table};
+use claimfs::core::table::Table;
 use claimfs::core::{
-    Asker, Attributes, Change, Command, Creation, Due, Event, Ino, Label, Member, Moment, NOWHERE,
-    Name, Place, Process, RemoteSession, Rule, SessionId, Shape, Token, WaiterId, What,
+    Asker, Attributes, Change, Command, Creation, Due, Event, FIRST_INO, Ino, Label, Member,
+    Moment, NOWHERE, Name, Place, Process, RemoteSession, Rule, SessionId, Shape, Token, WaiterId,
+    What,
 };
 
 use crate::model::{member, name, process};

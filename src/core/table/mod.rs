@@ -40,12 +40,10 @@ use crate::core::content::Content;
 use crate::core::rare::{Blank, Rare};
 use crate::core::wire;
 use crate::core::{
-    Binding, Command, Creation, Deadline, Due, End, Event, Ino, Label, Member, Moment, Name,
-    Process, Refusal, Root, Rule, SessionId, SessionKey, Token, WaiterId, What,
+    Binding, Command, Creation, Deadline, Due, End, Event, FIRST_INO, INO_END, Ino, KEY_END, Label,
+    Member, Moment, Name, Process, Refusal, Root, Rule, SessionId, SessionKey, Token, WAITER_END,
+    WaiterId, What,
 };
-
-/// The first inode number for claims: the ones below belong to the fixed files of the mount.
-pub const FIRST_INO: u64 = 1024;
 
 /// A name that is granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,12 +272,33 @@ impl Table {
 
     /// What a command makes happen, or why not. Changes nothing.
     pub fn decide(&self, command: &Command, now: Moment) -> Result<Vec<Event>, Refusal> {
+        self.check_numbers_left(command)?;
         let mut draft = Draft::new(self, now);
         self.decide_into(&mut draft, command)?;
         self.check_quota(command, &draft.events)?;
         self.renew_for_entries(&mut draft);
         self.serve_queues(&mut draft);
         Ok(draft.events)
+    }
+
+    /// ENOSPC once nearly all numbers are given out: see [`NodeId`]. What is left is for those who are
+    /// granted what others release.
+    fn check_numbers_left(&self, command: &Command) -> Result<(), Refusal> {
+        let takes = matches!(
+            command,
+            Command::Claim { .. }
+                | Command::Hold { .. }
+                | Command::Queue { .. }
+                | Command::Give { .. }
+                | Command::Join { .. }
+        );
+        let is_short = self.next_ino >= INO_END - NUMBERS_LEFT
+            || self.next_key >= KEY_END - NUMBERS_LEFT
+            || self.next_waiter >= WAITER_END - NUMBERS_LEFT;
+        if takes && is_short {
+            return Err(Refusal::Full);
+        }
+        Ok(())
     }
 
     fn decide_into(&self, draft: &mut Draft, command: &Command) -> Result<(), Refusal> {
@@ -359,6 +378,10 @@ impl Table {
         }
     }
 }
+
+/// How many inodes, sessions and waiters are left when no more are given to those who ask for new
+/// ones.
+const NUMBERS_LEFT: u64 = 1 << 24;
 
 /// The events of one decision, numbered on from the table's.
 struct Draft {

@@ -7,9 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Below, Child, FIRST_INO, Inode, Lost, Session, Table};
+use super::{Below, Child, Inode, Lost, Session, Table};
 use crate::core::content::{BODY_MAX, Content, Entries, INSIDE_MAX, TTL_MAX};
-use crate::core::{Deadline, Ino, Process, SessionKey, Shape, WaiterId};
+use crate::core::{
+    Deadline, FIRST_INO, INO_END, Ino, KEY_END, Process, SessionKey, Shape, WAITER_END, WaiterId,
+};
 
 /// No number of an event, a token, an inode, a session or a waiter reaches this: so none of them overflows, whatever is added.
 pub const NUMBER_MAX: u64 = 1 << 62;
@@ -42,17 +44,15 @@ impl Table {
 
     /// Whether what is given out next was never given out, and more can be after it: what events are applied to needs this much.
     pub fn check_numbers(&self) -> Result<(), String> {
-        let next = [
-            self.seq,
-            self.next_token,
-            self.next_ino,
-            self.next_key,
-            self.next_waiter,
+        let bounds = [
+            (self.seq, NUMBER_MAX),
+            (self.next_token, NUMBER_MAX),
+            (self.next_ino, INO_END),
+            (self.next_key, KEY_END),
+            (self.next_waiter, WAITER_END),
         ];
-        ensure(
-            next.iter().all(|next| *next < NUMBER_MAX),
-            "a number is too large",
-        )?;
+        let is_bounded = bounds.iter().all(|(next, end)| next <= end);
+        ensure(is_bounded, "a number is too large")?;
         let tokens = self.leases.values().map(|lease| lease.token.0);
         let inos = self.inodes.keys().chain(self.children.keys());
         let inos: Vec<u64> = inos.map(|ino| ino.0).collect();

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use claimfs::core::table::Table;
 use claimfs::core::{
-    Asker, Change, Command, Creation, Due, Ending, Event, Ino, Label, Member, Moment, Name, Place,
-    Process, RemoteSession, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
+    Asker, Change, Command, Creation, Due, Ending, Event, Ino, Label, Member, Moment, Name, NodeId,
+    Place, Process, RemoteSession, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
-use claimfs::handoff::{Handoff, Key, Note, Open, Position, QUEUE_HANDLE, Sent};
+use claimfs::handoff::{Handoff, Key, Note, Open, Position, Reading, Sent};
 use claimfs::journal::snapshot;
 use serde_json::{Value, json};
 
@@ -123,7 +123,10 @@ pub fn history(data: &[u8]) -> (Vec<Vec<u8>>, Table) {
 }
 
 fn note(what: u8, more: u8) -> Note {
-    let fh = QUEUE_HANDLE + u64::from(more % 8);
+    let (ino, fh) = (
+        NodeId::QueueFile((more % 8).into()),
+        NodeId::Reader((more % 8).into()),
+    );
     let name = Name::new(b"a").unwrap();
     let position = |seq: u8| Position {
         offset: 0,
@@ -131,19 +134,19 @@ fn note(what: u8, more: u8) -> Note {
         skip: 0,
     };
     match what % 8 {
-        0 => Note::Told { ino: fh, name },
-        1 => Note::Forgotten { ino: fh },
+        0 => Note::Told { ino, name },
+        1 => Note::Forgotten { ino },
         2 => {
-            let open = Open::Reading {
+            let open = Open::Reading(Reading {
                 from: position(more),
                 to: position(more),
                 rest: vec![more],
                 missed: 0,
                 last: vec![],
-            };
+            });
             Note::Opened { fh, open }
         }
-        3 => Note::Polled { fh, kh: fh },
+        3 => Note::Polled { fh, kh: 7 },
         4 => Note::Closed { fh },
         5 => {
             let waiter = WaiterId(more.into());
