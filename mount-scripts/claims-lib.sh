@@ -1,8 +1,9 @@
-# What the scripts claims-* share. They source it, and it must stand beside them.
+# Shared by the scripts claims-*. They source it from their own directory.
 #
-# It takes '--mount DIR' and '--read-only' from the front of the arguments and finds the mount as the claimfs command
-# does: --mount, else $CLAIMFS_MOUNT, else the only claimfs there is. What is left is 'OPTIONS -- COMMAND'.
-# Each script sets $usage and $operands, how many words must come after the '--'. Exit codes: 2 usage, 3 no mount.
+# It takes '--mount DIR' and '--read-only' from the front of the arguments and finds the mount as
+# the claimfs command does: --mount, else $CLAIMFS_MOUNT, else the only claimfs there is. The rest
+# must be 'OPTIONS -- COMMAND'. Each script sets $usage and $operands, the number of words that must
+# come after the '--'. Exit codes: 2 usage, 3 no mount.
 
 complain() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -39,15 +40,16 @@ done
 [ "${word-}" = -- ] && [ "$left" -ge "$operands" ] || wrong_usage
 
 if [ -z "$mount" ]; then
-    # proc(5): ID PARENT DEVICE ROOT DIR OPTIONS [TAG …] - TYPE SOURCE OPTIONS, where only whole mounts count, and of
-    # several only those that admit the caller.
+    # proc(5): ID PARENT DEVICE ROOT DIR OPTIONS [TAG …] - TYPE SOURCE OPTIONS. Only whole mounts
+    # count, and of several only those that admit the caller.
     count=0 found=
     while read -r _ _ _ root dir rest; do
         case "$root ${rest#* - }" in
         '/ fuse.claimfs '*) ;;
         *) continue ;;
         esac
-        # White space comes as octal digits behind a backslash, which printf knows; the x saves a newline at the end.
+        # White space is encoded as octal digits after a backslash, which printf decodes; the x
+        # keeps a newline at the end.
         dir=$(printf "$(printf '%s' "$dir" | sed 's/%/%%/g')x")
         dir=${dir%x}
         case $(LC_ALL=C ls -d -- "$dir/." 2>&1) in
@@ -80,9 +82,10 @@ need() { # TOOL PACKAGE
     }
 }
 
-# What runs first in new mount and pid namespaces: sh -c "$become" NAME ROOT MOUNT READ_ONLY COMMAND …
-# It puts a root together on a tmpfs, of what is in ROOT, with a /proc of its own and the mount at /claims, and moves in.
-# So nothing is written to ROOT, and all of it goes with the namespaces. The tmpfs is made over /proc, which nobody misses.
+# Runs first in new mount and pid namespaces: sh -c "$become" NAME ROOT MOUNT READ_ONLY COMMAND … It
+# builds a root on a tmpfs from the entries of ROOT, with its own /proc and the mount at /claims,
+# and moves in. So nothing is written to ROOT, and all of it goes with the namespaces. The tmpfs is
+# mounted over /proc, which is not needed meanwhile.
 become='
 set -eu
 root=$1 mount=$2 read_only=$3
@@ -108,10 +111,11 @@ cd /proc
 mkdir -p dev proc claims
 [ -e dev/null ] || mount --rbind /dev dev
 mount -t proc proc proc
-# Only remounted where that must be: who does it in a user namespace has to repeat the flags, and others lose nosymfollow.
+# Remount only if necessary: in a user namespace the remount has to repeat the flags, and elsewhere
+# it would drop nosymfollow.
 mount -o "bind${read_only:+,ro,nosuid,nodev,nosymfollow}" "$mount" claims
 [ "$root" = / ] || exec chroot . "$@"
-# Unlike after chroot(8), what runs here can make user namespaces, and so sandboxes, of its own.
+# Unlike after chroot(8), the command can make its own user namespaces, and so sandboxes.
 mkdir .old
 pivot_root . .old
 umount -l .old

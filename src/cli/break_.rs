@@ -30,7 +30,7 @@ impl Arguments {
                 ));
                 Ok(Exit::Done)
             }
-            // Released since: what was asked for is so.
+            // Released in the meantime, as requested.
             Err((Some(libc::ENOENT), _)) => Ok(Exit::Done),
             Err((Some(libc::ESTALE), _)) => Err(Failure::held(format!(
                 "claims/{name}: it has changed hands meanwhile; see 'claimfs show {name}'"

@@ -15,7 +15,7 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure};
 use crate::core::{Name, SessionId};
 
-/// How often a name that is free whenever it is looked at, and taken whenever it is claimed, is tried again.
+/// Give up after this many tries if the name looks free each time and is taken each time.
 const ATTEMPTS: usize = 100;
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ impl Arguments {
             if is_unseen(&there.whoami()?) {
                 return self.hold(&there, &name, &id, ttl);
             }
-            return Err(self.speak_for(&id.as_str().into(), mount));
+            return Err(self.exec_for(&id.as_str().into(), mount));
         }
         let mount = Mount::find(mount)?;
         let me = identity(&mount)?;
@@ -64,7 +64,7 @@ impl Arguments {
                 let record = mount.lease(&name)?;
                 return Ok(self.taken(&name, record.as_ref(), "taken", &me));
             }
-            // Free again since: another try.
+            // Free in the meantime: try again.
             let Some(record) = mount.lease(&name)? else {
                 continue;
             };
@@ -72,7 +72,7 @@ impl Arguments {
                 if patience == Patience::None {
                     return Ok(self.held(&record, &others(&name, &me, &record)));
                 }
-                if !queue::stand(&mount, &name, until)? {
+                if !queue::wait(&mount, &name, until)? {
                     let record = mount.lease(&name)?.unwrap_or(record);
                     let text = format!("{}; waited in vain", tool::held_by(&name, &record));
                     return Ok(self.held(&record, &text));
@@ -90,7 +90,7 @@ impl Arguments {
         )))
     }
 
-    /// Takes the name for a session without processes, since the mount cannot see any of ours.
+    /// Takes the name for a remote session, since the mount cannot see this process.
     fn hold(
         &self,
         mount: &Mount,
@@ -115,8 +115,9 @@ impl Arguments {
         }
     }
 
-    /// Starts this command again as if the variable had been set for it: its environment is what the mount reads.
-    fn speak_for(&self, id: &OsString, mount: Option<&Path>) -> Failure {
+    /// Executes this command again with the session variable set, since the mount reads the
+    /// environment of the exec.
+    fn exec_for(&self, id: &OsString, mount: Option<&Path>) -> Failure {
         let mut again = match super::program() {
             Ok(program) => Command::new(program),
             Err(failure) => return failure,
@@ -174,7 +175,7 @@ impl Arguments {
 const UNSEEN: &str = "the mount cannot see this process, and so not whether it lives: claim for a session that lives by a deadline, \
      with --session ID --ttl TIME, and claim again before it ends";
 
-/// The sentence for a claim that would end with this very command.
+/// The message for a claim that would end with this command.
 fn ends(name: &Name) -> String {
     format!(
         "claims/{name}: not taken, as nobody in its session outlives this command (setsid, sudo, ssh and script start one) and \
@@ -183,12 +184,12 @@ fn ends(name: &Name) -> String {
     )
 }
 
-/// Whether the mount cannot see this process.
+/// True if the mount cannot see this process.
 fn is_unseen(me: &Value) -> bool {
     me["session"].is_null() && me["pid"].is_null()
 }
 
-/// Whether a lease is this command's already: its session's, or, under process scope, that of this
+/// True if this command holds a lease already: its session does or, under process scope, this
 /// process or its parent. A process further up may be another script.
 fn is_own(me: &Value, record: &Value) -> bool {
     if record["session"] != me["session"] {
@@ -201,23 +202,23 @@ fn is_own(me: &Value, record: &Value) -> bool {
     if me["scope"] == "process" {
         return *holder == me["pid"] || *holder == me["then"][0]["pid"];
     }
-    // Also where this very script is registered in a terminal's session: the others that share that
-    // are not.
+    // Also false if this script is registered in a terminal's session, since other scripts share
+    // that.
     let id = SessionId::new(me["session"].as_str().unwrap_or_default().as_bytes());
     me["rule"] != "posix" && id.is_ok_and(|id| id.posix_uid().is_none())
 }
 
-/// The sentence for a name that is not ours: who holds it, and what to do.
+/// The message for a name that another holds: the holder, and what to do.
 fn others(name: &Name, me: &Value, record: &Value) -> String {
     let (pid, command) = (tool::field(record, "pid"), tool::field(record, "command"));
-    // The live roots of a session of process scope are not all above this command.
+    // Under process scope, not all live roots of the session are above this command.
     let above = if me["scope"] == "process" {
         "then"
     } else {
         "roots"
     };
     let above = me[above].as_array().map_or(&[][..], Vec::as_slice);
-    // Our parent, if we and the mount number processes alike.
+    // Valid only if the mount sees the same pids as this process.
     let is_parent = me["pid"] == process::id() && record["pid"] == parent_id();
     let is_above = is_parent || above.iter().any(|root| root["pid"] == record["pid"]);
     if record["session"] != me["session"] && is_above {
@@ -248,8 +249,8 @@ fn others(name: &Name, me: &Value, record: &Value) -> String {
     tool::held_by(name, record)
 }
 
-/// Under process scope: the process that holds the claim after this command, and the one that it
-/// ends with.
+/// Under process scope: the process that holds the claim after this command, and the one whose end
+/// frees it.
 fn outlives(me: &Value) -> Option<String> {
     let next = &me["then"][0];
     let last = tool::field(me, "ends_with");
@@ -261,7 +262,7 @@ fn outlives(me: &Value) -> Option<String> {
     })
 }
 
-/// Gives the claim that was taken its deadline.
+/// Sets the deadline of the claim that was taken.
 fn limit(mount: &Mount, name: &Name, ttl: Option<Duration>) -> Result<(), Failure> {
     let Some(ttl) = ttl else {
         return Ok(());
@@ -274,7 +275,7 @@ fn limit(mount: &Mount, name: &Name, ttl: Option<Duration>) -> Result<(), Failur
     })
 }
 
-/// What `self` says of a process that can claim.
+/// The content of `self`, for a process that can claim.
 fn identity(mount: &Mount) -> Result<Value, Failure> {
     let me = mount.whoami()?;
     if is_unseen(&me) {
@@ -289,21 +290,21 @@ fn identity(mount: &Mount) -> Result<Value, Failure> {
     Ok(me)
 }
 
-/// The lease of another session, where this process would first have to register a shell to claim
-/// the name: nothing becomes a session for a refusal.
+/// The lease, if another session holds it and this process would have to register a shell before it
+/// could claim the name: a refused claim must not create a session.
 fn held_elsewhere(mount: &Mount, name: &Name, me: &Value) -> Result<Option<Value>, Failure> {
     if me["alone"] != true {
         return Ok(None);
     }
-    // As it would be resolved from there.
+    // The session that the shell would get.
     let posix = me["rule"] == "posix" && me["scope"] != "process";
     let own = &me[if posix { "parent_session" } else { "session" }];
     let record = mount.lease(name)?;
     Ok(record.filter(|record| record["session"] != *own))
 }
 
-/// What `self` says, after it was made sure that the claim does not end with this command: if this
-/// process would be the only root of its session, its parent is registered as one first.
+/// The content of `self`, after making sure that the claim does not end with this command: if this
+/// process would be the only root of its session, its parent is registered as one.
 fn lasting(mount: &Mount, name: &Name, me: Value) -> Result<Value, Failure> {
     if me["scope"] == "process" {
         return if me["alone"] == true {

@@ -26,10 +26,11 @@ use crate::render::metrics::STATUS_OVERFLOWS;
 use crate::supervisor::device::DEVICE;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
-/// How long a mount may take to answer before it counts as wedged.
+/// A mount that takes longer to answer counts as wedged.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The kernels that first had pidfds, and that first had pidfs and sent again what a dead server had not answered.
+/// The first kernels with pidfds; and with pidfs and FUSE_NOTIFY_RESEND, which sends unanswered
+/// requests again when a server dies.
 const PIDFD: (u32, u32) = (5, 3);
 const RESEND: (u32, u32) = (6, 9);
 
@@ -39,7 +40,7 @@ pub struct Arguments {
     dir: Option<PathBuf>,
 }
 
-/// What was found: each a line, with its remedy.
+/// The findings: each a line with its remedy.
 #[derive(Default)]
 struct Report {
     is_bad: bool,
@@ -50,7 +51,7 @@ impl Report {
         tool::say(&format!("ok    {}", printable(text)));
     }
 
-    /// Nothing that keeps anybody from claiming.
+    /// A finding that keeps nobody from claiming.
     fn note(text: &str) {
         tool::say(&format!("note  {}", printable(text)));
     }
@@ -60,7 +61,7 @@ impl Report {
         tool::say(&format!("bad   {}", printable(text)));
     }
 
-    /// What keeps one from mounting matters only where nothing is mounted.
+    /// A finding that prevents mounting. It matters only if nothing is mounted.
     fn lacks(&mut self, has_mount: bool, text: &str) {
         if has_mount {
             Self::note(text);
@@ -77,13 +78,13 @@ impl Arguments {
         let resolved = asked.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
         let unreadable = |error| Failure::unavailable(format!("/proc/self/mountinfo: {error}"));
         let mut ours = mountinfo::all().map_err(unreadable)?;
-        // Of several on one directory, the last hides the others.
+        // Of several mounts on one directory, the last hides the others.
         ours.reverse();
         let mut seen = HashSet::new();
         ours.retain(|mount| seen.insert(mount.dir.clone()));
         ours.retain(|mount| mount.fs_type == FS_TYPE);
         ours.reverse();
-        // A place in a mount stands for it.
+        // A place within a mount means that mount.
         let around = resolved
             .as_deref()
             .map(mountinfo::holding)
@@ -112,7 +113,8 @@ impl Arguments {
     }
 }
 
-/// What shows a mount and is none: at the place that is asked about, or at this one and wherever something is mounted that could.
+/// File systems that show a claimfs mount without being one: at the given place, or at the working
+/// directory and at every mount that could show one.
 fn layers(asked: Option<&Path>) -> Vec<Layer> {
     if let Some(asked) = asked {
         return layer::around(asked).into_iter().collect();
@@ -123,7 +125,7 @@ fn layers(asked: Option<&Path>) -> Vec<Layer> {
     here.into_iter().chain(layers).collect()
 }
 
-/// The sentence for a place, or a system, without a mount.
+/// The message for a place, or a system, without a mount.
 fn no_mount(asked: Option<&Path>) -> String {
     const REMEDY: &str =
         "mount one with 'claimfs mount DIR', or, in a sandbox, bind one from outside";
@@ -206,7 +208,7 @@ fn check_device(report: &mut Report, has_mount: bool) {
     }
 }
 
-/// Whether fusermount3 may do what only root may; `None` if it is not there.
+/// True if fusermount3 is setuid; `None` if it is not installed.
 fn fusermount() -> Option<bool> {
     let path = std::env::var_os("PATH")?;
     let mut files = std::env::split_paths(&path).map(|dir| dir.join("fusermount3"));
@@ -262,8 +264,8 @@ fn check_mount(report: &mut Report, mount: &Mount) {
     check_endings(&mount.dir, &me);
 }
 
-/// Whether the server knows how processes end. Where it does not, claims are made no less, but are
-/// held for longer.
+/// Checks that the server knows how processes end. Without that, claims work, but are held for
+/// longer.
 fn check_endings(dir: &Path, me: &Value) {
     let shown = dir.display();
     match tool::field(me, "status_from").as_str() {
@@ -277,7 +279,7 @@ fn check_endings(dir: &Path, me: &Value) {
             "{shown}: how a process ended is not known, so without a session of its own all of a terminal, or of a sandbox, \
              holds what any of it claims; use Linux 6.15, or mount as root outside of all containers, with CAP_NET_ADMIN"
         )),
-        // An older server says nothing of it.
+        // Older servers have no such field.
         _ => {}
     }
     let metrics = fs::read_to_string(dir.join("metrics")).unwrap_or_default();
@@ -292,7 +294,7 @@ fn check_endings(dir: &Path, me: &Value) {
     }
 }
 
-/// The state directory is not to be seen from everywhere.
+/// The state directory may be out of sight, which is no fault.
 fn check_supervisor(report: &mut Report, mount: &Mount) {
     let dir = mount.dir.display();
     let lock = mount.source.join(LOCK);
@@ -323,10 +325,10 @@ enum Answer {
     Part,
 }
 
-/// Asks a mount who asks.
+/// Reads `self` of a mount, with a time limit.
 fn ask(dir: &Path) -> Answer {
-    let said = say_of([dir.as_os_str()].into_iter());
-    match said.as_deref().map(str::trim) {
+    let output = probe([dir.as_os_str()].into_iter());
+    match output.as_deref().map(str::trim) {
         None => Answer::Silent,
         Some("dead") => Answer::Dead,
         Some("denied") => Answer::Denied,
@@ -338,19 +340,20 @@ fn ask(dir: &Path) -> Answer {
     }
 }
 
-/// What another process says of a place, if it says it soon: who is stuck in a wedged mount cannot be killed.
-fn say_of<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
+/// The output of another process that checks a place, if it comes in time. A process that is stuck
+/// in a wedged mount cannot be killed.
+fn probe<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
     let mut look = Command::new("/proc/self/exe");
     look.arg("doctor-look").args(words).stdin(Stdio::piped());
     let mut child = look.stdout(Stdio::piped()).spawn().ok()?;
-    let (sender, said) = mpsc::channel();
+    let (sender, output) = mpsc::channel();
     let stdout = child.stdout.take();
     thread::spawn(move || {
         let mut text = String::new();
         let read = stdout.map(|mut pipe| pipe.read_to_string(&mut text));
         _ = sender.send(read.map(|_| text).unwrap_or_default());
     });
-    let Ok(text) = said.recv_timeout(PATIENCE) else {
+    let Ok(text) = output.recv_timeout(PATIENCE) else {
         _ = child.kill();
         return None;
     };
@@ -358,7 +361,8 @@ fn say_of<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
     Some(text)
 }
 
-/// What the other process says of a mount, or which of several directories has the files of one.
+/// The arguments of that process: check a mount, or find which of several directories has the files
+/// of one.
 #[derive(Debug, clap::Args)]
 pub struct Look {
     #[arg(long)]

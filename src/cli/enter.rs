@@ -1,4 +1,4 @@
-//! `claimfs enter SESSION -- CMD`, which `claimfs run` starts: not for people.
+//! `claimfs enter SESSION -- CMD`. Internal: `claimfs run` starts it.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -17,12 +17,13 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Makes this process a root of the session, and then the command.
+    /// Makes this process a root of the session, then executes the command.
     pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
         session::register(&mount, &self.id, false)
             .map_err(|error| Failure::unavailable(format!("sessions/{}: {error}", self.id)))?;
-        // From here on this process holds the session. If it had ended before, it is another by now, and holds nothing.
+        // From here on this process holds the session. If that ended before, this is a new session,
+        // which holds nothing.
         let claim = std::env::var("CLAIMFS_CLAIM").unwrap_or_default();
         let token = std::env::var("CLAIMFS_TOKEN").unwrap_or_default();
         let record = mount.lease(&tool::claim_name(&claim)?)?.unwrap_or_default();

@@ -29,7 +29,7 @@ impl Arguments {
         for line in BufReader::new(Polled(events)).lines() {
             let line = line.map_err(failed)?;
             let text = if self.json { line } else { sentence(&line) };
-            // Whoever reads this may wait for each line, and may have gone away.
+            // The reader may wait for each line, and may have exited.
             let mut out = io::stdout().lock();
             if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() || !self.follow {
                 break;
@@ -39,7 +39,7 @@ impl Arguments {
     }
 }
 
-/// A field, or a process in one, in words.
+/// A field, or a process in one, as words.
 fn one(event: &Value, key: &str) -> String {
     let process = &event[key];
     if !process.is_object() {
@@ -52,7 +52,7 @@ fn one(event: &Value, key: &str) -> String {
     }
 }
 
-/// An event for people: when, what, which claim, whose, and what else there is to say.
+/// An event as a sentence: time, kind, claim, session and details.
 fn sentence(line: &str) -> String {
     let Ok(event) = serde_json::from_str::<Value>(line) else {
         return printable(line);

@@ -21,10 +21,10 @@ pub struct Arguments {
     watch: bool,
 }
 
-/// How wide a screen is if nobody says it, in columns, and how high, in lines.
+/// The default size of a screen: columns and lines.
 const SCREEN: (usize, usize) = (80, 24);
 
-/// How wide each column is at most on a terminal: 79 in all, with two between each.
+/// The width of each column on a terminal, at most: 79 in all, with two between each.
 const WIDTHS: [usize; 6] = [18, 16, 7, 10, 11, 7];
 
 impl Arguments {
@@ -60,7 +60,7 @@ fn row(record: &Value, now: SystemTime) -> Vec<String> {
     ]
 }
 
-/// Shows the leases whenever they change; on a terminal once a second too, in place.
+/// Shows the leases after each change; on a terminal also once a second, in place.
 fn watch(mount: &Mount) -> Result<Exit, Failure> {
     let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
     let mut events = File::open(mount.path(&["events"])).map_err(failed)?;
@@ -125,7 +125,7 @@ fn snapshot(records: &[Value], on_terminal: bool) -> String {
     text
 }
 
-/// Cuts a text to so many characters, and shows that it did.
+/// Truncates a text to a number of characters, visibly.
 fn clip(text: &mut String, width: usize) {
     if text.chars().count() > width {
         *text = text.chars().take(width.saturating_sub(1)).collect();

@@ -1,7 +1,8 @@
-//! The command line: plain file calls on a mount, and nothing that a shell could not do.
+//! The command line: arguments in, exit code out. All verbs but `mount`, `umount`, `upgrade` and
+//! `doctor` are plain file calls on a mount, which a shell could make too.
 //!
-//! Deliberately ignorant of: the store. What it knows about leases it reads from the files of the mount.
-// The comments on arguments are help texts, where a backtick would be printed.
+//! Does not know: the store. It reads about leases from the files of the mount.
+// Comments on arguments are help text, which would print backticks.
 #![allow(clippy::doc_markdown)]
 
 mod break_;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// How a command ends.
+/// The exit code of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 0: done.
@@ -45,7 +46,7 @@ pub enum Exit {
     Usage,
     /// 3: no mount, or not available.
     Unavailable,
-    /// What a child process ended with.
+    /// The exit code of a child process.
     Child(u8),
 }
 
@@ -61,7 +62,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command fails: its exit, and a sentence.
+/// The exit code and message of a command that failed.
 #[derive(Debug)]
 pub struct Failure {
     exit: Exit,
@@ -121,7 +122,7 @@ enum Verb {
     /// Give a name back: 0 also if it is free already
     #[command(alias = "unclaim")]
     Release(release::Arguments),
-    /// Free a name whose holder lives but is gone in spirit: its user or root
+    /// Free a name whose holder is alive but stuck: its user or root
     Break(break_::Arguments),
     /// Hand a name to another live session
     Give(give::Arguments),
@@ -158,7 +159,7 @@ enum Verb {
     Completions(completions::Arguments),
 }
 
-/// Runs the command that the arguments of this process name.
+/// Runs the command that this process was called with.
 pub fn main() -> ExitCode {
     let Arguments { mount, verb } = Arguments::parse();
     let mount = mount.as_deref();
@@ -192,12 +193,12 @@ pub fn main() -> ExitCode {
         .into()
 }
 
-/// This command's own arguments, as its help text and the completions need them.
+/// The arguments of all commands, for the help and the completions.
 fn command() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
 }
 
-/// The program that runs, for commands that start it again.
+/// The path of this program, to execute it again.
 fn program() -> Result<OsString, Failure> {
     let program = std::env::current_exe();
     program

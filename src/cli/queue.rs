@@ -1,4 +1,4 @@
-//! Taking a name, and standing in line for it: what `claim`, `run` and `wait` share.
+//! Taking a name and waiting for it: shared by `claim`, `run` and `wait`.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -17,14 +17,14 @@ use crate::process::wait_readable;
 pub enum Patience {
     /// Not at all.
     None,
-    /// So long.
+    /// At most this long.
     For(Duration),
     /// As long as it takes.
     Endless,
 }
 
 impl Patience {
-    /// What `--wait[=TIME]` says.
+    /// Parses `--wait[=TIME]`.
     pub fn of(wait: Option<&str>) -> Result<Self, Failure> {
         match wait {
             None => Ok(Self::None),
@@ -33,7 +33,7 @@ impl Patience {
         }
     }
 
-    /// When it ends.
+    /// The time at which to give up.
     pub fn end(self) -> Option<Instant> {
         match self {
             Self::None => Some(Instant::now()),
@@ -43,7 +43,7 @@ impl Patience {
     }
 }
 
-/// Creates the claim. False if somebody holds it, be it ourselves.
+/// Creates the claim. False if anybody holds it, this process included.
 pub fn create(mount: &Mount, name: &Name) -> Result<bool, Failure> {
     let path = mount.path(&["claims", name.as_str()]);
     match OpenOptions::new().write(true).create_new(true).open(path) {
@@ -53,20 +53,20 @@ pub fn create(mount: &Mount, name: &Name) -> Result<bool, Failure> {
     }
 }
 
-/// Stands in line until the claim is ours. False if it is not by then.
-pub fn stand(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, Failure> {
-    let mut line =
+/// Waits in the queue until the claim is ours. False if time runs out before.
+pub fn wait(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, Failure> {
+    let mut queue =
         File::open(mount.path(&["queue", name.as_str()])).map_err(|error| refused(name, &error))?;
     let mut status = Status::new();
     let mut buffer = [0; 1024];
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let second = Duration::from_secs(1);
-        let readable = wait_readable(&line, Some(left.map_or(second, |left| left.min(second))));
+        let readable = wait_readable(&queue, Some(left.map_or(second, |left| left.min(second))));
         if readable.map_err(|error| refused(name, &error))? {
-            match line.read(&mut buffer) {
+            match queue.read(&mut buffer) {
                 Ok(0) => return Ok(true),
-                // Who holds it: that is shown below, better.
+                // Ignore the progress line: the status below says more.
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(refused(name, &error)),
@@ -78,7 +78,7 @@ pub fn stand(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool,
     }
 }
 
-/// Waits until nobody holds the name. False if somebody does by then.
+/// Waits until nobody holds the name. False if time runs out before.
 pub fn until_free(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, Failure> {
     let path = mount.path(&["events"]);
     let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
@@ -95,7 +95,7 @@ pub fn until_free(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<
         if wait_readable(&events, Some(left.map_or(second, |left| left.min(second))))
             .map_err(failed)?
         {
-            // Whatever it was: the name is looked at again.
+            // Any event will do: the loop checks the name again.
             match events.read(&mut buffer) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(failed(error));
@@ -107,7 +107,7 @@ pub fn until_free(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<
     Ok(true)
 }
 
-/// The line on a terminal that says how it stands; nothing elsewhere.
+/// The status line on a terminal. Nothing is printed elsewhere.
 struct Status {
     on_terminal: bool,
     shown: bool,
@@ -135,22 +135,22 @@ impl Status {
             tool::field(&record, "command"),
             tool::ago(&record, "acquired_at", SystemTime::now()),
         );
-        let line: Vec<Value> = mount
+        let waiters: Vec<Value> = mount
             .waiters()?
             .into_iter()
             .filter(|waiter| waiter["claim"] == name.as_str())
             .collect();
-        let own = line
+        let own = waiters
             .iter()
             .position(|waiter| waiter["pid"] == std::process::id());
         if let Some(own) = own {
             _ = fmt::Write::write_fmt(
                 &mut text,
-                format_args!("; you are {} of {}", own + 1, line.len()),
+                format_args!("; you are {} of {}", own + 1, waiters.len()),
             );
         }
         self.shown = true;
-        // A line that wrapped could not be taken back.
+        // A line that wraps could not be erased.
         let text: String = text.chars().take(79).collect();
         _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
         Ok(())
@@ -165,7 +165,7 @@ impl Drop for Status {
     }
 }
 
-/// Why a name is not to be had, other than that it is held.
+/// Why a name cannot be taken, other than that another holds it.
 fn refused(name: &Name, error: &io::Error) -> Failure {
     match error.raw_os_error() {
         Some(libc::EPERM) => Failure::held(format!(

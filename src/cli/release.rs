@@ -40,7 +40,7 @@ impl Arguments {
             Ok(()) => Ok(Exit::Done),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Exit::Done),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EPERM)) => {
-                // Freed by its holder since it was refused: what was asked for is so.
+                // Its holder released it in the meantime, as requested.
                 let Some(record) = mount.lease(&name)? else {
                     return Ok(Exit::Done);
                 };

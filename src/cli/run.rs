@@ -1,7 +1,7 @@
 //! `claimfs run NAME -- CMD`
 //!
-//! The lease belongs to a session of its own, whose roots are this process and CMD: it ends when both have. So a `kill -9`
-//! of this process does not free what CMD still uses.
+//! The lease belongs to a session of its own, whose roots are this process and CMD. It ends when
+//! both have ended, so a `kill -9` of this process does not free a name that CMD still uses.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use super::{Exit, Failure, child, session};
 use crate::core::Name;
 use crate::process::{Polled, signal};
 
-/// How long CMD has to end once it was told that its lease is lost.
+/// CMD has this long to end after it was told that its lease is lost.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often a name that is freed and taken again meanwhile is tried.
+/// Give up after this many tries if the name is freed and taken again each time.
 const ATTEMPTS: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,7 +45,7 @@ pub struct Arguments {
     /// Stand in line if another holds it, for no longer than TIME [such as 30s]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     wait: Option<String>,
-    /// What becomes of the command if the lease is lost meanwhile
+    /// Signal for the command if the lease is lost
     #[arg(long, value_name = "WHAT", default_value = "term")]
     on_loss: OnLoss,
     /// The exit code if another holds the name
@@ -68,12 +68,12 @@ impl Arguments {
         let mount = Mount::find(mount)?;
         let events = File::open(mount.path(&["events"]))
             .map_err(|error| Failure::unavailable(format!("events: {error}")))?;
-        let id = session::Run::register_anew(&mount)?;
+        let id = session::Run::register_new(&mount)?;
         if let Some(record) = take(&mount, &name, patience)? {
             tool::complain(&tool::held_by(&name, &record));
             return Ok(Exit::Child(self.conflict_exit_code));
         }
-        // From here on they are CMD's, and in every thread.
+        // Signals are for CMD from here on, so block them before the first thread starts.
         let signals = child::keep_signals();
         let record = mount.lease(&name)?.unwrap_or_default();
         if record["session"] != id.as_str() {
@@ -99,13 +99,13 @@ impl Arguments {
             let lost = Arc::clone(&lost);
             thread::spawn(move || watch(events, &own, &lost));
         }
-        let mut told = false;
+        let mut is_warned = false;
         let ended = child::supervise(&mut running, &signals, |running| {
             if lost.load(SeqCst) {
-                self.lose(running, &name, &mut told);
+                self.lose(running, &name, &mut is_warned);
             }
         })?;
-        // Released, rather than reaped a moment later.
+        // Release the lease, so that it is not reaped a moment later.
         let own = Own {
             mount,
             name,
@@ -117,7 +117,7 @@ impl Arguments {
         Ok(Exit::Child(child::code(ended)))
     }
 
-    /// The command, run by a process that makes itself a root of the session first.
+    /// The command line of `claimfs enter`, which joins the session and then executes the command.
     fn entering(&self, mount: &Mount, id: &str) -> Result<Vec<OsString>, Failure> {
         let mut words = vec![super::program()?];
         words.extend(["enter", "--mount"].map(OsString::from));
@@ -127,14 +127,14 @@ impl Arguments {
         Ok(words)
     }
 
-    /// The lease is lost: first told so, then, the next time, made to end.
-    fn lose(&self, running: &Child, name: &Name, told: &mut bool) {
-        if *told || self.on_loss == OnLoss::Kill {
+    /// The lease is lost: the first call sends SIGTERM, the second SIGKILL.
+    fn lose(&self, running: &Child, name: &Name, is_warned: &mut bool) {
+        if *is_warned || self.on_loss == OnLoss::Kill {
             tool::complain(&format!("claims/{name}: lost; the command gets SIGKILL"));
             _ = signal(running.id(), libc::SIGKILL);
             return;
         }
-        *told = true;
+        *is_warned = true;
         tool::complain(&format!(
             "claims/{name}: lost; the command gets SIGTERM, and SIGKILL in {} s",
             GRACE.as_secs()
@@ -147,7 +147,8 @@ impl Arguments {
     }
 }
 
-/// Takes the name, by standing in line if need be. `None` if it is ours, else the record of who has it.
+/// Takes the name, waiting in its queue if requested. `None` if it is ours, else the record of its
+/// holder.
 fn take(mount: &Mount, name: &Name, patience: Patience) -> Result<Option<Value>, Failure> {
     let until = patience.end();
     for _ in 0..ATTEMPTS {
@@ -155,7 +156,7 @@ fn take(mount: &Mount, name: &Name, patience: Patience) -> Result<Option<Value>,
             return Ok(None);
         }
         if patience != Patience::None {
-            if queue::stand(mount, name, until)? {
+            if queue::wait(mount, name, until)? {
                 return Ok(None);
             }
             return Ok(Some(mount.lease(name)?.unwrap_or_default()));
@@ -177,7 +178,7 @@ struct Own {
 }
 
 impl Own {
-    /// It is still held, and is the same lease. That the mount is gone proves nothing: held.
+    /// True if this same lease is still held. If the mount cannot be read, assume it is.
     fn is_held(&self) -> bool {
         let Ok(record) = self.mount.lease(&self.name) else {
             return true;
@@ -186,7 +187,8 @@ impl Own {
         same("session") && same("token") && same("acquired_at")
     }
 
-    /// Whether an event says that it is lost. That it was released does not: that is the command's own affair.
+    /// True if an event means the loss of the lease. A release does not: CMD may release its own
+    /// lease.
     fn is_lost_by(&self, event: &Value) -> bool {
         let token = &self.record["token"];
         let ours = event["claim"] == self.name.as_str();
@@ -194,14 +196,14 @@ impl Own {
             Some("reaped" | "expired" | "broken") => ours && event["token"] == *token,
             Some("handed") => ours && event["was_token"] == *token,
             Some("session_ended") => event["session"] == self.record["session"],
-            // Some were missed, and the loss may be among them.
+            // Events were missed, and the loss may be among them.
             None if event.get("missed").is_some() => !self.is_held(),
             _ => false,
         }
     }
 }
 
-/// Reads what happens until the lease is lost, and says so.
+/// Reads events until the lease is lost, and wakes the main thread then.
 fn watch(events: File, own: &Own, lost: &AtomicBool) {
     for line in BufReader::new(Polled(events)).lines() {
         let Ok(line) = line else { return };

@@ -69,7 +69,7 @@ impl Run {
                 register(&mount, &id, false).map_err(|error| Self::unregistered(&id, &error))?;
                 id
             }
-            None => Self::register_anew(&mount)?,
+            None => Self::register_new(&mount)?,
         };
         let signals = child::keep_signals();
         let mut command = child::command(&self.command)?;
@@ -79,8 +79,8 @@ impl Run {
         Ok(Exit::Child(child::code(status)))
     }
 
-    /// Registers this process as a session that no live one is.
-    pub(super) fn register_anew(mount: &Mount) -> Result<String, Failure> {
+    /// Registers this process as a new session.
+    pub(super) fn register_new(mount: &Mount) -> Result<String, Failure> {
         let pid = process::id();
         for count in 0_u32.. {
             let id = if count == 0 {
@@ -169,7 +169,7 @@ fn sessions(mount: &Mount) -> Result<Vec<Value>, Failure> {
     let failed = |error: io::Error| Failure::unavailable(format!("{}: {error}", dir.display()));
     let mut sessions = Vec::new();
     for entry in fs::read_dir(&dir).map_err(failed)? {
-        // One that ends between the listing and the look at it is not there.
+        // A session that ended after the listing is skipped.
         let text = fs::read_to_string(entry.map_err(failed)?.path()).unwrap_or_default();
         sessions.extend(serde_json::from_str::<Value>(&text));
     }
@@ -182,7 +182,7 @@ impl End {
         let mount = Mount::find(mount)?;
         let ended = mount.control(&json!({ "end": id.as_str() }));
         let ended = ended.or_else(|error| match error.kind() {
-            // A claimfs of before knows no such line, and ends a session by its file.
+            // Older servers do not know this command. They end a session when its file is removed.
             io::ErrorKind::InvalidInput => fs::remove_file(mount.path(&["sessions", id.as_str()])),
             _ => Err(error),
         });

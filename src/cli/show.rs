@@ -62,12 +62,12 @@ impl Arguments {
         }
         let roots = roots(&mount, &record);
         if let Some(holder) = roots.iter().find(|root| is_maker(root, &record)) {
-            for line in future(holder, &roots) {
+            for line in successor_lines(holder, &roots) {
                 tool::say(&line);
             }
             return Ok(Exit::Done);
         }
-        // Who claimed may be long gone: what keeps the session alive is what is worth a look.
+        // The process that claimed may have exited. Show the processes that keep the session alive.
         for root in roots {
             let (pid, command) = (tool::field(&root, "pid"), tool::field(&root, "command"));
             tool::say(&format!("alive    pid {pid}, {command}"));
@@ -76,27 +76,27 @@ impl Arguments {
     }
 }
 
-/// Whether a process holds a lease by itself.
+/// True if this process holds the lease under process scope.
 fn is_maker(root: &Value, record: &Value) -> bool {
     record["scope"] == "process" && root["pid"] == record["pid"]
 }
 
-/// What becomes of a lease that a process holds, in lines.
-fn future(holder: &Value, roots: &[Value]) -> Vec<String> {
+/// The processes that a lease under process scope will pass to, as lines.
+fn successor_lines(holder: &Value, roots: &[Value]) -> Vec<String> {
     let by_pid = |pid: &Value| roots.iter().find(|root| root["pid"] == *pid);
     let next = |root: &&Value| by_pid(&root["next_pid"]);
     let all: Vec<&Value> = std::iter::successors(Some(holder), next)
         .take(roots.len())
         .collect();
-    let heirs = all.get(1..).unwrap_or_default();
-    let mut lines: Vec<String> = heirs
+    let successors = all.get(1..).unwrap_or_default();
+    let mut lines: Vec<String> = successors
         .iter()
         .map(|root| {
             let (pid, command) = (tool::field(root, "pid"), tool::field(root, "command"));
             format!("next     pid {pid}, {command}, once the one before exits")
         })
         .collect();
-    lines.push(match heirs.last() {
+    lines.push(match successors.last() {
         Some(last) => format!(
             "free     once {} exits, or as soon as its holder is killed",
             tool::process(last)
@@ -106,7 +106,7 @@ fn future(holder: &Value, roots: &[Value]) -> Vec<String> {
     lines
 }
 
-/// The roots of the session that holds a lease, unless it has ended since.
+/// The roots of the session that holds a lease. Empty if it has ended.
 fn roots(mount: &Mount, record: &Value) -> Vec<Value> {
     let id = record["session"].as_str().unwrap_or_default();
     let text = mount.read(&["sessions", id]).unwrap_or_default();

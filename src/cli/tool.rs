@@ -1,4 +1,4 @@
-//! What the verbs share: finding the mount, reading its files, printing.
+//! Shared by the verbs: finding the mount, reading its files, printing.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
@@ -19,7 +19,7 @@ use crate::process::effective_uid;
 use crate::render;
 use crate::sys::mountinfo::{self, FS_TYPE};
 
-/// Prints a line on standard output. A reader that has gone away is not an error.
+/// Prints a line on standard output. A closed pipe is not an error.
 pub fn say(text: &str) {
     _ = writeln!(io::stdout().lock(), "{text}");
 }
@@ -86,7 +86,7 @@ impl Mount {
         Err(Failure::unavailable(no_mount(&dir)))
     }
 
-    /// A file of the mount.
+    /// The path of a file of the mount.
     pub fn path(&self, parts: &[&str]) -> PathBuf {
         parts
             .iter()
@@ -108,7 +108,7 @@ impl Mount {
         control.write_all(format!("{command}\n").as_bytes())
     }
 
-    /// The reader's own session, as `self` says.
+    /// The content of `self`.
     pub fn whoami(&self) -> Result<Value, Failure> {
         let text = self.read(&["self"])?;
         serde_json::from_str(&text).map_err(|error| Failure::unavailable(format!("self: {error}")))
@@ -125,7 +125,7 @@ impl Mount {
             .collect())
     }
 
-    /// Everybody who stands in a line.
+    /// The records of all waiters.
     pub fn waiters(&self) -> Result<Vec<Value>, Failure> {
         let text = self.read(&["waiters"])?;
         let records = text.lines();
@@ -143,30 +143,31 @@ impl Mount {
     }
 }
 
-/// How long a mount may take to admit this process or not.
+/// How long a mount may take to answer whether it admits this process.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Those that do not refuse this process. One that says nothing, or is dead, may be the one that is meant.
+/// The mounts that do not refuse this process. A mount that is dead or does not answer may be the
+/// right one.
 fn admitting(mounts: Vec<mountinfo::Mount>) -> Vec<mountinfo::Mount> {
-    let looked: Vec<_> = mounts
+    let asked: Vec<_> = mounts
         .into_iter()
         .map(|mount| {
-            let (sender, said) = mpsc::channel();
+            let (sender, denied) = mpsc::channel();
             let dir = mount.dir.clone();
             thread::spawn(move || sender.send(mountinfo::is_denied(&dir)));
-            (mount, said)
+            (mount, denied)
         })
         .collect();
     let until = Instant::now() + PATIENCE;
-    let is_denied = |said: &mpsc::Receiver<bool>| {
+    let is_denied = |denied: &mpsc::Receiver<bool>| {
         let left = until.saturating_duration_since(Instant::now());
-        said.recv_timeout(left).unwrap_or(false)
+        denied.recv_timeout(left).unwrap_or(false)
     };
-    let admit = looked.into_iter().filter(|(_, said)| !is_denied(said));
+    let admit = asked.into_iter().filter(|(_, denied)| !is_denied(denied));
     admit.map(|(mount, _)| mount).collect()
 }
 
-/// Why a directory is no mount that can be used, and the way out.
+/// The message for a directory that is not a usable mount.
 fn no_mount(dir: &Path) -> String {
     const OTHER: &str =
         "name one with --mount DIR, or mount one on an empty directory with 'claimfs mount DIR'";
@@ -215,7 +216,8 @@ fn no_mount(dir: &Path) -> String {
     }
 }
 
-/// What brings back a mount whose server or supervisor is gone: only who mounted it can go on with its state.
+/// How to revive a mount whose server or supervisor is dead. Only the user who mounted it has its
+/// state.
 pub fn again(mount: &mountinfo::Mount) -> String {
     let dir = mount.dir.display();
     match mount.owner().filter(|owner| *owner != effective_uid()) {
@@ -226,7 +228,7 @@ pub fn again(mount: &mountinfo::Mount) -> String {
     }
 }
 
-/// The sentence for a mount that does not admit this process.
+/// The message for a mount that does not admit this process.
 pub fn denied(mount: &mountinfo::Mount) -> String {
     let owner = mount.owner();
     let owner = owner.map_or(String::from("another user"), |uid| {
@@ -239,7 +241,7 @@ pub fn denied(mount: &mountinfo::Mount) -> String {
     )
 }
 
-/// The claimfs that is mounted on a directory, dead or alive, and its canonical path.
+/// The claimfs mounted on a directory, dead or alive, and its canonical path.
 pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Failure> {
     let dir = resolve_existing(dir).map_err(|problem| Failure::unavailable(problem.0))?;
     let there = mountinfo::on(&dir)
@@ -261,17 +263,17 @@ pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Failure> {
     Ok((dir, mount))
 }
 
-/// A claim's name, or a sentence that says what is wrong with it.
+/// Parses the name of a claim.
 pub fn claim_name(text: &str) -> Result<Name, Failure> {
     Name::new(text.as_bytes()).map_err(|refusal| bad_name("name", text, refusal))
 }
 
-/// A session's id, or a sentence that says what is wrong with it.
+/// Parses the id of a session.
 pub fn session_id(text: &str) -> Result<SessionId, Failure> {
     SessionId::new(text.as_bytes()).map_err(|refusal| bad_name("session id", text, refusal))
 }
 
-/// A time to live, or a sentence that says how to write one.
+/// Parses a TTL.
 pub fn ttl(text: &str) -> Result<Duration, Failure> {
     content::ttl(text).ok_or_else(|| {
         let shown = printable(text);
@@ -302,7 +304,7 @@ pub fn field(record: &Value, key: &str) -> String {
     }
 }
 
-/// How long ago a moment of a record was: `12 s`, `5 min`, `3 h 20 min`, `4 d 2 h`.
+/// The age of a time in a record: `12 s`, `5 min`, `3 h 20 min`, `4 d 2 h`.
 pub fn ago(record: &Value, key: &str, now: SystemTime) -> String {
     let since = record[key]
         .as_str()
@@ -320,9 +322,9 @@ pub fn ago(record: &Value, key: &str, now: SystemTime) -> String {
     }
 }
 
-/// The sentence for a name that another holds.
+/// The message for a name that another holds.
 ///
-/// Under process scope that is a process: whoever is refused may be of the same session.
+/// Under process scope it names a process, since the caller may be of the same session.
 pub fn held_by(name: &Name, record: &Value) -> String {
     let (session, pid, command) = (
         field(record, "session"),
@@ -338,13 +340,13 @@ pub fn held_by(name: &Name, record: &Value) -> String {
     format!("claims/{name}: held by {who} for {time}; see 'claimfs show {name}'")
 }
 
-/// A process of a record, as all texts name one.
+/// A process in a record, as every message names it.
 pub fn process(process: &Value) -> String {
     let (pid, command) = (field(process, "pid"), field(process, "command"));
     format!("pid {pid} ({command})")
 }
 
-/// Prints rows under a heading; nothing at all where there are none and nobody watches.
+/// Prints rows under a heading. Without rows, prints the heading only on a terminal.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) {
     if io::stdout().is_terminal() || !rows.is_empty() {
         for line in aligned(heading, rows) {

@@ -38,7 +38,7 @@ impl Arguments {
     }
 }
 
-/// Who has what this command would claim, and until when.
+/// Who holds a claim of this command, and until when.
 fn lasts(me: &Value) -> String {
     if me["scope"] != "process" {
         return String::from(

@@ -1,32 +1,35 @@
 //! The known coding agents: data only.
 //!
-//! Each runs the commands of one conversation in fresh processes, mostly a shell for each, which are dead a second later; so it is
-//! the agent's own process that holds what they claim. It is found by what the agent leaves in their environments, and by its
-//! program's name. An agent sets its variables on its children and not on itself, so that the parent of the topmost process that
-//! carries one is the agent; a variable that declares a pid says it outright.
+//! An agent runs each command of a conversation in fresh processes, mostly a shell that exits a
+//! second later. Its own process therefore holds their claims. It is found by the variables that it
+//! sets in their environments, and by the name of its program. An agent sets its variables on its
+//! children and not on itself, so it is the parent of the topmost process that carries one. A
+//! variable that declares a pid names it directly.
 //!
-//! The order matters where one agent poses as another: of two that are found in the same process, the first here is meant.
+//! The order matters where one agent poses as another: if one process matches two, the first row
+//! wins.
 //!
-//! What editors leave in their terminals (`ROO_ACTIVE`, `CLINE_ACTIVE`, `WINDSURF_CASCADE_TERMINAL`, `COPILOT_AGENT`) is not here:
-//! above these terminals there is the editor, which all of its windows share. Nor are `AGENT`, `AI_AGENT` and `TERM_PROGRAM`, which
-//! many set.
+//! Variables that editors set in their terminals (`ROO_ACTIVE`, `CLINE_ACTIVE`,
+//! `WINDSURF_CASCADE_TERMINAL`, `COPILOT_AGENT`) are left out: the process above these terminals is
+//! the editor, which all of its windows share. `AGENT`, `AI_AGENT` and `TERM_PROGRAM` are left out
+//! since many programs set them.
 
 use std::borrow::Cow;
 
 type Text = Cow<'static, str>;
 
-/// An agent, and how it is recognised.
+/// An agent and its marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    /// What its sessions are named after.
+    /// The first part of its session ids.
     pub name: Text,
-    /// Variables whose value is another in each conversation.
+    /// Variables whose value differs between conversations.
     pub values: Vec<Text>,
-    /// Variables that are the same in all of them.
+    /// Variables whose value is the same in all conversations.
     pub marks: Vec<Text>,
     /// The variable that declares its own pid.
     pub pid: Option<Text>,
-    /// What its program is called: `/proc/PID/comm`, or the script's name where that is an interpreter.
+    /// Names of its program: `/proc/PID/comm`, or the script's name for an interpreter.
     pub programs: Vec<Text>,
 }
 
@@ -40,8 +43,8 @@ struct Row {
 }
 
 const ROWS: [Row; 14] = [
-    // Its own binary leaves AGENT_THREAD_ID and AMP_CURRENT_THREAD_ID on commands, and CLAUDECODE=1 for what looks for that
-    // (ascorbic/am-i-vibing#73).
+    // Its own binary sets AGENT_THREAD_ID and AMP_CURRENT_THREAD_ID on commands, and CLAUDECODE=1
+    // for programs that check for that (ascorbic/am-i-vibing#73).
     Row {
         name: "amp",
         values: &["AMP_CURRENT_THREAD_ID", "AGENT_THREAD_ID"],
@@ -49,8 +52,9 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["amp"],
     },
-    // CLAUDE_CODE_SESSION_ID is on commands since 2.1.132 and absent from the main process (anthropics/claude-code#63758), changes with
-    // /clear and /resume; CLAUDECODE=1 (#47018); CLAUDE_PID (code.claude.com/docs/en/env-vars); comm `claude` (#74417).
+    // CLAUDE_CODE_SESSION_ID is on commands since 2.1.132 and absent from the main process
+    // (anthropics/claude-code#63758), and changes with /clear and /resume; CLAUDECODE=1 (#47018);
+    // CLAUDE_PID (code.claude.com/docs/en/env-vars); comm `claude` (#74417).
     Row {
         name: "claude-code",
         values: &["CLAUDE_CODE_SESSION_ID"],
@@ -58,8 +62,9 @@ const ROWS: [Row; 14] = [
         pid: Some("CLAUDE_PID"),
         programs: &["claude"],
     },
-    // CODEX_THREAD_ID: openai/codex, codex-rs/protocol/src/shell_environment.rs. Each command is run by a helper that is the codex binary
-    // too (codex-rs/arg0/src/lib.rs, linux-sandbox/src/linux_run_main.rs), and carries the variable as the command does.
+    // CODEX_THREAD_ID: openai/codex, codex-rs/protocol/src/shell_environment.rs. A helper runs each
+    // command. It is the codex binary too (codex-rs/arg0/src/lib.rs,
+    // linux-sandbox/src/linux_run_main.rs), and carries the variable as the command does.
     Row {
         name: "codex",
         values: &["CODEX_THREAD_ID"],
@@ -67,7 +72,8 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["codex"],
     },
-    // COPILOT_AGENT_SESSION_ID, COPILOT_LOADER_PID: measured on 1.0.55; the loader is the parent of the application.
+    // COPILOT_AGENT_SESSION_ID, COPILOT_LOADER_PID: measured on 1.0.55; the loader is the parent of
+    // the application.
     Row {
         name: "copilot",
         values: &["COPILOT_AGENT_SESSION_ID"],
@@ -99,7 +105,8 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["qwen"],
     },
-    // GEMINI_CLI=1: google-gemini/gemini-cli, packages/core/src/services/shellExecutionService.ts, docs/tools/shell.md.
+    // GEMINI_CLI=1: google-gemini/gemini-cli, packages/core/src/services/shellExecutionService.ts,
+    // docs/tools/shell.md.
     Row {
         name: "gemini-cli",
         values: &[],
@@ -107,7 +114,8 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["gemini"],
     },
-    // AGENT_SESSION_ID: aaif-goose/goose, crates/goose/src/agents/platform_extensions/developer/shell.rs; GOOSE_TERMINAL: its docs.
+    // AGENT_SESSION_ID: aaif-goose/goose,
+    // crates/goose/src/agents/platform_extensions/developer/shell.rs; GOOSE_TERMINAL: its docs.
     Row {
         name: "goose",
         values: &["AGENT_SESSION_ID"],
@@ -115,7 +123,8 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["goose", "goosed"],
     },
-    // CURSOR_AGENT=1: microsoft/vscode#316267; CURSOR_CONVERSATION_ID: measured in its shell. CURSOR_TRACE_ID is in people's terminals too.
+    // CURSOR_AGENT=1: microsoft/vscode#316267; CURSOR_CONVERSATION_ID: measured in its shell.
+    // CURSOR_TRACE_ID is in users' terminals too.
     Row {
         name: "cursor",
         values: &["CURSOR_CONVERSATION_ID"],
@@ -123,7 +132,8 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["cursor-agent"],
     },
-    // CRUSH=1 on external commands, while its shell is in its own process: charmbracelet/crush, internal/shell/shell.go and run.go.
+    // CRUSH=1 on external commands, while its shell is in its own process: charmbracelet/crush,
+    // internal/shell/shell.go and run.go.
     Row {
         name: "crush",
         values: &[],
@@ -131,7 +141,8 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["crush"],
     },
-    // KIRO_SESSION_ID: measured on kiro-cli 2.6 (dynatrace-oss/dtctl#282); comm from KIRO_AGENT_PATH (vercel/vercel#16092).
+    // KIRO_SESSION_ID: measured on kiro-cli 2.6 (dynatrace-oss/dtctl#282); comm from
+    // KIRO_AGENT_PATH (vercel/vercel#16092).
     Row {
         name: "kiro",
         values: &["KIRO_SESSION_ID"],
@@ -147,7 +158,8 @@ const ROWS: [Row; 14] = [
         pid: None,
         programs: &["auggie"],
     },
-    // Sets nothing on purpose (Aider-AI/aider, aider/run_cmd.py); a console script is called by its own name.
+    // Sets no variable on purpose (Aider-AI/aider, aider/run_cmd.py). A console script has its own
+    // name as comm.
     Row {
         name: "aider",
         values: &[],
@@ -157,15 +169,15 @@ const ROWS: [Row; 14] = [
     },
 ];
 
-/// The agents that are known without being told.
+/// The agents that are recognised without configuration.
 pub fn known() -> Vec<Agent> {
-    let texts = |texts: &[&'static str]| texts.iter().map(|text| Cow::Borrowed(*text)).collect();
+    let owned = |names: &[&'static str]| names.iter().map(|name| Cow::Borrowed(*name)).collect();
     let agent = |row: &Row| Agent {
         name: Cow::Borrowed(row.name),
-        values: texts(row.values),
-        marks: texts(row.marks),
+        values: owned(row.values),
+        marks: owned(row.marks),
         pid: row.pid.map(Cow::Borrowed),
-        programs: texts(row.programs),
+        programs: owned(row.programs),
     };
     ROWS.iter().map(agent).collect()
 }

@@ -1,17 +1,19 @@
-//! Whose lease is it? From a caller to its session, as a function over a view of processes.
+//! Whose lease is it? Finds the session of a caller, as a function over a view of processes.
 //!
-//! Promises: the same view gives the same answer; a tree that changes while it is read is read again; a process of
-//! another uid, pid 1 and subreapers never become roots of a session, but for the first process of a sandbox or a
-//! container, to which claims pass at last; and looking at it changes nothing.
+//! Promises: the same view gives the same answer, and reading has no effect. An ancestry that
+//! changes while it is read is read again. A process of another uid, pid 1 and subreapers never
+//! become roots of a session. The exception is the first process of a sandbox or a container, to
+//! which claims pass last.
 //!
-//! The rules, of which the first that answers decides (of 1 and 2, the one whose root is nearer to the caller):
+//! The first of these rules that applies decides; of 1 and 2, the one whose root is nearer to the
+//! caller:
 //! 1. a registered root above the caller, or the caller itself;
 //! 2. a session variable in the caller's environment;
 //! 3. the nearest known coding agent above the caller, or the caller itself (`agents.rs`);
 //! 4. the pid namespace that the caller is in, if it is one below the mount's;
 //! 5. the POSIX session.
 //!
-//! Deliberately ignorant of: where facts come from (`process.rs` reads them) and what a session holds.
+//! Does not know: where the facts come from, or what a session holds.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -19,7 +21,7 @@ use std::time::SystemTime;
 use crate::core::agents::Agent;
 use crate::core::{Above, Kin, Member, Process, Refusal, Root, Rule, Scope, SessionId, Standing};
 
-/// The session variables, in the order in which they are asked for. Sources: claimfs itself; looop 0.29 (worker
+/// The session variables, in the order of precedence. Sources: claimfs itself; looop 0.29 (worker
 /// sessions); babysit; Gas Town.
 pub const SESSION_VARIABLES: [&str; 4] = [
     "CLAIMFS_SESSION",
@@ -28,13 +30,13 @@ pub const SESSION_VARIABLES: [&str; 4] = [
     "GT_SESSION",
 ];
 
-/// How many processes above a caller are looked at, itself included.
+/// Read at most this many processes from the caller up.
 pub const CHAIN_MAX: usize = 1024;
 
-/// How often a tree that changes under the eye is read again before the answer is EAGAIN.
+/// Answer EAGAIN after this many attempts to read an ancestry that keeps changing.
 const ATTEMPTS: usize = 1000;
 
-/// What there is to know of a process.
+/// The facts about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Which process.
@@ -51,51 +53,51 @@ pub struct Facts {
     pub local_pid: u32,
     /// Its command name.
     pub command: Arc<str>,
-    /// What it runs: its command name, or the script's name where that is an interpreter.
+    /// The name of its program: the command name, or the script's name for an interpreter.
     pub program: Arc<str>,
     /// When it started.
     pub started: SystemTime,
-    /// Its parent is not the one it was first seen with: whoever is its parent now adopts orphans.
+    /// Its parent is not its first one: the current parent adopts orphans.
     pub adopted: bool,
-    /// Which of its execs it has made last: where that put its environment, which a fork leaves as it is. 0 where that
-    /// cannot be seen, or does not tell one exec from another.
+    /// Identifies its last exec by the address of its environment, which a fork keeps. 0 if that is
+    /// unknown or does not differ between execs.
     pub environ: u64,
 }
 
-/// What the environment of a process says about its session.
+/// The session variable in an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Variable {
     /// No session variable.
     Unset,
-    /// The first session variable that is set, and its value.
+    /// The first session variable that is set.
     Set {
         /// Its name.
         name: Arc<str>,
-        /// Its value, as it stands there.
+        /// Its value, as it is in the environment.
         value: Vec<u8>,
     },
-    /// The environment cannot be read: the parent's answer counts.
+    /// The environment cannot be read. The parent's counts instead.
     Unreadable,
 }
 
 /// The variables of known agents in an environment, with their values.
 pub type Marked = Vec<(Arc<str>, Vec<u8>)>;
 
-/// What comes of a look at a process.
+/// The result of reading a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight<T> {
-    /// This.
+    /// It was read.
     Seen(T),
-    /// It is not there any more.
+    /// It does not exist any more.
     Gone,
-    /// It is there, and the mount may not see it (`hidepid`, a kernel thread).
+    /// It exists, but the mount may not read it (`hidepid`, a kernel thread).
     Hidden,
-    /// It could not be looked at: out of descriptors, say. Nothing may be concluded from that.
+    /// The read failed, say for lack of descriptors. It proves nothing.
     Failed,
 }
 
 impl<T> Sight<T> {
-    /// The same, of something else.
+    /// Converts the value that was read.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Sight<U> {
         match self {
             Self::Seen(seen) => Sight::Seen(change(seen)),
@@ -106,33 +108,34 @@ impl<T> Sight<T> {
     }
 }
 
-/// Processes, as they are seen.
+/// A view of the processes of the system.
 pub trait View {
-    /// What there is to know of a process above the caller.
+    /// The facts about a process above the caller.
     fn facts(&self, pid: u32) -> Sight<Facts>;
-    /// What there is to know of the caller, as of now.
+    /// The facts about the caller, not from a cache.
     fn caller(&self, pid: u32) -> Sight<Facts> {
         self.facts(pid)
     }
-    /// More was looked at by now than one caller may cost the others.
+    /// True if this caller has used up its share of reading.
     fn is_exhausted(&self) -> bool {
         false
     }
-    /// The first process of the pid namespace that a process is in, as far as the mount can see it.
+    /// The first process of the pid namespace of a process, if the mount can see it.
     fn init_of(&self, process: &Facts) -> Option<Facts> {
         let _ = process;
         None
     }
-    /// Something changed while it was read: from now on nothing is taken for what it was a moment ago.
+    /// Called when something changed during the reading: cached facts are not valid any more.
     fn has_changed(&self) {}
-    /// What the environment of a process says, as of its last exec. `task` is a thread of it that waits for an answer of the mount, so
-    /// that the process can neither exec nor exit meanwhile, if there is one.
+    /// The session variable in the environment of a process, as of its last exec. `task` is a
+    /// thread of it that waits for the mount, if any: while it waits, the process can neither exec
+    /// nor exit.
     fn variable(&self, process: &Process, task: Option<u32>) -> Sight<Variable>;
-    /// The agents that are known.
+    /// The known agents.
     fn agents(&self) -> &[Agent] {
         &[]
     }
-    /// The variables of known agents that its environment has, as of its last exec.
+    /// The variables of known agents in the environment of a process, as of its last exec.
     fn marks(&self, process: &Process, task: Option<u32>) -> Sight<Marked> {
         let _ = (process, task);
         Sight::Seen(Vec::new())
@@ -143,18 +146,19 @@ pub trait View {
 #[derive(Clone, Debug)]
 pub struct Ancestry {
     uid: u32,
-    /// The caller first, then its parent, as far as uids are the caller's.
+    /// The caller first, then its parent, and so on, as long as the uid is the caller's.
     chain: Vec<Facts>,
-    /// The process above those, if it is another user's.
+    /// The next process above, if it belongs to another user.
     beyond: Option<Facts>,
-    /// The variable that the caller carries, and how far up the chain the same value reaches.
+    /// The session variable of the caller, and how far up the chain it has the same value.
     variable: Option<Carried>,
-    /// The nearest agent, if rule 3 is asked at all.
+    /// The nearest agent. Not read if there is a session variable.
     agent: Option<Agency>,
-    /// The first process of the caller's sandbox, where it is not above the caller: something has
-    /// entered that from outside.
+    /// The first process of the caller's sandbox, if it is not above the caller because the caller
+    /// entered the sandbox from outside.
     init: Option<Facts>,
-    /// Which session is the caller's while none of the chain is registered: it is asked for twice in each claim.
+    /// The caller's session if no process of the chain is registered. Cached, since each claim asks
+    /// twice.
     unregistered: OnceLock<Result<Member, Refusal>>,
 }
 
@@ -162,20 +166,21 @@ pub struct Ancestry {
 #[derive(Clone, Debug)]
 struct Agency {
     name: Arc<str>,
-    /// Where it is; or, if it has gone, the topmost process that it has left behind.
+    /// Its index in the chain; or, if it has exited, that of the topmost process that it left
+    /// behind.
     top: usize,
     has_gone: bool,
 }
 
-/// What a root of a session, or a copy of one, stays: see [`Ancestry::stays`].
+/// The session that a root, or a fork of one, keeps: see [`Ancestry::stays`].
 enum Stay<'a> {
-    /// Of the session that its variable named, whose topmost root is there in the chain.
+    /// The session of its variable, and the index of its topmost root in the chain.
     Variable(&'a SessionId, usize),
-    /// Of the session of an agent.
+    /// The session of an agent, and the index of its topmost root in the chain.
     Agent(&'a SessionId, usize),
-    /// Of a registered session: no variable and no agent was nearer.
+    /// A registered session. No variable and no agent was nearer.
     Registered,
-    /// Without a session variable and an agent: where it is counts.
+    /// The session of its sandbox or terminal, since it had no variable and no agent.
     Place,
 }
 
@@ -186,9 +191,10 @@ struct Carried {
     top: usize,
 }
 
-/// Reads the caller (the process `pid`, acting as `uid`, of which `task` waits for the answer if any does) and its
-/// ancestors. EAGAIN if they change faster than they can be read, E2BIG if there is more to look at than may be, EPERM
-/// if the mount cannot see the caller, ENFILE if it lacks descriptors or memory to look.
+/// Reads the caller (process `pid`, acting as `uid`) and its ancestors. `task` is the caller's
+/// thread that waits for the answer, if any. EAGAIN if they change faster than they can be read,
+/// E2BIG if there is too much to read, EPERM if the mount cannot see the caller, ENFILE if the
+/// server lacks descriptors or memory.
 pub fn ancestry(
     view: &impl View,
     task: Option<u32>,
@@ -239,7 +245,7 @@ fn entered(view: &impl View, chain: &[Facts]) -> Option<Facts> {
     (is_init(&init) && init.uid == caller.uid).then_some(init)
 }
 
-/// Why a look at a process failed: it took too long, or there is nothing to look with.
+/// Why a read failed: its time is used up, or resources are.
 fn failed(view: &impl View) -> Refusal {
     if view.is_exhausted() {
         Refusal::TooDeep
@@ -248,17 +254,17 @@ fn failed(view: &impl View) -> Refusal {
     }
 }
 
-/// Why a walk came to nothing.
+/// Why an ancestry could not be read.
 enum Obstacle {
-    /// The tree changed while it was read: start again.
+    /// It changed while it was read: start again.
     Changed,
-    /// Another try would end as this one.
+    /// Another attempt would fail too.
     Refused(Refusal),
 }
 
-/// The chain up to where the uid changes, and who is there; or to where the mount may see no
-/// further. It has changed if one of them vanished meanwhile, or is younger than its child and so
-/// is not its parent but another process with the pid.
+/// The chain up to where the uid changes, and the process there; or up to where the mount may see
+/// no further. The ancestry has changed if a process vanished, or if a parent is younger than its
+/// child: then another process has got its pid.
 fn ancestors(
     view: &impl View,
     pid: u32,
@@ -300,7 +306,8 @@ fn ancestors(
     }
 }
 
-/// What the chain's environments say. It has changed if one may be the environment of another process than was walked.
+/// The session variable that the caller carries. The ancestry has changed if the environment may
+/// belong to another process than the one in the chain.
 fn carried(
     view: &impl View,
     task: Option<u32>,
@@ -319,7 +326,7 @@ fn carried(
             Sight::Failed => return Err(Obstacle::Refused(failed(view))),
         };
         match (variable, &mut found) {
-            // The parent's answer is its answer, so the chain goes on through it.
+            // The parent's environment counts, so the chain continues.
             (Variable::Unreadable, _) => {}
             (Variable::Set { name, value }, None) => {
                 found = Some(Carried {
@@ -337,8 +344,8 @@ fn carried(
     Ok(found)
 }
 
-/// The environments of a chain, as far as agents' variables go, each read when it is asked for first. `None` for one that
-/// cannot be read: its parent's answer is its answer.
+/// The agents' variables in the environments of a chain, each read on first use. `None` if an
+/// environment cannot be read: the parent's counts instead.
 struct Marks<'a, V: View> {
     view: &'a V,
     task: Option<u32>,
@@ -365,7 +372,7 @@ impl<V: View> Marks<'_, V> {
         Ok(self.read[index].as_ref())
     }
 
-    /// The value of a variable there.
+    /// The value of a variable in a process's environment.
     fn value(&mut self, index: usize, name: &str) -> Result<Carries, Obstacle> {
         let Some(marks) = self.at(index)? else {
             return Ok(Carries::Unknown);
@@ -374,7 +381,7 @@ impl<V: View> Marks<'_, V> {
         Ok(found.map_or(Carries::Nothing, |(_, value)| Carries::Value(value.clone())))
     }
 
-    /// How far up the chain reaches what the caller carries of a variable, and its value.
+    /// The caller's value of a variable, and the index of the topmost process that has the same.
     fn reach(&mut self, name: &str) -> Result<Option<(usize, Vec<u8>)>, Obstacle> {
         let mut found: Option<(usize, Vec<u8>)> = None;
         for index in 0..self.chain.len() {
@@ -388,8 +395,8 @@ impl<V: View> Marks<'_, V> {
         Ok(found)
     }
 
-    /// Where the agent is, by the pid that is declared: above the topmost process that carries the declaration, since below,
-    /// in a sandbox, other processes have the number.
+    /// The index of the agent by the pid that it declares. It is above the topmost process that
+    /// carries the declaration: below, in a sandbox, other processes may have that pid.
     fn declared(&mut self, agent: &Agent) -> Result<Option<usize>, Obstacle> {
         let Some(name) = &agent.pid else {
             return Ok(None);
@@ -404,8 +411,9 @@ impl<V: View> Marks<'_, V> {
         Ok((top + 1..self.chain.len()).find(|index| is_it(&self.chain[*index])))
     }
 
-    /// Whether a process of the agent's program is a helper of it. One that carries a value of its own, or a mark, which all have, is an
-    /// agent in an agent. One that carries the same value as what is below it is a helper, and so is the caller with any.
+    /// True if a process that runs the agent's program is a helper. With a mark, or a value of its
+    /// own, it is an agent within an agent. With the same value as the process below it, it is a
+    /// helper, and so is the caller with any value.
     fn is_helper(&mut self, agent: &Agent, index: usize) -> Result<bool, Obstacle> {
         for name in &agent.marks {
             if let Carries::Value(_) = self.value(index, name)? {
@@ -432,8 +440,8 @@ impl<V: View> Marks<'_, V> {
         Ok(false)
     }
 
-    /// The agent, where processes of its program follow on each other and nobody may read what they carry: the topmost, since
-    /// those below it are its helpers.
+    /// The agent, if processes of its program follow each other and their environments cannot be
+    /// read: the topmost one, since those below are helpers.
     fn past_helpers(&mut self, agent: &Agent, mut index: usize) -> Result<usize, Obstacle> {
         while runs(&self.chain[index], agent) && self.at(index)?.is_none() {
             let above = self.chain.get(index + 1);
@@ -450,15 +458,15 @@ impl<V: View> Marks<'_, V> {
     }
 }
 
-/// What a process carries of a variable.
+/// A variable in a process's environment.
 enum Carries {
-    /// That cannot be told.
+    /// The environment cannot be read.
     Unknown,
     Nothing,
     Value(Vec<u8>),
 }
 
-/// The most bytes that a command name has: the kernel cuts off the rest (proc(5), `/proc/PID/comm`).
+/// The longest command name in bytes. The kernel truncates it (proc(5), `/proc/PID/comm`).
 const COMMAND_MAX: usize = 15;
 
 fn runs(facts: &Facts, agent: &Agent) -> bool {
@@ -501,10 +509,11 @@ fn agency(
                 continue;
             };
             let declared = marks.declared(agent)?;
-            // What orphans have for a parent is no agent.
+            // The parent of an orphan is not its agent.
             let parent = Some(top + 1).filter(|above| {
                 let is_agent = |facts: &Facts| {
-                    // In a container it may be the first process, which adopts what its commands leave behind.
+                    // In a container, the agent may be the first process, which also adopts
+                    // orphans.
                     let is_first = facts.process.pid == 1 && runs(facts, agent);
                     is_first || (!chain[top].adopted && !is_adopter(facts))
                 };
@@ -528,8 +537,8 @@ fn agency(
     Ok(nearest)
 }
 
-/// An id as this uid may use it. The ids of POSIX sessions are their own uid's: EPERM for any other, who could otherwise
-/// take the id of a terminal before its owner claims anything.
+/// Checks that this uid may use an id. EPERM for the id of another uid's POSIX session, which could
+/// otherwise be taken before its owner claims anything.
 fn usable(id: SessionId, uid: u32) -> Result<SessionId, Refusal> {
     match id.owner() {
         Some(owner) if owner != uid => Err(Refusal::NotPermitted),
@@ -538,20 +547,20 @@ fn usable(id: SessionId, uid: u32) -> Result<SessionId, Refusal> {
 }
 
 impl Ancestry {
-    /// The caller itself.
+    /// The caller.
     pub fn caller(&self) -> &Facts {
         &self.chain[0]
     }
 
-    /// Whether a process above the caller is what runs a command for another user of the same
-    /// terminal, as sudo(8) does: it ends with that.
+    /// True if a process above the caller only runs a command for another user in the same
+    /// terminal, as sudo(8) does: it exits with that command.
     pub fn is_errand(&self, process: &Process) -> bool {
         let is_near = |facts: &Facts| facts.sid == self.caller().sid;
         let top = self.chain.last().filter(|_| self.chain.len() > 1);
         self.beyond.as_ref().is_some_and(is_near) && top.is_some_and(|top| top.process == *process)
     }
 
-    /// What was seen of the processes from the caller up.
+    /// The facts about the processes from the caller up.
     pub fn chain(&self) -> &[Facts] {
         &self.chain
     }
@@ -586,8 +595,8 @@ impl Ancestry {
             .map(|carried| (&*carried.name, &*carried.value))
     }
 
-    /// The caller's session. `standings` shows of a process each session that it is a root of. A variable whose value is
-    /// no valid id is EINVAL.
+    /// The caller's session. `standings` calls back with each session that a process is a root of.
+    /// EINVAL if the value of a session variable is not a valid id.
     pub fn member<'a>(
         &self,
         standings: impl Fn(&Process, &mut dyn FnMut(Standing<'a>)),
@@ -605,32 +614,33 @@ impl Ancestry {
         });
         let stays = self.stays(&standings);
         if by_registration.is_none() && stays.is_none() {
-            let said = || self.settle(None, self.variable.as_ref());
-            return self.unregistered.get_or_init(said).clone();
+            let decided = || self.decide(None, self.variable.as_ref());
+            return self.unregistered.get_or_init(decided).clone();
         }
         match stays {
-            None => self.settle(by_registration, self.variable.as_ref()),
+            None => self.decide(by_registration, self.variable.as_ref()),
             Some(Stay::Variable(id, top)) => {
                 let carried = Carried {
                     name: Arc::from(SESSION_VARIABLES[0]),
                     value: id.as_str().as_bytes().to_vec(),
                     top,
                 };
-                self.settle(by_registration, Some(&carried))
+                self.decide(by_registration, Some(&carried))
             }
             Some(Stay::Agent(id, top)) if by_registration.is_none() => {
-                Ok(self.speak_for(id.clone(), Rule::Agent, top))
+                Ok(self.as_member(id.clone(), Rule::Agent, top))
             }
             Some(Stay::Place) if by_registration.is_none() => Ok(self.by_place()),
             Some(Stay::Agent(..) | Stay::Place | Stay::Registered) => {
-                self.settle(by_registration, None)
+                self.decide(by_registration, None)
             }
         }
     }
 
-    /// A root of a session stays of it, whatever it writes over its environment, and so does what it has forked since:
-    /// what its environment was at its exec is known by the session. Only another exec, with another session variable
-    /// or below an agent, is another matter. `None` where what the environment says is what counts.
+    /// The session that the caller keeps, whatever it writes over its environment: a root stays in
+    /// its session, and so does a fork of it, since the session knows the environment of its last
+    /// exec. Only another exec, with another session variable or below an agent, changes that.
+    /// `None` if the environment decides.
     fn stays<'a>(
         &self,
         standings: &impl Fn(&Process, &mut dyn FnMut(Standing<'a>)),
@@ -645,7 +655,7 @@ impl Ancestry {
             standings(&facts.process, &mut |standing| {
                 let same_exec = exec != 0 && standing.environ == exec;
                 let is_said = matches!(standing.rule, Rule::Variable | Rule::Agent);
-                // Of one that has made another exec, or may have, the session is what is left if nothing else is said.
+                // After another exec, the previous session counts if nothing else decides.
                 let is_left =
                     index == 0 && is_said && self.variable.is_none() && self.agent.is_none();
                 let rank = |rule: Rule| match rule {
@@ -680,70 +690,75 @@ impl Ancestry {
         None
     }
 
-    /// Which of the rules it is that decides: `by_registration` is the nearest of the chain that is registered, and its
-    /// session, and `variable` what the caller carries.
-    fn settle(
+    /// Chooses between rules. `by_registration` is the nearest registered process of the chain: its
+    /// index, its session, and whether it was registered itself. `variable` is the session variable
+    /// that the caller carries.
+    fn decide(
         &self,
         by_registration: Option<(usize, &SessionId, bool)>,
         variable: Option<&Carried>,
     ) -> Result<Member, Refusal> {
         match (by_registration, variable) {
-            // On a tie, what was said of the process itself outweighs what it inherited, and what it was exec'd with
-            // outweighs that it once claimed for the session above it.
+            // On a tie, the registration of the process itself takes precedence over an inherited
+            // variable, and a variable from its exec over an earlier claim for the session above
+            // it.
             (Some((index, id, itself)), Some(carried))
                 if index < carried.top || (index == carried.top && itself) =>
             {
-                Ok(self.speak_for(id.clone(), Rule::Registered, index))
+                Ok(self.as_member(id.clone(), Rule::Registered, index))
             }
-            (Some((index, id, _)), None) => Ok(self.speak_for(id.clone(), Rule::Registered, index)),
+            (Some((index, id, _)), None) => Ok(self.as_member(id.clone(), Rule::Registered, index)),
             (_, Some(carried)) => {
                 let id = SessionId::new(&carried.value).map_err(|_| Refusal::Invalid)?;
-                Ok(self.speak_for(usable(id, self.uid)?, Rule::Variable, carried.top))
+                Ok(self.as_member(usable(id, self.uid)?, Rule::Variable, carried.top))
             }
             (None, None) => match &self.agent {
                 Some(Agency { name, top, .. }) => {
                     let id = SessionId::agent(name, &self.chain[*top].process, self.uid);
-                    Ok(self.speak_for(id, Rule::Agent, *top))
+                    Ok(self.as_member(id, Rule::Agent, *top))
                 }
                 None => Ok(self.by_place()),
             },
         }
     }
 
-    /// The session of where the caller happens to be: rules 4 and 5.
+    /// The session of the caller's sandbox or terminal: rules 4 and 5.
     fn by_place(&self) -> Member {
         let pidns = self.caller().pidns;
         if pidns != 0 {
             let same = |facts: &&Facts| facts.pidns == pidns;
             let top = self.chain.iter().take_while(same).count() - 1;
-            return self.speak_for(SessionId::sandbox(pidns, self.uid), Rule::Sandbox, top);
+            return self.as_member(SessionId::sandbox(pidns, self.uid), Rule::Sandbox, top);
         }
         let sid = self.caller().sid;
         let same = |facts: &&Facts| facts.sid == sid;
         let top = self.chain.iter().take_while(same).count() - 1;
         let id = if sid == 0 {
-            // It came from outside the mount's pid namespace: its session has no number here.
+            // It came from outside the mount's pid namespace, so its session has no number here.
             SessionId::outside(&self.chain[top].process, self.uid)
         } else {
             SessionId::posix(sid, self.uid)
         };
-        self.speak_for(id, Rule::Posix, top)
+        self.as_member(id, Rule::Posix, top)
     }
 
-    /// The agent that rule 3 has found has gone: what it has left behind is of the session that any of it is a root of.
+    /// True if the agent of rule 3 has exited. The processes that it left behind belong to the
+    /// session that any of them is a root of.
     pub fn is_left_behind(&self) -> bool {
         self.agent.as_ref().is_some_and(|agent| agent.has_gone)
     }
 
-    /// The agent above the caller: its name, and its process or what it has left behind.
+    /// The agent above the caller: its name, and its process or the topmost one that it left
+    /// behind.
     pub fn agent(&self) -> Option<(&str, &Process)> {
         let agent = self.agent.as_ref()?;
         Some((&agent.name, &self.chain[agent.top].process))
     }
 
-    /// The caller as a member of a session that it registers: its root is the process that `body` names, by the pid
-    /// that the caller's own namespace gives it, or, if the body is blank, the leader of the caller's POSIX session.
-    /// EINVAL for what is no pid, EPERM for a process that is neither the caller nor above it.
+    /// The caller as a member of a session that it registers. The root is the process whose pid, in
+    /// the caller's namespace, is in `body`; if the body is blank, the leader of the caller's POSIX
+    /// session. EINVAL if the body is not a pid, EPERM if the process is neither the caller nor
+    /// above it.
     pub fn register(&self, id: SessionId, body: &[u8]) -> Result<Member, Refusal> {
         let id = usable(id, self.uid)?;
         let text = std::str::from_utf8(body)
@@ -782,8 +797,8 @@ impl Ancestry {
         })
     }
 
-    /// The process that claims pass to beyond the topmost of these roots: the first of the sandbox,
-    /// or of the container that the mount is in too, if that is in the same POSIX session.
+    /// The process that claims pass to after the topmost of these roots: the first process of the
+    /// sandbox; or the first one of the mount's own container, if it is in the same POSIX session.
     fn heir(&self, rule: Rule, roots: &[Root]) -> Option<Root> {
         let caller = self.caller();
         let is_heir = |facts: &&Facts| match rule {
@@ -798,13 +813,14 @@ impl Ancestry {
         })
     }
 
-    /// The caller as a member: the roots are the processes from `top` down to itself. The chain is broken at one that
-    /// adopts orphans, since what is below it may not descend from what is above it.
-    fn speak_for(&self, id: SessionId, rule: Rule, top: usize) -> Member {
+    /// The caller as a member: the roots are the processes from `top` down to itself. The chain
+    /// ends below a process that adopts orphans, since those may not descend from the processes
+    /// above it.
+    fn as_member(&self, id: SessionId, rule: Rule, top: usize) -> Member {
         let caller = self.caller();
         let mut chain = vec![caller];
         for facts in &self.chain[1..=top] {
-            // A sandbox lives and dies with its init, though that adopts what is in it.
+            // A sandbox lives as long as its first process, even though that adopts orphans.
             let is_init = rule == Rule::Sandbox && facts.local_pid == 1;
             // So does a container whose first process is the agent.
             let is_top = facts.process == self.chain[top].process;
@@ -847,8 +863,8 @@ impl Ancestry {
     }
 }
 
-/// Whether a process is known to adopt the orphans of others. The kernel shows that of pid 1 alone, and what a process
-/// calls itself proves nothing; any other is found out when a process turns up with another parent than it had
+/// True if a process is known to adopt orphans. The kernel shows that only of pid 1, and a
+/// process's name proves nothing. Other subreapers are noticed when a process changes its parent
 /// ([`Facts::adopted`]).
 fn is_adopter(facts: &Facts) -> bool {
     facts.process.pid == 1

@@ -1,9 +1,9 @@
-//! How values that JSON has no notation for are written down: bytes that may be no text, and moments.
+//! Serde formats for values that JSON has no notation for: bytes that may not be text, and times.
 //!
-//! Deliberately ignorant of: what is written down, and where.
+//! Does not know: which values are written, or where.
 
-/// Bytes as a string where they are text, else a NUL and their hexadecimal digits. What is text but begins with a NUL is
-/// written in digits too.
+/// Bytes as a string if they are text, otherwise as a NUL and hexadecimal digits. Text that begins
+/// with a NUL is written in digits too.
 pub mod bytes {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -27,7 +27,7 @@ pub mod bytes {
         text
     }
 
-    /// For `deserialize_with`, into whatever bytes can become.
+    /// For `deserialize_with`, into any type made from bytes.
     pub fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
@@ -49,7 +49,7 @@ pub mod bytes {
     }
 }
 
-/// Bytes on their own, as an element of something else.
+/// Bytes as an element of another type.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Bytes(#[serde(with = "bytes")] Vec<u8>);
 
@@ -102,7 +102,7 @@ pub mod named_bytes {
     }
 }
 
-/// A moment as seconds and nanoseconds since 1970, also before it and long after.
+/// A time as seconds and nanoseconds since 1970. Times before 1970 and far in the future work too.
 pub mod moment {
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -120,7 +120,7 @@ pub mod moment {
             .ok_or_else(|| D::Error::custom("no moment that there can be"))
     }
 
-    /// Rounded down, so that the nanoseconds count onwards before 1970 too.
+    /// Rounded down, so that the nanoseconds count forward before 1970 too.
     pub(super) fn pair(at: SystemTime) -> (i64, u32) {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         match at.duration_since(UNIX_EPOCH) {
@@ -146,7 +146,7 @@ pub mod moment {
     }
 }
 
-/// A moment, or none.
+/// A time, or none.
 pub mod maybe_moment {
     use std::time::SystemTime;
 

@@ -1,12 +1,13 @@
-//! What has just happened, for those who wait for it: readers of `events`, and whoever a name was granted to.
+//! The event stream: lines for the readers of `events`, and wake-ups for the thread that serves
+//! waiting requests.
 //!
-//! Promises: a reader gets every line from its opening on, in order, or is told how many it missed; while nobody reads,
-//! nothing is kept and nothing is rendered; and a reader that never reads costs nobody more than the lines that are
-//! kept.
+//! Promises: a reader gets every line since its open, in order, or is told how many it missed.
+//! While there are no readers, no line is kept or rendered. A reader that never reads costs no more
+//! than the lines that are kept.
 //!
-//! Lock order: this lock is the last, and nothing is called while it is held.
+//! Lock order: this lock is the last one. Nothing is called while it is held.
 //!
-//! Deliberately ignorant of: what a line says, and of fuser.
+//! Does not know: the meaning of a line, or fuser.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,16 +16,16 @@ use std::time::Instant;
 use crate::core::{NodeId, WaiterId};
 use crate::handoff::{Position, Reading};
 
-/// How many lines are kept for readers that lag behind.
+/// How many lines are kept for slow readers.
 pub const LINES_MAX: usize = 65_536;
 
-/// The number of the oldest line there ever was: before it there is room for those that are known to be missing.
+/// The number of the first line. The numbers below it stand for lines that a resumed reader missed.
 const FIRST: u64 = 1 << 32;
 
-/// What has happened since the last wake-up.
+/// Why the waiting thread was woken.
 #[derive(Debug, Default)]
 pub struct WakeUp {
-    /// Something has changed for these.
+    /// Waiters whose state has changed.
     pub waiters: Vec<WaiterId>,
     /// There are new lines.
     pub lines: bool,
@@ -50,17 +51,16 @@ pub struct EventStream {
 
 #[derive(Debug)]
 struct State {
-    /// Each with the number of its event.
+    /// Each line with the number of its event.
     lines: VecDeque<(u64, Arc<str>)>,
     /// The number of the oldest line that is kept.
     first: u64,
-    /// The event after that of the newest line.
+    /// One more than the event number of the newest line.
     seq: u64,
-    /// No line of an event from this one on is missing.
+    /// The lines are complete from this event on.
     from: u64,
     readers: HashMap<u64, Reader>,
     next_reader: u64,
-    /// Whoever serves the readers is to look.
     is_woken: bool,
     /// How often anything happened.
     generation: u64,
@@ -84,19 +84,19 @@ impl Default for State {
 }
 
 impl State {
-    /// A line by its number.
+    /// The line with this number.
     fn line(&self, number: u64) -> Option<&(u64, Arc<str>)> {
         let at = number.checked_sub(self.first)?;
         self.lines.get(usize::try_from(at).ok()?)
     }
 
-    /// The first line of an event, or of a later one.
+    /// The number of the first line whose event is `seq` or later.
     fn line_of(&self, seq: u64) -> u64 {
         let before = self.lines.partition_point(|(line, _)| *line < seq);
         self.first + before as u64
     }
 
-    /// Where a reader is, such that it can be found again among other lines than these.
+    /// A reader's position in terms of events, which the next server can find in its own lines.
     fn position(&self, reader: &Reader) -> Position {
         let (mut number, mut left) = (reader.next, reader.rest.len());
         let mut skip = 0;
@@ -113,7 +113,7 @@ impl State {
         }
     }
 
-    /// The text from one position to another, after which the line `next` comes.
+    /// The text between two positions; `next` is the line after the second.
     fn between(&self, from: Position, to: Position, next: u64) -> Vec<u8> {
         let (mut number, mut text) = self.resume(from);
         while number < next
@@ -126,7 +126,7 @@ impl State {
         text
     }
 
-    /// Where the text goes on at a position: the number of the next line, and what is left of the one before it.
+    /// The number of the next line after a position, and the unread rest of the line before it.
     fn resume(&self, at: Position) -> (u64, Vec<u8>) {
         let next = self.line_of(at.seq);
         match self.line(next) {
@@ -139,16 +139,17 @@ impl State {
     }
 }
 
-/// Where a reader is.
+/// A reader of `events`.
 #[derive(Debug)]
 struct Reader {
-    /// The number of the line that it gets next.
+    /// The number of its next line.
     next: u64,
-    /// What it has not got yet of a line that was longer than its buffer.
+    /// The unread rest of a line that was longer than its buffer.
     rest: Vec<u8>,
-    /// Where it is, in bytes from its opening.
+    /// Its offset in bytes since it opened the file.
     at: u64,
-    /// What it got last, to which it may go back: shells and head(1) do when they have read past a line.
+    /// The bytes of its last read. A reader may seek back into them, as shells and head(1) do after
+    /// reading past a line.
     last: Vec<u8>,
 }
 
@@ -168,12 +169,12 @@ impl EventStream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anybody would read a line now.
+    /// True if a published line would have a reader.
     pub fn has_readers(&self) -> bool {
         !self.lock().readers.is_empty()
     }
 
-    /// Adds the line of an event, for the readers that are there.
+    /// Adds the line of an event, if there are readers.
     pub fn publish(&self, seq: u64, line: String) {
         let mut state = self.lock();
         if state.readers.is_empty() {
@@ -191,7 +192,8 @@ impl EventStream {
         self.notify(&mut state);
     }
 
-    /// Goes on with lines, none of which is missing from the event `from` on, and with the readers that there were.
+    /// Restores the lines, which are complete from event `from` on, and the readers of the previous
+    /// server.
     pub fn resume(
         &self,
         lines: impl IntoIterator<Item = (u64, String)>,
@@ -231,8 +233,8 @@ impl EventStream {
         self.notify(&mut state);
     }
 
-    /// The lines of an event and later ones, the newest of them if there are too many, and the event from which on none is
-    /// missing among them.
+    /// The lines of event `seq` and later, at most `limit` of the newest; and the event from which
+    /// on they are complete.
     pub fn since(&self, seq: u64, limit: usize) -> (VecDeque<(u64, String)>, u64) {
         let state = self.lock();
         let wanted = usize::try_from(state.line_of(seq) - state.first).unwrap_or(usize::MAX);
@@ -244,7 +246,8 @@ impl EventStream {
         (lines.collect(), from)
     }
 
-    /// What a reader got in its newest read, and how many lines it has not got of events before this one.
+    /// The bytes of a reader's last read, and how many lines it has not read of events before this
+    /// one.
     pub fn left_out(&self, reader: u64, before: u64) -> (Vec<u8>, u64) {
         let state = self.lock();
         let first = state.line_of(before);
@@ -254,7 +257,7 @@ impl EventStream {
         })
     }
 
-    /// Tells that something has changed for a waiter: its turn has come, or it stands in no line any more.
+    /// Wakes the thread for a waiter whose turn has come or that left its queue.
     pub fn tell(&self, waiter: WaiterId) {
         let mut state = self.lock();
         state.wake_up.waiters.push(waiter);
@@ -288,7 +291,7 @@ impl EventStream {
         self.lock().generation
     }
 
-    /// Sleeps until something happens, or until a moment.
+    /// Blocks until a wake-up or a deadline.
     pub fn wait(&self, until: Option<Instant>) -> WakeUp {
         let mut state = self.lock();
         while !state.is_woken {
@@ -310,7 +313,7 @@ impl EventStream {
         std::mem::take(&mut state.wake_up)
     }
 
-    /// A reader of what happens from now on.
+    /// Opens a reader at the current end of the stream.
     pub fn open(&self) -> (u64, Position) {
         let mut state = self.lock();
         state.next_reader += 1;
@@ -326,7 +329,7 @@ impl EventStream {
         (id, position)
     }
 
-    /// A reader is gone. With the last of them goes what is kept.
+    /// Removes a reader. The last one takes all lines with it.
     pub fn close(&self, reader: u64) {
         let mut state = self.lock();
         state.readers.remove(&reader);
@@ -336,7 +339,7 @@ impl EventStream {
         }
     }
 
-    /// Whether there is something to read.
+    /// True if a read would return something.
     pub fn is_ready(&self, reader: u64) -> bool {
         let state = self.lock();
         let end = state.first + state.lines.len() as u64;
@@ -344,8 +347,8 @@ impl EventStream {
         reader.is_some_and(|reader| reader.next < end || !reader.rest.is_empty())
     }
 
-    /// At most `size` bytes of what is new to a reader, or of what it has gone back to: whole lines, if its buffer has room
-    /// for one; and where that began and ended. `None` if there is nothing.
+    /// Reads at most `size` bytes at an offset: whole lines, if the buffer fits one. `None` if
+    /// there is nothing to read.
     pub fn read(&self, reader: u64, offset: u64, size: usize) -> Option<Read> {
         let mut state = self.lock();
         let mut open = state.readers.remove(&reader)?;
@@ -355,10 +358,10 @@ impl EventStream {
     }
 }
 
-/// What a reader gets.
+/// The result of a read.
 #[derive(Debug)]
 pub struct Read {
-    /// Lines.
+    /// The lines.
     pub bytes: Vec<u8>,
     /// Where the reader is now.
     pub reading: Reading,
@@ -366,7 +369,7 @@ pub struct Read {
 
 impl State {
     fn read(&self, reader: &mut Reader, offset: u64, size: usize) -> Option<Read> {
-        // What is not simply the next of the lines cannot be told from them later.
+        // A read after a seek cannot be reproduced from the lines later.
         let mut is_odd = offset != reader.at;
         if is_odd {
             reader.seek(offset);

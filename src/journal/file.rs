@@ -1,10 +1,9 @@
-//! The files of a state directory: opened without waiting and without following anything, read
-//! within bounds, set aside.
+//! The files of a state directory: opening, bounded reading, setting aside.
 //!
-//! Promises: nothing here waits for another process, and what is read into memory is bounded by
-//! what is whole in a file, not by its length.
+//! Promises: nothing here waits for another process or follows a symlink. The memory that a read
+//! takes is bounded by the whole frames in a file, not by its length.
 //!
-//! Deliberately ignorant of: what the files say.
+//! Does not know: the meaning of a payload.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -17,13 +16,13 @@ use crate::process::effective_uid;
 /// How much of a file is read at once, in bytes.
 const CHUNK: u64 = 1 << 20;
 
-/// How much is read behind the last whole frame at most, in bytes, once no frame can follow.
+/// Read at most this many bytes after the last whole frame once no frame can follow.
 const REST_MAX: usize = 16 << 20;
 
 /// Why a file is not used.
 #[derive(Debug)]
 pub enum Unfit {
-    /// It is not what belongs there, for this reason: it may be set aside.
+    /// The file does not belong there, for this reason. It may be set aside.
     Foreign(String),
     /// It cannot be read now.
     Unreadable(io::Error),
@@ -37,7 +36,7 @@ impl From<io::Error> for Unfit {
 
 /// Opens a regular file that belongs to this process's user or to root, if it exists.
 pub fn open(path: &Path, for_writing: bool) -> Result<Option<File>, Unfit> {
-    // Looked at first, because to open a device may do something to it.
+    // Check before opening: opening a device may have effects.
     match fs::symlink_metadata(path) {
         Ok(metadata) => is_fit(&metadata)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -76,8 +75,8 @@ fn is_fit(metadata: &Metadata) -> Result<(), Unfit> {
     Err(Unfit::Foreign(format!("it is {what}, not a regular file")))
 }
 
-/// Reads frames, and what comes behind them: all of it, or the beginning where no frame can
-/// follow. Also says how long the file is, in bytes.
+/// Reads the frames of a file and the bytes after them: all of these, or only the beginning if no
+/// frame can follow. Also returns the length of the file in bytes.
 pub fn load(file: &File) -> (Vec<u8>, u64, io::Result<()>) {
     let (mut bytes, mut at) = (Vec::new(), 0);
     let mut is_spoiled = false;
@@ -109,20 +108,20 @@ pub fn load(file: &File) -> (Vec<u8>, u64, io::Result<()>) {
     }
 }
 
-/// Whether these bytes may be the beginning of a frame that is not all there. The first ones, so
-/// many, were looked at before.
+/// True if these bytes may be the beginning of an incomplete frame. The first `seen` bytes were
+/// checked before.
 fn may_follow(bytes: &[u8], seen: usize) -> bool {
     if bytes.len() < HEADER {
         return true;
     }
-    // JSON has no control characters but between its parts, where claimfs writes none.
+    // JSON allows control characters only between its tokens, and claimfs writes none there.
     let text = &bytes[seen.max(HEADER).min(bytes.len())..];
     payload_length(bytes).is_some_and(|length| bytes.len() < HEADER + length)
         && text.iter().all(|byte| *byte >= b' ')
 }
 
-/// Keeps what is at a path under the first free name `NAME.corrupt.N` too: it stays where it is
-/// until something is renamed into its place. A directory, and what cannot have two names, moves.
+/// Links a file to the first free name `NAME.corrupt.N`. It also keeps its own name until another
+/// file is renamed over that. A directory, or a file that cannot have two names, is moved.
 pub fn set_aside(dir: &Path, name: &str) -> io::Result<()> {
     let from = dir.join(name);
     for number in 0_u64.. {
@@ -139,7 +138,7 @@ pub fn set_aside(dir: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Creates a file for writing, in place of one that may be there under this name.
+/// Creates a file for writing and replaces one of this name.
 pub fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);

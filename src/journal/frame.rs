@@ -1,28 +1,26 @@
-//! Frames: how a record is delimited, what a write that was cut short leaves of one, and what takes
-//! its place.
+//! Frames: the format of a record, recognition of a torn write, and the filler that replaces one.
 //!
-//! Promises: a tail is torn only if it is a proper prefix of a frame and nothing comes behind it;
-//! and a frame that fills the place of a torn one can be written so that a kill at any moment
-//! leaves a torn tail again.
+//! Promises: a tail is torn only if it is a proper prefix of a frame with nothing after it. A
+//! filler replaces a torn frame in steps: a kill between any two of them leaves a torn tail again.
 //!
-//! Deliberately ignorant of: what a payload says, files.
+//! Does not know: files, or the meaning of a payload.
 
 use std::io;
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-/// The largest payload in bytes: a table of a million leases has less.
+/// The largest payload in bytes. A table of a million leases takes less.
 pub const PAYLOAD_MAX: usize = 1 << 31;
 
-/// The largest payload in bytes of a frame that is appended: a request has a hundredth of it. A
-/// length that is read out of text is larger.
+/// The largest payload of an appended frame in bytes. Requests need a hundredth of it. Text that is
+/// read as a length gives more.
 pub const ENTRY_MAX: usize = 1 << 28;
 
 /// The smallest payload in bytes: `{}`.
 const PAYLOAD_MIN: usize = 2;
 
-/// Length and checksum in front of a payload, in bytes.
+/// The length and checksum before a payload, in bytes.
 pub const HEADER: usize = 8;
 
 /// The smallest page of memory, in bytes.
@@ -31,13 +29,13 @@ const PAGE: u64 = 4096;
 /// Most frames are at most this long, in bytes.
 const USUAL: usize = 1024;
 
-/// The payload of the frame at an offset, and where the next one begins; `None` if no whole frame
-/// is there.
+/// The payload of the frame at an offset, and the offset of the next frame. `None` if there is no
+/// whole frame.
 pub fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     let size = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    // Every payload is an object. To check that first keeps a search at each offset cheap.
+    // Every payload is an object. This check keeps a search at every offset cheap.
     let payload = rest
         .get(..size)
         .filter(|payload| payload.first() == Some(&b'{'))?;
@@ -45,7 +43,7 @@ pub fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
         .then_some((payload, at + HEADER + size))
 }
 
-/// How long the payload is that a frame at the beginning announces, if a frame can be so long.
+/// The payload length that the first frame states, if a frame can have that length.
 pub fn payload_length(bytes: &[u8]) -> Option<usize> {
     let length = u32::from_le_bytes(*bytes.first_chunk::<4>()?);
     let length = usize::try_from(length).ok()?;
@@ -54,7 +52,7 @@ pub fn payload_length(bytes: &[u8]) -> Option<usize> {
         .then_some(length)
 }
 
-/// Why no whole frame is at the beginning of these bytes.
+/// Why these bytes do not begin with a whole frame.
 pub fn flaw(bytes: &[u8]) -> &'static str {
     match payload_length(bytes) {
         Some(length) if bytes.len() < HEADER + length => {
@@ -72,7 +70,7 @@ fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// A frame with this as its payload.
+/// A frame with this value as its payload.
 pub fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut frame = Vec::with_capacity(USUAL);
     frame.extend([0; HEADER]);
@@ -80,7 +78,7 @@ pub fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
     sealed(frame)
 }
 
-/// Puts length and checksum in front of a payload, where room was left for them.
+/// Fills in the length and checksum in the space before a payload.
 fn sealed(mut frame: Vec<u8>) -> io::Result<Vec<u8>> {
     let size = frame.len() - HEADER;
     let length = u32::try_from(size).ok().filter(|_| size <= PAYLOAD_MAX);
@@ -91,9 +89,9 @@ fn sealed(mut frame: Vec<u8>) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// A frame that says nothing, to take the place of what is left of a torn one.
+/// An empty frame that replaces the remains of a torn one.
 ///
-/// It is longer than that: by one byte, unless less is left than the smallest frame takes.
+/// It is one byte longer than the remains, or as long as the smallest frame if that is more.
 pub struct Filler {
     frame: Vec<u8>,
     remains: usize,
@@ -114,13 +112,13 @@ impl Filler {
         self.frame.len()
     }
 
-    /// The writes that put it in its place, in order, each with its offset behind `at`, where it
-    /// begins in the file: a write within a page is not cut short by a signal.
+    /// The writes that put the filler in place, in order, each with its offset after `at`, the
+    /// filler's own offset in the file. A signal does not interrupt a write within a page.
     ///
-    /// If they end anywhere, [`is_torn`] is true of what there is. First the end of the remains
-    /// becomes spaces, backwards. Then the header follows: its length is not larger than that of
-    /// the torn frame, and still leads past the end, also while only some of its bytes are
-    /// written. Last comes the byte that completes the frame.
+    /// After any of these writes [`is_torn`] is true of the tail. First, the end of the remains is
+    /// overwritten with spaces, backwards. Then comes the header: its length is not larger than
+    /// that of the torn frame, and reaches past the end even while only some of its bytes are
+    /// written. The last byte completes the frame.
     pub fn writes(&self, at: u64) -> Vec<(usize, &[u8])> {
         let (first, last) = (HEADER + 1, self.frame.len() - 1);
         let mut writes = Vec::new();
@@ -137,9 +135,9 @@ impl Filler {
     }
 }
 
-/// Whether the bytes behind the last whole frame are what is left of a frame whose write was cut
-/// short: a proper prefix of it, perhaps with spaces in place of its end, which come before a
-/// [`Filler`]. Such a frame was never answered. Anything else was whole once, or is no frame.
+/// True if the bytes after the last whole frame are the remains of an interrupted write: a proper
+/// prefix of a frame, perhaps with spaces at its end that a [`Filler`] wrote. Such a frame was
+/// never answered. Any other tail was once whole, or is not a frame.
 pub fn is_torn(tail: &[u8]) -> bool {
     if tail.len() < 4 {
         return true;
@@ -153,14 +151,14 @@ pub fn is_torn(tail: &[u8]) -> bool {
     if payload.len() >= length || !is_begun(payload) {
         return false;
     }
-    // Of an object that lacks one byte, that byte is known.
+    // If an object lacks only one byte, that byte must be the closing brace.
     let is_filled = payload == b"{" || payload.ends_with(b" ");
     is_filled || payload.len() + 1 < length || { frame_at(&[tail, b"}"].concat(), 0).is_some() }
 }
 
-/// Whether these bytes are the beginning of an object in JSON, and not all of it.
+/// True if these bytes are an incomplete JSON object.
 fn is_begun(payload: &[u8]) -> bool {
-    // The parser calls a number wrong that ends with its sign or its point.
+    // The parser rejects a number that ends with a sign or a decimal point.
     let is_cut = |byte: &u8| !b" +-.0123456789Ee".contains(byte);
     let end = payload.iter().rposition(is_cut).map_or(0, |last| last + 1);
     let parsed = serde_json::from_slice::<IgnoredAny>(&payload[..end]);
@@ -172,7 +170,7 @@ fn is_begun(payload: &[u8]) -> bool {
 mod tests {
     use super::{Filler, HEADER, frame, frame_at, is_torn};
 
-    /// Frames of some lengths, with all that a payload may break off in.
+    /// Frames of several lengths whose payloads can break off in any JSON construct.
     fn frames() -> Vec<Vec<u8>> {
         let payload = |body: &str| {
             serde_json::json!({
@@ -229,7 +227,7 @@ mod tests {
                 for at in [0, 4090] {
                     let mut tail = frame[..remains].to_vec();
                     for (from, bytes) in filler.writes(at) {
-                        // Only the header may lie in two pages.
+                        // Only the header may cross a page boundary.
                         let end = (at + (from + bytes.len()) as u64 - 1) / 4096;
                         let cuts = if from == 0 { 1..bytes.len() } else { 0..0 };
                         assert!(from == 0 || (at + from as u64) / 4096 == end);

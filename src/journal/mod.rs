@@ -1,28 +1,30 @@
-//! Events on disk: checksummed frames behind a picture of the table, and the tokens that were set aside.
+//! Events on disk: checksummed frames after a snapshot of the table, and reserved tokens.
 //!
 //! ```text
-//! journal      frame: head, with the table as it was        written anew and renamed into place when it has grown
-//!              frame: the events of one decision            appended before they are applied
-//!              …
-//! tokens       no token up to this number is granted again  written with fsync, a block of tokens ahead
+//! journal  frame: head, with a snapshot of the table   compaction writes a new file and renames it
+//!          frame: the events of one decision           appended before they are applied
+//!          …
+//! tokens   the highest token that may be granted       written with fsync, a block of tokens ahead
 //!
-//! frame        length u32, checksum u32 of length and payload (CRC-32), payload: JSON
+//! frame    length u32, checksum u32 of length and payload (CRC-32), payload: JSON
 //! ```
 //!
-//! Promises: a decision is written down whole or not at all. A journal of this boot is served only
-//! if everything in it is whole but a last frame whose write was cut short, which was never
-//! answered; all other damage is refused, as is a journal that is missing though `tokens` says that
-//! a server began here in this boot. Each lease has room set aside for the event that frees it, so
-//! that a full disk refuses claims but no release.
+//! Promises: a decision is recorded whole or not at all. A journal of this boot is served only if
+//! every frame in it is whole, but for a torn last frame, which was never answered. All other
+//! damage is refused, as is a missing journal if `tokens` says that a server began here in this
+//! boot. Space is reserved for the event that frees each lease, so a full disk refuses claims but
+//! no release.
 //!
-//! What is left of a write that was cut short becomes part of a frame that says nothing before the
-//! next one is written, so that it can never look like damage. To cut it off would give back the
-//! room behind it, which somebody else may take.
+//! Before the next write, the remains of a torn write become part of an empty frame, so that they
+//! never look like damage. Truncating them would give up the space behind them, which another
+//! program may take.
 //!
-//! There is no fsync for a claim whose holder dies with the machine, nor for a journal written anew that has no others: a killed server
-//! loses nothing that it has written. There is one for each deadline of a session without processes, which lives on.
+//! A claim whose holder dies with the machine needs no fsync, nor does the compaction of a journal
+//! that holds only such claims: a killed server loses nothing that it wrote. Each deadline of a
+//! remote session is synced, since these sessions outlive the machine.
 //!
-//! Deliberately ignorant of: what events mean, and who is alive.
+//! Does not know: the rules, or who is alive. Of an event it knows how much space to reserve for
+//! the event that undoes it, and whether it must survive a loss of power.
 
 mod file;
 mod frame;
@@ -42,45 +44,45 @@ use crate::handoff::{Handoff, Note, Recovery, Sent};
 use crate::logging::limited;
 use crate::process::{Boot, set_aside};
 
-/// Where events are written down before they are applied.
+/// Records events before they are applied.
 pub trait Log: Send {
-    /// Appends the events of one decision, all or none, with the request that it answers if there is one. An error refuses the
-    /// decision.
+    /// Appends the events of one decision, all or none, and the request that it answers, if any. An
+    /// error refuses the decision.
     fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()>;
 
-    /// What to sync before the caller is answered, if something was appended that is to survive a loss of power. What is written anew
-    /// meanwhile is synced by itself.
+    /// The files to sync before the caller is answered, if an event was appended that must survive
+    /// a loss of power. A compaction syncs its own file.
     fn unsynced(&mut self) -> io::Result<Vec<File>>;
 
-    /// Appends what else there is to know of a connection.
+    /// Appends a fact about a connection that no event states.
     fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()>;
 
-    /// What was appended is applied, and this is what came of it.
+    /// Called after the appended events were applied to this table.
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff);
 }
 
-/// How many tokens are set aside at once.
+/// How many tokens are reserved at once.
 const TOKENS: u64 = 1 << 16;
 
-/// How much may be added before it is looked whether the journal wants to be written anew, in bytes.
+/// How many bytes may be appended before the next check for compaction.
 const CHECK: u64 = 256 * 1024;
 
-/// How many names may be freed before it is looked so too, and as many as an eighth of those that there are.
+/// Check for compaction after this many names were freed, plus an eighth of all leases.
 const FREED: usize = 8;
 
-/// What is set aside beyond the events that free what is held, in bytes.
+/// Bytes reserved beyond those for the events that free everything.
 const SLACK: u64 = 64 * 1024;
 
-/// How much more is set aside than is needed, so that it need not be done for each claim, in bytes.
+/// Reserve this many bytes more than needed, so that not every claim reserves space.
 const STRIDE: u64 = 256 * 1024;
 
-/// The longest journal, in bytes: none is written that is longer, and none is served.
+/// The longest journal, in bytes, that is written or served.
 pub const JOURNAL_MAX: u64 = 1 << 33;
 
-// It is written anew when it is three times as long as its table, which is one frame.
+// A journal is compacted at three times the size of its table, which is one frame.
 const _: () = assert!(JOURNAL_MAX >= 4 * PAYLOAD_MAX as u64);
 
-/// The longest file `tokens`, in bytes: a number and the id of a boot.
+/// The longest file `tokens`, in bytes: a number and a boot id.
 const TOKENS_MAX: u64 = 256;
 
 const JOURNAL: &str = "journal";
@@ -95,19 +97,19 @@ struct Head<T, C> {
     claimfs_journal: u32,
     boot: Boot,
     table: T,
-    // A claimfs that knew of none has written none.
+    // Absent in journals of older versions.
     #[serde(default, rename = "connection")]
     handoff: C,
 }
 
-/// What is looked at before the rest of it.
+/// The part of the first frame that is checked before the rest.
 #[derive(Deserialize)]
 struct Version {
     claimfs_journal: u32,
 }
 
-/// Each of the others: the events of a decision, with the request that it answers if there is one, or what else there is to know
-/// of a connection.
+/// Every other frame: the events of a decision and the request that it answers, if any; or a fact
+/// about a connection.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -119,7 +121,7 @@ struct Entry {
     note: Option<Note>,
 }
 
-/// The same, as it is written.
+/// An [`Entry`], as it is written.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,33 +132,33 @@ struct Line<'a> {
     note: Option<&'a Note>,
 }
 
-/// Why a journal is not gone on with: a sentence for people.
+/// Why a journal cannot be continued: a sentence for the user.
 #[derive(Debug)]
 pub struct Unusable(pub String);
 
-/// What a state directory remembers.
+/// The content of a state directory.
 #[derive(Debug)]
 pub struct Recovered {
-    /// The table, as far as it is known.
+    /// The table, as far as it could be read.
     pub table: Table,
-    /// The connection that the server before answered on.
+    /// The connection that the previous server answered on.
     pub handoff: Handoff,
-    /// It was written in this boot, so that its processes may be alive.
+    /// True if it was written in this boot, so that its processes may be alive.
     pub same_boot: bool,
-    /// What was lost, if anything: a sentence for the log.
+    /// A sentence for the log about the data that was lost, if any.
     pub lost: Option<String>,
-    /// What must be set aside before something else is written in its place.
+    /// Files to set aside before they are replaced.
     aside: Vec<&'static str>,
-    /// Where its last whole frame ends.
+    /// The end of the last whole frame.
     end: usize,
-    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    /// The size of the table when it was last written: in bytes, and as [`Table::weight`].
     base: (u64, usize),
-    /// What `tokens` says.
+    /// The content of `tokens`.
     reserved: Reserved,
 }
 
 impl Recovered {
-    /// Nothing is remembered.
+    /// An empty state.
     fn nothing(max_leases: usize) -> Self {
         Self {
             table: Table::new(max_leases),
@@ -170,7 +172,7 @@ impl Recovered {
         }
     }
 
-    /// Nothing is remembered, since the journal is set aside: what is lost is a sentence.
+    /// An empty state, since the journal is set aside. `lost` is a sentence.
     fn without_journal(max_leases: usize, lost: String) -> Self {
         Self {
             lost: Some(lost),
@@ -179,22 +181,22 @@ impl Recovered {
         }
     }
 
-    /// Whether its journal may be appended to.
-    fn goes_on(&self) -> bool {
+    /// True if its journal may be appended to.
+    fn may_continue(&self) -> bool {
         self.same_boot && !self.aside.contains(&JOURNAL)
     }
 }
 
-/// The bytes of a journal, and what is known of it without them.
+/// The bytes of a journal, and facts about it from elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// Its path, for sentences.
+    /// Its path, for messages.
     pub path: &'a Path,
-    /// What it contains, or its beginning where no whole frame can follow.
+    /// Its content, or the beginning if no whole frame can follow.
     pub bytes: &'a [u8],
-    /// How long it is, in bytes.
+    /// Its length in bytes.
     pub size: u64,
-    /// The newest boot in which a server began here, as `tokens` says.
+    /// The last boot in which a server began here, according to `tokens`.
     pub began: Option<&'a str>,
 }
 
@@ -204,14 +206,14 @@ impl Source<'_> {
     }
 }
 
-/// Why nothing is served although a journal is damaged.
+/// Why a damaged journal is not served.
 const ALIVE: &str =
     "may be alive, so nothing is served; once they are gone, 'claimfs mount --repair'";
 
-/// What a repair gives up where no journal is left.
+/// The loss if no journal is left: the end of a sentence.
 const ALL_LOST: &str = "all that was held here is lost, and who held it may still be alive";
 
-/// Reads what a state directory remembers, and changes nothing.
+/// Reads a state directory without changing it.
 ///
 /// A damaged journal is refused if its claimants may be alive. With `repair`, or if `tokens` says
 /// that no server began here in this boot, what comes before the damage is used.
@@ -238,7 +240,7 @@ pub fn read(
     };
     let began = reserved.boot.as_deref();
     let mut recovered = read_journal(dir, boot, began, max_leases, repair)?;
-    // A journal that goes on where it stopped knows the newest token; any other may have lost some.
+    // Only a journal that is continued knows the newest token; any other may have lost some.
     if !recovered.same_boot || recovered.lost.is_some() {
         recovered.table.skip_tokens(reserved.tokens);
     }
@@ -251,7 +253,7 @@ pub fn read(
     Ok(recovered)
 }
 
-/// Why a file is not what belongs there, as the beginning of a sentence.
+/// Why a file is not used, as the beginning of a sentence.
 fn foreign(path: &Path, why: Unfit) -> Result<String, Unusable> {
     match why {
         Unfit::Foreign(why) => Ok(format!("{}: {why}", path.display())),
@@ -298,7 +300,7 @@ fn read_journal(
     };
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     if length == 0 && began.is_none() {
-        // Somebody made the file beforehand: a server writes it whole before it is there.
+        // Another program made this file: a server renames the complete file into place.
         return Ok(Recovered::nothing(max_leases));
     }
     if length > JOURNAL_MAX && !repair && !began_earlier {
@@ -330,7 +332,7 @@ fn read_journal(
     replay(source, boot, max_leases, repair)
 }
 
-/// What the bytes of a journal say: see [`read`].
+/// The state that the bytes of a journal describe: see [`read`].
 pub fn replay(
     source: Source,
     boot: &Boot,
@@ -348,7 +350,7 @@ pub fn replay(
     } = replay_frames(source, max_leases);
     table = table.indexed_anew();
     if let Err(flaw) = table.check() {
-        // Which event was the wrong one nobody can tell, so nothing of it is believed.
+        // Nobody can tell which event was wrong, so discard all of them.
         let why = format!("it contradicts itself: {flaw}");
         (table, handoff) = (Table::new(max_leases), Handoff::default());
         (problem, end, base) = (Some(why), 0, (0, 0));
@@ -365,7 +367,7 @@ pub fn replay(
     }
     let began_here = source.began == Some(boot.id.as_str());
     let began_earlier = source.began.is_some() && !began_here;
-    // Whoever claimed in an earlier boot is dead, whatever is lost of it.
+    // A process that claimed in an earlier boot is dead, even if its record is lost.
     let may_live = same_boot || began_here || (written.is_none() && !began_earlier);
     let left = source.size - end as u64;
     if problem.is_some() && end > 0 && was_never_answered(source, end, may_live) {
@@ -374,18 +376,8 @@ pub fn replay(
         );
         problem = None;
     }
-    let damage = match problem {
-        Some(why) => Some((
-            format!("corrupt at byte {end} of {}: {why}", source.size),
-            format!("the last {left} bytes are lost, with what was claimed and released in them"),
-        )),
-        None if began_here && !same_boot => Some((
-            String::from("written in an earlier boot, although a server began here in this one"),
-            String::from(ALL_LOST),
-        )),
-        None => None,
-    };
-    let lost = match damage {
+    let stale = began_here && !same_boot;
+    let lost = match damage(source.size, end, problem, stale) {
         Some((why, _)) if may_live && !repair => {
             return Err(Unusable(format!(
                 "{path}: {why}; whoever claimed after that {ALIVE} sets the rest aside"
@@ -406,22 +398,39 @@ pub fn replay(
     })
 }
 
-/// Whether what comes behind the last whole frame was never answered, or died with the machine.
+/// The flaw of a journal that is whole up to `end`, and what a repair would lose. A `stale` journal
+/// is older than the last server here.
+fn damage(size: u64, end: usize, problem: Option<String>, stale: bool) -> Option<(String, String)> {
+    let left = size - end as u64;
+    match problem {
+        Some(why) => Some((
+            format!("corrupt at byte {end} of {size}: {why}"),
+            format!("the last {left} bytes are lost, with what was claimed and released in them"),
+        )),
+        None if stale => Some((
+            String::from("written in an earlier boot, although a server began here in this one"),
+            String::from(ALL_LOST),
+        )),
+        None => None,
+    }
+}
+
+/// True if the bytes after the last whole frame were never answered, or died with the machine.
 fn was_never_answered(source: Source, end: usize, may_live: bool) -> bool {
     let tail = &source.bytes[end..];
     let holds_frames = || (0..tail.len()).any(|at| frame_at(tail, at).is_some());
     source.is_all() && (is_torn(tail) || (!may_live && !holds_frames()))
 }
 
-/// What the whole frames say, up to the first that is none or that cannot be.
+/// The content of the whole frames, up to the first frame that is damaged or impossible.
 struct Replayed {
     table: Table,
     handoff: Handoff,
-    /// Where the head was written.
+    /// The boot in which the head was written.
     written: Option<Boot>,
     end: usize,
     base: (u64, usize),
-    /// Why that is not all.
+    /// Why the rest could not be read.
     problem: Option<String>,
 }
 
@@ -448,7 +457,7 @@ fn replay_frames(source: Source, max_leases: usize) -> Replayed {
 }
 
 impl Replayed {
-    /// Goes on by one frame.
+    /// Replays one frame.
     fn frame(&mut self, bytes: &[u8], max_leases: usize) -> Result<(), String> {
         let frame = frame_at(bytes, self.end);
         let (payload, next) = frame.ok_or_else(|| String::from(flaw(&bytes[self.end..])))?;
@@ -477,7 +486,7 @@ impl Replayed {
     }
 }
 
-/// Whether events follow on those that made a table: none is missing, and none is there twice.
+/// Checks that events follow those of a table: none missing, none repeated.
 fn check_events(table: &Table, events: &[Event]) -> Result<(), String> {
     let mut seq = table.seq();
     for event in events {
@@ -512,7 +521,7 @@ fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table, Handoff>>
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
-    // The error may quote what it has found there.
+    // The error may quote bytes of the file.
     serde_json::from_slice(payload).map_err(|error| printable(&error.to_string()))
 }
 
@@ -521,7 +530,7 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
 struct Reserved {
     /// The highest token that may have been granted.
     tokens: u64,
-    /// The newest boot in which a server has begun here.
+    /// The last boot in which a server began here.
     boot: Option<String>,
 }
 
@@ -555,8 +564,8 @@ impl Reserved {
     }
 }
 
-/// Writes a file whole, and safe against power loss if it is to be, sets room aside up to an offset, and then puts it in the place of the
-/// old one. Whether room could be set aside.
+/// Writes a whole file with space reserved up to an offset, and renames it over the old one. With
+/// `lasting`, it survives a loss of power. Returns whether space could be reserved.
 fn replace(
     dir: &Path,
     name: &str,
@@ -567,7 +576,7 @@ fn replace(
     let new = dir.join(format!("{name}.new"));
     let write = || {
         let mut file = file::create(&new)?;
-        // First, so that what there is no room for costs nobody much.
+        // Reserve first, so that a full disk is noticed early.
         let has_room = room > 0 && has_room(&file, room)?;
         file.write_all(bytes)?;
         if lasting {
@@ -581,13 +590,13 @@ fn replace(
     };
     let written = write();
     if written.is_err() {
-        // It takes room that others have a use for.
+        // Give its space back.
         _ = fs::remove_file(&new);
     }
     written
 }
 
-/// Sets room aside; false where the filesystem cannot do that.
+/// Reserves space. False if the filesystem cannot do that.
 fn has_room(file: &File, room: u64) -> io::Result<bool> {
     match set_aside(file, 0, room) {
         Ok(()) => Ok(true),
@@ -609,31 +618,31 @@ pub struct Disk {
     dir: PathBuf,
     boot: Boot,
     file: File,
-    /// Where the last whole frame ends.
+    /// The end of the last whole frame.
     end: u64,
-    /// Up to where there is room set aside; `None` where the filesystem cannot do that.
+    /// Space is reserved up to here; `None` if the filesystem cannot do that.
     room: Option<u64>,
-    /// What the events that free everything would take.
+    /// The size of all events that would free everything.
     debt: u64,
     /// No token up to this one is granted after a crash.
     granted: u64,
-    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    /// The size of the table when it was last written: in bytes, and as [`Table::weight`].
     base: (u64, usize),
-    /// Where it is looked next whether to write it anew.
+    /// The length at which to check for compaction next.
     check: u64,
-    /// How many names were freed since it was looked.
+    /// Names freed since the last check.
     freed: usize,
-    /// Something was appended that is to survive a loss of power.
+    /// An event was appended that must survive a loss of power.
     owes_sync: bool,
-    /// It was written anew since without being synced.
+    /// The journal was compacted without a sync since.
     owes_place: bool,
-    /// There may be something behind the last whole frame: of a write that was cut short.
+    /// There may be remains of an interrupted write after the last whole frame.
     has_remains: bool,
 }
 
 impl Disk {
-    /// Goes on with what was recovered: where the connection goes on too, at the end of the journal; else that is written anew. What
-    /// was corrupt is kept aside.
+    /// Continues what was recovered: appends to the journal if the connection continues too, and
+    /// writes a new journal otherwise. Corrupt files are set aside.
     pub fn begin(
         dir: &Path,
         boot: Boot,
@@ -644,29 +653,29 @@ impl Disk {
             file::set_aside(dir, name)?;
         }
         let (table, reserved) = (&recovered.table, &recovered.reserved);
-        let may_go_on = recovered.goes_on();
+        let may_continue = recovered.may_continue();
         let is_same = recovered.handoff.nonce == handoff.nonce;
-        let mut is_whole = !(may_go_on && is_same);
+        let mut is_whole = !(may_continue && is_same);
         let written = if is_whole {
             match write_table(dir, &boot, table, handoff, true) {
-                // On a full disk, what is there is gone on with.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull && may_go_on => {
+                // On a full disk, continue the existing journal.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && may_continue => {
                     is_whole = false;
-                    go_on(dir, recovered)?
+                    reopen(dir, recovered)?
                 }
                 written => written?,
             }
         } else {
-            go_on(dir, recovered)?
+            reopen(dir, recovered)?
         };
         let is_new = reserved.boot.as_ref() != Some(&boot.id);
         let mut disk = Self {
             dir: dir.to_path_buf(),
             boot,
-            // One that goes on may be due, however little each of those before it has written.
+            // Check early: earlier servers may each have written too little to reach a check.
             check: written.base.0 + CHECK,
             freed: 0,
-            // Whatever the server before was to sync, and was killed before it had.
+            // Assume that the previous server died before its last fsync.
             owes_sync: true,
             owes_place: !is_whole,
             has_remains: !is_whole,
@@ -677,7 +686,7 @@ impl Disk {
             debt: debt(table),
             granted: if is_new { 0 } else { reserved.tokens },
         };
-        disk.set_tokens_aside(table.next_token())?;
+        disk.reserve_tokens(table.next_token())?;
         if disk.end == recovered.end as u64 && !is_same {
             let nonce = handoff.nonce.clone();
             disk.note(&Note::Began { nonce }, None).unwrap_or_else(|error| {
@@ -690,26 +699,27 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Writes everything anew once there is much that is over.
-    fn tidy(&mut self, table: &Table, handoff: impl FnOnce() -> Handoff) {
-        // What is freed takes little to write down, and may have been most of what there was.
+    /// Compacts the journal once most of it is obsolete.
+    fn compact_if_due(&mut self, table: &Table, handoff: impl FnOnce() -> Handoff) {
+        // Events that free leases are small, yet may make most of the journal obsolete.
         if self.end < self.check && self.freed < FREED + table.lease_count() / 8 {
             return;
         }
-        // What is gone with a session that is over is written down first, and then there is little left to write: unless there is no room.
+        // Leases of ended sessions are swept first, so that the snapshot is small. On a full disk,
+        // do not wait for that.
         if table.wants_sweep() && self.check > 0 {
             return;
         }
         let (size, weight) = self.base;
-        // What the table would take now, as it took then.
+        // An estimate of the snapshot's size now, from its size at the last one.
         let live = table.weight() as u64 * size / (weight as u64).max(1);
-        // To look takes time in proportion to the table: so that it takes as little of each event, it is done as much less often.
+        // Estimating takes time in proportion to the table, so do it less often in a large journal.
         self.check = self.end + CHECK.max(live / 8);
         self.freed = 0;
         if self.end <= 3 * live + 2 * CHECK {
             return;
         }
-        // What dies with the machine need not be safe from that, and everybody waits.
+        // Claims that die with the machine need no sync, and everybody waits for one.
         let lasting = table.outlives_machine();
         match write_table(&self.dir, &self.boot, table, &handoff(), lasting) {
             Ok(written) => {
@@ -728,9 +738,9 @@ impl Disk {
         }
     }
 
-    /// Makes sure that a token is set aside. The next ones are in good time, so that on a full disk there are some left for
-    /// those in line for what is released.
-    fn set_tokens_aside(&mut self, token: u64) -> io::Result<()> {
+    /// Makes sure that a token is reserved. Reserves the next block early, so that a full disk
+    /// leaves some for the waiters of a released name.
+    fn reserve_tokens(&mut self, token: u64) -> io::Result<()> {
         if token + TOKENS / 2 < self.granted {
             return Ok(());
         }
@@ -743,8 +753,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes sure that there is room for a frame, and behind it for what frees everything then.
-    fn set_room_aside(&mut self, frame: u64, debt: u64) -> io::Result<()> {
+    /// Reserves space for a frame and, after it, for the events that would free everything.
+    fn reserve_space(&mut self, frame: u64, debt: u64) -> io::Result<()> {
         let wanted = self.end + frame + debt + SLACK;
         if wanted > JOURNAL_MAX {
             return Err(io::ErrorKind::StorageFull.into());
@@ -778,7 +788,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes what is left of a frame whose write was cut short part of one that says nothing.
+    /// Makes the remains of an interrupted write part of an empty frame.
     fn fill_remains(&mut self) -> io::Result<()> {
         let remains = self.file.metadata()?.len().saturating_sub(self.end);
         if remains == 0 {
@@ -793,17 +803,17 @@ impl Disk {
     }
 }
 
-/// A journal that is to be gone on with.
+/// A journal to append to.
 struct Written {
     file: File,
     end: u64,
     room: Option<u64>,
-    /// How large the table was when it was last written, in bytes, and by its own reckoning.
+    /// The size of the table when it was last written: in bytes, and as [`Table::weight`].
     base: (u64, usize),
 }
 
-/// Goes on with the journal that is there, behind its last whole frame.
-fn go_on(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
+/// Continues the existing journal after its last whole frame.
+fn reopen(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
     let file = match file::open(&dir.join(JOURNAL), true) {
         Ok(file) => file.ok_or(io::ErrorKind::NotFound)?,
         Err(Unfit::Foreign(why)) => return Err(io::Error::other(why)),
@@ -817,7 +827,7 @@ fn go_on(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
     })
 }
 
-/// The first frame of a journal: everything as it is now.
+/// The first frame of a journal: the whole current state.
 pub fn snapshot(boot: &Boot, table: &Table, handoff: &Handoff) -> io::Result<Vec<u8>> {
     frame(&Head {
         claimfs_journal: VERSION,
@@ -841,7 +851,7 @@ fn write_table(
     if let Err(error) = &replaced
         && error.kind() == io::ErrorKind::StorageFull
     {
-        // With the old one goes what it has: more can be set aside then.
+        // Replacing the old file frees its space, and more can be reserved then.
         room -= STRIDE;
         replaced = replace(dir, JOURNAL, &frame, room, lasting);
     }
@@ -854,12 +864,12 @@ fn write_table(
     })
 }
 
-/// What a connection takes of the first frame.
+/// The size of a connection's part of the first frame, in bytes.
 fn size(handoff: &Handoff) -> u64 {
     serde_json::to_vec(handoff).map_or(0, |bytes| bytes.len() as u64)
 }
 
-/// What the events that free everything take.
+/// The size of all events that would free everything, in bytes.
 fn debt(table: &Table) -> u64 {
     let waiters = table.waiters().count();
     Event::space_to_free(
@@ -874,7 +884,7 @@ impl Log for Disk {
     fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()> {
         let newest = events.iter().filter_map(Event::token);
         if let Some(Token(token)) = newest.max() {
-            self.set_tokens_aside(token)?;
+            self.reserve_tokens(token)?;
         }
         let note = None;
         let frame = frame(&Line { sent, events, note })?;
@@ -888,14 +898,16 @@ impl Log for Disk {
         let debt = (self.debt + more).saturating_sub(less);
         // Never refuse an event that frees a name for lack of space: the reserve is for these.
         if less == 0 && !is_small {
-            let aside = self.set_room_aside(frame.len() as u64, debt);
-            if aside.is_err() {
-                // There may be room in what is over.
+            let reserved = self.reserve_space(frame.len() as u64, debt);
+            if reserved.is_err() {
+                // A compaction may free space.
                 self.check = 0;
             }
-            aside?;
+            reserved?;
         }
         self.write(&frame)?;
+        // A remote session outlives the machine, so its deadline is synced. A renewal alone is not:
+        // after a reboot the deadline begins again.
         let durability = |event: &Event| event.durability();
         let must_last = events
             .iter()
@@ -910,7 +922,7 @@ impl Log for Disk {
     fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()> {
         let (note, events) = (Some(note), &[][..]);
         let frame = frame(&Line { sent, events, note })?;
-        self.set_room_aside(frame.len() as u64, self.debt)?;
+        self.reserve_space(frame.len() as u64, self.debt)?;
         self.write(&frame)
     }
 
@@ -926,7 +938,7 @@ impl Log for Disk {
     }
 
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff) {
-        self.tidy(table, handoff);
+        self.compact_if_due(table, handoff);
     }
 }
 
@@ -959,7 +971,7 @@ mod tests {
         };
         let recovered = read(&dir, &boot, 9, false).unwrap();
         let mut disk = Disk::begin(&dir, boot, &recovered, &Handoff::new("a")).unwrap();
-        // Nothing is to be allocated up to there.
+        // Do not allocate up to that length.
         disk.room = None;
         let length = {
             let before = disk.end;

@@ -1,6 +1,6 @@
 //! Counters, and their rendering in Prometheus text format.
 //!
-//! Deliberately ignorant of: what the numbers mean. They are told, and read out.
+//! Does not know: when an event counts. Its callers decide that.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ const BOUNDS: [u64; 12] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000,
 ];
 
-/// The counter that `claimfs doctor` looks at.
+/// The counter that `claimfs doctor` checks.
 pub const STATUS_OVERFLOWS: &str = "claimfs_status_overflows_total";
 
-/// What has been counted since the mount began.
+/// Counters since the server began.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Names granted.
@@ -53,7 +53,7 @@ impl Metrics {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// A request was refused with this errno.
+    /// Counts a request that was refused with this errno.
     pub fn refused(&self, errno: &'static str) {
         *self
             .refusals
@@ -63,7 +63,7 @@ impl Metrics {
             .or_default() += 1;
     }
 
-    /// A request took this long.
+    /// Counts a request and its duration.
     pub fn served(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if let Some(bucket) = BOUNDS.iter().position(|bound| micros <= *bound) {
@@ -74,65 +74,22 @@ impl Metrics {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// The text of the file `metrics`. The two gauges are handed in, and so is where it is said how
-    /// processes ended, and how often that was more than could be read.
+    /// The content of the file `metrics`. `source` names where process endings are read;
+    /// `overflows` counts how often there were too many of them to read.
     pub fn render(&self, leases: usize, sessions: usize, source: &str, overflows: u64) -> String {
         let mut out = String::new();
-        let simple = [
-            (
-                "claimfs_grants_total",
-                "counter",
-                "Names granted.",
-                self.grants.load(Relaxed),
-            ),
-            (
-                "claimfs_releases_total",
-                "counter",
-                "Names released by their holders.",
-                self.releases.load(Relaxed),
-            ),
-            (
-                "claimfs_reaps_total",
-                "counter",
-                "Names taken from dead holders.",
-                self.reaps.load(Relaxed),
-            ),
-            (
-                "claimfs_breaks_total",
-                "counter",
-                "Names taken from living holders.",
-                self.breaks.load(Relaxed),
-            ),
-            (
-                "claimfs_expiries_total",
-                "counter",
-                "Names taken because their deadline had passed.",
-                self.expiries.load(Relaxed),
-            ),
-            (
-                "claimfs_handovers_total",
-                "counter",
-                "Names handed to another session.",
-                self.handovers.load(Relaxed),
-            ),
-            ("claimfs_leases", "gauge", "Live leases.", leases as u64),
-            (
-                "claimfs_sessions",
-                "gauge",
-                "Live sessions.",
-                sessions as u64,
-            ),
+        self.render_counters(&mut out);
+        let gauges = [
+            ("claimfs_leases", "Live leases.", leases),
+            ("claimfs_sessions", "Live sessions.", sessions),
         ];
-        let overflows = (
-            STATUS_OVERFLOWS,
-            "counter",
-            "Times that more processes ended than could be read of: those count as exited.",
-            overflows,
-        );
-        for (name, kind, help, value) in simple.into_iter().chain([overflows]) {
-            head(&mut out, name, kind, help);
+        for (name, help, value) in gauges {
+            head(&mut out, name, "gauge", help);
             line(&mut out, name, "", &value.to_string());
         }
+        let help = "Times that more processes ended than could be read of: those count as exited.";
+        head(&mut out, STATUS_OVERFLOWS, "counter", help);
+        line(&mut out, STATUS_OVERFLOWS, "", &overflows.to_string());
         let name = "claimfs_refusals_total";
         let help = "Requests refused, by errno. The kernel itself answers EEXIST to O_EXCL on a name that it has looked up.";
         head(&mut out, name, "counter", help);
@@ -157,6 +114,41 @@ impl Metrics {
         out
     }
 
+    fn render_counters(&self, out: &mut String) {
+        let counters = [
+            ("claimfs_grants_total", "Names granted.", &self.grants),
+            (
+                "claimfs_releases_total",
+                "Names released by their holders.",
+                &self.releases,
+            ),
+            (
+                "claimfs_reaps_total",
+                "Names taken from dead holders.",
+                &self.reaps,
+            ),
+            (
+                "claimfs_breaks_total",
+                "Names taken from living holders.",
+                &self.breaks,
+            ),
+            (
+                "claimfs_expiries_total",
+                "Names taken because their deadline had passed.",
+                &self.expiries,
+            ),
+            (
+                "claimfs_handovers_total",
+                "Names handed to another session.",
+                &self.handovers,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            head(out, name, "counter", help);
+            line(out, name, "", &counter.load(Relaxed).to_string());
+        }
+    }
+
     fn render_latency(&self, out: &mut String) {
         let name = "claimfs_request_duration_seconds";
         head(
@@ -176,7 +168,7 @@ impl Metrics {
                 &below.to_string(),
             );
         }
-        // Whoever is counted between two loads may not make a bucket larger than the sum of all.
+        // A request that is counted between two loads must not make a bucket exceed the total.
         let count = self.requests.load(Relaxed).max(below);
         let sum = Duration::from_nanos(self.nanoseconds.load(Relaxed)).as_secs_f64();
         line(

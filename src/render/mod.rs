@@ -1,6 +1,7 @@
-//! Leases and sessions as JSON: one flat object a lease, the same wherever it is shown.
+//! Leases, sessions, waiters and events as JSON and as sentences: one flat object a line, the same
+//! wherever it is shown.
 //!
-//! Deliberately ignorant of: where it is shown, and of every rule.
+//! Does not know: where the text is shown, or any rule.
 
 pub mod metrics;
 mod notice;
@@ -21,12 +22,13 @@ use crate::core::{
     SessionId, SessionKey, Token, What, misleads, printable,
 };
 
-/// A moment as RFC 3339 in UTC, to the millisecond.
+/// A time as RFC 3339 in UTC, to the millisecond.
 pub fn moment(at: SystemTime) -> String {
     Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
 }
 
-/// JSON as a line, fit for a terminal too: what of a string would not be is escaped as JSON has it, also where JSON need not.
+/// JSON as one line. Characters that would mislead a terminal are escaped as JSON allows, even
+/// where JSON does not require it.
 pub fn line(value: &Value) -> String {
     let text = value.to_string();
     let mut line = String::with_capacity(text.len() + 1);
@@ -42,7 +44,7 @@ pub fn line(value: &Value) -> String {
     line
 }
 
-/// What the record of a lease says.
+/// The record of a lease.
 #[derive(Debug)]
 pub struct Record {
     name: Name,
@@ -87,7 +89,7 @@ impl Record {
         })
     }
 
-    /// One flat object; `now` is the time since boot.
+    /// The record as one flat object. `now` is the time since boot.
     pub fn json(&self, now: Duration) -> Value {
         let mut record = json!({
             "name": self.name.as_str(),
@@ -125,13 +127,13 @@ impl Record {
     }
 }
 
-/// The record of a lease: who holds it, since when, with which token, for how long from `now`, the time since boot, and
-/// how many wait for it.
+/// The record of a lease as JSON: its holder, token and deadline, and how many wait for it. `now`
+/// is the time since boot.
 pub fn lease(table: &Table, name: &Name, now: Duration) -> Option<Value> {
     Record::of(table, name).map(|record| record.json(now))
 }
 
-/// Seconds as a number, to the millisecond, without a fraction where there is none.
+/// Seconds as a number with at most three decimals.
 fn seconds(time: Duration) -> Value {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     if millis % 1000 == 0 {
@@ -141,12 +143,12 @@ fn seconds(time: Duration) -> Value {
     }
 }
 
-/// The record of a lease as its one line, which is how a blank claim reads.
+/// The record of a lease as one line. A claim without a body reads like this.
 pub fn lease_line(table: &Table, name: &Name, now: Duration) -> String {
     lease(table, name, now).map_or_else(String::new, |record| line(&record))
 }
 
-/// A place in a line, as `waiters` shows it.
+/// A place in a queue, as `waiters` shows it.
 #[derive(Debug)]
 pub struct WaiterRecord {
     name: Name,
@@ -158,7 +160,7 @@ pub struct WaiterRecord {
     since: SystemTime,
 }
 
-/// Everybody who waits, name by name, first come first.
+/// All waiters by name, each queue in order.
 pub fn waiters(table: &Table) -> Vec<WaiterRecord> {
     let mut all = Vec::new();
     for name in table.queued_names() {
@@ -178,7 +180,7 @@ pub fn waiters(table: &Table) -> Vec<WaiterRecord> {
     all
 }
 
-/// The lines of `waiters`.
+/// The content of `waiters`.
 pub fn waiter_lines(waiters: &[WaiterRecord]) -> String {
     let mut lines = String::new();
     for waiter in waiters {
@@ -196,7 +198,7 @@ pub fn waiter_lines(waiters: &[WaiterRecord]) -> String {
     lines
 }
 
-/// What a waiter reads once a second.
+/// The line that a waiter reads once a second.
 pub fn progress(
     name: &Name,
     holder: &SessionId,
@@ -212,7 +214,7 @@ pub fn progress(
     format!("waiting for {name}: held by {holder}{whose} for {held} s, {before} ahead\n")
 }
 
-/// The line of `events` for what is about to be applied; `None` for what is nobody's business.
+/// The line of `events` for an event that is about to be applied. `None` if the event is internal.
 pub fn event(table: &Table, event: &Event) -> Option<String> {
     let (word, name, key, token) = match &event.what {
         What::SessionStarted { key, id, uid, .. } => {
@@ -261,32 +263,39 @@ pub fn event(table: &Table, event: &Event) -> Option<String> {
     if let Some(token) = token {
         more["token"] = json!(token.0);
     }
-    match &event.what {
-        What::Claimed { pid, command, .. }
-        | What::Handed { pid, command, .. }
-        | What::Queued { pid, command, .. } => {
+    add_details(table, &event.what, &mut more);
+    Some(event_line(event, word, more))
+}
+
+/// Adds the fields that only some events about a claim have.
+fn add_details(table: &Table, what: &What, more: &mut Value) {
+    match what {
+        What::Claimed { pid, command, .. } | What::Queued { pid, command, .. } => {
             (more["pid"], more["command"]) = (json!(pid), json!(&**command));
+        }
+        What::Handed {
+            pid,
+            command,
+            from,
+            was,
+            ..
+        } => {
+            (more["pid"], more["command"]) = (json!(pid), json!(&**command));
+            let giver = table.session_by_key(*from);
+            more["from"] = json!(giver.map(|session| session.id.as_str()));
+            more["was_token"] = json!(was.0);
         }
         What::Broken {
             uid, pid, command, ..
         } => {
             more["by"] = json!({ "uid": uid, "pid": pid, "command": &**command });
         }
+        What::Reaped {
+            signal: Some(signal),
+            ..
+        } => more["signal"] = json!(signal),
         _ => {}
     }
-    if let What::Reaped {
-        signal: Some(signal),
-        ..
-    } = &event.what
-    {
-        more["signal"] = json!(signal);
-    }
-    if let What::Handed { from, was, .. } = &event.what {
-        let giver = table.session_by_key(*from);
-        more["from"] = json!(giver.map(|session| session.id.as_str()));
-        more["was_token"] = json!(was.0);
-    }
-    Some(event_line(event, word, more))
 }
 
 /// The line for a process whose leases pass to another, with their number.
@@ -322,7 +331,7 @@ fn event_line(event: &Event, word: &str, more: Value) -> String {
     line(&record)
 }
 
-/// What the file of a session says.
+/// The content of the file of a session.
 #[derive(Debug)]
 pub struct SessionRecord {
     id: SessionId,
@@ -335,7 +344,7 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// A session as it is now: its roots, what it holds, since when.
+    /// A session as it is now: its roots, its leases, its start.
     pub fn of(table: &Table, session: &Session) -> Self {
         let names = session.leases.iter().filter_map(|token| table.name(*token));
         let names = names.filter(|name| table.lease(*name).is_some());
@@ -350,7 +359,7 @@ impl SessionRecord {
         }
     }
 
-    /// One object.
+    /// The content as one object.
     pub fn json(&self) -> Value {
         let roots: Vec<Value> = self.roots.iter().map(root).collect();
         let leases: Vec<&str> = self.leases.iter().map(Name::as_str).collect();
@@ -397,11 +406,11 @@ pub fn tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)>
         .collect()
 }
 
-/// Why a process is of a session that its environment does not name.
+/// Why a process belongs to a session that its environment does not name.
 const STAYS: &str = "you claimed for it, or the process that you are a copy of did, and a process of a session stays so";
 
-/// What `self` says: the caller's session, the rule that decided it, and the processes it lives and dies with.
-/// `live` are the roots of that session if it exists already.
+/// The content of `self`: the caller's session, the rule that decided it, and the processes whose
+/// death ends it. `live` are the roots of that session, if it exists.
 pub fn identity(
     ancestry: &Ancestry,
     member: Option<&Member>,
@@ -411,17 +420,61 @@ pub fn identity(
 ) -> String {
     let caller = ancestry.caller();
     let scope = member.map(|member| member.scope);
-    let then = member.map_or_else(Vec::new, |member| heirs(member, live.unwrap_or_default()));
+    let then = member.map_or_else(Vec::new, |member| {
+        successors(member, live.unwrap_or_default())
+    });
     let mut roots: Vec<&Root> = live.into_iter().flatten().collect();
     for own in member.into_iter().flat_map(|member| &member.roots) {
         if roots.iter().all(|there| there.process != own.process) {
             roots.push(own);
         }
     }
+    let alone = match scope {
+        Some(Scope::Process) => match then[..] {
+            [] => true,
+            [next] => ancestry.is_errand(&next.process),
+            _ => false,
+        },
+        _ => matches!(roots.as_slice(), [only] if only.process == caller.process),
+    };
+    let ends_with = scope.map(|scope| ends_with(scope, then.last().copied()));
+    let then = then
+        .iter()
+        .map(|root| json!({ "pid": root.process.pid, "command": &*root.command }));
+    let mut why = why(ancestry, member);
+    if scope == Some(Scope::Session)
+        && member.is_some_and(|member| member.rule.scope() == Scope::Process)
+    {
+        why += "; this kernel does not say how a process ended, so all of it holds what any of it claims";
+    }
+    if alone && member.is_some() {
+        why += "; it is this command alone, so what it claims ends with it";
+    }
+    let text = json!({
+        "session": member.map(|member| member.id.as_str()),
+        "rule": member.map(|member| member.rule.as_str()),
+        "why": why,
+        "live": live.is_some(),
+        "uid": ancestry.uid(),
+        "pid": caller.process.pid,
+        "command": &*caller.command,
+        "roots": roots.into_iter().map(root).collect::<Vec<_>>(),
+        "alone": alone,
+        "scope": scope.map(Scope::as_str),
+        "then": then.collect::<Vec<_>>(),
+        "ends_with": ends_with,
+        "status_from": status_from,
+        "parent_session": parent.map(|member| member.id.as_str()),
+    });
+    line(&text)
+}
+
+/// Why the caller belongs to its session, or has none: the end of a sentence.
+fn why(ancestry: &Ancestry, member: Option<&Member>) -> String {
     let variable = ancestry
         .variable()
         .map(|(name, value)| (name, String::from_utf8_lossy(value).into_owned()));
-    let why = match (member.map(|member| member.rule), &variable) {
+    match (member.map(|member| member.rule), &variable) {
         (Some(Rule::Registered), _) => {
             String::from("a process above you, or yours, is registered in sessions/")
         }
@@ -452,61 +505,23 @@ pub fn identity(
             )
         }
         (None, None) => String::from("it cannot be told now"),
-    };
-    let alone = match scope {
-        Some(Scope::Process) => match then[..] {
-            [] => true,
-            [next] => ancestry.is_errand(&next.process),
-            _ => false,
-        },
-        _ => matches!(roots.as_slice(), [only] if only.process == caller.process),
-    };
-    let ends_with = match (scope, then.last()) {
-        (None, _) => None,
-        (Some(Scope::Session), _) => Some(String::from("the session")),
-        (Some(Scope::Process), None) => Some(String::from("this command")),
-        (Some(Scope::Process), Some(last)) => Some(format!(
-            "pid {} ({})",
-            last.process.pid,
-            printable(&last.command)
-        )),
-    };
-    let then = then
-        .iter()
-        .map(|root| json!({ "pid": root.process.pid, "command": &*root.command }));
-    let why = match (scope, member.map(|member| member.rule.scope())) {
-        (Some(Scope::Session), Some(Scope::Process)) => format!(
-            "{why}; this kernel does not say how a process ended, so all of it holds what any of it claims"
-        ),
-        _ => why,
-    };
-    let why = if alone && member.is_some() {
-        format!("{why}; it is this command alone, so what it claims ends with it")
-    } else {
-        why
-    };
-    let text = json!({
-        "session": member.map(|member| member.id.as_str()),
-        "rule": member.map(|member| member.rule.as_str()),
-        "why": why,
-        "live": live.is_some(),
-        "uid": ancestry.uid(),
-        "pid": caller.process.pid,
-        "command": &*caller.command,
-        "roots": roots.into_iter().map(root).collect::<Vec<_>>(),
-        "alone": alone,
-        "scope": scope.map(Scope::as_str),
-        "then": then.collect::<Vec<_>>(),
-        "ends_with": ends_with,
-        "status_from": status_from,
-        "parent_session": parent.map(|member| member.id.as_str()),
-    });
-    line(&text)
+    }
 }
 
-/// The processes that a member's claims pass to under process scope, one after another. The link of
-/// a live root counts for more than who is above it now.
-fn heirs<'a>(member: &'a Member, live: &'a [Root]) -> Vec<&'a Root> {
+/// The thing whose end ends the caller's claims.
+fn ends_with(scope: Scope, last: Option<&Root>) -> String {
+    match (scope, last) {
+        (Scope::Session, _) => String::from("the session"),
+        (Scope::Process, None) => String::from("this command"),
+        (Scope::Process, Some(last)) => {
+            format!("pid {} ({})", last.process.pid, printable(&last.command))
+        }
+    }
+}
+
+/// The processes that a member's claims pass to under process scope, in order. The recorded parent
+/// of a live root takes precedence over its current one.
+fn successors<'a>(member: &'a Member, live: &'a [Root]) -> Vec<&'a Root> {
     let Some(maker) = member.maker() else {
         return Vec::new();
     };
@@ -520,8 +535,8 @@ fn heirs<'a>(member: &'a Member, live: &'a [Root]) -> Vec<&'a Root> {
     chain.take(live.len() + member.roots.len() + 1).collect()
 }
 
-/// What `self` says to a caller that cannot be walked.
-pub fn stranger(uid: u32, refusal: Refusal) -> String {
+/// The content of `self` for a caller whose ancestry cannot be read.
+pub fn unseen(uid: u32, refusal: Refusal) -> String {
     let why = match refusal {
         Refusal::NotPermitted => {
             "the mount cannot see your process, so it cannot tell whether you live: you may look, and claim for a session \
@@ -539,15 +554,15 @@ pub fn stranger(uid: u32, refusal: Refusal) -> String {
     line(&json!({ "session": null, "rule": null, "why": why, "live": false, "uid": uid }))
 }
 
-/// Whether a lease may have gone with the single command that a session variable was set for: it was held for less than a
-/// second.
+/// True if a lease may have ended with the single command that a session variable was set for: it
+/// was held for less than a second.
 pub fn is_trap(lease: &Lease, session: &Session, now: SystemTime) -> bool {
     let held = now.duration_since(lease.since).unwrap_or_default();
     session.rule == Rule::Variable && held < Duration::from_secs(1)
 }
 
-/// The sentence that the log gets when a lease is taken from a dead holder.
-pub fn obituary(
+/// The log line for a lease that was taken from a dead holder.
+pub fn reaped(
     name: &Name,
     lease: &Lease,
     inode: &Inode,

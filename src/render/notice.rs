@@ -4,7 +4,7 @@
 
 use log::Level;
 
-use super::{is_trap, obituary};
+use super::{is_trap, reaped};
 use crate::core::table::Table;
 use crate::core::{Event, Name, What, printable};
 
@@ -46,7 +46,7 @@ pub fn notice<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
             } else {
                 Level::Info
             };
-            let text = move || obituary(name, lease, inode, session, *signal, event.at);
+            let text = move || reaped(name, lease, inode, session, *signal, event.at);
             Some(Notice::new(session.uid, level, text))
         }
         What::SessionEnded { key, .. } => {

@@ -318,7 +318,7 @@ impl Tree {
             .and_then(Principal::ancestry)
         {
             Ok(ancestry) => ancestry,
-            Err(refusal) => return render::stranger(caller.uid, refusal),
+            Err(refusal) => return render::unseen(caller.uid, refusal),
         };
         let member = self.store.member(ancestry);
         let parent = self

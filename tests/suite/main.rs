@@ -120,6 +120,8 @@ mod session;
 mod scope;
 // Mounts and actors that clean up after themselves.
 mod support;
+// The form of the repository's own files.
+mod tidy;
 // Deadlines, and leases that change hands.
 mod terms;
 // The story of the README, wherever it is played.

@@ -1,28 +1,29 @@
-//! What lies over a mount, or between it and its callers: other file systems that show its files, and no longer are what they show.
+//! File systems over a mount, or between it and its callers. They show its files but are not
+//! claimfs.
 //!
-//! Deliberately ignorant of: mounts of claimfs itself.
+//! Does not check: mounts of claimfs itself, which `doctor.rs` does.
 
 use std::collections::HashSet;
 use std::env;
 use std::path::{Path, PathBuf};
 
-use super::say_of;
+use super::probe;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
-/// What is said of a directory that shows the files of a mount.
+/// Printed for a directory that has the files of a mount.
 pub(super) const TREE: &str = "tree";
 
-/// Where a mount may be that nobody has named.
+/// A place where a mount is usual, even if nobody names it.
 const USUAL: &str = "/run/claims";
 
-/// What a file system does to a mount that it shows.
+/// The effect of a file system on a mount that it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// What is created goes to a layer of its own.
+    /// New files go to a layer of its own.
     Overlay,
     /// A daemon of this system makes the calls.
     Daemon,
-    /// Another system makes them.
+    /// Another system makes the calls.
     Remote,
     /// It only has files of the same names.
     Copy,
@@ -42,7 +43,7 @@ fn kind(fs_type: &str) -> Kind {
     }
 }
 
-/// A directory that shows a mount, and the file system that it really is of.
+/// A directory that shows a mount, and the file system that it is really on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layer {
     root: PathBuf,
@@ -50,7 +51,7 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// What goes wrong, and the remedy.
+    /// The problem and the remedy.
     pub fn sentence(&self) -> String {
         let (root, fs_type) = (self.root.display(), &self.mount.fs_type);
         let bind = "bind the mount itself instead ('mount --bind', 'bwrap --bind', 'docker -v'), and lay nothing over it";
@@ -75,7 +76,7 @@ impl Layer {
     }
 }
 
-/// What shows a mount at a place, or around it.
+/// The file system that shows a mount at a place, or above it.
 pub(super) fn around(place: &Path) -> Option<Layer> {
     let mount = mountinfo::holding(place).ok()??;
     let inside = place
@@ -85,7 +86,7 @@ pub(super) fn around(place: &Path) -> Option<Layer> {
     shown(&mount, &inside)
 }
 
-/// What shows a mount where a file system is mounted that could.
+/// All mounted file systems that show a mount.
 pub(super) fn seen() -> Vec<Layer> {
     let all = mountinfo::all().unwrap_or_default();
     let claimed: Vec<&Path> = all
@@ -112,7 +113,7 @@ pub(super) fn seen() -> Vec<Layer> {
     layers
 }
 
-/// The first of these places, all of one mount, that shows a claimfs, if that mount is not one.
+/// The first of these places that shows a claimfs, unless `mount`, which has all of them, is one.
 fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
     if mount.fs_type == FS_TYPE {
         return None;
@@ -121,7 +122,7 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
         root,
         mount: mount.clone(),
     };
-    // What it is made of, where it says so.
+    // The directories that it is made of, if it names them.
     let parts = mount.super_options.split(',');
     let parts = parts.filter_map(|option| {
         option
@@ -142,7 +143,7 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
     if kind(&mount.fs_type) != Kind::Copy && parts.any(|part| is_claimfs(&part)) {
         return Some(layer(mount.dir.clone()));
     }
-    // What is mounted further below is not of this one.
+    // Skip places on file systems that are mounted further below.
     let is_its = |place: &&PathBuf| {
         mountinfo::holding(place)
             .ok()
@@ -150,13 +151,13 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
             .is_some_and(|there| there.dir == mount.dir)
     };
     let places: Vec<&PathBuf> = places.iter().filter(is_its).collect();
-    let said = say_of(
+    let found = probe(
         ["--tree"]
             .iter()
             .map(AsRef::as_ref)
             .chain(places.iter().map(|place| place.as_os_str())),
     )?;
-    let root = said
+    let root = found
         .trim()
         .strip_prefix(TREE)?
         .trim()
@@ -165,7 +166,7 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
     Some(layer((*places.get(root)?).clone()))
 }
 
-/// Whether a directory has the files of a mount.
+/// True if a directory has the files of a mount.
 pub(super) fn is_tree(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).symlink_metadata().ok();
     has("claims").is_some_and(|there| there.is_dir())
@@ -174,7 +175,6 @@ pub(super) fn is_tree(dir: &Path) -> bool {
             .all(|name| has(name).is_some_and(|there| there.is_file()))
 }
 
-/// The working directory.
 pub(super) fn here() -> Option<PathBuf> {
     env::current_dir().ok()
 }

@@ -1,6 +1,8 @@
-//! What a body asks of claimfs: the pid-file idiom, and the JSON bodies `{"session":"w1"}` and `{"ttl":"30s"}`.
+//! Requests in the body of a claim: the pid-file idiom, and the JSON bodies `{"session":"w1"}` and
+//! `{"ttl":"30s"}`.
 //!
-//! Deliberately ignorant of: who wrote it, and whether it is granted. A body that asks for nothing is only text.
+//! Does not know: who wrote the body, or whether the request is granted. A body without a request
+//! is only text.
 
 use std::time::Duration;
 
@@ -9,39 +11,39 @@ use serde_json::Value;
 
 use crate::core::SessionId;
 
-/// The longest time that a lease can be given: a hundred years.
+/// The longest TTL: a hundred years.
 pub const TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// The shortest: shorter ones could not be renewed in time by anybody.
+/// The shortest TTL. Nobody could renew a shorter one in time.
 const TTL_MIN: Duration = Duration::from_millis(1);
 
-/// What a JSON body that asks for something has, and nothing else.
+/// The keys of a JSON request. An object with other keys is none.
 const KEYS: [&str; 3] = ["session", "ttl", "reason"];
 
-/// As far a JSON body is looked at, in bytes.
+/// The longest JSON request in bytes.
 const JSON_MAX: usize = 4096;
 
-/// What a body asks for.
+/// A request in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// To end with the process of this pid.
+    /// End with the process of this pid.
     Pid(u32),
-    /// What a JSON object asks for: one of the two at least.
+    /// At least one of the two.
     Terms {
-        /// To be held by this session.
+        /// Hand the claim to this session.
         session: Option<SessionId>,
-        /// To be held for so long.
+        /// Hold the claim for this long.
         ttl: Option<Duration>,
     },
 }
 
 impl Ask {
-    /// What a body asks for, if anything.
+    /// The request in a body, if any.
     pub fn of(body: &[u8]) -> Option<Self> {
         match body.iter().find(|byte| !byte.is_ascii_whitespace())? {
             b'{' if body.len() <= JSON_MAX => {
                 let body: Value = serde_json::from_slice(body).ok()?;
-                // A copy of a record, which tools that rewrite files make, asks for nothing.
+                // A copy of a record, which tools that rewrite files make, is no request.
                 let is_ask = |key: &String| KEYS.contains(&key.as_str());
                 if !body.as_object()?.keys().all(is_ask) {
                     return None;
@@ -61,7 +63,8 @@ impl Ask {
     }
 }
 
-/// The pid that stands in the first line. White space around it is admitted: UUCP pads its lock files (FHS 3.0, 5.9).
+/// The pid in the first line. White space around it is allowed: UUCP pads its lock files (FHS 3.0,
+/// 5.9).
 fn pid(body: &[u8]) -> Option<u32> {
     let line = body.split(|byte| *byte == b'\n').next()?.trim_ascii();
     let digits = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
@@ -69,7 +72,8 @@ fn pid(body: &[u8]) -> Option<u32> {
     text.parse().ok().filter(|pid| *pid != 0)
 }
 
-/// A time to live as people write it: `30s`, `1h 30m`, `2d`, `250ms`, or a number of seconds; from 1 ms to a hundred years.
+/// Parses a TTL: `30s`, `1h 30m`, `2d`, `250ms`, or a number of seconds; from 1 ms to a hundred
+/// years.
 pub fn ttl(text: &str) -> Option<Duration> {
     let text = text.trim();
     let ttl = if let Ok(seconds) = text.parse::<f64>() {

@@ -1,7 +1,10 @@
-//! What a claim contains: bytes, permission bits, times and tags, kept exactly as the holder set them.
+//! The content of a claim: bytes, permission bits, times and extended attributes, exactly as the
+//! holder set them.
 //!
-//! Promises: bytes come back as they were written, times as they were set to the nanosecond, and nothing grows past
-//! its limit. Deliberately ignorant of: who holds the claim, and whether anybody does.
+//! Promises: reads return the bytes that were written and the times that were set, to the
+//! nanosecond. Nothing grows beyond its limit.
+//!
+//! Does not know: who holds the claim, or whether anybody does.
 
 mod ask;
 
@@ -19,19 +22,21 @@ use crate::core::{Attributes, Change, Creation, Ino, Label, Refusal, Shape};
 /// The largest body of a claim, in bytes (EFBIG past it).
 pub const BODY_MAX: usize = 64 * 1024;
 
-/// The largest sum of what is inside a directory claim, in bytes (ENOSPC past it), and so the largest file there (EFBIG).
+/// The largest total size within a directory claim, in bytes (ENOSPC past it), and so of a file
+/// there (EFBIG).
 pub const INSIDE_MAX: usize = 1024 * 1024;
 
-/// The largest sum of names and values of a claim's extended attributes, in bytes (ENOSPC past it).
+/// The largest total size of the names and values of a claim's extended attributes, in bytes
+/// (ENOSPC past it).
 pub const TAGS_MAX: usize = 4 * 1024;
 
-/// What the names of the record's own extended attributes begin with; nobody sets those.
+/// The prefix of the extended attributes that show the record. Nobody may set them.
 pub const RECORD_TAGS: &str = "user.claimfs.";
 
 /// The inode behind a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
-    /// File, directory or symlink: for good.
+    /// File, directory or symlink. It never changes.
     pub shape: Shape,
     #[serde(with = "wire::bytes")]
     body: Vec<u8>,
@@ -41,24 +46,24 @@ pub struct Content {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Time of last access: moved by utimes alone.
+    /// Time of last access. Only utimes changes it.
     #[serde(with = "wire::moment")]
     pub atime: SystemTime,
-    /// Time of last modification: moved by writes and utimes.
+    /// Time of last modification. Writes and utimes change it.
     #[serde(with = "wire::moment")]
     pub mtime: SystemTime,
-    /// Time of last change: moved by any change, names included.
+    /// Time of last change. Any change sets it, also of names.
     #[serde(with = "wire::moment")]
     pub ctime: SystemTime,
     tags: Rare<Tags>,
-    /// How large the body may become, in bytes.
+    /// The limit of the body, in bytes.
     room: usize,
-    /// What is in a directory.
+    /// The entries of a directory.
     pub entries: Rare<Entries>,
 }
 
 impl Content {
-    /// An empty file or directory, or a symlink, with room for a body of so many bytes.
+    /// An empty file or directory, or a symlink. `room` is the limit of the body in bytes.
     pub fn new(creation: Creation, room: usize, at: SystemTime) -> Self {
         Self {
             room,
@@ -75,24 +80,24 @@ impl Content {
         }
     }
 
-    /// What is not written down, since the rest says it.
+    /// Rebuilds the fields that are not serialized.
     pub fn complete(&mut self) {
         if let Some(entries) = self.entries.changed() {
             entries.complete();
         }
     }
 
-    /// How large the body may become, in bytes.
+    /// The limit of the body, in bytes.
     pub fn room(&self) -> usize {
         self.room
     }
 
-    /// The bytes as written.
+    /// The bytes, as they were written.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// The size in bytes: of a symlink, that of its target.
+    /// The size in bytes; for a symlink, that of its target.
     pub fn size(&self) -> u64 {
         match &self.shape {
             Shape::File | Shape::Directory => self.body.len() as u64,
@@ -100,7 +105,7 @@ impl Content {
         }
     }
 
-    /// How many bytes it takes of what a directory claim may contain: the body or the target, and the attributes.
+    /// The size that counts towards the limit of a directory claim: body or target, and attributes.
     pub fn weight(&self) -> usize {
         let target = match &self.shape {
             Shape::Symlink(target) => target.len(),
@@ -113,7 +118,7 @@ impl Content {
         self.body.len() + target + tags.sum::<usize>()
     }
 
-    /// How many bytes it takes once a change is made.
+    /// The [`Content::weight`] after a change.
     pub fn weight_after(&self, change: &Change) -> usize {
         let body = self.body.len();
         let end = match change {
@@ -137,12 +142,12 @@ impl Content {
         (self.weight() - body).saturating_add(end)
     }
 
-    /// An entry came or went.
+    /// Updates the times after an entry was added or removed.
     pub fn touched(&mut self, at: SystemTime) {
         (self.mtime, self.ctime) = (at, at);
     }
 
-    /// A file with nothing in it but white space: such a claim reads as its record.
+    /// True for a file of white space only. Such a claim reads as its record.
     pub fn is_blank(&self) -> bool {
         self.shape == Shape::File && self.body.iter().all(u8::is_ascii_whitespace)
     }
@@ -152,10 +157,11 @@ impl Content {
         &self.tags.0
     }
 
-    /// Whether a change is none for this shape ([`Refusal::IsDirectory`], EISDIR, or [`Refusal::Invalid`], EINVAL, for
-    /// bytes), or would pass a limit: [`Refusal::TooLarge`] (EFBIG) for the body, [`Refusal::Full`] (ENOSPC)
-    /// for the attributes, [`Refusal::NoAttribute`] (ENODATA) for removing one that is not there,
-    /// [`Refusal::NotPermitted`] (EPERM) for one that is the record's.
+    /// Checks a change. Writing to a directory is [`Refusal::IsDirectory`] (EISDIR), to a symlink
+    /// [`Refusal::Invalid`] (EINVAL). Past a limit it is [`Refusal::TooLarge`] (EFBIG) for the body
+    /// and [`Refusal::Full`] (ENOSPC) for the attributes. Removing a missing attribute is
+    /// [`Refusal::NoAttribute`] (ENODATA), and changing one of the record [`Refusal::NotPermitted`]
+    /// (EPERM).
     pub fn check(&self, change: &Change) -> Result<(), Refusal> {
         let end = match change {
             Change::Write { offset, data } => offset.checked_add(data.len() as u64),
@@ -199,7 +205,7 @@ impl Content {
         }
     }
 
-    /// What the body asks for once a change is made, if the change can have asked it.
+    /// The request that a change makes, if it makes one.
     pub fn ask_after(&self, change: &Change) -> Option<Ask> {
         let touches = match change {
             Change::Write { data, .. } | Change::Append { data } => !data.is_empty(),
@@ -210,12 +216,12 @@ impl Content {
         }
         let mut after = self.clone();
         after.apply(change, self.mtime);
-        // What it asked already is not asked again, but a pid is checked against its writer each time.
+        // A repeated request is ignored, but a pid is checked against its writer each time.
         Ask::of(&after.body)
             .filter(|ask| matches!(ask, Ask::Pid(_)) || Ask::of(&self.body).as_ref() != Some(ask))
     }
 
-    /// Makes a change that [`Content::check`] has admitted; what would pass a limit all the same is left undone.
+    /// Applies a change that [`Content::check`] has admitted. A change past a limit has no effect.
     pub fn apply(&mut self, change: &Change, at: SystemTime) {
         if self.check(change).is_err() {
             return;
@@ -249,7 +255,7 @@ impl Content {
     }
 
     fn write(&mut self, offset: usize, data: &[u8], at: SystemTime) {
-        // A write of nothing neither moves times nor fills the gap before it: write(2).
+        // A write of no bytes changes no times and fills no gap: write(2).
         if data.is_empty() {
             return;
         }
@@ -274,7 +280,8 @@ impl Blank for Tags {
     }
 }
 
-/// What is in a directory: names, in the order they came, so that a listing can go on where it stopped.
+/// The entries of a directory in the order of their creation, so that a listing can continue where
+/// it stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entries {
     #[serde(skip)]
@@ -304,7 +311,7 @@ impl Entries {
             .collect();
     }
 
-    /// Whether each has a name of its own, and the next one will have a cookie of its own.
+    /// Checks that names are unique and the next cookie is new.
     pub fn is_sound(&self) -> bool {
         let newest = self.by_cookie.keys().next_back().copied().unwrap_or(0);
         let first = self.by_cookie.keys().next().copied().unwrap_or(1);
@@ -314,17 +321,17 @@ impl Entries {
             && self.by_label.len() == self.by_cookie.len()
     }
 
-    /// How many there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.by_label.len()
     }
 
-    /// There are none.
+    /// True if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.by_label.is_empty()
     }
 
-    /// How many of them are directories.
+    /// The number of directories among them.
     pub fn directories(&self) -> u32 {
         self.directories
     }
@@ -335,7 +342,7 @@ impl Entries {
         self.by_cookie.get(cookie).map(|(_, ino)| *ino)
     }
 
-    /// The entries after a cookie, in the order they came, each with its own.
+    /// The entries after a cookie, in the order of their creation, each with its cookie.
     pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Label, Ino)> {
         let rest = self
             .by_cookie
@@ -343,14 +350,14 @@ impl Entries {
         rest.map(|(cookie, (label, ino))| (*cookie, label, *ino))
     }
 
-    /// Gives the inodes behind the names other numbers.
+    /// Replaces the inode numbers.
     pub fn renumber(&mut self, number: impl Fn(Ino) -> Ino) {
         for (_, ino) in self.by_cookie.values_mut() {
             *ino = number(*ino);
         }
     }
 
-    /// Adds a name that is not there.
+    /// Adds a name. It must not exist yet.
     pub fn insert(&mut self, label: Label, ino: Ino, is_directory: bool) {
         self.next = self.next.saturating_add(1);
         self.by_label.insert(label.clone(), self.next);
@@ -367,7 +374,7 @@ impl Entries {
     }
 }
 
-/// At most `size` bytes of `bytes` from `offset` on; none past the end.
+/// At most `size` bytes from `offset` on; none past the end.
 pub fn slice(bytes: &[u8], offset: u64, size: usize) -> &[u8] {
     let start = usize::try_from(offset).map_or(bytes.len(), |o| o.min(bytes.len()));
     &bytes[start..bytes.len().min(start.saturating_add(size))]
