@@ -1,75 +1,106 @@
-//! claimfs exposes leases as files: creating an entry in `claims/` exclusively is an atomic, liveness-aware
-//! test-and-set. This page is the map of the crate; the manual for users is README.md, or `cat MOUNT/README`.
+//! claimfs exposes leases as files: an exclusive create in `claims/` is an atomic, liveness-aware
+//! test-and-set. This page is the map of the crate. The manual for users is README.md, and
+//! `cat MOUNT/README`.
 //!
-//! # One idea
+//! # Bird's-eye view
 //!
-//! There is one [`core::Event`] type. [`table::Table::decide`] holds every rule and changes nothing; it turns a
-//! [`core::Command`] into events or a [`core::Refusal`]. [`table::Table::apply`] makes an event part of the state and
-//! decides nothing. An event is what a journal records, what watchers read and what tests step through. The write path,
-//! under one mutex: **decide, append, apply, publish, reply**.
+//! One [`core::Event`] type carries it. [`core::table::Table::decide`] holds every rule and changes
+//! nothing: it turns a [`core::Command`] into events or a [`core::Refusal`].
+//! [`core::table::Table::apply`] makes an event part of the state, decides nothing, and returns what the
+//! event changed for others ([`core::table::Effects`]). An event is a record of the journal, a line of
+//! `events`, and a step of the model in the tests. The write path, under one mutex: **decide, append,
+//! apply, publish, reply**. Recovery applies the same events through the same
+//! [`handoff::Handoff::commit`].
 //!
-//! # The parts
+//! A module uses lower layers only. From the top:
 //!
-//! ```text
-//!  argv ─ main ─ cli ── files of a mount            (the command uses nothing that a shell could not)
-//!                 └── mount ─ supervisor, mounts         (a mount's life)
-//!
-//!  kernel ─ fs ─ tree ─ store ─ table ─ lease        (a request's way down)
-//!                         │       └──── content
-//!                         ├── identity               (whose lease is it?)
-//!                         ├── process ─ /proc, pidfds
-//!                         ├── journal                (appended to before anything is applied)
-//!                         ├── news ─ readers, waiters (what happens, for those who wait for it)
-//!                         └── notifier                 (what went by itself, for those who watch)
-//!  reaper ─────────────── ┘                          (deaths, deadlines)
-//! ```
-//!
-//! | file | knows | *deliberately absent* |
+//! | folder | knows | does not know |
 //! |---|---|---|
-//! | `lease.rs`, `lease/*.rs` | names, sessions, commands, events, refusals | I/O, clocks, fuser |
-//! | `table.rs`, `table/*.rs` | the rules: grant, refuse, release, reap, join, end; the state | I/O, clocks, threads, fuser |
-//! | `content.rs`, `content/ask.rs` | what a claim contains and asks for, and its limits | who holds it |
-//! | `rare.rs` | parts that most values have nothing in | what they are parts of |
-//! | `agents.rs` | the known coding agents: data | everything |
-//! | `identity.rs` | from a caller to its session, over a view of processes | `/proc`, pidfds |
-//! | `record.rs` | leases and sessions as JSON | rules |
-//! | `process.rs`, `process/*.rs` | pidfds, `/proc`, signals, what was read of processes a moment ago, how they ended; `unsafe` in the first and in `process/connector.rs` | rules |
-//! | `store.rs`, `store/*.rs` | the mutex: table, journal, publishing; when requests came that wait | fuser |
-//! | `journal.rs`, `journal/*.rs`, `wire.rs` | checksummed frames, what damage is, the picture of a table, tokens set aside | what events mean |
-//! | `texts.rs` | what is read in several reads, for the server after this one | what it says |
-//! | `stream.rs` | lines for readers of `events`, and the bell for those who wait | what the lines say |
-//! | `notifier.rs` | the helper that tells inotify | why a name has gone |
-//! | `reaper.rs` | waits on pidfds and deadlines, tells the store | rules, fuser |
-//! | `tree.rs`, `tree/*.rs` | the mount as files: nodes, modes, rendering, waiting | fuser, the inside of the store |
-//! | `fs.rs`, `fs/*.rs` | decode, call, reply; the errno table; the uid rules | `/proc`, journals |
-//! | `connection.rs` | what one connection to the kernel is owed, whichever server answers on it | how it is kept |
-//! | `supervisor.rs`, `supervisor/*.rs` | the `/dev/fuse` descriptor, and servers on it; `unsafe` in `device.rs` | what is served |
-//! | `mounts.rs` | `/proc/self/mountinfo` | how mounts come and go |
-//! | `mount.rs` | mounting, signals, wiring | rules |
-//! | `mount/*.rs` | the state directory and its locks, who else has a mount, ending the server from before | what is served |
-//! | `metrics.rs` | counters | what they mean |
-//! | `logging.rs`, `logging/*.rs` | how many lines the log takes, and its file | what the lines say |
-//! | `cli.rs`, `cli/*.rs` | clap, exit codes, plain file calls | the store |
+//! | `main.rs`, [`cli`] | arguments, exit codes, the files of a mount; one file a verb | the store: what the command can do, a shell can |
+//! | [`server`] | how the parts of a server are wired, signals, the reaper | rules |
+//! | [`mount`] | options, checks before mounting, the state directory, who else has the mount | rules |
+//! | [`fuse`] | decode, call, reply; the errno table; replies that wait | `/proc`, journals, rules |
+//! | [`tree`] | the mount as files: nodes, attributes, listings, permissions, control lines | fuser, the inside of the store |
+//! | [`store`] | the mutex, liveness before each answer, the write path, observers | fuser |
+//! | [`journal`] | frames, recovery, compaction, reserved space and tokens | what events mean |
+//! | [`events`] | lines for readers of `events`, wake-ups | what the lines say |
+//! | [`handoff`] | what the next server on this connection must know | what it is for |
+//! | [`render`] | leases, sessions and events as JSON and as sentences, counters | rules |
+//! | [`inotify`] | the helper that makes inotify fire | why a name has gone |
+//! | [`supervisor`] | the process that holds `/dev/fuse` and starts servers | what is served |
+//! | [`process`] | the death watch, the cache of `/proc`, how processes ended | rules |
+//! | [`logging`] | how many lines the log takes, and its file | what the lines say |
+//! | [`sys`] | facilities of the kernel, one file each | claimfs |
+//! | [`core`] | vocabulary, commands, events, refusals, the table, content, identity, agents | I/O, clocks, threads, fuser |
+//!
+//! # Entry points
+//!
+//! - `claimfs VERB`: [`cli::main`], then the file of the verb.
+//! - `claimfs mount`: `cli/mount.rs`, then [`mount::Plan`], which hands over to [`supervisor::keep`],
+//!   which starts `claimfs serve`: the server.
+//! - A request of the kernel: `impl Filesystem` in [`fuse`], then [`tree::Tree`], then [`store::Store`].
+//! - A death: [`process::Processes::wait`] in the thread of [`server::reaper`], then
+//!   [`store::Store::died`].
+//! - A rule: the `decide_…` functions below [`core::table`]. A new errno: [`core::Refusal`] and
+//!   `fuse/errno.rs`. A new fixed file: [`core::Fixed`] and the compiler. A new event:
+//!   [`core::What`] and the compiler. A new agent: [`core::agents`].
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | session | the scope that lives or dies: an id, a uid, roots, perhaps a deadline |
+//! | root | a process that keeps a session alive |
+//! | lease, claim | a name that a session holds; the file that shows it, and the verb |
+//! | token | the fencing token: it rises with every grant |
+//! | holder, maker | who may change a lease now: a session or a process; the process that made it |
+//! | scope | session scope: the whole session holds. Process scope: the maker, and who is below it |
+//! | pass | the holder exited, and its parent holds |
+//! | release, expire, reap | the holder gives up; a deadline passed; the holder is proven dead |
+//! | binding | a lease that ends with a process: the pid-file idiom |
+//! | ancestry | a caller and the processes above it |
+//! | member, principal | a caller as part of a session; a caller, resolved |
+//! | queue, waiter, seat | who waits for a name, in order; one of them; its place |
+//! | command, event, effects, outcome | what is asked; what happened; what that changed; the answer |
+//! | remote session | a session without processes, which lives by a deadline |
+//! | hand off | what a server leaves to the next: replies, descriptors, spooled texts |
+//!
+//! # One claim, followed through the house
+//!
+//! `set -C; echo > claims/x`:
+//!
+//! 1. The kernel asks LOOKUP. [`fuse`] calls [`tree::Tree::lookup`], which reads the lease by
+//!    [`store::Store::read`]. That checks the liveness of its holder first: a dead one is recorded as
+//!    dead, and `x` does not exist.
+//! 2. The kernel sends CREATE. The tree resolves the caller to a [`store::Principal`]: its ancestry is
+//!    read before any lock is taken.
+//! 3. [`store::Store::create`] takes the mutex, resolves the caller's session to a [`core::Member`] and
+//!    has the table decide. The answer is EEXIST, or the events `SessionStarted`, `Joined`, `Claimed`.
+//! 4. The processes that become roots are watched. The journal has the events before anything else does.
+//! 5. The events are applied, and observers follow: counters, readers of `events`, waiters, the log.
+//! 6. The [`core::Outcome`] is the answer, and is kept until the kernel has it: should this server be
+//!    killed, the kernel sends the request again, and the next server gives the same answer.
 //!
 //! # Invariants
 //!
 //! 1. A name has at most one lease, and a lease one holder: the table's maps cannot say otherwise.
-//! 2. A holder is dead only on proof; an error, a stopped process or a zombie leader with living threads is none.
-//! 3. Whoever asks about a name is answered after its holder was looked at: no timeout stands between a death that
+//! 2. A holder is dead only on proof. An error, a stopped process or a zombie leader with living threads
+//!    is no proof.
+//! 3. An answer about a name is given after a look at its holder: no timeout stands between a death that
 //!    its parent has seen and the next grant.
-//! 4. Tokens, inode numbers and session keys only rise, so neither a lock client that compares inodes nor a restarted
-//!    session id is ever taken for its predecessor.
-//! 5. Nothing is granted before it was appended, and every root of a live session is watched before it counts.
-//! 6. A request is carried out once, however often it is sent: what was carried out is in the journal with its number, for as long as
-//!    the kernel may not have its answer.
+//! 4. Tokens, inode numbers and session keys only rise.
+//! 5. Nothing is granted before the journal has it, and every root of a live session is watched before
+//!    it counts.
+//! 6. A request is carried out once, however often it is sent.
+//! 7. Each range of numbers has one meaning ([`core::NodeId`]), and a journal that breaks this is refused.
 //!
 //! # Locks
 //!
-//! In this order: the thread of pending replies's lot of parked reads (`fs/lot.rs`), the tree's map of waiting descriptors, the store's mutex,
-//! the one inside [`process::Processes`], that of [`events::EventStream`]. Leaves, under which nothing is called: the store's walks, the
-//! requests that wait (`store/arrivals.rs`), the tree's other maps of open files, the queues of `fs/workers.rs`, what is kept of
-//! processes (`process/known.rs`), what is told of their ends (`process/connector.rs`) and the readers of their memory
-//! (`process/reader.rs`). Nobody is answered, and no kernel notified, under any of them but the store's.
+//! In this order: one descriptor of `queue/`, the store's mutex, the one inside
+//! [`process::Processes`], that of [`events::EventStream`]. All others are leaves, under which nothing is
+//! called: pending replies, the tree's maps, ancestries and arrivals of the store, the queues of
+//! workers, the caches of [`process`]. The kernel is notified, and the inotify notifier told, under none
+//! of them.
 
 pub mod cli;
 pub mod core;

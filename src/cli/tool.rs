@@ -134,14 +134,34 @@ impl Mount {
             .collect())
     }
 
-    /// The record of one lease.
+    /// The record of one lease: an attribute of its file in `queue/`, so that its cost does not
+    /// depend on how many leases there are.
     pub fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
-        Ok(self
-            .leases()?
-            .into_iter()
-            .find(|record| record["name"] == name.as_str()))
+        let mut record = Vec::with_capacity(RECORD_MAX);
+        let queue = self.path(&["queue", name.as_str()]);
+        let read =
+            rustix::fs::getxattr(&queue, RECORD, rustix::buffer::spare_capacity(&mut record));
+        if read.is_ok() {
+            let record = serde_json::from_slice(&record);
+            return record
+                .map(Some)
+                .map_err(|error| Failure::unavailable(format!("{}: {error}", queue.display())));
+        }
+        // Free, or the server is of a claimfs that does not show records there.
+        let claim = fs::symlink_metadata(self.path(&["claims", name.as_str()]));
+        if claim.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        let mut records = self.leases()?.into_iter();
+        Ok(records.find(|record| record["name"] == name.as_str()))
     }
 }
+
+/// The attribute of a file in `queue/` that is the record of the lease of its name.
+const RECORD: &str = "user.claimfs.record";
+
+/// The longest value of an attribute (`XATTR_SIZE_MAX` of Linux), in bytes.
+const RECORD_MAX: usize = 64 * 1024;
 
 /// How long a mount may take to answer whether it admits this process.
 const PATIENCE: Duration = Duration::from_secs(3);

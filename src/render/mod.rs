@@ -391,6 +391,19 @@ fn root(root: &Root) -> Value {
     record
 }
 
+/// The attributes of the file in `queue/` of a name that is held: the fields of its record, and the
+/// record as one JSON object.
+pub fn queue_tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)> {
+    let mut tags = tags(table, name, now);
+    if let Some(record) = lease(table, name, now) {
+        tags.push((
+            format!("{RECORD_TAGS}record"),
+            record.to_string().into_bytes(),
+        ));
+    }
+    tags
+}
+
 /// The record of a lease as extended attributes.
 pub fn tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)> {
     let Some(Value::Object(fields)) = lease(table, name, now) else {

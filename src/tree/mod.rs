@@ -846,7 +846,7 @@ impl Tree {
                 let name = self.queued_name(ino).ok_or(Refusal::Lost)?;
                 let tags = self.store.read(Subject::Name(name.as_str()), |table| {
                     let lease = table.lease(&name);
-                    lease.map(|_| render::tags(table, &name, now))
+                    lease.map(|_| render::queue_tags(table, &name, now))
                 });
                 Ok(tags.unwrap_or_default())
             }
