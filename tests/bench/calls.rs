@@ -1,4 +1,4 @@
-//! What the benches time: calls on a path, and a round trip to another process.
+//! The calls that the benches time: calls on a path, and a round trip to another process.
 
 use std::env;
 use std::ffi::CString;

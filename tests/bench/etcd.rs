@@ -1,6 +1,7 @@
-//! etcd as a lock server: a lease, a transaction that creates a key if there is none, and the end of either. It is spoken to
-//! by its JSON gateway over one HTTP/1.1 connection that is kept. The gateway translates for gRPC within the same process,
-//! so a client of gRPC itself is somewhat faster.
+//! etcd as a lock server: a lease, a transaction that creates a key if there is none, and the end
+//! of either. It is spoken to by its JSON gateway over one HTTP/1.1 connection that is kept. The
+//! gateway translates for gRPC within the same process, so a client of gRPC itself is somewhat
+//! faster.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

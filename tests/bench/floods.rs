@@ -1,5 +1,6 @@
-//! `cargo bench --bench floods`: what a claim with its release costs a bystander while one other process floods the mount, beside what it
-//! costs in peace. The flood has one CPU and the bystander the other; the server runs where it likes. Medians of one run.
+//! `cargo bench --bench floods`: what a claim with its release costs a bystander while one other
+//! process floods the mount, beside what it costs in peace. The flood has one CPU and the bystander
+//! the other; the server runs where it likes. Medians of one run.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -15,6 +16,8 @@ use std::time::Instant;
 
 #[path = "common.rs"]
 mod common;
+#[path = "../support/mod.rs"]
+mod support;
 
 use common::{mount, pin_to};
 
@@ -75,7 +78,7 @@ fn main() {
         return;
     }
     let server = mount();
-    let dir = server.dir.join("mount");
+    let dir = server.mount();
     let path = CString::new(dir.join("claims/by").to_str().unwrap()).unwrap();
     pin_to(1);
     let measure = || {
@@ -111,7 +114,8 @@ fn main() {
         flooded.push((what, measure()));
         drop(flood);
     }
-    // Where the threads run makes a difference of three in peace, which lasts for a while: before each flood it is another.
+    // Where the threads run makes a difference of three in peace, which lasts for a while: before
+    // each flood it is another.
     let (usual, usual_tail) = quantiles(in_peace);
     println!(
         "claim + release of a bystander, microseconds: median and p99 of {CALLS}, and the median to that in peace"

@@ -1,4 +1,5 @@
-//! `cargo bench --bench journal`: what a claim takes of the journal, and how long it takes to read 100,000 leases back.
+//! `cargo bench --bench journal`: what a claim takes of the journal, and how long it takes to read
+//! 100,000 leases back.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

@@ -1,6 +1,7 @@
-//! `cargo bench`: what a lookup, a contended claim, and a claim with its release cost, beside the same calls on a bare
-//! tmpfs (no protection at all) and a ping-pong over a unix socket (two switches between processes: the floor of any
-//! server). Everything is pinned to one CPU and measured in turn in one run; the figures are medians.
+//! `cargo bench`: what a lookup, a contended claim, and a claim with its release cost, beside the
+//! same calls on a bare tmpfs (no protection at all) and a ping-pong over a unix socket (two
+//! switches between processes: the floor of any server). Everything is pinned to one CPU and
+//! measured in turn in one run; the figures are medians.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -18,6 +19,8 @@ mod calls;
 mod common;
 #[path = "null.rs"]
 mod null;
+#[path = "../support/mod.rs"]
+mod support;
 
 use calls::{Echo, c_path, claim_and_release, contended, lookup, time};
 use common::{mount, mount_with_state, pin};
@@ -36,9 +39,9 @@ fn main() {
     }
     pin();
     let server = mount();
-    let claims = server.dir.join("mount/claims");
+    let claims = server.mount().join("claims");
     let other = mount_with_state(Path::new("/dev/shm"));
-    let in_memory = c_path(&other.dir.join("mount/claims"), "free");
+    let in_memory = c_path(&other.mount().join("claims"), "free");
     let floor = Floor::mount(1);
     fs::write(floor.dir.join("held"), "").unwrap_or_default();
     let plain = PathBuf::from(format!("/dev/shm/claimfs-bench-{}", std::process::id()));

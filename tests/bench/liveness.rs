@@ -1,5 +1,6 @@
-//! `cargo bench --bench liveness`: that a name is free once its dead holder has been waited for, how soon the next in line runs, that
-//! nothing runs while nothing happens, and that claims and releases leave nothing behind in memory or on disk.
+//! `cargo bench --bench liveness`: that a name is free once its dead holder has been waited for,
+//! how soon the next waiter runs, that nothing runs while nothing happens, and that claims and
+//! releases leave nothing behind in memory or on disk.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -17,7 +18,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-#[allow(dead_code)]
 #[path = "common.rs"]
 mod common;
 #[allow(dead_code)]
@@ -26,6 +26,8 @@ mod measure;
 #[allow(dead_code)]
 #[path = "people.rs"]
 mod people;
+#[path = "../support/mod.rs"]
+mod support;
 
 use common::{mount, pin};
 use measure::Target::{AtMost, Told};
@@ -101,7 +103,7 @@ fn wait(mut line: File, polls: bool) {
     }
 }
 
-/// From the kill of a holder to the next in line, a thread of this process.
+/// From the kill of a holder to the next waiter, a thread of this process.
 fn grants(mount: &Path, polls: bool) {
     let holder = Holder::new(mount, "dying", "x");
     let mut took = Vec::new();
@@ -144,7 +146,7 @@ fn grants(mount: &Path, polls: bool) {
     line(&what, quantile(&mut took, 990), AtMost(10.0));
 }
 
-/// What runs while 1,000 leases are held and ten wait.
+/// The processes that run while 1,000 leases are held and ten wait.
 fn idle(polls: bool, length: Duration) {
     let server = mount();
     let mount = server.mount();
@@ -156,7 +158,7 @@ fn idle(polls: bool, length: Duration) {
         thread::spawn(move || wait(line, polls));
     }
     until(|| waiters(&mount) == 10);
-    // What this itself has set in motion.
+    // The work that this has caused.
     thread::sleep(Duration::from_secs(2));
     let [supervisor, own] = server.pids();
     let before = [supervisor, own].map(switches);

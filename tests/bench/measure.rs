@@ -1,4 +1,5 @@
-//! What the benches of scale and of liveness have in common: calls, quantiles, what the kernel says of a process, and a table of targets.
+//! Shared by the benches of scale and of liveness: calls, quantiles, what the kernel says
+//! of a process, and a table of targets.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -55,7 +56,7 @@ pub fn median(figures: &mut [f64]) -> f64 {
     quantile(figures, 500)
 }
 
-/// What a figure is to be.
+/// The bound of a figure.
 #[derive(Clone, Copy)]
 pub enum Target {
     AtMost(f64),

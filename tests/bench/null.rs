@@ -1,5 +1,6 @@
-//! A filesystem that protects nothing: names in a map, the same mount options, the same fuser, and as many threads as are fastest.
-//! It is the floor of this transport: what claimfs takes on top is what claimfs costs.
+//! A filesystem that protects nothing: names in a map, the same mount options, the same fuser, and
+//! as many threads as are fastest. It is the floor of this transport: what claimfs takes on top is
+//! what claimfs costs.
 
 use std::collections::HashMap;
 use std::env;
@@ -139,7 +140,8 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// With so many threads: for one client, one is faster, as none has to be woken while the other goes to sleep; for several, two.
+    /// With so many threads: for one client, one is faster, as none has to be woken while the other
+    /// goes to sleep; for several, two.
     pub fn mount(threads: usize) -> Self {
         let dir = env::temp_dir().join(format!("claimfs-bench-null-{}", std::process::id()));
         fs::create_dir(&dir).unwrap();

@@ -1,8 +1,10 @@
-//! `cargo bench --bench peers`: a refused claim, and a claim with its release, beside what else one may lock with: a filesystem
-//! that protects nothing, a tmpfs, flock(2), a round trip to another process, Redis and etcd. All of them are pinned to one CPU and
-//! measured in turn in one run; the figures are medians of the rounds.
+//! `cargo bench --bench peers`: a refused claim, and a claim with its release, beside what else one
+//! may lock with: a filesystem that protects nothing, a tmpfs, flock(2), a round trip to another
+//! process, Redis and etcd. All of them are pinned to one CPU and measured in turn in one run; the
+//! figures are medians of the rounds.
 //!
-//! `mount-scripts/bench-peers` installs the servers; what is missing is named. The chart is `target/bench/peers.svg`.
+//! `mount-scripts/bench-peers` installs the servers; what is missing is named. The chart is
+//! `target/bench/peers.svg`.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -32,6 +34,8 @@ mod null;
 mod redis;
 #[path = "server.rs"]
 mod server;
+#[path = "../support/mod.rs"]
+mod support;
 
 use calls::{Echo, c_path, claim_and_release, contended, time};
 use etcd::Etcd;
@@ -43,7 +47,7 @@ const ROUNDS: usize = 11;
 const CALLS: u32 = 500;
 const FEW: u32 = 50;
 
-/// What is timed.
+/// The calls that are timed.
 #[derive(Clone, Copy)]
 enum Call {
     Contended,
@@ -173,7 +177,8 @@ fn etcd<'a>(etcd: &Etcd, place: &str) -> [Peer<'a>; 2] {
     ]
 }
 
-/// The variable that makes a process of this bench one that claims a path once, and says how many microseconds it took.
+/// The variable that makes a process of this bench one that claims a path once, and says how many
+/// microseconds it took.
 const FRESH: &str = "CLAIMFS_BENCH_FRESH";
 
 fn play_fresh() -> bool {
@@ -181,7 +186,7 @@ fn play_fresh() -> bool {
         return false;
     };
     let path = c_path(Path::new(&path), "free");
-    // What is loaded with the first of such calls, here and in libc, is no cost of a filesystem.
+    // The first of such calls loads code, here and in libc; that is no cost of a filesystem.
     let elsewhere = c_path(
         Path::new("/dev/shm"),
         &format!("claimfs-bench-{}", process::id()),
@@ -191,7 +196,8 @@ fn play_fresh() -> bool {
     true
 }
 
-/// A claim with its release by a process that has just been started, in the session of this bench or in one of its own.
+/// A claim with its release by a process that has just been started, in the session of this bench
+/// or in one of its own.
 fn fresh(dir: &Path, session: Option<&str>) -> f64 {
     let mut command = Command::new(env::current_exe().unwrap());
     command.env(FRESH, dir);
@@ -240,10 +246,10 @@ fn main() {
         println!("SKIP: there is no /dev/fuse");
         return;
     }
-    // What is started from here on inherits it.
+    // Processes that start from here on inherit it.
     common::pin();
     let server = common::mount();
-    let claims = server.dir.join("mount/claims");
+    let claims = server.mount().join("claims");
     let floor = Floor::mount(1);
     fs::write(floor.dir.join("held"), "").unwrap_or_default();
     let shm = Shm::new();
@@ -303,7 +309,7 @@ fn report(peers: &[Peer], missing: &[&str]) {
     println!(
         "pinned to one CPU, microseconds a call and how often that of null: median of {ROUNDS} rounds of {CALLS} calls (etcd: {FEW})"
     );
-    // What else runs is in the figures too.
+    // The figures include all else that runs.
     let load = fs::read_to_string("/proc/loadavg").unwrap();
     println!("load average: {}\n", load.split(' ').next().unwrap());
     println!("| | refused claim | / null | claim + release | / null |");
@@ -331,7 +337,8 @@ fn report(peers: &[Peer], missing: &[&str]) {
     chart::write("peers.svg", &svg);
 }
 
-/// What claimfs is to reach. `firsts` are claims with their releases by processes that have just been started.
+/// What claimfs is to reach. `firsts` are claims with their releases by processes that have just
+/// been started.
 fn targets(peers: &[Peer], firsts: &[f64; 3]) {
     let [ours, null] = ["claimfs", "null"].map(|name| find(peers, name).unwrap());
     let over = |call: Call, name: &str| {

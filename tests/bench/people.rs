@@ -1,4 +1,5 @@
-//! Processes that hold leases, for the benches of scale and of liveness. All of them end with the bench.
+//! Processes that hold leases, for the benches of scale and of liveness. All of them end with the
+//! bench.
 
 use std::ffi::CString;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -9,7 +10,8 @@ use std::{env, io};
 
 use crate::measure::{EXCLUSIVE, c_path, claim, claim_and_release, micros};
 
-/// A process of this program in a session of its own, which does what it is told a line at a time and answers each with a line.
+/// A process of this program in a session of its own, which does what it is told a line at a time
+/// and answers each with a line.
 pub struct Helper {
     child: Child,
     answers: Lines<BufReader<ChildStdout>>,

@@ -1,38 +1,42 @@
 //! Eight processes that are released together on a name, for the bench `racers` and for the suite.
 //!
-//! A racer that wins believes that it holds the name until the round is ended, which is once all have answered. So two
-//! that have won in a round are two holders at a time.
+//! A racer that wins believes that it holds the name until the round is ended, which is once all
+//! have answered. So two that have won in a round are two holders at a time.
 //!
-//! They wait at a gate, a FIFO without a writer: open(2) of it blocks, and the one writer's open lets all go at once.
+//! They wait at a gate, a FIFO without a writer: open(2) of it blocks, and the one writer's open
+//! lets all go at once.
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
-use std::{env, thread};
+
+use crate::support::plain;
 
 pub const RACERS: usize = 8;
 
 /// How long a racer may be silent, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the racers are: each is run as `words`, with its role in the environment.
+/// A kind of racer: each is run as `words`, with its role in the environment.
 #[derive(Debug)]
 pub struct Client {
     pub name: &'static str,
-    /// What succeeds where it is installed.
+    /// A command that succeeds where it is installed.
     pub probe: &'static [&'static str],
     pub words: &'static [&'static str],
     pub variables: &'static [(&'static str, &'static str)],
     /// Whether each racer has a session variable, or is the POSIX session that it is anyway.
     pub named: bool,
-    /// Whether the holders that die are forked by one process of the client, which is faster than to start it anew.
+    /// Whether the holders that die are forked by one process of the client, which is faster than
+    /// to start it each time.
     pub nests: bool,
 }
 
@@ -151,30 +155,21 @@ impl Client {
         command
             .args(&self.words[1..])
             .envs(self.variables.iter().copied());
-        for variable in ["LOOOP_SESSION_ID", "BABYSIT_SESSION_ID", "GT_SESSION"] {
-            command.env_remove(variable);
-        }
+        plain(&mut command);
         if self.named {
             command.env("CLAIMFS_SESSION", session);
-        } else {
-            command.env_remove("CLAIMFS_SESSION");
         }
         command
             .env("RACER_ROLE", role)
             .env("RACER_ERRORS", scratch.join(format!("errors-{session}")));
         command.current_dir(dir).stdout(Stdio::null());
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                Ok(())
-            });
-        }
         command
     }
 }
 
 impl Race {
-    /// Starts the racers in a directory; in another, which is on tmpfs at best, they have their gates.
+    /// Starts the racers in a directory; in another, which is on tmpfs at best, they have their
+    /// gates.
     pub fn start(client: &'static Client, dir: &Path, scratch: &Path) -> Self {
         let start =
             |role: &str, session: &str| Speaker::start(client.command(role, session, dir, scratch));
@@ -216,7 +211,8 @@ impl Race {
         assert_eq!(status.signal(), Some(libc::SIGKILL), "it held {name}");
     }
 
-    /// Lets all go for a name, for so long if they do not get it, and waits until each has answered.
+    /// Lets all go for a name, for so long if they do not get it, and waits until each has
+    /// answered.
     pub fn run(&mut self, name: &str, patience: Duration) -> Vec<Answer> {
         // One gate is open until all have answered, so they wait at the other.
         let gate = self.scratch.join(format!("gate-{}", self.round % 2));
@@ -254,51 +250,4 @@ impl Race {
         let ends = self.racers.iter_mut().map(Speaker::hear);
         ends.filter(|end| end != "ended").collect()
     }
-}
-
-/// The racer, or the holder that dies, that is a process of our own with nothing but system calls, if this is one.
-pub fn play() -> bool {
-    let Ok(role) = env::var("RACER_ROLE") else {
-        return false;
-    };
-    let create = |name: &str| {
-        let path = CString::new(name).unwrap();
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-        match unsafe { libc::open(path.as_ptr(), flags, 0o644) } {
-            -1 => Err(io::Error::last_os_error()),
-            fd => {
-                assert_eq!(unsafe { libc::close(fd) }, 0);
-                Ok(())
-            }
-        }
-    };
-    if role == "hold" {
-        create(&env::var("RACER_NAME").unwrap()).unwrap();
-        unsafe { libc::raise(libc::SIGKILL) };
-    }
-    let say = |word: &str| {
-        let line = format!("{word}\n");
-        let count = unsafe { libc::write(0, line.as_ptr().cast(), line.len()) };
-        assert_eq!(usize::try_from(count).unwrap(), line.len());
-    };
-    say("ready");
-    let mut lines = io::stdin().lines();
-    while let Some(Ok(line)) = lines.next() {
-        let mut words = line.split(' ');
-        let (gate, name) = (words.next().unwrap(), words.next().unwrap());
-        say("at");
-        drop(File::open(gate).unwrap());
-        let result = create(name);
-        match &result {
-            Ok(()) => say("won"),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => say("lost"),
-            Err(error) => say(&format!("failed: {error}")),
-        }
-        lines.next();
-        if result.is_ok() {
-            fs::remove_file(name).unwrap();
-        }
-        say("ended");
-    }
-    true
 }

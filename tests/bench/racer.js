@@ -4,7 +4,8 @@ const net = require('net');
 const readline = require('readline');
 const lock = require('proper-lockfile');
 
-// 2000 ms is the least that it takes. A lock that it lost in the meantime is counted by the race, not by it.
+// 2000 ms is the least that it takes. A lock that it lost in the meantime is counted by the race,
+// not by it.
 const options = { realpath: false, stale: 2000, onCompromised: () => {} };
 
 async function race() {

@@ -13,7 +13,8 @@ take_noclobber() {
     create ''
 }
 
-# The usual takeover, in its careful form: a file that is empty is one that is just being written, not a stale one.
+# The usual takeover, in its careful form: a file that is empty is one that is just being written,
+# not a stale one.
 take_pidfile() {
     create $$
     held=$?

@@ -1,9 +1,10 @@
-//! `cargo bench --bench racers`: the race that everybody loses. Eight processes are released together on a fresh name,
-//! and on a name whose holder has just died. How often does exactly one of them win, how often do two believe that they
-//! hold it, how often does nobody get it? On claimfs, and by the usual ways on a tmpfs beside it.
+//! `cargo bench --bench racers`: the race that everybody loses. Eight processes are released
+//! together on a fresh name, and on a name whose holder has just died. How often does exactly one
+//! of them win, how often do two believe that they hold it, how often does nobody get it? On
+//! claimfs, and by the usual ways on a tmpfs beside it.
 //!
-//! `RACERS_ROUNDS=50 cargo bench --bench racers -- 'kill -0' filelock` is shorter: only clients with such names, and fewer
-//! rounds. `.ci/run` installs the libraries; what is missing is named.
+//! `RACERS_ROUNDS=50 cargo bench --bench racers -- 'kill -0' filelock` is shorter: only clients
+//! with such names, and fewer rounds. `.ci/run` installs the libraries; what is missing is named.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -20,8 +21,12 @@ use std::{env, process};
 
 #[path = "common.rs"]
 mod common;
+#[path = "play.rs"]
+mod play;
 #[path = "race.rs"]
 mod race;
+#[path = "../support/mod.rs"]
+mod support;
 
 use race::{Answer, BASH, Client, DASH, PYTHON, Race, racer};
 
@@ -216,7 +221,7 @@ fn measure(
 }
 
 fn main() {
-    if race::play() {
+    if play::play() {
         return;
     }
     if !Path::new("/dev/fuse").exists() {
@@ -226,7 +231,7 @@ fn main() {
     let rounds = env::var("RACERS_ROUNDS").map_or(1000, |rounds| rounds.parse().unwrap());
     // An agent above this bench would be everybody's session.
     let server = common::mount_with(&env::temp_dir(), &["--no-agents"]);
-    let claims = server.dir.join("mount/claims");
+    let claims = server.mount().join("claims");
     let tmpfs = Shm::new("racers");
     println!(
         "{rounds} rounds each, {} racers: rounds with one winner / two or more / nobody\n",

@@ -1,4 +1,5 @@
-//! Redis as a lock server, spoken to with nothing in between: `SET key value NX PX 30000` and `DEL key` over a socket.
+//! Redis as a lock server, spoken to with nothing in between: `SET key value NX PX 30000` and `DEL
+//! key` over a socket.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -15,7 +16,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one with a directory of its own, if it is installed. It writes nothing down, or its log once a second.
+    /// Starts one with a directory of its own, if it is installed. It writes nothing down, or its
+    /// log once a second.
     pub fn start(append: bool) -> Option<Self> {
         let port = free_port();
         let server = Server::start("redis", &std::env::temp_dir(), |dir: &Path| {
@@ -80,7 +82,7 @@ impl Request {
     }
 }
 
-/// What a client does: is refused what another holds, or takes and gives back.
+/// The operations of a client: one is refused, the other takes a lock and gives it back.
 pub struct Client<S> {
     stream: S,
     refused: Request,

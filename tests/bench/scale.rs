@@ -1,6 +1,7 @@
-//! `cargo bench --bench scale`: whether a claim costs the same however much is held, how long a listing takes, what a lease takes of
-//! memory, what the death of a session with 100,000 leases costs, and what eight clients get done at once. Targets are ratios where they
-//! can be, taken in turn in one run. The chart is `target/bench/scale.svg`.
+//! `cargo bench --bench scale`: whether a claim costs the same however much is held, how long a
+//! listing takes, what a lease takes of memory, what the death of a session with 100,000 leases
+//! costs, and what eight clients get done at once. Targets are ratios where they can be, taken in
+//! turn in one run. The chart is `target/bench/scale.svg`.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -20,7 +21,6 @@ use std::time::{Duration, Instant};
 #[allow(dead_code)]
 #[path = "chart.rs"]
 mod chart;
-#[allow(dead_code)]
 #[path = "common.rs"]
 mod common;
 #[allow(dead_code)]
@@ -31,6 +31,8 @@ mod null;
 #[allow(dead_code)]
 #[path = "people.rs"]
 mod people;
+#[path = "../support/mod.rs"]
+mod support;
 #[path = "watch.rs"]
 mod watch;
 
@@ -47,7 +49,7 @@ const CALLS: u32 = 400;
 const SIZES: [usize; 4] = [10, 1000, 10_000, 100_000];
 const MANY: usize = 100_000;
 
-/// What claiming may cost with much held, to what it costs with little.
+/// The bound of the cost of claiming with many leases, relative to that with few.
 const LIMIT: f64 = 1.3;
 
 /// A mount with so many leases of one session.
@@ -78,7 +80,8 @@ impl Crowded {
     }
 }
 
-/// What claiming costs on each of two mounts, in turn: the medians of a claim with its release, and of a contended claim.
+/// What claiming costs on each of two mounts, in turn: the medians of a claim with its release, and
+/// of a contended claim.
 fn beside(mounts: [&Path; 2], contended: &str) -> [[f64; 2]; 2] {
     let mut figures = [const { [const { Vec::new() }; 2] }; 2];
     for _ in 0..BATCHES {
@@ -213,7 +216,8 @@ fn memory_and_listing() {
     );
 }
 
-/// A client that claims and releases all the time: when each began, and what it took in microseconds.
+/// A client that claims and releases all the time: when each began, and what it took in
+/// microseconds.
 fn bystander(mount: &Path, stop: &AtomicBool) -> Vec<(Instant, f64)> {
     let path = c_path(&mount.join("claims/bystander"));
     let mut calls = Vec::new();

@@ -1,5 +1,6 @@
-//! `cargo bench --bench waiting`: from the end of a lease to the next in line running, beside flock(2) on tmpfs, where the
-//! kernel itself wakes the next. Everything is pinned to one CPU; medians and 99th percentiles of one run.
+//! `cargo bench --bench waiting`: from the end of a lease to the next waiter running, beside
+//! flock(2) on tmpfs, where the kernel itself wakes the next. Everything is pinned to one CPU;
+//! medians and 99th percentiles of one run.
 #![allow(
     unsafe_code,
     missing_docs,
@@ -10,6 +11,8 @@
 
 #[path = "common.rs"]
 mod common;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -118,7 +121,7 @@ fn main() {
     }
     common::pin();
     let server = common::mount();
-    let dir = server.dir.join("mount");
+    let dir = server.mount();
     let plain = format!("/dev/shm/claimfs-bench-{}", std::process::id());
     let mut took = vec![Vec::new(); 5];
     for _ in 0..ROUNDS {

@@ -1,4 +1,4 @@
-//! What inotify tells of a directory.
+//! The inotify events of a directory.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +17,8 @@ pub struct Told {
     pub last: Option<Instant>,
 }
 
-/// Counts the names that go and that begin like this, until none has gone for a while after one has.
+/// Counts the names that go and that begin like this, until none has gone for a while after one
+/// has.
 pub fn start(dir: &Path, prefix: &'static str) -> JoinHandle<Told> {
     let mut inotify = unsafe {
         let fd = libc::inotify_init1(libc::IN_CLOEXEC);
@@ -55,7 +56,8 @@ pub fn start(dir: &Path, prefix: &'static str) -> JoinHandle<Told> {
     })
 }
 
-/// inotify(7): each event has 16 bytes, the last four of which say how long the name is that follows.
+/// inotify(7): each event has 16 bytes, the last four of which say how long the name is that
+/// follows.
 fn count(mut events: &[u8], prefix: &[u8]) -> usize {
     let mut names = 0;
     while let Some((head, rest)) = events.split_first_chunk::<16>() {

@@ -1,18 +1,15 @@
 //! The clients, a test for each: how each is run, and how it says that somebody else has the lock.
 
-use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::thread::sleep;
-use std::time::Duration;
-use std::{env, fs, process};
-
 use crate::support::Mount;
+
+/// The word for `tests/programs/lock_client.rs`.
+pub const LOCK_CLIENT: &str = "lock_client";
 
 /// A client: what is run for it is `words` and the role.
 #[derive(Debug)]
 pub struct Client {
     pub name: &'static str,
-    /// What succeeds where it is installed.
+    /// A command that succeeds where it is installed.
     pub probe: &'static [&'static str],
     pub words: &'static [&'static str],
     pub variables: &'static [(&'static str, &'static str)],
@@ -21,9 +18,10 @@ pub struct Client {
     pub give: &'static str,
     /// The entry that is the lock.
     pub entry: &'static str,
-    /// How it says that somebody else has it: an exit code, and what it writes: nothing at all if that is empty.
+    /// How it says that somebody else has it: an exit code, and what it writes: nothing at all if
+    /// that is empty.
     pub busy: (i32, &'static str),
-    /// What the mount must be given.
+    /// The options that the mount needs.
     pub options: &'static [&'static str],
 }
 
@@ -71,7 +69,8 @@ const SH: Client = Client {
     ..BLANK
 };
 
-/// A setgid program: to the kernel a process is an other as soon as its saved group is not the mounter's.
+/// A setgid program: to the kernel a process is an other as soon as its saved group is not the
+/// mounter's.
 const SETGID: Client = Client {
     options: &["--allow-other"],
     ..SH
@@ -243,8 +242,7 @@ clients! {
     proper_lockfile: node!("proper-lockfile", "proper-lockfile", "x.lock", "code: 'ELOCKED'");
     rust_create_new: Client {
         name: "rust create_new",
-        // This test itself, in a process of its own.
-        words: &["/proc/self/exe", "clients::play", "--exact", "--nocapture", "--test-threads=1"],
+        words: &[LOCK_CLIENT],
         busy: (1, "kind: AlreadyExists"),
         ..BLANK
     };
@@ -283,42 +281,4 @@ fn mktemp_makes_names_of_its_own() {
     let Some(mount) = Mount::new() else { return };
     let out = mount.run("f=$(mktemp -p claims) && d=$(mktemp -d -p claims 'a b,XXXXXX') && ls -d \"$f\" \"$d\" && rm \"$f\" && rmdir \"$d\"");
     assert_eq!(out.lines().count(), 2);
-}
-
-/// The process behind `rust_create_new`; a test that does nothing if it is not one.
-#[test]
-fn play() {
-    let take = || File::create_new("x");
-    let give = || fs::remove_file("x").unwrap();
-    let line = || io::stdin().read_line(&mut String::new()).unwrap();
-    match env::var("CLAIMFS_TEST_ROLE").as_deref() {
-        Ok("hold") => {
-            drop(take().unwrap());
-            // The harness has begun a line.
-            println!("\nheld");
-            line();
-            give();
-            println!("released");
-            // The holder lives on: what frees the name is the release.
-            line();
-        }
-        Ok("try") => match take() {
-            Ok(_) => give(),
-            Err(error) => {
-                eprintln!("{error:?}");
-                process::exit(1);
-            }
-        },
-        Ok("wait") => {
-            assert_eq!(take().unwrap_err().kind(), ErrorKind::AlreadyExists);
-            println!("\nbusy");
-            while let Err(error) = take() {
-                assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-                sleep(Duration::from_millis(10));
-            }
-            println!("got");
-            give();
-        }
-        _ => {}
-    }
 }

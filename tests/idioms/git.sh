@@ -1,5 +1,6 @@
 # git's lock of a ref: sh git.sh ROLE
-# refs/locks of a repository elsewhere is the directory of the locks, so that x.lock is made, and renamed to x, there.
+# refs/locks of a repository elsewhere is the directory of the locks, so that git makes x.lock there
+# and renames it to x.
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_DIR="$SCRATCH/repository"
 if ! [ -d "$GIT_DIR" ]; then
     git init -q --bare "$GIT_DIR" || exit

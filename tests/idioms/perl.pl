@@ -6,7 +6,8 @@ use Fcntl qw(O_CREAT O_EXCL O_WRONLY);
 $| = 1;
 my ($library, $role) = @ARGV;
 
-# Each is a function that takes the lock, or says why not and returns false, and one that gives it back.
+# Each is a function that takes the lock, or says why not and returns false, and one that gives it
+# back.
 my %libraries = (
     sysopen => sub {
         my $take = sub { sysopen(my $file, 'x', O_CREAT | O_EXCL | O_WRONLY) or (warn("x: $!\n"), 0) };

@@ -1,4 +1,5 @@
-# A lock that is taken by the shell line $TAKE and given back by the line $GIVE, in any POSIX shell: SHELL posix.sh ROLE
+# A lock that is taken by the shell line $TAKE and given back by the line $GIVE, in any POSIX shell:
+# SHELL posix.sh ROLE
 take() { eval "$TAKE"; }
 give() { eval "$GIVE"; }
 

@@ -1,14 +1,12 @@
-//! Processes that are read from with a deadline, and of whose process group nothing is left when they are dropped.
+//! Processes that are read from with a deadline, and of whose process group nothing is left when
+//! they are dropped.
 
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Guard, plain};
-
-/// How long a client may take for a step, on a machine that is busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{Guard, PATIENCE, plain};
 
 /// A process that leads a POSIX session, and so a process group, of its own.
 pub struct Process {

@@ -83,8 +83,8 @@ class Lockfile:
 
     def wait(self):
         # It tries ten times in that time: PIDLockFile does not wait at all without one.
-        # SymlinkLockFile asks whether the lock is a link and then where it leads; if it goes in between, on whatever
-        # filesystem, that is an error of its own, and its users try again.
+        # SymlinkLockFile asks whether the lock is a link and then where it leads; if it goes in
+        # between, on whatever filesystem, that is an error of its own, and its users try again.
         while True:
             try:
                 return self.lock.acquire(timeout=4)

@@ -1,4 +1,4 @@
-//! What each client goes through, wherever its locks are.
+//! The stages that each client passes, on any filesystem.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::clients::Client;
-use crate::process::{PATIENCE, Process};
-use crate::support::{Mount, TempDir, names, plain, root_or_skip, skip};
+use crate::clients::{Client, LOCK_CLIENT};
+use crate::process::Process;
+use crate::support::{Mount, PATIENCE, TempDir, names, plain, program, root_or_skip, skip};
 
 /// A directory for locks, and a place elsewhere for what a client needs besides.
 pub struct Place<'a> {
@@ -32,7 +32,10 @@ impl<'a> Place<'a> {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(words[0]);
+        let mut command = match words[0] {
+            LOCK_CLIENT => Command::new(program(LOCK_CLIENT)),
+            word => Command::new(word),
+        };
         command
             .args(&words[1..])
             .current_dir(self.locks)
@@ -48,7 +51,6 @@ impl<'a> Place<'a> {
             .arg(role)
             .env("TAKE", client.take)
             .env("GIVE", client.give)
-            .env("CLAIMFS_TEST_ROLE", role)
             .envs(client.variables.iter().copied());
         Process::spawn(&mut command)
     }
@@ -110,7 +112,7 @@ impl<'a> Place<'a> {
         Ok(holder)
     }
 
-    /// Who releases makes room for the next, though it lives on.
+    /// A release frees the lock for the next client, though the holder lives on.
     pub fn release(&self, client: &Client, mut holder: Process) -> Checked<()> {
         holder.tell("release");
         if !holder.says("released", PATIENCE) {
@@ -123,8 +125,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// How long after the SIGKILL of the holder and its process group a contender that waits has the lock: None is
-    /// longer than the patience given.
+    /// How long after the SIGKILL of the holder and its process group a contender that waits has
+    /// the lock: None is longer than the patience given.
     pub fn crash(&self, client: &Client, patience: Duration) -> Checked<Option<Duration>> {
         let mut holder = self.hold(client)?;
         let mut other = self.play(client, "wait");

@@ -1,4 +1,5 @@
-//! The clients on claimfs and on a tmpfs, side by side: for a person to read, so nothing is asserted.
+//! The clients on claimfs and on a tmpfs, side by side: for a person to read, so nothing is
+//! asserted.
 //!
 //! `CLAIMFS_TEST_TABLE=1 cargo test --test idioms table -- --nocapture` prints it.
 
@@ -94,7 +95,8 @@ fn row(client: &Client) -> Option<[(String, String); 2]> {
     ])
 }
 
-/// A cell is one line, the last as that is where an error is named. The whole problem is what the client's test says.
+/// A cell is one line, the last as that is where an error is named. The whole problem is what the
+/// client's test says.
 fn cell(result: Result<String, String>) -> String {
     let text = result.unwrap_or_else(|problem| problem);
     text.trim_end()

@@ -1,5 +1,5 @@
 # noclobber of tcsh: tcsh -f tcsh.csh ROLE
-# A redirection that is refused ends a script, so each stands in a subshell. $$ is the script's pid there too.
+# A refused redirection ends a script, so each is in a subshell. $$ is the script's pid there too.
 set noclobber
 switch ($1)
 case hold:

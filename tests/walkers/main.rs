@@ -11,12 +11,8 @@
 )]
 #![allow(missing_docs, clippy::too_many_lines)]
 
-// A process that makes the system calls that a test asks it for.
-#[path = "../suite/actor.rs"]
-mod actor;
 // Mounts and actors that clean up after themselves.
-#[path = "../suite/support.rs"]
-#[allow(dead_code)]
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
@@ -132,7 +128,7 @@ const WALKERS: &[Walker] = &[
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // What a program leaves behind becomes a child of this process, whatever session it has begun.
+    // Processes that a program leaves become children of this one, in whatever session they are.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     one
 }
@@ -308,7 +304,7 @@ impl Scene {
         assert_eq!(code, 0, "{}: {err}", walker.before);
         let took = run(&mut shell(walker.script));
         if walker.needs == "git" && dir != self.mount.dir {
-            // What was stashed.
+            // The stashed changes.
             fs::write(dir.join("file9"), "one\ntwo\n").unwrap();
         }
         took

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../suite/fuzzed/body.rs"]
+#[path = "../../suite/core/fuzzed/body.rs"]
 mod body;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

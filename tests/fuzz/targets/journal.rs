@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../suite/fuzzed/journal/mod.rs"]
+#[path = "../../suite/core/fuzzed/journal/mod.rs"]
 mod body;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../suite/fuzzed/names.rs"]
+#[path = "../../suite/core/fuzzed/names.rs"]
 mod body;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

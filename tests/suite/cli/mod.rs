@@ -1,0 +1,12 @@
+//! The command line, and the documentation that prints it.
+
+/// `claimfs run`, and the other verbs that wait and watch.
+mod command;
+/// Every command and every promise that the documentation prints.
+mod docs;
+/// `claimfs doctor`.
+mod doctor;
+/// The demonstration of the README.
+mod try_it;
+/// The output and the exit code of each verb.
+mod verbs;

@@ -1,0 +1,15 @@
+//! Faults, from outside and from within: full disks, damaged journals, floods and attacks, and long
+//! random runs that are judged by a checker.
+
+/// Attacks by strangers, and their outcome: the table of the README.
+mod attacks;
+/// One caller that keeps the others waiting.
+mod fairness;
+/// The journal on a full disk.
+mod full_disk;
+/// Real processes under every fault, and a checker that judges what they were told.
+mod histories;
+/// Damage to a journal.
+mod journal_damage;
+/// Clients that notice nothing while the server is killed again and again.
+pub mod kills;

@@ -1,0 +1,21 @@
+//! From mount to unmount: the server's start, death, restart and upgrade, where it keeps its state,
+//! and what it logs.
+
+/// The journal that a server leaves to the next.
+pub mod journal;
+/// Mounts that are refused, and the end of a mount.
+mod life;
+/// How much the log contains, and how large it becomes.
+mod logs;
+/// Debian's older kernels, in virtual machines.
+mod old_kernels;
+/// Mounts of other users.
+mod other_mounts;
+/// Servers that are killed in the middle of a call.
+mod restart;
+/// systemd units, and mount(8).
+mod service;
+/// Where the state may be kept, and who may read it.
+mod state_dir;
+/// A mount that outlives its servers.
+mod supervisor;

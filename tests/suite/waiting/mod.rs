@@ -1,0 +1,10 @@
+//! Waiting for a name, and watching names: the queue, `events`, and inotify.
+
+/// Every line of `events`, in order.
+mod events;
+/// Waiters that are killed as they are granted a name.
+mod granted;
+/// The order of a queue, and who leaves it.
+mod queue;
+/// The inotify events of claims.
+mod watchers;
