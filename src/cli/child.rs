@@ -1,4 +1,4 @@
-//! Running a command: its signals, its end.
+//! Running a command: its signals and its exit code.
 
 use std::ffi::OsString;
 use std::io;
@@ -6,9 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 
 use super::{Exit, Failure};
-use crate::process::{Signals, signal};
+use crate::sys::signals::{self, Signals};
 
-/// The signals that are passed on to the child. A terminal sends its own to both.
+/// The signals that are passed on to the child. A terminal sends its signals to both.
 const PASSED_ON: [i32; 6] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -18,14 +18,15 @@ const PASSED_ON: [i32; 6] = [
     libc::SIGUSR2,
 ];
 
-/// What a thread of ours sends to wake [`supervise`]: nobody else has a use for it here.
+/// The signal that a thread of ours sends to wake [`supervise`].
 pub const NUDGE: i32 = libc::SIGALRM;
 
-/// Keeps the signals that [`supervise`] takes, in this thread and those that it starts from now on.
+/// Blocks the signals that [`supervise`] takes, in this thread and those that it starts from now
+/// on.
 pub fn keep_signals() -> Signals {
     let mut kept = PASSED_ON.to_vec();
     kept.extend([libc::SIGCHLD, NUDGE]);
-    Signals::keep(&kept)
+    Signals::block(&kept)
 }
 
 /// The command that these words are.
@@ -38,13 +39,14 @@ pub fn command(words: &[OsString]) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Starts a command with the signals that this process was born with. 127 if there is none, 126 if it cannot be run.
+/// Starts a command with the signal mask that this process began with. The exit code is 127 if
+/// there is no such command, 126 if it cannot be run.
 pub fn spawn(command: &mut Command, signals: &Signals) -> Result<Child, Failure> {
-    signals.unkept_in(command);
+    signals.unblock_in(command);
     command.spawn().map_err(|error| unstarted(command, &error))
 }
 
-/// Why a command could not be started, with the exit code that shells have for it.
+/// Why a command could not be started, with the exit code of shells for that.
 pub fn unstarted(command: &Command, error: &io::Error) -> Failure {
     let code = if error.kind() == io::ErrorKind::NotFound {
         127
@@ -57,7 +59,7 @@ pub fn unstarted(command: &Command, error: &io::Error) -> Failure {
     }
 }
 
-/// Waits for the child, and passes signals on to it until then; a nudge is for `nudged`.
+/// Waits for the child, and passes signals on to it until then; [`NUDGE`] calls `nudged`.
 pub fn supervise(
     child: &mut Child,
     signals: &Signals,
@@ -73,15 +75,15 @@ pub fn supervise(
                 }
             }
             (NUDGE, _) => nudged(child),
-            // The terminal has told the child too.
+            // The terminal has sent it to the child too.
             (_, true) => {}
-            // Not waited for yet, so its pid is still its own.
-            (other, false) => _ = signal(child.id(), other),
+            // The child has not been waited for, so that its pid is still its own.
+            (other, false) => _ = signals::send(child.id(), other),
         }
     }
 }
 
-/// A child's end as a shell tells it: its exit code, or 128 and the signal.
+/// The exit code of a child as shells have it: its own, or 128 plus the signal.
 pub fn code(status: ExitStatus) -> u8 {
     let signal = status.signal().map(|signal| 128 + signal);
     status

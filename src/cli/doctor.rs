@@ -19,12 +19,13 @@ use self::layer::Layer;
 use super::tool;
 use super::{Exit, Failure};
 use crate::core::printable;
-use crate::mount::state_dir::LOCK;
+use crate::mount::state_dir::{Lock, StateDir};
 use crate::mount::{holder, resolve_existing};
-use crate::process::{effective_uid, has_pidfs};
 use crate::render::metrics::STATUS_OVERFLOWS;
 use crate::supervisor::device::DEVICE;
+use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
+use crate::sys::pidfd::has_pidfs;
 
 /// A mount that takes longer to answer counts as wedged.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -297,7 +298,7 @@ fn check_endings(dir: &Path, me: &Value) {
 /// The state directory may be out of sight, which is no fault.
 fn check_supervisor(report: &mut Report, mount: &Mount) {
     let dir = mount.dir.display();
-    let lock = mount.source.join(LOCK);
+    let lock = StateDir::of(mount).lock(Lock::Supervisor);
     if holder::pid_in(&lock).is_ok() && !holder::is_locked(&lock) {
         report.bad(&format!(
             "{dir}: its supervisor has died: should its server die too, the mount dies with it; {}",

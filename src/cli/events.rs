@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 use crate::core::printable;
-use crate::process::Polled;
+use crate::sys::poll::Polled;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
-use crate::process::{terminal_size, wait_readable};
+use crate::sys::poll::wait_readable;
+use crate::sys::terminal;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -108,7 +109,7 @@ fn snapshot(records: &[Value], on_terminal: bool) -> String {
         lines.extend([String::new(), String::new()]);
         return lines.join("\n");
     }
-    let (width, height) = terminal_size().unwrap_or(SCREEN);
+    let (width, height) = terminal::size().unwrap_or(SCREEN);
     let room = height.saturating_sub(2).max(1);
     if lines.len() > room {
         let hidden = lines.len() - room;

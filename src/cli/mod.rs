@@ -35,60 +35,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The exit code of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// 0: done.
-    Done,
-    /// 1: held by another, or timed out.
-    Held,
-    /// 2: the arguments make no sense.
-    Usage,
-    /// 3: no mount, or not available.
-    Unavailable,
-    /// The exit code of a child process.
-    Child(u8),
-}
+use crate::core::failure::{Exit, Failure};
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Held => 1,
-            Exit::Usage => 2,
-            Exit::Unavailable => 3,
-            Exit::Child(code) => code,
-        })
-    }
-}
-
-/// The exit code and message of a command that failed.
-#[derive(Debug)]
-pub struct Failure {
-    exit: Exit,
-    text: String,
-}
-
-impl Failure {
-    fn held(text: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Held,
-            text: text.into(),
-        }
-    }
-
-    fn usage(text: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Usage,
-            text: text.into(),
-        }
-    }
-
-    fn unavailable(text: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Unavailable,
-            text: text.into(),
-        }
+        Self::from(exit.code())
     }
 }
 

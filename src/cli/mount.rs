@@ -11,27 +11,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde_json::{Map, Value};
+
 use super::{Exit, Failure};
 use super::{remount, tool};
 use crate::core::SessionId;
 use crate::core::agents::{self, Agent};
 use crate::core::identity::SESSION_VARIABLES;
 use crate::logging;
-use crate::mount::{DEFAULT_MAX_LEASES, Plan, Problem, default_state_dir, resolve_dir};
-use crate::process::{Search, leave_terminal};
-use crate::supervisor::{Told, device};
+use crate::mount::state_dir::StateDir;
+use crate::mount::{DEFAULT_MAX_LEASES, Plan, resolve_dir};
+use crate::process::Search;
+use crate::supervisor::{Notice, device};
+use crate::sys::terminal;
 
-/// The longest name of an agent, in bytes: pid and time of its process are put behind it.
+/// The longest name of an agent, in bytes: the pid and start time of its process are appended to it.
 const AGENT_NAME_MAX: usize = 64;
 
-/// What comes before what was lost, on that.
-const LOST: &str = "lost: ";
-
-/// The file in the state directory that says what came of an upgrade: nothing if all is well.
-pub const UPGRADED: &str = "upgraded";
-
-/// What a supervisor in the background says on its standard output once requests are answered.
+/// The line that a supervisor in the background prints once requests are answered; before it come
+/// lines about what was lost, and instead of it the reason why there is no mount.
 const READY: &str = "ready";
+const LOST: &str = "lost: ";
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -45,14 +46,21 @@ pub struct Arguments {
     settings: Settings,
 }
 
-/// What a mount is like: for its supervisor and for each of its servers.
+/// The settings of a mount, for its supervisor and for each of its servers.
+///
+/// They are given on the command line of each, since an upgrade may start a server of another
+/// version. [`Settings::words`] makes that command line from the serialised settings, so that none
+/// can be forgotten: a field is the option of its name.
 // Each is a switch of the command line.
 #[allow(clippy::struct_excessive_bools)]
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, PartialEq, clap::Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Settings {
     /// Where the log and the state are kept
     /// [default: /var/lib/claimfs/… for root, $XDG_STATE_HOME/claimfs/… else]
+    // A path may be no text, which serde_json cannot carry.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    #[serde(skip)]
     state_dir: Option<PathBuf>,
     /// Admit every user, not only the one who mounts
     #[arg(long)]
@@ -69,13 +77,17 @@ pub struct Settings {
     /// How many leases there may be at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEASES)]
     max_leases: usize,
-    /// How many leases, sessions and places in lines each user but root may have at once [default: half of --max-leases]
+    /// How many leases, sessions and places in lines each user but root may have at once [default:
+    /// half of --max-leases]
     #[arg(long, value_name = "N")]
     max_per_uid: Option<usize>,
     /// Set a damaged or missing journal aside, with what was claimed in the part that is lost
+    // Done once, by the first server.
     #[arg(long)]
+    #[serde(skip)]
     repair: bool,
-    /// Admit names with a leading dot as scratch files, which some lock programs need: no leases, gone with their session
+    /// Admit names with a leading dot as scratch files, which some lock programs need: no leases,
+    /// gone with their session
     #[arg(long)]
     dotfiles: bool,
     /// Take the mount away and make it anew when a server dies, as on kernels before 6.9
@@ -93,38 +105,38 @@ pub struct Settings {
     /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro;
     /// remount with ro, rw, nosuid, nodev or noexec changes a mount that is there
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
+    #[serde(skip)]
     options: Vec<String>,
     /// The directory to mount on; it is made if it does not exist
+    #[serde(skip)]
     dir: PathBuf,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<Exit, Failure> {
-        let problem = |Problem(text)| Failure::unavailable(text);
         let settings = &self.settings;
         if settings.options.iter().any(|option| option == "remount") {
-            if let Some(switch) = settings.switches().next() {
+            if let Some(switch) = settings.switches()?.next() {
                 return Err(Failure::usage(format!(
-                    "{switch}: not changed by a remount; unmount, and mount with it"
+                    "--{switch}: not changed by a remount; unmount, and mount with it"
                 )));
             }
             return remount::run(&settings.dir, &settings.options);
         }
-        let dir = resolve_dir(&self.settings.dir).map_err(problem)?;
+        let dir = resolve_dir(&self.settings.dir)?;
         let plan = self.settings.plan(dir)?;
         if !self.foreground {
             return self.start(&plan);
         }
         if self.announce {
-            leave_terminal().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
+            terminal::leave().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
             std::env::set_current_dir("/")
                 .map_err(|error| Failure::unavailable(format!("/: {error}")))?;
         }
-        logging::begin(&plan.log_file(), self.settings.log_bytes());
+        logging::begin(&plan.state_dir.log(), self.settings.log_bytes());
         let announce = self.announce;
-        let upgraded = plan.state_dir.join(UPGRADED);
-        let tell = |told| match told {
-            Told::Ready => {
+        let notify_all = |notice| match notice {
+            Notice::Ready => {
                 if announce {
                     tool::say(READY);
                 }
@@ -132,38 +144,36 @@ impl Arguments {
                     log::warn!("systemd is not told that the mount is ready: {error}");
                 }
             }
-            Told::Lost(what) if announce => tool::say(&format!("{LOST}{what}")),
-            Told::Lost(_) => {}
-            Told::Upgraded(result) => {
-                let text = result.err().unwrap_or_default();
-                if text.is_empty() {
+            Notice::Lost(what) if announce => tool::say(&format!("{LOST}{what}")),
+            Notice::Lost(_) => {}
+            Notice::Upgraded(result) => {
+                let why = result.err().map_or(String::new(), |failure| failure.text);
+                if why.is_empty() {
                     log::info!("upgraded");
                 } else {
-                    log::error!("no upgrade: {text}");
+                    log::error!("no upgrade: {why}");
                 }
-                let new = upgraded.with_extension("new");
-                let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &upgraded));
-                if let Err(error) = written {
-                    log::warn!("{}: {error}", upgraded.display());
+                if let Err(error) = plan.state_dir.write_upgraded(&why) {
+                    log::warn!("{}: {error}", plan.state_dir.upgraded().display());
                 }
             }
         };
-        let words = self.settings.words(&plan);
-        let kept = plan.supervise(PathBuf::from(super::program()?), words, tell);
-        kept.map(|()| Exit::Done).map_err(|Problem(text)| {
-            if announce {
-                tool::say(&text);
-            }
-            Failure::unavailable(text)
-        })
+        let words = self.settings.words(&plan)?;
+        let program = PathBuf::from(super::program()?);
+        plan.supervise(program, words, notify_all)
+            .inspect_err(|failure| {
+                if announce {
+                    tool::say(&failure.text);
+                }
+            })?;
+        Ok(Exit::Done)
     }
 
     /// Starts this command again in the background, and waits until its mount answers.
     fn start(&self, plan: &Plan) -> Result<Exit, Failure> {
-        let problem = |Problem(text)| Failure::unavailable(text);
-        plan.check(&mut tool::complain).map_err(problem)?;
-        plan.make_state_dir().map_err(problem)?;
-        let log = plan.log_file();
+        plan.check(&mut tool::complain)?;
+        plan.state_dir.make()?;
+        let log = plan.state_dir.log();
         let open = OpenOptions::new()
             .create(true)
             .append(true)
@@ -177,7 +187,7 @@ impl Arguments {
             supervisor.arg("--repair");
         }
         supervisor
-            .args(self.settings.words(plan))
+            .args(self.settings.words(plan)?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr);
@@ -207,12 +217,11 @@ impl Arguments {
 }
 
 impl Settings {
-    /// What they come to, for a directory given by its canonical path.
+    /// The plan that they describe, for a directory given by its canonical path.
     pub fn plan(&self, dir: PathBuf) -> Result<Plan, Failure> {
-        let problem = |Problem(text)| Failure::unavailable(text);
         let state_dir = match &self.state_dir {
-            Some(state_dir) => absolute(state_dir)?,
-            None => default_state_dir(&dir).map_err(problem)?,
+            Some(state_dir) => StateDir::at(state_dir)?,
+            None => StateDir::default_of(&dir)?,
         };
         let mut variables: Vec<Arc<str>> = SESSION_VARIABLES.map(Arc::from).to_vec();
         for name in &self.session_var {
@@ -223,7 +232,7 @@ impl Settings {
             }
             variables.push(Arc::from(name.as_str()));
         }
-        // Those that one is told of come first.
+        // Agents from the command line come first.
         let told: Result<Vec<Agent>, Failure> = self.agent.iter().map(|text| agent(text)).collect();
         let known = (!self.no_agents).then(agents::known);
         let agents = told?
@@ -267,47 +276,55 @@ impl Settings {
     }
 
     /// The switches that were given, but for a repair, which is done once.
-    fn switches(&self) -> impl Iterator<Item = &'static str> {
-        let switches = [
-            (self.allow_other, "--allow-other"),
-            (self.dotfiles, "--dotfiles"),
-            (self.no_agents, "--no-agents"),
-            (self.without_resend, "--without-resend"),
-            (self.without_caches, "--without-caches"),
-        ];
-        let given = switches.into_iter().filter(|(is_given, _)| *is_given);
-        given.map(|(_, switch)| switch)
+    fn switches(&self) -> Result<impl Iterator<Item = String>, Failure> {
+        let given = self.serialised()?.into_iter();
+        let given = given.filter(|(_, value)| *value == Value::Bool(true));
+        Ok(given.map(|(switch, _)| switch))
     }
 
-    /// The same settings as words of a command line, but for a repair, which is done once.
-    fn words(&self, plan: &Plan) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec!["--state-dir".into(), plan.state_dir.clone().into()];
-        words.extend(["--max-leases".into(), self.max_leases.to_string().into()]);
-        if let Some(most) = self.max_per_uid {
-            words.extend(["--max-per-uid".into(), most.to_string().into()]);
+    /// The options and their values, but for the paths and those of `-o`.
+    fn serialised(&self) -> Result<Map<String, Value>, Failure> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(options)) => Ok(options),
+            Ok(_) => Ok(Map::new()),
+            Err(error) => Err(Failure::unavailable(error.to_string())),
         }
-        if let Some(bytes) = self.log_bytes {
-            words.extend(["--log-bytes".into(), bytes.to_string().into()]);
+    }
+
+    /// The same settings as a command line for supervisor and servers, which find the directories
+    /// as they were resolved here.
+    fn words(&self, plan: &Plan) -> Result<Vec<OsString>, Failure> {
+        let state_dir = plan.state_dir.path();
+        let mut words: Vec<OsString> = vec!["--state-dir".into(), state_dir.into()];
+        for (name, value) in &self.serialised()? {
+            push_option(&mut words, name, value);
         }
-        if let Some(search) = self.endings {
-            words.extend(["--endings".into(), search.to_string().into()]);
-        }
-        words.extend(self.switches().map(Into::into));
-        for agent in &self.agent {
-            words.extend(["--agent".into(), agent.into()]);
-        }
-        for name in &self.session_var {
-            words.extend(["--session-var".into(), name.into()]);
-        }
-        if !self.options.is_empty() {
-            words.extend(["-o".into(), self.options.join(",").into()]);
+        let options = self.options.iter().map(String::as_str);
+        // It was relative to the directory that the command was started in.
+        let options = options.filter(|option| !option.starts_with("state_dir="));
+        let options: Vec<&str> = options.collect();
+        if !options.is_empty() {
+            words.extend(["-o".into(), options.join(",").into()]);
         }
         words.extend(["--".into(), plan.dir.clone().into()]);
-        words
+        Ok(words)
     }
 }
 
-/// Tells the service manager, if there is one, as sd_notify(3) does.
+/// Adds an option to a command line: a switch for true, and one option for each of several values.
+fn push_option(words: &mut Vec<OsString>, name: &str, value: &Value) {
+    match value {
+        Value::Null | Value::Bool(false) => {}
+        Value::Bool(true) => words.push(format!("--{name}").into()),
+        Value::Array(values) => values
+            .iter()
+            .for_each(|value| push_option(words, name, value)),
+        Value::String(text) => words.extend([format!("--{name}").into(), text.into()]),
+        other => words.extend([format!("--{name}").into(), other.to_string().into()]),
+    }
+}
+
+/// Notifies the service manager, if there is one, as `sd_notify(3)` does.
 fn notify(state: &str) -> io::Result<()> {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
@@ -334,10 +351,6 @@ fn answers(plan: &Plan, log: &Path) -> Result<Exit, Failure> {
         log.display()
     );
     Ok(Exit::Done)
-}
-
-fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(dir).map_err(|error| Failure::usage(format!("{}: {error}", dir.display())))
 }
 
 /// An agent as it is described on the command line.
@@ -380,7 +393,8 @@ fn agent(text: &str) -> Result<Agent, Failure> {
     Ok(agent)
 }
 
-/// One option of `-o`. Those that are so anyway, and those that only fstab(5) is read for, are taken in silence.
+/// Applies one option of `-o`. Those that always hold, and those that only matter in fstab(5), are
+/// accepted in silence.
 fn apply(plan: &mut Plan, option: &str) -> Result<(), Failure> {
     let (key, value) = option.split_once('=').unwrap_or((option, ""));
     match key {
@@ -389,7 +403,7 @@ fn apply(plan: &mut Plan, option: &str) -> Result<(), Failure> {
         "noexec" => plan.options.noexec = true,
         "ro" => plan.options.read_only = true,
         "nonempty" => plan.nonempty = true,
-        "state_dir" if !value.is_empty() => plan.state_dir = absolute(Path::new(value))?,
+        "state_dir" if !value.is_empty() => plan.state_dir = StateDir::at(Path::new(value))?,
         "session_var" if !value.is_empty() => plan.variables.push(Arc::from(value)),
         "max_leases" => {
             plan.max_leases = value
@@ -407,4 +421,72 @@ fn apply(plan: &mut Plan, option: &str) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn parsed(words: &[OsString]) -> Settings {
+        let line = std::iter::once(OsString::from("claimfs")).chain(words.iter().cloned());
+        Line::try_parse_from(line).unwrap().settings
+    }
+
+    fn settings() -> Settings {
+        let mut path = OsString::from("/tmp/no ");
+        path.push(std::ffi::OsStr::from_bytes(b"text\xff"));
+        // Every field has a value of its own here: a new one is to be added to this test.
+        Settings {
+            state_dir: Some(PathBuf::from(&path).join("state")),
+            allow_other: true,
+            session_var: vec!["ONE".into(), "TWO".into()],
+            agent: vec!["name=a,mark=A".into(), "name=b,comm=b".into()],
+            no_agents: true,
+            max_leases: 7,
+            max_per_uid: Some(3),
+            repair: false,
+            dotfiles: true,
+            without_resend: true,
+            without_caches: true,
+            endings: Some("connector:4096".parse().unwrap()),
+            log_bytes: Some(9),
+            options: vec!["noexec".into(), "max_leases=8".into()],
+            dir: PathBuf::from(&path).join("mount"),
+        }
+    }
+
+    #[test]
+    fn a_server_gets_all_settings() {
+        let settings = settings();
+        let plan = settings.plan(settings.dir()).unwrap();
+        assert_eq!(parsed(&settings.words(&plan).unwrap()), settings);
+        let (mount, state) = (OsString::from("/m"), OsString::from("/s"));
+        let few = parsed(&["--state-dir".into(), state, mount]);
+        let plan = few.plan(few.dir()).unwrap();
+        let words = few.words(&plan).unwrap();
+        let usual = ["--state-dir", "/s", "--max-leases", "1048576", "--", "/m"];
+        assert_eq!(words, usual);
+        assert_eq!(parsed(&words), few);
+    }
+
+    #[test]
+    fn a_repair_is_the_first_servers_alone_and_directories_are_resolved_once() {
+        let mut settings = settings();
+        settings.repair = true;
+        settings.options = vec!["state_dir=relative".into(), "ro".into()];
+        let plan = settings.plan(PathBuf::from("/m")).unwrap();
+        let again = parsed(&settings.words(&plan).unwrap());
+        let state = std::env::current_dir().unwrap().join("relative");
+        assert_eq!(again.state_dir, Some(state));
+        assert_eq!(again.options, ["ro"]);
+        assert!(!again.repair);
+    }
 }

@@ -1,11 +1,11 @@
-//! `claimfs notify DIR`, which the server starts: not for people.
+//! `claimfs notify DIR`, which a server starts: not for people.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::{Exit, Failure};
 use crate::inotify;
-use crate::process::leave_terminal;
+use crate::sys::terminal;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -17,8 +17,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> Result<Exit, Failure> {
-        // So that it belongs to nobody's session, whatever becomes of the server.
-        leave_terminal().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
+        // So that it is a member of no session, even if it outlives the server.
+        terminal::leave().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
         inotify::serve(&self.dir, &self.device, io::stdin().lock())
             .map(|()| Exit::Done)
             .map_err(|error| Failure::unavailable(error.to_string()))

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Failure;
 use super::tool::{self, Mount};
 use crate::core::Name;
-use crate::process::wait_readable;
+use crate::sys::poll::wait_readable;
 
 /// How long to wait for a name that another holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! `claimfs mount -o remount,…`: changes the flags of a mount that is there. Its server and its leases are not touched.
+//! `claimfs mount -o remount,…`: changes the flags of an existing mount, and nothing about its
+//! server and leases.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,15 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Exit, Failure, tool};
-use crate::mount::{holder, state_dir};
-use crate::process::effective_uid;
+use crate::mount::holder;
+use crate::mount::state_dir::{Lock, StateDir};
 use crate::supervisor::device::{self, Flags};
+use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::Mount;
 
 /// The flags that a mount of claimfs never loses.
 const FIXED: [&str; 3] = ["nosuid", "nodev", "nosymfollow"];
 
-/// What only fstab(5) is read for, and what mount(8) itself adds.
+/// Options that only matter in fstab(5), and those that mount(8) adds itself.
 const IGNORED: [&str; 17] = [
     "remount",
     "defaults",
@@ -35,7 +37,8 @@ const IGNORED: [&str; 17] = [
     "norelatime",
 ];
 
-/// Changes the mount on a directory as these options say, of which the last counts.
+/// Applies options to the mount on a directory. The last of several that contradict each other
+/// counts.
 pub fn run(dir: &Path, options: &[String]) -> Result<Exit, Failure> {
     let (dir, mount) = tool::mounted_on(dir)?;
     let shown = dir.display();
@@ -53,7 +56,7 @@ pub fn run(dir: &Path, options: &[String]) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The flags that the mount is to have. An error is the option that is refused, and why.
+/// The new flags of the mount. An error is the option that is refused, and why.
 fn flags(mount: &Mount, options: &[String]) -> Result<Flags, (String, &'static str)> {
     let has = |flag: &str| mount.flags.split(',').any(|there| there == flag);
     let mut flags = Flags {
@@ -83,7 +86,8 @@ fn flags(mount: &Mount, options: &[String]) -> Result<Flags, (String, &'static s
             }
         }
     }
-    // Of a mount that it finds in mountinfo, mount(8) hands on every flag but those that it was told to take back.
+    // mount(8) passes on every flag that it finds in mountinfo, but those that it was told to
+    // remove.
     let is_copied = options.iter().any(|option| option.starts_with("user_id="));
     let is_missing = |flag: &&str| has(flag) && !options.iter().any(|option| option == flag);
     if let Some(flag) = ["nosuid", "nodev", "noexec", "nosymfollow"]
@@ -101,7 +105,7 @@ fn is_so(mount: &Mount, option: &str) -> bool {
     if mount.super_options.split(',').any(|there| there == option) {
         return true;
     }
-    let server = holder::of(&mount.source.join(state_dir::SERVING));
+    let server = holder::of(&StateDir::of(mount).lock(Lock::Server));
     let words =
         server.and_then(|server| fs::read(format!("/proc/{}/cmdline", server.who.pid)).ok());
     let words = words.unwrap_or_default();

@@ -20,7 +20,8 @@ use super::queue::{self, Patience};
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child, session};
 use crate::core::Name;
-use crate::process::{Polled, signal};
+use crate::sys::poll::Polled;
+use crate::sys::signals;
 
 /// CMD has this long to end after it was told that its lease is lost.
 const GRACE: Duration = Duration::from_secs(5);
@@ -131,7 +132,7 @@ impl Arguments {
     fn lose(&self, running: &Child, name: &Name, is_warned: &mut bool) {
         if *is_warned || self.on_loss == OnLoss::Kill {
             tool::complain(&format!("claims/{name}: lost; the command gets SIGKILL"));
-            _ = signal(running.id(), libc::SIGKILL);
+            _ = signals::send(running.id(), libc::SIGKILL);
             return;
         }
         *is_warned = true;
@@ -139,10 +140,10 @@ impl Arguments {
             "claims/{name}: lost; the command gets SIGTERM, and SIGKILL in {} s",
             GRACE.as_secs()
         ));
-        _ = signal(running.id(), libc::SIGTERM);
+        _ = signals::send(running.id(), libc::SIGTERM);
         thread::spawn(|| {
             thread::sleep(GRACE);
-            _ = signal(process::id(), child::NUDGE);
+            _ = signals::send(process::id(), child::NUDGE);
         });
     }
 }
@@ -210,7 +211,7 @@ fn watch(events: File, own: &Own, lost: &AtomicBool) {
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
         if own.is_lost_by(&event) {
             lost.store(true, SeqCst);
-            _ = signal(process::id(), child::NUDGE);
+            _ = signals::send(process::id(), child::NUDGE);
             return;
         }
     }

@@ -1,14 +1,14 @@
-//! `claimfs serve`, which the supervisor of a mount starts on the connection that it holds: not for people.
+//! `claimfs serve`, which the supervisor of a mount starts on the connection that it holds: not for
+//! people.
 
 use std::io::{self, Write};
 
 use super::mount::Settings;
 use super::{Exit, Failure, tool};
 use crate::logging;
-use crate::mount::Problem;
-use crate::process::call_this;
-use crate::server::{Link, Report};
-use crate::supervisor::program::PROVED;
+use crate::server::Link;
+use crate::supervisor::report::Report;
+use crate::sys::thread::name_process;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -27,37 +27,29 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<Exit, Failure> {
-        // The supervisor starts what it holds open, and that has no name of its own.
-        call_this("claimfs");
-        // The mount may not be touched before it is served: its path is taken as it is.
+        // The supervisor starts a program by its descriptor, which has no name of its own.
+        name_process("claimfs");
+        // The path is taken as it is: nothing may touch the mount before it is served.
         let plan = self.settings.plan(self.settings.dir())?;
-        let unavailable = |Problem(text)| Failure::unavailable(text);
         if self.prove {
-            plan.prove(&self.connection).map_err(unavailable)?;
-            tool::say(PROVED);
+            plan.prove(&self.connection)?;
+            tool::say(&Report::Proved.to_line());
             return Ok(Exit::Done);
         }
-        logging::begin(&plan.log_file(), self.settings.log_bytes());
+        logging::begin(&plan.state_dir.log(), self.settings.log_bytes());
         let link = Link {
             nonce: self.connection,
             capabilities: self.capabilities,
         };
-        let served = plan.serve(&link, |report| match report {
-            Report::Lost(what) => say("lost", what),
-            Report::Ready(capabilities) => say("ready", &capabilities.to_string()),
-            Report::Asked => say("asked", ""),
-            Report::Answered => say("answered", ""),
-        });
-        served
-            .inspect_err(|Problem(text)| say("failed", text))
-            .map(|()| Exit::Done)
-            .map_err(unavailable)
+        plan.serve(&link, |report| send(&report))
+            .inspect_err(|failure| send(&Report::Failed(failure.text.clone())))?;
+        Ok(Exit::Done)
     }
 }
 
-/// A line for the supervisor, which may be gone.
-fn say(word: &str, rest: &str) {
-    let line = format!("{word} {}\n", rest.replace('\n', " "));
+/// Sends a report to the supervisor, which may be gone.
+fn send(report: &Report) {
+    let line = report.to_line() + "\n";
     let mut stdout = io::stdout().lock();
     _ = stdout
         .write_all(line.as_bytes())

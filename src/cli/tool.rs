@@ -15,8 +15,8 @@ use super::Failure;
 use crate::core::content;
 use crate::core::{Name, Refusal, SessionId, printable};
 use crate::mount::resolve_existing;
-use crate::process::effective_uid;
 use crate::render;
+use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE};
 
 /// Prints a line on standard output. A closed pipe is not an error.
@@ -263,7 +263,7 @@ pub fn denied(mount: &mountinfo::Mount) -> String {
 
 /// The claimfs mounted on a directory, dead or alive, and its canonical path.
 pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Failure> {
-    let dir = resolve_existing(dir).map_err(|problem| Failure::unavailable(problem.0))?;
+    let dir = resolve_existing(dir)?;
     let there = mountinfo::on(&dir)
         .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
     let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use super::{Exit, Failure, tool};
 use crate::mount::holder;
+use crate::mount::state_dir::StateDir;
 use crate::mount::takeover::Leaving;
-use crate::process::effective_uid;
 use crate::supervisor::device;
+use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::Mount;
 
-/// How long the server has to end by itself after its mount has gone.
+/// How long to wait for the server to end by itself after the unmounting.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a mount must be busy to be in use: its own helper, which tells inotify of names that have gone, keeps it so for less than a
-/// millisecond at a time.
+/// A mount that is busy for longer than this is in use: its own helper, which tells inotify of
+/// names that have gone, keeps it busy for less than a millisecond at a time.
 const BUSY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ impl Arguments {
     pub fn run(&self) -> Result<Exit, Failure> {
         let (dir, mount) = tool::mounted_on(&self.dir)?;
         let shown = dir.display();
-        // A mount that lost its server has nobody to be busy for.
+        // A mount that has lost its server need not be spared if it is busy.
         let dead =
             fs::metadata(&dir).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
         let leaving = Leaving::look(&mount)
@@ -52,11 +53,11 @@ impl Arguments {
         }
         Err(Failure::unavailable(format!(
             "{shown}: unmounted, but its server does not end, not even by SIGKILL; its log is {}",
-            mount.source.join("log").display()
+            StateDir::of(&mount).log().display()
         )))
     }
 
-    /// Says what becomes of those who have the mount elsewhere, before it happens to them.
+    /// Warns about the effects on processes that have the mount elsewhere, before they happen.
     fn announce(&self, dir: &Path, leaving: &Leaving) {
         let shown = dir.display();
         if !leaving.here.is_empty() {

@@ -5,12 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::mount::UPGRADED;
 use super::{Exit, Failure, tool};
 use crate::mount::holder;
-use crate::process::signal;
+use crate::mount::state_dir::{Lock, StateDir};
+use crate::sys::signals;
 
-/// How long it may take, all in all.
+/// How long an upgrade may take in total.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,8 @@ impl Arguments {
     pub fn run(&self) -> Result<Exit, Failure> {
         let (dir, mount) = tool::mounted_on(&self.dir)?;
         let shown = dir.display();
-        let path = mount.source.join("lock");
+        let state_dir = StateDir::of(&mount);
+        let path = state_dir.lock(Lock::Supervisor);
         let denied = |error: &io::Error| {
             let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
             let owner = mount.owner().filter(|_| is_denied)?;
@@ -35,15 +36,15 @@ impl Arguments {
                 .unwrap_or_else(|| Failure::unavailable(format!("{}: {error}", path.display())))
         };
         let supervisor = holder::pid_in(&path).map_err(unreadable)?;
-        // The pid is the supervisor's as long as it has the lock.
+        // The pid is the supervisor's while it holds the lock.
         let Some(supervisor) = supervisor.filter(|_| holder::is_locked(&path)) else {
             return Err(Failure::unavailable(format!(
                 "{shown}: the supervisor of this mount has died; 'claimfs mount {shown}' makes the mount anew"
             )));
         };
-        let upgraded = mount.source.join(UPGRADED);
+        let upgraded = state_dir.upgraded();
         _ = fs::remove_file(&upgraded);
-        signal(supervisor, libc::SIGHUP).map_err(|error| {
+        signals::send(supervisor, libc::SIGHUP).map_err(|error| {
             denied(&error).unwrap_or_else(|| {
                 Failure::unavailable(format!(
                     "{shown}: its supervisor (pid {supervisor}): {error}"

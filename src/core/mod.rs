@@ -9,6 +9,7 @@ pub mod agents;
 mod command;
 pub mod content;
 mod event;
+pub mod failure;
 pub mod identity;
 mod node_id;
 mod outcome;

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::process::yield_to_others;
+use crate::sys::thread::yield_to_others;
 
 type Job = Box<dyn FnOnce() + Send>;
 

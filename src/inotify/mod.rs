@@ -1,11 +1,14 @@
-//! Tells those who watch `claims/` with inotify of names that went without anybody's call: reaps, expiries, breaks.
+//! Makes inotify tell watchers of `claims/` about names that went without a call: by a reap, an
+//! expiry or a break.
 //!
-//! The kernel tells watchers of a directory only of what callers do in it. So a helper process of ours calls unlink(2) there,
-//! through the mount, for each name that has gone, and the server plays along: see [`Notifier::is`].
+//! The kernel tells watchers of a directory only about calls in it. So a helper process of ours
+//! calls unlink(2) there, through the mount, for each name that has gone, and the server answers it
+//! as if the name were still there: see [`Notifier::is`].
 //!
-//! The helper is no thread of the server: a server that is killed inside a request of its own would stay, and the
-//! mount with it. It holds no `/dev/fuse` descriptor, takes its orders over a pipe, ends when that is closed, and nobody
-//! waits for it. What it tells trails what it tells of, and is paced: a name is free long before.
+//! The helper is no thread of the server: a server that is killed inside a request of its own would
+//! hang, and the mount with it. It has no `/dev/fuse` descriptor, reads names from a pipe, ends
+//! when that is closed, and nothing waits for it. It is paced, and so late: a name is free long
+//! before.
 //!
 //! Deliberately ignorant of: why a name has gone.
 
@@ -26,24 +29,24 @@ use std::{fs, thread};
 
 use crate::core::Name;
 use crate::logging::limited;
-use crate::process::signal;
+use crate::sys::signals;
 
-/// How many names wait to be told of; what comes on top is not told.
+/// How many names may wait for the helper; watchers are not told of further ones.
 const WAITING_MAX: usize = 65_536;
 
-/// How long it rests after each name, so that callers get their turn in the directory.
+/// The pause after each name, so that callers get their turn in the directory.
 const PACE: Duration = Duration::from_millis(2);
 
-/// How long it rests after the helper could not be started, or was killed.
+/// The pause after the helper could not be started, or was killed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Nobody's pid: the notifier tells nothing any more.
+/// In place of a pid: the helper has been ended for good.
 const ENDED: u32 = u32::MAX;
 
-/// How long the helper may take to end, so that it does not keep the mount busy.
+/// How long to wait for the end of the helper, which would keep the mount busy.
 const END: Duration = Duration::from_millis(200);
 
-/// How often it is said at most that there are too many names.
+/// How much time passes at least between two complaints about too many names.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// A name that has gone, and whether it was a directory.
@@ -53,17 +56,18 @@ type Removal = (Name, bool);
 #[derive(Debug, Default)]
 pub struct Notifier {
     removals: OnceLock<SyncSender<Removal>>,
-    /// The helper's pid; 0 while there is none, [`ENDED`] once there is to be none any more.
+    /// The helper's pid; 0 while there is none, [`ENDED`] once there will be none.
     helper: Arc<AtomicU32>,
-    /// The names among those that were directories.
+    /// The waiting names that were directories.
     directories: Mutex<HashSet<Name>>,
-    /// When it was said last that there are too many.
+    /// When the last complaint about too many names was logged.
     complained: Mutex<Option<Instant>>,
 }
 
 impl Notifier {
-    /// Starts the thread that hands orders to the helper, which is started with the first of them. `device` is the mount's number
-    /// of a device, as mountinfo has it: the helper touches nothing else.
+    /// Starts the thread that passes names to the helper, which is started with the first of them.
+    /// `device` is the mount's device number, as mountinfo shows it: the helper touches nothing
+    /// else.
     pub fn start(&self, mount: &Path, device: &str) -> io::Result<()> {
         let (sender, removals) = mpsc::sync_channel(WAITING_MAX);
         let helper = Arc::clone(&self.helper);
@@ -75,7 +79,7 @@ impl Notifier {
         Ok(())
     }
 
-    /// Tells of a name that has gone. Never waits.
+    /// Has watchers told of a name that has gone. Never waits.
     pub fn tell(&self, name: &Name, is_directory: bool) {
         let Some(removals) = self.removals.get() else {
             return;
@@ -103,8 +107,8 @@ impl Notifier {
     /// Ends the helper, before the mount goes: while it works it keeps it busy.
     pub fn end(&self) {
         let helper = self.helper.swap(ENDED, SeqCst);
-        // It is a child of ours that nobody has waited for, so its pid is still its own.
-        if helper == 0 || helper == ENDED || signal(helper, libc::SIGKILL).is_err() {
+        // It is a child that has not been waited for, so that its pid is still its own.
+        if helper == 0 || helper == ENDED || signals::send(helper, libc::SIGKILL).is_err() {
             return;
         }
         let executable = format!("/proc/{helper}/exe");
@@ -124,12 +128,13 @@ impl Notifier {
         self.directories().contains(name)
     }
 
-    /// The watchers were told.
+    /// The watchers have been told of a name.
     pub fn told(&self, name: &Name) {
         self.directories().remove(name);
     }
 
-    /// Whether a caller is the helper. To it, a name that has gone is still there, and may be removed.
+    /// Whether a caller is the helper. For the helper, a name that has gone is still there, and may
+    /// be removed.
     pub fn is(&self, task: u32) -> bool {
         task != 0 && self.helper.load(SeqCst) == task
     }
@@ -181,7 +186,7 @@ fn hand_on(removals: &Receiver<Removal>, words: &[OsString], helper: &AtomicU32)
             {
                 return;
             }
-            // It is dead, or will be; nobody waits for it longer than this takes.
+            // It is dead, or will be soon. To wait for its end could take long.
             _ = child.try_wait();
             running = None;
             thread::sleep(PAUSE);
@@ -192,7 +197,8 @@ fn hand_on(removals: &Receiver<Removal>, words: &[OsString], helper: &AtomicU32)
 
 fn spawn(words: &[OsString]) -> io::Result<(Child, ChildStdin)> {
     let mut child = Command::new("/proc/self/exe");
-    // Nothing by which it would be taken for one of a session: should it outlive this server, it is a caller like any other.
+    // Without variables that would make it a member of a session: if it outlives this server, it is
+    // a caller like any other.
     child.env_clear();
     let mut child = child
         .args(words)
@@ -205,8 +211,8 @@ fn spawn(words: &[OsString]) -> io::Result<(Child, ChildStdin)> {
     Ok((child, pipe))
 }
 
-/// The helper's side: removes what it is told to, until its orders end, or until its path leads to another filesystem: the
-/// mount may be detached, and what is below it is not ours.
+/// The helper's side: removes the names that it reads, until there are no more, or until its path
+/// leads to another file system: the mount may be detached, and what is below it is not ours.
 pub fn serve(mount: &Path, device: &str, mut removals: impl Read) -> io::Result<()> {
     let claims = mount.join("claims");
     let mut buffer = [0; 4096];
@@ -219,7 +225,7 @@ pub fn serve(mount: &Path, device: &str, mut removals: impl Read) -> io::Result<
         for byte in &buffer[..count] {
             if *byte == 0 {
                 let dir = match open(&claims, device) {
-                    // Unmounted.
+                    // The mount is gone.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                     dir => dir?,
                 };
@@ -232,7 +238,7 @@ pub fn serve(mount: &Path, device: &str, mut removals: impl Read) -> io::Result<
     }
 }
 
-/// The directory, if it is still the one of the mount.
+/// The directory, if it is still that of the mount.
 fn open(claims: &Path, device: &str) -> io::Result<File> {
     let dir = OpenOptions::new()
         .read(true)
@@ -250,12 +256,12 @@ fn open(claims: &Path, device: &str) -> io::Result<File> {
     }
 }
 
-/// One order. That it is refused, since the name is held again, or that nobody watches, is all the same.
+/// Removes one name. A refusal, as when the name is held again, changes nothing.
 fn carry_out(dir: &File, removal: &[u8]) {
     let Some((kind, name)) = removal.split_first() else {
         return;
     };
-    // Below the directory that was looked at, whatever its path leads to by now.
+    // Below the directory that was checked, even if its path leads elsewhere by now.
     let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     let path = path.join(OsStr::from_bytes(name));
     _ = if *kind == b'd' {

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::frame::{HEADER, frame_at, payload_length};
-use crate::process::effective_uid;
+use crate::sys::ids::effective_uid;
 
 /// How much of a file is read at once, in bytes.
 const CHUNK: u64 = 1 << 20;

@@ -38,11 +38,13 @@ use serde::{Deserialize, Serialize};
 
 use self::file::{Unfit, load};
 use self::frame::{ENTRY_MAX, Filler, HEADER, PAYLOAD_MAX, flaw, frame, frame_at, is_torn};
+use crate::core::failure::Failure;
 use crate::core::table::{NUMBER_MAX, Table};
 use crate::core::{Durability, Event, Token, printable};
 use crate::handoff::{Handoff, Note, Recovery, Sent};
 use crate::logging::limited;
-use crate::process::{Boot, set_aside};
+use crate::process::Boot;
+use crate::sys::files::allocate;
 
 /// Records events before they are applied.
 pub trait Log: Send {
@@ -85,9 +87,11 @@ const _: () = assert!(JOURNAL_MAX >= 4 * PAYLOAD_MAX as u64);
 /// The longest file `tokens`, in bytes: a number and a boot id.
 const TOKENS_MAX: u64 = 256;
 
-const JOURNAL: &str = "journal";
+/// The name of the journal in a state directory.
+pub const JOURNAL: &str = "journal";
 
-const RESERVED: &str = "tokens";
+/// The name of the file that says which tokens are reserved.
+pub const RESERVED: &str = "tokens";
 
 const VERSION: u32 = 1;
 
@@ -131,10 +135,6 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'a Note>,
 }
-
-/// Why a journal cannot be continued: a sentence for the user.
-#[derive(Debug)]
-pub struct Unusable(pub String);
 
 /// The content of a state directory.
 #[derive(Debug)]
@@ -222,14 +222,14 @@ pub fn read(
     boot: &Boot,
     max_leases: usize,
     repair: bool,
-) -> Result<Recovered, Unusable> {
+) -> Result<Recovered, Failure> {
     let (reserved, unknown) = match Reserved::read(dir) {
         Ok(reserved) => (reserved, None),
         Err(why) => {
             let path = dir.join(RESERVED);
             let why = foreign(&path, why)?;
             if !repair {
-                return Err(Unusable(format!(
+                return Err(Failure::unavailable(format!(
                     "{why}; which tokens were granted is not known, so nothing is served; \
                      'claimfs mount --repair' sets it aside",
                 )));
@@ -254,10 +254,12 @@ pub fn read(
 }
 
 /// Why a file is not used, as the beginning of a sentence.
-fn foreign(path: &Path, why: Unfit) -> Result<String, Unusable> {
+fn foreign(path: &Path, why: Unfit) -> Result<String, Failure> {
     match why {
         Unfit::Foreign(why) => Ok(format!("{}: {why}", path.display())),
-        Unfit::Unreadable(error) => Err(Unusable(format!("{}: {error}", path.display()))),
+        Unfit::Unreadable(error) => {
+            Err(Failure::unavailable(format!("{}: {error}", path.display())))
+        }
     }
 }
 
@@ -267,7 +269,7 @@ fn read_journal(
     began: Option<&str>,
     max_leases: usize,
     repair: bool,
-) -> Result<Recovered, Unusable> {
+) -> Result<Recovered, Failure> {
     let path = &dir.join(JOURNAL);
     let began_here = began == Some(boot.id.as_str());
     let began_earlier = began.is_some() && !began_here;
@@ -276,7 +278,7 @@ fn read_journal(
         Err(why) => {
             let why = foreign(path, why)?;
             if !repair && !began_earlier {
-                return Err(Unusable(format!(
+                return Err(Failure::unavailable(format!(
                     "{why}; whoever claimed here {ALIVE} sets it aside and begins with nothing held"
                 )));
             }
@@ -291,7 +293,7 @@ fn read_journal(
         let path = path.display();
         let why = format!("{path}: it is missing, although a server began here in this boot");
         if !repair {
-            return Err(Unusable(format!(
+            return Err(Failure::unavailable(format!(
                 "{why}; whoever claimed here {ALIVE} begins with nothing held"
             )));
         }
@@ -304,7 +306,7 @@ fn read_journal(
         return Ok(Recovered::nothing(max_leases));
     }
     if length > JOURNAL_MAX && !repair && !began_earlier {
-        return Err(Unusable(format!(
+        return Err(Failure::unavailable(format!(
             "{}: it is {length} bytes long, and no journal is longer than {JOURNAL_MAX}; whoever \
              claimed here {ALIVE} keeps what is whole at its beginning and sets the rest aside",
             path.display()
@@ -315,7 +317,7 @@ fn read_journal(
         && !repair
         && !began_earlier
     {
-        return Err(Unusable(format!(
+        return Err(Failure::unavailable(format!(
             "{}: byte {} cannot be read: {error}; whoever claimed after that {ALIVE} sets the rest \
              aside",
             path.display(),
@@ -338,7 +340,7 @@ pub fn replay(
     boot: &Boot,
     max_leases: usize,
     repair: bool,
-) -> Result<Recovered, Unusable> {
+) -> Result<Recovered, Failure> {
     let path = source.path.display();
     let Replayed {
         mut table,
@@ -361,7 +363,7 @@ pub fn replay(
             .as_ref()
             .is_some_and(|there| there.pidns != boot.pidns)
     {
-        return Err(Unusable(format!(
+        return Err(Failure::unavailable(format!(
             "{path}: written in another pid namespace, whose processes cannot be told from here; mount from there",
         )));
     }
@@ -379,7 +381,7 @@ pub fn replay(
     let stale = began_here && !same_boot;
     let lost = match damage(source.size, end, problem, stale) {
         Some((why, _)) if may_live && !repair => {
-            return Err(Unusable(format!(
+            return Err(Failure::unavailable(format!(
                 "{path}: {why}; whoever claimed after that {ALIVE} sets the rest aside"
             )));
         }
@@ -598,7 +600,7 @@ fn replace(
 
 /// Reserves space. False if the filesystem cannot do that.
 fn has_room(file: &File, room: u64) -> io::Result<bool> {
-    match set_aside(file, 0, room) {
+    match allocate(file, 0, room) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
             limited!(

@@ -15,23 +15,22 @@ use std::path::{Path, PathBuf};
 
 use rustix::stdio::dup2_stderr;
 
-/// How long the log may be, unless a mount is told otherwise. With the one before it, it takes
-/// twice as much.
+/// How long the log may be by default, in bytes. With the one before it, it takes twice as much.
 pub const BYTES_MAX: u64 = 8 << 20;
 
 /// Standard error of this process.
 const STDERR: &str = "/proc/self/fd/2";
 
-/// What the kernel puts behind the path of a file that has none any more.
+/// The kernel shows the path of a deleted file with this suffix.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Which file it is: its device, its number.
+/// The identity of a file: its device and its inode number.
 type Identity = (u64, u64);
 
 /// The log, open to append to.
 pub struct LogFile {
     path: PathBuf,
-    /// What it becomes.
+    /// Where it is moved when it is full.
     before: PathBuf,
     /// The directory that it is in.
     dir: Identity,
@@ -40,7 +39,7 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// The log at a path, if standard error is that file, or one that it has become.
+    /// The log at a path, if standard error is that file, or the one that it was moved to.
     pub fn behind_stderr(path: &Path, bytes_max: u64) -> Option<Self> {
         let dir = fs::canonicalize(path.parent()?).ok()?;
         let path = dir.join(path.file_name()?);
@@ -52,7 +51,8 @@ impl LogFile {
         }
         let mut log = Self {
             dir: identity(&fs::metadata(&dir).ok()?),
-            // Not the one that was inherited: a lock on that would be had by all that inherit it.
+            // Opened again: a lock on the inherited descriptor would be held by all that inherit
+            // it.
             file: open(&path).ok()?,
             path,
             before,
@@ -72,8 +72,8 @@ impl LogFile {
         self.file.write_all(line)
     }
 
-    /// Goes on with the file that is at the path by now, which is made if there is none. What
-    /// cannot be followed is not: what is open takes the lines.
+    /// Goes on with the file that is at the path by now, which is made if there is none. If that
+    /// fails, the open file takes the lines.
     pub fn follow(&mut self) {
         let is_other = match fs::symlink_metadata(&self.path) {
             Ok(there) => there.is_file() && !self.is_open(&there),
@@ -90,7 +90,8 @@ impl LogFile {
 
     /// Moves the file aside and begins another.
     fn rotate(&mut self) {
-        // Whoever has it is about to do the same, or is a stranger, for whom nobody waits.
+        // Another process that holds the lock is about to do the same, or is a stranger, for which
+        // nothing waits.
         if self.file.try_lock().is_err() {
             return;
         }
@@ -109,21 +110,20 @@ impl LogFile {
         open.is_ok_and(|open| identity(&open) == identity(there))
     }
 
-    /// Standard error goes with it: panics go there, and children inherit it.
+    /// Makes the file standard error, too: panics are written there, and children inherit it.
     fn go_on_with(&mut self, file: File) {
         _ = dup2_stderr(&file);
         self.file = file;
     }
 }
 
-/// Whether standard error is the log at a path, or was and is none any more since another process
-/// has moved it.
+/// Whether standard error is the log at a path, or was before another process moved it.
 fn is_stderr(path: &Path, before: &Path) -> bool {
     let Ok(stderr) = fs::metadata(STDERR) else {
         return false;
     };
     let there = fs::symlink_metadata(path);
-    // A link there is somebody's own arrangement.
+    // A symlink there is the user's own arrangement.
     if !stderr.is_file() || there.as_ref().is_ok_and(|there| !there.is_file()) {
         return false;
     }

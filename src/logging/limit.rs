@@ -1,7 +1,7 @@
-//! How many lines the log takes: about each uid, about all users, and in all.
+//! How many lines the log takes: about each uid, about all users, and in total.
 //!
 //! Promises: pure, the time is an argument; memory for [`UIDS_MAX`] uids, however many there are.
-//! Users cannot take the room of the lines that nobody causes.
+//! Users cannot use up the lines that are not about users.
 //!
 //! Deliberately ignorant of: clocks, files, what the lines say.
 
@@ -9,78 +9,78 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// So many lines a second, and so many at once.
+/// A rate of lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    /// On average.
+    /// Lines a second, on average.
     pub per_second: u32,
-    /// After a rest.
+    /// Lines at once, after a pause.
     pub burst: u32,
 }
 
-/// About one uid.
+/// The rate of lines about one uid.
 pub const UID: Rate = Rate {
     per_second: 10,
     burst: 120,
 };
 
-/// About all uids but root, so that somebody with many of them gains little.
+/// The rate of lines about all uids but root, so that a user with many uids gains little.
 const USERS: Rate = Rate {
     per_second: 50,
     burst: 500,
 };
 
-/// About root.
+/// The rate of lines about root.
 const ROOT: Rate = Rate {
     per_second: 100,
     burst: 1000,
 };
 
-/// What can happen again and again, and nobody can say who causes it.
+/// The rate of lines that can be repeated without end by an unknown user.
 const NOBODY: Rate = Rate {
     per_second: 10,
     burst: 100,
 };
 
-/// In all.
+/// The rate of all lines.
 const ALL: Rate = Rate {
     per_second: 200,
     burst: 2000,
 };
 
-// Room is left for what no user causes.
+// Some lines are left for those that no user causes.
 const _: () = assert!(ALL.per_second > USERS.per_second + ROOT.per_second + NOBODY.per_second);
 const _: () = assert!(ALL.burst > USERS.burst + ROOT.burst + NOBODY.burst);
 
-/// How many uids besides root are told apart; the others share what one has.
+/// How many uids besides root are told apart; the others share the rate of one.
 pub const UIDS_MAX: usize = 64;
 
-/// How long after the first line that is left out somebody says so.
+/// How long after the first line that is left out a line about that is written.
 const DUE: Duration = Duration::from_secs(1);
 
-/// Whom lines are about.
+/// The users that lines are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// A user.
+    /// One user.
     Uid(u32),
-    /// Those for whom there is no place among [`UIDS_MAX`].
+    /// The users beyond the first [`UIDS_MAX`].
     OtherUids,
-    /// Nobody can say.
+    /// It is not known who causes them.
     Nobody,
-    /// Any.
+    /// All lines.
     All,
 }
 
-/// Lines that were left out. Its text is a sentence.
+/// Lines that were left out. Displayed, it is a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Whom they were about.
+    /// The users that they were about.
     pub whose: Whose,
     /// How many.
     pub count: u64,
 }
 
-/// What there was room for.
+/// The lines that were written and left out so far, as far as they count.
 #[derive(Debug)]
 pub struct Limits {
     uids: BTreeMap<u32, Tally>,
@@ -90,7 +90,7 @@ pub struct Limits {
     all: Tally,
 }
 
-/// Room for lines, as the time at which all of it is there again.
+/// A leaky bucket, as the time at which it will be empty.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket(Duration);
 
@@ -98,12 +98,12 @@ struct Bucket(Duration);
 struct Tally {
     bucket: Bucket,
     left_out: u64,
-    /// When the first of them was.
+    /// When the first of them was left out.
     since: Duration,
 }
 
 impl Limits {
-    /// All room is there.
+    /// Empty buckets.
     pub const fn new() -> Self {
         const NONE: Tally = Tally {
             bucket: Bucket(Duration::ZERO),
@@ -119,7 +119,7 @@ impl Limits {
         }
     }
 
-    /// Whether there is room for a line about a uid, or about nobody, which is taken; if not it
+    /// Counts a line about a uid, or about an unknown user. False if there is no room: then it
     /// counts as left out.
     pub fn admits(&mut self, uid: Option<u32>, now: Duration) -> bool {
         let users = uid.filter(|uid| *uid != 0).map(|_| self.users);
@@ -138,7 +138,7 @@ impl Limits {
         true
     }
 
-    /// The same for any line, those among them that were admitted already.
+    /// The same for all lines, those that [`Limits::admits`] has admitted included.
     pub fn admits_any(&mut self, now: Duration) -> bool {
         let after = self.all.bucket.after_one(ALL, now);
         match after {
@@ -148,7 +148,7 @@ impl Limits {
         after.is_some()
     }
 
-    /// What was left out and is to be told by now: it counts as told.
+    /// Takes the lines that were left out and are due to be mentioned.
     pub fn take_due(&mut self, now: Duration) -> Vec<LeftOut> {
         let due = self.tallies();
         let due = due.filter(|(_, tally)| tally.due().is_some_and(|at| at <= now));
@@ -159,7 +159,7 @@ impl Limits {
         .collect()
     }
 
-    /// When the next is to be told.
+    /// When the next of them are due.
     pub fn next_due(&mut self) -> Option<Duration> {
         self.tallies().filter_map(|(_, tally)| tally.due()).min()
     }
@@ -174,14 +174,14 @@ impl Limits {
         ])
     }
 
-    /// The tally of a uid: its own, if there is a place for it.
+    /// The tally of a uid: its own, if there is room for one.
     fn of(&mut self, uid: u32, now: Duration) -> (&mut Tally, Rate) {
         let rate = if uid == 0 { ROOT } else { UID };
         if self.uids.len() >= UIDS_MAX && !self.uids.contains_key(&uid) {
             self.uids
                 .retain(|_, tally| tally.left_out > 0 || tally.bucket.0 > now);
         }
-        // Root's is its own, whoever else is there.
+        // Root always has its own.
         if uid == 0 || self.uids.len() < UIDS_MAX || self.uids.contains_key(&uid) {
             (self.uids.entry(uid).or_default(), rate)
         } else {
@@ -191,7 +191,7 @@ impl Limits {
 }
 
 impl Bucket {
-    /// What is left after one more line. `None` if there is no room for it.
+    /// The bucket after one more line. `None` if it would overflow.
     fn after_one(self, rate: Rate, now: Duration) -> Option<Self> {
         let each = Duration::from_secs(1) / rate.per_second;
         let full = self.0.max(now) + each;

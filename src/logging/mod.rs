@@ -1,8 +1,8 @@
-//! The log: where its lines go, and how many of them there may be.
+//! The log: where its lines are written, and how many there may be.
 //!
 //! Promises: whatever users do, the lines about each uid are bounded, as are all lines together,
-//! and a line says how many were left out; the file `log` in the state directory is bounded in
-//! size. Nothing here waits for another process.
+//! and a line says how many were left out; the log file in the state directory is bounded in size.
+//! Nothing here waits for another process.
 //!
 //! Deliberately ignorant of: what the lines say.
 
@@ -23,7 +23,7 @@ use self::file::LogFile;
 use self::limit::Limits;
 pub use self::limit::UID;
 
-/// What the targets of this program's lines begin with: the others are of libraries.
+/// The targets of this program's lines begin with this; the others are of libraries.
 const OURS: &str = "claimfs";
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -33,9 +33,9 @@ static COUNTED: Mutex<Counted> = Mutex::new(Counted {
     is_reporting: false,
 });
 
-/// Logs a line that can be caused again and again: `limited!(UID, LEVEL, FORMAT, …)`. The uid is
-/// that of the user who causes it, `None` if nobody can say who that is. All other lines are
-/// written by the macros of [`log`].
+/// Logs a line that can be repeated without end: `limited!(UID, LEVEL, FORMAT, …)`. The uid is that
+/// of the user who causes it, `None` if it is not known. All other lines are written by the macros
+/// of [`log`].
 macro_rules! limited {
     ($uid:expr, $level:expr, $($text:tt)+) => {{
         let level: log::Level = $level;
@@ -48,13 +48,13 @@ pub(crate) use limited;
 
 struct Counted {
     limits: Limits,
-    /// A thread is there that says what was left out.
+    /// A thread runs that reports how many lines were left out.
     is_reporting: bool,
 }
 
 struct Logger {
     lines: env_logger::Logger,
-    /// Where they go, if that is the file in the state directory.
+    /// The log file in the state directory, if the lines go there.
     file: Option<Shared>,
 }
 
@@ -62,7 +62,7 @@ struct Logger {
 #[derive(Clone)]
 struct Shared(Arc<Mutex<LogFile>>);
 
-/// Logs to standard error, as `RUST_LOG` says. If that is the log of the state directory, at this
+/// Logs to standard error, at the level that `RUST_LOG` sets. If standard error is the log at this
 /// path, the file is bounded to so many bytes.
 pub fn begin(path: &Path, bytes: u64) {
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
@@ -86,14 +86,14 @@ pub fn follow() {
     }
 }
 
-/// Whether there is room for a line that a user causes; if not it is counted. Who asks for more
-/// than the usual levels gets it all.
+/// Whether there is room for a line that a user causes; if not it is counted. Lines of a lower
+/// level than usual are never left out.
 pub fn admits(uid: Option<u32>, level: Level) -> bool {
     level <= log::max_level()
         && (level > Level::Info || count(|limits, now| limits.admits(uid, now)))
 }
 
-/// Asks the limits. If they refuse, somebody will say so.
+/// Asks the limits. If they refuse, a thread will report it.
 fn count(ask: impl FnOnce(&mut Limits, Duration) -> bool) -> bool {
     let mut counted = counted();
     if ask(&mut counted.limits, now()) {
@@ -102,7 +102,7 @@ fn count(ask: impl FnOnce(&mut Limits, Duration) -> bool) -> bool {
     let is_reporting = std::mem::replace(&mut counted.is_reporting, true);
     drop(counted);
     if !is_reporting {
-        // Only now, so that it handles no signals that this process waits for.
+        // Started only now, so that it inherits the blocked signals that this process waits for.
         let thread = thread::Builder::new().name(String::from("log"));
         if thread.spawn(report).is_err() {
             self::counted().is_reporting = false;
@@ -111,7 +111,7 @@ fn count(ask: impl FnOnce(&mut Limits, Duration) -> bool) -> bool {
     false
 }
 
-/// Says what was left out, until there is nothing more to say.
+/// Reports how many lines were left out, until there are no more.
 fn report() {
     loop {
         let now = now();
@@ -159,7 +159,7 @@ impl Log for Logger {
         if !self.lines.matches(record) {
             return;
         }
-        // What libraries say about requests, users cause.
+        // The lines of libraries are about requests, which users cause.
         let is_ours = record.target().starts_with(OURS);
         if (is_ours || admits(None, record.level()))
             && (record.level() > Level::Info || count(Limits::admits_any))

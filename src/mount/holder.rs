@@ -1,7 +1,9 @@
-//! Who has a lock of a state directory, who else has a mount, and how an old server is ended.
+//! The processes that hold the locks of a state directory or have a mount in their namespace, and
+//! how to end an old server.
 //!
-//! Promises: a process is signalled only while `/proc` shows that it has the lock and `/dev/fuse` open; a process that cannot be read
-//! is left alone and is no reason to fail. No file of a mount is touched, so nothing here can hang.
+//! Promises: a process is signalled only while `/proc` shows that it holds the lock and has
+//! `/dev/fuse` open; a process that cannot be read is left alone and is no reason to fail. No file
+//! of a mount is touched, so that nothing here can hang.
 //!
 //! Deliberately ignorant of: when a server is to be ended.
 
@@ -17,26 +19,26 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::core::printable;
-use crate::process::signal;
 use crate::supervisor::device::DEVICE;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
+use crate::sys::signals;
 
-/// How long SIGTERM has before SIGKILL. A server that knows that its mount is gone ends within milliseconds, any other within
-/// [`super::BUSY`] and [`super::BESIDE`].
+/// How long to wait after SIGTERM before SIGKILL. A server that knows that its mount is gone ends
+/// within milliseconds, any other within the two pauses of its unmounting.
 const TERM: Duration = Duration::from_secs(1);
 
-/// How long a killed process has to let go of its lock.
+/// How long to wait until a killed process has released its lock.
 const KILL: Duration = Duration::from_secs(5);
 
-/// How many processes a sentence names.
+/// How many processes a sentence names at most.
 const NAMED_MAX: usize = 8;
 
 /// A process, for a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
-    /// As it is seen from here.
+    /// Its pid in this pid namespace.
     pub pid: u32,
-    /// What ps(1) calls it.
+    /// The name that ps(1) shows.
     pub command: String,
 }
 
@@ -47,7 +49,8 @@ impl Who {
         Self { pid, command }
     }
 
-    /// By the first word of its command line: a server is started from a descriptor, by whose number ps(1) may call it.
+    /// With the first word of its command line as its name: ps(1) may show the number of the
+    /// descriptor that a server was started from.
     fn named(pid: u32) -> Self {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -68,7 +71,7 @@ impl std::fmt::Display for Who {
     }
 }
 
-/// Processes as a part of a sentence: the first of them by name.
+/// Processes as a part of a sentence: the first of them, and how many more there are.
 pub fn list(all: &[Who]) -> String {
     let named: Vec<String> = all.iter().take(NAMED_MAX).map(Who::to_string).collect();
     let named = named.join(", ");
@@ -87,12 +90,14 @@ pub struct Holder {
     pub uid: Option<u32>,
     /// It has `/dev/fuse` open, as supervisors and servers do.
     pub has_device: bool,
-    /// The number of the device of its mount, where the kernel says so (`fuse_connection` in `/proc/PID/fdinfo`).
+    /// The device number of its mount, where the kernel tells it (`fuse_connection` in
+    /// `/proc/PID/fdinfo`).
     device: Option<String>,
 }
 
 impl Holder {
-    /// What it has mounted in its own mount namespace, with this state directory. An error if that cannot be read.
+    /// Its mounts with this state directory in its own mount namespace. An error if they cannot be
+    /// read.
     pub fn mounts(&self, state_dir: &Path) -> io::Result<Vec<Mount>> {
         let mut mounts = mountinfo::of(self.who.pid)?;
         mounts.retain(|mount| {
@@ -103,18 +108,18 @@ impl Holder {
         Ok(mounts)
     }
 
-    /// The number of the device of its mount, where the kernel says so.
+    /// The device number of its mount, where the kernel tells it.
     pub fn device(&self) -> Option<&str> {
         self.device.as_deref()
     }
 
-    /// Whether it lives in the mount namespace of this process.
+    /// Whether it is in the mount namespace of this process.
     pub fn is_here(&self) -> bool {
         let own = namespace("self");
         own.is_some() && own == namespace(&self.who.pid.to_string())
     }
 
-    /// The directory that it was told to mount on, of a server.
+    /// The directory of its mount, according to the command line of a server.
     pub fn dir(&self) -> Option<PathBuf> {
         let words = fs::read(format!("/proc/{}/cmdline", self.who.pid)).ok()?;
         let mut words = words.split(|byte| *byte == 0);
@@ -134,13 +139,14 @@ pub fn same_place(one: &Path, other: &Path) -> bool {
     one == other || identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
-/// Whether somebody has a lock. It is had itself for a moment, for which [`super::state_dir::lock`] has patience.
+/// Whether somebody holds a lock. It takes the lock itself for a moment, which
+/// [`super::state_dir::StateDir::take`] waits out.
 pub fn is_locked(lock: &Path) -> bool {
     let tried = open(lock).map(|file| file.try_lock_shared());
     matches!(tried, Ok(Err(TryLockError::WouldBlock)))
 }
 
-/// Opens a lock to look at it. What is no regular file is no lock, and is not waited for.
+/// Opens a lock for reading, without waiting. An error if it is no regular file.
 fn open(lock: &Path) -> io::Result<File> {
     let file = File::options()
         .read(true)
@@ -153,29 +159,30 @@ fn open(lock: &Path) -> io::Result<File> {
     }
 }
 
-/// The pid that is written in a lock.
+/// The pid in the file of a lock.
 pub fn pid_in(lock: &Path) -> io::Result<Option<u32>> {
     let said = io::read_to_string(open(lock)?)?;
     Ok(said.trim().parse().ok())
 }
 
-/// Who has a lock. `None` also if it is somebody who cannot be seen from here.
+/// The process that holds a lock. `None` also if it cannot be seen from here.
 pub fn of(lock: &Path) -> Option<Holder> {
     let path = fs::canonicalize(lock).ok()?;
     let device = mountinfo::holding(&path).ok()??.device;
     let (major, minor) = device.split_once(':')?;
     let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
-    // As proc_locks(5) shows it.
+    // In the format of proc_locks(5).
     let inode = fs::metadata(&path).ok()?.ino();
     let lock_id = format!(" {major:02x}:{minor:02x}:{inode} ");
-    // Its pid is its own as long as it has the lock, unless it is of another pid namespace, or another process has it.
+    // The pid in the file is right while that process holds the lock, unless it is of another pid
+    // namespace. Another process may hold the lock: then all are searched.
     let said = pid_in(&path).ok()?;
     said.into_iter()
         .chain(pids())
         .find_map(|pid| holder(pid, &lock_id))
 }
 
-/// The process, if it has the lock of this number.
+/// The process, if it holds the lock with this number.
 fn holder(pid: u32, lock_id: &str) -> Option<Holder> {
     let mut has_lock = false;
     let mut device = None;
@@ -200,7 +207,8 @@ fn holder(pid: u32, lock_id: &str) -> Option<Holder> {
     })
 }
 
-/// The number of the device that is served on a descriptor of this process, as mountinfo has it, where the kernel says so.
+/// The device number of the mount that is served on a descriptor of this process, as mountinfo
+/// shows it, where the kernel tells it.
 pub fn served_on(device: &impl AsRawFd) -> Option<String> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", device.as_raw_fd())).ok()?;
     let mut lines = info.lines();
@@ -208,7 +216,8 @@ pub fn served_on(device: &impl AsRawFd) -> Option<String> {
     Some(format!("0:{}", connection.trim()))
 }
 
-/// The processes of other mount namespaces that have a mount of this device, in the order of their pids.
+/// The processes of other mount namespaces that have a mount of this device, in the order of their
+/// pids.
 pub fn beside(device: &str) -> Vec<Who> {
     let own = namespace("self");
     // Each namespace is read once.
@@ -231,12 +240,13 @@ pub fn beside(device: &str) -> Vec<Who> {
     found
 }
 
-/// Ends a process that has a lock, if it is a supervisor or a server: by SIGTERM, and by SIGKILL should that not do it. Whether it is gone.
+/// Ends a process that holds a lock, if it is a supervisor or a server: by SIGTERM, and by SIGKILL
+/// if that does not help. Whether it is gone.
 pub fn end(lock: &Path, pid: u32) -> bool {
     for (number, patience) in [(libc::SIGTERM, TERM), (libc::SIGKILL, KILL)] {
-        // Looked for again before each signal: a pid is only its own while it has the lock.
+        // Checked again before each signal: the pid is its own only while it holds the lock.
         if of(lock).is_some_and(|holder| holder.who.pid == pid && holder.has_device) {
-            _ = signal(pid, number);
+            _ = signals::send(pid, number);
         }
         if wait_gone(lock, pid, patience) {
             return true;
@@ -245,7 +255,7 @@ pub fn end(lock: &Path, pid: u32) -> bool {
     false
 }
 
-/// Waits until a process has a lock no more: whether that came.
+/// Waits until a process no longer holds a lock. Whether that happened in time.
 pub fn wait_gone(lock: &Path, pid: u32, patience: Duration) -> bool {
     let until = Instant::now() + patience;
     while is_locked(lock) && of(lock).is_none_or(|holder| holder.who.pid == pid) {
@@ -257,7 +267,7 @@ pub fn wait_gone(lock: &Path, pid: u32, patience: Duration) -> bool {
     true
 }
 
-/// The mount namespace of a process, if it may be known.
+/// The mount namespace of a process, if it may be read.
 fn namespace(pid: &str) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }

@@ -1,31 +1,33 @@
-//! A mount's life: what must be there before it, how its parts are wired, and how it ends.
+//! What has to be so before a mount is made, and mounting itself.
 //!
-//! Promises: an error is a sentence that names the thing, the reason and the way out; SIGTERM and SIGINT unmount; a
-//! mount of ours that lost its server is cleaned away, anybody else's never.
+//! Promises: an error is a sentence that names the thing, the reason and the way out; SIGTERM and
+//! SIGINT unmount; a dead mount of this plan is removed, and never anybody else's.
 //!
-//! Deliberately ignorant of: every rule.
+//! Deliberately ignorant of: every rule, and what a server does.
 
 pub mod holder;
 pub mod state_dir;
 pub mod takeover;
 
 use std::cell::RefCell;
-use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::state_dir::{LOCK, SERVING};
+use self::state_dir::{Lock, StateDir};
 use crate::core::agents::Agent;
-use crate::process::{Search, Signals, effective_uid, expect_children, keep_private};
-use crate::supervisor::{self, Charge, Told, device};
+use crate::core::failure::Failure;
+use crate::process::Search;
+use crate::supervisor::{self, Notice, Service, device};
+use crate::sys::files::keep_private;
+use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE};
+use crate::sys::signals::{Signals, expect_children};
 
-/// How many leases a mount holds unless it is told otherwise.
+/// How many leases a mount holds by default.
 pub const DEFAULT_MAX_LEASES: usize = 1 << 20;
 
 /// What to mount, and how.
@@ -35,44 +37,34 @@ pub const DEFAULT_MAX_LEASES: usize = 1 << 20;
 pub struct Plan {
     /// Where: an absolute path without symlinks.
     pub dir: PathBuf,
-    /// Where the server keeps its log and its lock.
-    pub state_dir: PathBuf,
-    /// Session variables, in the order in which they are asked for.
+    /// Where the log and the state are kept.
+    pub state_dir: StateDir,
+    /// Session variables. The first that is set counts.
     pub variables: Vec<Arc<str>>,
-    /// The coding agents that are known.
+    /// The known coding agents.
     pub agents: Vec<Agent>,
     /// How many leases there may be.
     pub max_leases: usize,
-    /// How many leases, sessions or places in lines a uid may have; root may have all.
+    /// How many leases, sessions or places in queues each uid may have; root may have all.
     pub max_per_uid: usize,
-    /// A corrupt journal is set aside.
+    /// Set a corrupt journal aside.
     pub repair: bool,
-    /// Scratch entries with a leading dot are admitted.
+    /// Admit scratch entries, which have a leading dot.
     pub dotfiles: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
-    /// After the death of a server, as on a kernel that sends nothing again.
+    /// After the death of a server, act as on a kernel that sends nothing again.
     pub without_resend: bool,
-    /// Nothing that was read of a process is kept.
+    /// Cache nothing that was read of a process.
     pub without_caches: bool,
-    /// Where to look for how processes ended.
+    /// Where to read how processes ended.
     pub endings: Search,
     /// Flags of the mount.
     pub options: device::Options,
 }
 
-/// A reason not to mount, as a sentence for a person.
-#[derive(Debug)]
-pub struct Problem(pub String);
-
-impl Problem {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
 /// An absolute path without symlinks for a directory that may be a dead mount, or be missing.
-pub fn resolve_dir(dir: &Path) -> Result<PathBuf, Problem> {
+pub fn resolve_dir(dir: &Path) -> Result<PathBuf, Failure> {
     match fs::canonicalize(dir) {
         Ok(path) => Ok(path),
         Err(error)
@@ -84,97 +76,59 @@ pub fn resolve_dir(dir: &Path) -> Result<PathBuf, Problem> {
                 _ => problem,
             })
         }
-        Err(error) => Err(Problem::new(format!("{}: {error}", dir.display()))),
+        Err(error) => Err(Failure::unavailable(format!("{}: {error}", dir.display()))),
     }
 }
 
-fn missing(dir: &Path, error: &io::Error) -> Problem {
-    Problem::new(format!(
+fn missing(dir: &Path, error: &io::Error) -> Failure {
+    Failure::unavailable(format!(
         "{}: there is no such directory and it cannot be made: {error}; make it first",
         dir.display()
     ))
 }
 
 /// An absolute path without symlinks for a directory that exists, and may be a dead mount.
-pub fn resolve_existing(dir: &Path) -> Result<PathBuf, Problem> {
+pub fn resolve_existing(dir: &Path) -> Result<PathBuf, Failure> {
     match fs::canonicalize(dir) {
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => beneath_parent(dir),
-        result => result.map_err(|error| Problem::new(format!("{}: {error}", dir.display()))),
+        result => {
+            result.map_err(|error| Failure::unavailable(format!("{}: {error}", dir.display())))
+        }
     }
 }
 
-fn beneath_parent(dir: &Path) -> Result<PathBuf, Problem> {
+fn beneath_parent(dir: &Path) -> Result<PathBuf, Failure> {
     let shown = dir.display();
     let name = dir
         .file_name()
-        .ok_or_else(|| Problem::new(format!("{shown}: give the path of a directory")))?;
+        .ok_or_else(|| Failure::unavailable(format!("{shown}: give the path of a directory")))?;
     let parent = dir
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let parent =
-        fs::canonicalize(parent).map_err(|error| Problem::new(format!("{shown}: {error}")))?;
+    let parent = fs::canonicalize(parent)
+        .map_err(|error| Failure::unavailable(format!("{shown}: {error}")))?;
     Ok(parent.join(name))
 }
 
-/// The state directory that a mount has unless it is told otherwise: `/var/lib/claimfs/ESCAPED-DIR` for root, the
-/// same below `$XDG_STATE_HOME` (`~/.local/state`) for a user.
-pub fn default_state_dir(dir: &Path) -> Result<PathBuf, Problem> {
-    let base = if effective_uid() == 0 {
-        PathBuf::from("/var/lib")
-    } else if let Some(base) = env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|base| base.is_absolute())
-    {
-        base
-    } else {
-        let home = env::var_os("HOME").ok_or_else(|| {
-            Problem::new("neither XDG_STATE_HOME nor HOME is set: say where the state belongs with --state-dir DIR")
-        })?;
-        PathBuf::from(home).join(".local/state")
-    };
-    Ok(base.join("claimfs").join(escape(dir)))
-}
-
-/// A path as one file name, as `systemd-escape --path` makes it (systemd.unit(5)).
-fn escape(dir: &Path) -> String {
-    use std::fmt::Write;
-    let text = dir.to_string_lossy();
-    let trimmed = text.trim_matches('/');
-    if trimmed.is_empty() {
-        return String::from("-");
-    }
-    let mut out = String::new();
-    for (index, byte) in trimmed.bytes().enumerate() {
-        match byte {
-            b'/' => out.push('-'),
-            b'.' if index == 0 => out.push_str("\\x2e"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => {
-                out.push(char::from(byte));
-            }
-            _ => _ = write!(out, "\\x{byte:02x}"),
-        }
-    }
-    out
-}
-
 impl Plan {
-    /// Everything that can be known to be wrong before mounting. Makes the directory if there is none, cleans a dead mount of this very
-    /// plan away, and ends a server from before whose mount is gone: `tell` takes sentences about those whom that concerns.
-    pub fn check(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Problem> {
+    /// Refuses what can be known to be wrong before mounting. Makes the directory if there is none,
+    /// removes a dead mount of this plan, and ends an earlier server whose mount is gone. `tell`
+    /// gets sentences about the processes that this affects.
+    pub fn check(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
         let dir = self.dir.display();
         if !Path::new(device::DEVICE).exists() {
-            return Err(Problem::new(format!(
+            return Err(Failure::unavailable(format!(
                 "{}: there is no such device; load the module with 'modprobe fuse', or give the container {0}",
                 device::DEVICE
             )));
         }
-        state_dir::check_apart(&self.state_dir, &self.dir)?;
-        if let Some(fault) = state_dir::faults(&self.state_dir).into_iter().next() {
-            return Err(Problem::new(fault));
+        self.state_dir.check_apart(&self.dir)?;
+        if let Some(fault) = self.state_dir.faults().into_iter().next() {
+            return Err(Failure::unavailable(fault));
         }
         let there = mountinfo::on(&self.dir)
-            .map_err(|error| Problem::new(format!("/proc/self/mountinfo: {error}")))?;
+            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
         let metadata = fs::metadata(&self.dir);
         if metadata.as_ref().is_err_and(is_disconnected) {
             self.clean_dead(there.as_ref(), tell)?;
@@ -193,28 +147,29 @@ impl Plan {
         }
         let metadata = fs::metadata(&self.dir).map_err(|error| self.failed(&error))?;
         if !metadata.is_dir() {
-            return Err(Problem::new(format!(
+            return Err(Failure::unavailable(format!(
                 "{dir}: not a directory; name one to mount on"
             )));
         }
         let mut entries = fs::read_dir(&self.dir).map_err(|error| self.failed(&error))?;
         if !self.nonempty && entries.next().is_some() {
-            return Err(Problem::new(format!(
+            return Err(Failure::unavailable(format!(
                 "{dir}: not empty; name an empty directory, or hide what is in it with '-o nonempty'"
             )));
         }
         self.make_way(tell)
     }
 
-    /// Whether the mount that is there is of this plan, and its supervisor is dead, but not its server.
+    /// Whether a mount is of this plan, and its server has outlived its supervisor.
     fn has_lost_supervisor(&self, mount: &mountinfo::Mount) -> bool {
-        holder::same_place(&mount.source, &self.state_dir)
-            && !holder::is_locked(&self.state_dir.join(LOCK))
-            && holder::is_locked(&self.state_dir.join(SERVING))
+        let is_locked = |lock| holder::is_locked(&self.state_dir.lock(lock));
+        holder::same_place(&mount.source, self.state_dir.path())
+            && !is_locked(Lock::Supervisor)
+            && is_locked(Lock::Server)
     }
 
     /// The sentence for a directory that has a mount.
-    fn is_mounted(&self, mount: &mountinfo::Mount) -> Problem {
+    fn is_mounted(&self, mount: &mountinfo::Mount) -> Failure {
         let dir = self.dir.display();
         let me = effective_uid();
         let other = mount.owner().filter(|owner| *owner != me);
@@ -233,88 +188,67 @@ impl Plan {
                 format!("use it, or have uid {owner}, who mounted it, or root unmount it")
             }
         };
-        Problem::new(format!("{dir}: claimfs is already mounted here; {remedy}"))
+        Failure::unavailable(format!("{dir}: claimfs is already mounted here; {remedy}"))
     }
 
     fn clean_dead(
         &self,
         there: Option<&mountinfo::Mount>,
         tell: &mut dyn FnMut(&str),
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Failure> {
         let dir = self.dir.display();
         let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) else {
-            return Err(Problem::new(format!(
+            return Err(Failure::unavailable(format!(
                 "{dir}: a dead mount that is not claimfs's is here; unmount it with 'umount -l {dir}'"
             )));
         };
-        if !holder::same_place(&mount.source, &self.state_dir) {
-            return Err(Problem::new(format!(
+        if !holder::same_place(&mount.source, self.state_dir.path()) {
+            return Err(Failure::unavailable(format!(
                 "{dir}: the dead mount here has its state in {}, not in {}; give '--state-dir {0}' to go on with it, \
                  or unmount it with 'claimfs umount {dir}'",
                 mount.source.display(),
-                self.state_dir.display(),
+                self.state_dir.path().display(),
             )));
         }
-        // The dead mount is the last that remembers that a server of this boot began here.
-        if !self.repair && state_dir::is_without_journal(&self.state_dir) {
-            return Err(Problem::new(format!(
+        // Only the dead mount still shows that a server of this boot began here.
+        if !self.repair && self.state_dir.is_without_journal() {
+            return Err(Failure::unavailable(format!(
                 "{dir}: the journal of the dead mount here is missing in {}; whoever claimed here may be alive, so nothing is \
                  served; once they are gone, 'claimfs mount --repair' begins with nothing held",
-                self.state_dir.display()
+                self.state_dir.path().display()
             )));
         }
         self.make_way(tell)?;
-        // Whoever else mounts here has it, or will find that nothing is left to be cleaned.
-        let _lock = state_dir::lock(&self.state_dir, LOCK)?;
+        // Another `claimfs mount` has the lock, or will find no dead mount.
+        let _lock = self.state_dir.take(Lock::Supervisor)?;
         let is_dead = || fs::metadata(&self.dir).is_err_and(|error| is_disconnected(&error));
         match device::unmount(&self.dir, true) {
-            Err(error) if is_dead() => Err(Problem::new(format!(
+            Err(error) if is_dead() => Err(Failure::unavailable(format!(
                 "{dir}: the dead mount here cannot be unmounted: {error}"
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Makes the state directory, and what is in it private.
-    pub fn make_state_dir(&self) -> Result<(), Problem> {
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.state_dir);
-        made.map_err(|error| {
-            Problem::new(format!(
-                "{0}: the state directory cannot be made: {error}; make it first, with 'mkdir -m 700 {0}'",
-                self.state_dir.display()
-            ))
-        })?;
-        state_dir::make_private(&self.state_dir);
-        Ok(())
-    }
-
-    /// Where a server in the background logs to.
-    pub fn log_file(&self) -> PathBuf {
-        self.state_dir.join("log")
-    }
-
-    /// Mounts, and keeps servers on the mount until it is gone. `words` make a server of this program.
+    /// Mounts, and supervises servers on the mount until it is gone. `words` are the arguments of
+    /// `claimfs serve`.
     pub fn supervise(
         &self,
         program: PathBuf,
         words: Vec<OsString>,
-        tell: impl FnMut(Told),
-    ) -> Result<(), Problem> {
+        notify: impl FnMut(Notice),
+    ) -> Result<(), Failure> {
         self.check(&mut |text| log::warn!("{text}"))?;
         keep_private();
-        self.make_state_dir()?;
-        let _lock = state_dir::lock(&self.state_dir, LOCK)?;
-        // Kept before any thread starts, so that none of them is killed by one.
-        let signals = Signals::keep(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
-        // Whoever started this may ignore the end of children, and their pids would be used again.
+        self.state_dir.make()?;
+        let _lock = self.state_dir.take(Lock::Supervisor)?;
+        // Blocked before any thread starts, so that none of them is killed by one.
+        let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
         expect_children();
         let mounted = RefCell::new(None);
         let mount = || {
-            let device = device::mount(&self.dir, &self.state_dir, &self.options);
-            let device = device.map_err(|error| self.explain(&error).0)?;
+            let device = device::mount(&self.dir, self.state_dir.path(), &self.options);
+            let device = device.map_err(|error| self.explain(&error))?;
             mounted.replace(self.device(&device));
             Ok(device)
         };
@@ -325,7 +259,7 @@ impl Plan {
             }
             is_there
         };
-        let charge = Charge {
+        let service = Service {
             mount: &mount,
             unmount: &unmount,
             words,
@@ -333,74 +267,57 @@ impl Plan {
             program,
             without_resend: self.without_resend,
         };
-        supervisor::keep(&charge, signals, tell)
-            .map_err(|why| Problem::new(format!("{}: {why}", self.dir.display())))
+        supervisor::run(&service, signals, notify)
+            .map_err(|why| Failure::unavailable(format!("{}: {why}", self.dir.display())))
     }
 
-    /// The number of the device of the mount that is served on a descriptor, as mountinfo has it. Where the kernel does not say it, that
-    /// of the mount on the directory, if it has this state directory.
+    /// The device number of the mount that is served on a descriptor, as mountinfo shows it. Where
+    /// the kernel does not tell, that of the mount on the directory, if it has this state
+    /// directory.
     pub(crate) fn device(&self, device: &impl AsRawFd) -> Option<String> {
         holder::served_on(device).or_else(|| {
             let there = mountinfo::on(&self.dir).ok()??;
-            let is_its = there.fs_type == FS_TYPE && there.source == self.state_dir;
+            let is_its = there.fs_type == FS_TYPE && there.source == self.state_dir.path();
             is_its.then_some(there.device)
         })
     }
 
-    /// Whether the mount of a device is what is on the directory: it may be gone from there, and another mount be in its place.
+    /// Whether the mount with this device number is on the directory, and no other on top of it.
     pub(crate) fn is_on_top(&self, device: Option<&str>) -> bool {
         let there = mountinfo::on(&self.dir).ok().flatten();
         there.is_some_and(|there| Some(&*there.device) == device)
     }
 
-    pub(crate) fn failed(&self, error: &io::Error) -> Problem {
-        Problem::new(format!("{}: {error}", self.dir.display()))
+    pub(crate) fn failed(&self, error: &io::Error) -> Failure {
+        Failure::unavailable(format!("{}: {error}", self.dir.display()))
     }
 
     /// Why mounting failed, and the way out.
-    fn explain(&self, error: &io::Error) -> Problem {
+    fn explain(&self, error: &io::Error) -> Failure {
         let dir = self.dir.display();
         if error.kind() == io::ErrorKind::NotFound {
-            return Problem::new(format!(
+            return Failure::unavailable(format!(
                 "{dir}: only root may mount without fusermount3, which is not installed; \
                  install it ('apt install fuse3') or mount as root"
             ));
         }
         if error.to_string().contains("user_allow_other") {
-            return Problem::new(format!(
+            return Failure::unavailable(format!(
                 "{dir}: --allow-other is for root unless 'user_allow_other' stands in /etc/fuse.conf; \
                  put it there, or mount without --allow-other"
             ));
         }
         if error.raw_os_error() == Some(libc::EACCES) {
-            return Problem::new(format!(
+            return Failure::unavailable(format!(
                 "{dir}: {} cannot be opened: {error}; mount as root, or as a user who may open it",
                 device::DEVICE
             ));
         }
-        Problem::new(format!("{dir}: {error}"))
+        Failure::unavailable(format!("{dir}: {error}"))
     }
 }
 
-/// What a mount answers whose server is gone.
+/// Whether an error is that of a mount whose server is gone.
 fn is_disconnected(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOTCONN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Path, escape};
-
-    #[test]
-    fn a_path_becomes_a_file_name_as_systemd_makes_it() {
-        // What `systemd-escape --path` prints for them.
-        for (path, name) in [
-            ("/", "-"),
-            ("/tmp/claims-demo", "tmp-claims\\x2ddemo"),
-            ("/.hidden/a b", "\\x2ehidden-a\\x20b"),
-            ("/run/x.y_z:1", "run-x.y_z:1"),
-        ] {
-            assert_eq!(escape(Path::new(path)), name);
-        }
-    }
 }

@@ -1,72 +1,307 @@
-//! The state directory: where it may be, who may write to it, and its locks.
+//! The state directory: where it may be, who may write to it, its files and its locks.
 //!
-//! Promises: what the server keeps there is readable by its owner alone, whatever the umask and the mode of the directory; a lock is a
-//! regular file, never reached through a symbolic link.
+//! Promises: only this module and the journal, whose files are [`JOURNAL`] and [`RESERVED`], know
+//! the names of its files. They are readable by their owner alone, whatever the umask and the mode
+//! of the directory. A lock is a regular file, never reached through a symbolic link.
 //!
-//! Deliberately ignorant of: what stands in the files.
+//! Deliberately ignorant of: what is written in the files, but for the pid in a lock.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{self, Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{process, thread};
+use std::{env, process, thread};
 
-use super::Problem;
 use super::holder::{self, Holder};
-use crate::process::effective_uid;
-use crate::sys::mountinfo::{self, FS_TYPE};
+use crate::core::failure::Failure;
+use crate::journal::{JOURNAL, RESERVED};
+use crate::sys::ids::effective_uid;
+use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
-/// The lock of the supervisor: one mount at a time has a state directory.
-pub const LOCK: &str = "lock";
+/// The log; a former one is `log.1`.
+const LOG: &str = "log";
 
-/// The lock of the server: one process at a time appends to the journal.
-pub const SERVING: &str = "serving";
+/// The file that says what came of an upgrade: nothing if all is well.
+const UPGRADED: &str = "upgraded";
 
 /// The directory of the texts that readers read in several reads.
-pub const TEXTS: &str = "texts";
+const SPOOL: &str = "texts";
 
-/// How the names of our files begin: what else is there is none of our business.
-const FILES: [&str; 7] = ["log", LOCK, SERVING, "journal", "tokens", "upgraded", TEXTS];
+/// The beginnings of the names of all files. Files with other names are none of our business.
+const FILES: [&str; 7] = [
+    LOG,
+    Lock::Supervisor.name(),
+    Lock::Server.name(),
+    JOURNAL,
+    RESERVED,
+    UPGRADED,
+    SPOOL,
+];
 
-/// How long a lock may be had by somebody who only looks whether it is had.
+/// How long to wait for a lock that somebody may only have taken to see whether it was free.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Refuses a state directory that the mount would hide from its own server, or that another mount may take away.
-pub fn check_apart(state_dir: &Path, dir: &Path) -> Result<(), Problem> {
-    let (shown, on) = (state_dir.display(), dir.display());
-    let real = real(state_dir);
-    let identity = |path: &Path| {
-        fs::metadata(path)
-            .map(|there| (there.dev(), there.ino()))
-            .ok()
-    };
-    // By their identity, too: a bind mount shows the directory under another path.
-    let there = identity(dir);
-    let is_dir = |path: &Path| path == dir || there.is_some() && identity(path) == there;
-    if real.ancestors().any(is_dir) {
-        return Err(Problem::new(format!(
-            "{shown}: the state directory may not be in {on}, where the mount would hide it from its own server; \
-             keep it outside of {on}"
-        )));
-    }
-    if dir.starts_with(real.join(TEXTS)) {
-        return Err(Problem::new(format!(
-            "{on}: the server keeps files of its own here, in its state directory {shown}; name a directory outside of it"
-        )));
-    }
-    match mountinfo::holding(&real) {
-        Ok(Some(mount)) if mount.fs_type == FS_TYPE => Err(Problem::new(format!(
-            "{shown}: the state directory may not be in a claimfs, and {} is one; keep it outside",
-            mount.dir.display()
-        ))),
-        _ => Ok(()),
+/// A lock of a state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// The supervisor's: a state directory has one mount at a time.
+    Supervisor,
+    /// The server's: one process at a time appends to the journal.
+    Server,
+}
+
+impl Lock {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Supervisor => "lock",
+            Self::Server => "serving",
+        }
     }
 }
 
-/// An absolute path without symlinks, as far as there is something.
+/// A state directory, by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The directory at a path, which becomes absolute.
+    pub fn at(path: &Path) -> Result<Self, Failure> {
+        let absolute = path::absolute(path);
+        absolute
+            .map(Self)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+    }
+
+    /// The state directory of a mount, which is its source.
+    pub fn of(mount: &Mount) -> Self {
+        Self(mount.source.clone())
+    }
+
+    /// The state directory that a mount has unless it is told otherwise:
+    /// `/var/lib/claimfs/ESCAPED-DIR` for root, the same below `$XDG_STATE_HOME` (`~/.local/state`)
+    /// for a user.
+    pub fn default_of(dir: &Path) -> Result<Self, Failure> {
+        let base = if effective_uid() == 0 {
+            PathBuf::from("/var/lib")
+        } else if let Some(base) = env::var_os("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .filter(|base| base.is_absolute())
+        {
+            base
+        } else {
+            let home = env::var_os("HOME").ok_or_else(|| {
+                Failure::unavailable(
+                    "neither XDG_STATE_HOME nor HOME is set: say where the state belongs with --state-dir DIR",
+                )
+            })?;
+            PathBuf::from(home).join(".local/state")
+        };
+        Ok(Self(base.join("claimfs").join(escape(dir))))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The log, of the supervisor and of servers in the background.
+    pub fn log(&self) -> PathBuf {
+        self.0.join(LOG)
+    }
+
+    /// A lock.
+    pub fn lock(&self, lock: Lock) -> PathBuf {
+        self.0.join(lock.name())
+    }
+
+    /// The file that says what came of an upgrade: nothing if all is well.
+    pub fn upgraded(&self) -> PathBuf {
+        self.0.join(UPGRADED)
+    }
+
+    /// The directory of the texts that readers read in several reads.
+    pub fn spool(&self) -> PathBuf {
+        self.0.join(SPOOL)
+    }
+
+    /// Makes the directory, and what is in it private.
+    pub fn make(&self) -> Result<(), Failure> {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0);
+        made.map_err(|error| {
+            Failure::unavailable(format!(
+                "{0}: the state directory cannot be made: {error}; make it first, with 'mkdir -m 700 {0}'",
+                self.0.display()
+            ))
+        })?;
+        self.make_private();
+        Ok(())
+    }
+
+    /// Writes what came of an upgrade: why it failed, or nothing.
+    pub fn write_upgraded(&self, why: &str) -> io::Result<()> {
+        let path = self.upgraded();
+        let new = path.with_extension("new");
+        fs::write(&new, why)?;
+        fs::rename(&new, &path)
+    }
+
+    /// Refuses a state directory that the mount on `dir` would hide from its own server, or that
+    /// another mount may take away.
+    pub fn check_apart(&self, dir: &Path) -> Result<(), Failure> {
+        let (shown, on) = (self.0.display(), dir.display());
+        let real = real(&self.0);
+        let identity = |path: &Path| {
+            fs::metadata(path)
+                .map(|there| (there.dev(), there.ino()))
+                .ok()
+        };
+        // By their identity, too: a bind mount shows the directory under another path.
+        let there = identity(dir);
+        let is_dir = |path: &Path| path == dir || there.is_some() && identity(path) == there;
+        if real.ancestors().any(is_dir) {
+            return Err(Failure::unavailable(format!(
+                "{shown}: the state directory may not be in {on}, where the mount would hide it from its own server; \
+                 keep it outside of {on}"
+            )));
+        }
+        if dir.starts_with(real.join(SPOOL)) {
+            return Err(Failure::unavailable(format!(
+                "{on}: the server keeps files of its own here, in its state directory {shown}; name a directory outside of it"
+            )));
+        }
+        match mountinfo::holding(&real) {
+            Ok(Some(mount)) if mount.fs_type == FS_TYPE => Err(Failure::unavailable(format!(
+                "{shown}: the state directory may not be in a claimfs, and {} is one; keep it outside",
+                mount.dir.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why others can change what is in the directory, each with the way out. Empty for one that
+    /// does not exist.
+    pub fn faults(&self) -> Vec<String> {
+        let me = effective_uid();
+        let mut faults = Vec::new();
+        let Ok(there) = fs::metadata(&self.0) else {
+            return faults;
+        };
+        let shown = self.0.display();
+        if !is_trusted(there.uid()) {
+            faults.push(format!(
+                "{shown}: the state directory is owned by uid {}, who could change what is held; make it yours with \
+                 'chown {me} {shown}'",
+                there.uid()
+            ));
+        }
+        if there.mode() & 0o022 != 0 {
+            faults.push(format!(
+                "{shown}: others may write to the state directory (mode {:04o}), and could change what is held; \
+                 take that away with 'chmod go-w {shown}'",
+                there.mode() & 0o7777
+            ));
+        }
+        // The journal checks its own files, and `--repair` is the way out for those.
+        let checked = |path: &PathBuf| !path.ends_with(JOURNAL) && !path.ends_with(RESERVED);
+        for path in self.files().into_iter().filter(checked) {
+            if let Ok(there) = fs::symlink_metadata(&path)
+                && !is_trusted(there.uid())
+            {
+                let shown = path.display();
+                faults.push(format!(
+                    "{shown}: owned by uid {}, who could change what is held; make it yours with 'chown -h {me} {shown}'",
+                    there.uid()
+                ));
+            }
+        }
+        faults
+    }
+
+    /// Whether there is no journal, or nothing in it.
+    pub fn is_without_journal(&self) -> bool {
+        match fs::symlink_metadata(self.0.join(JOURNAL)) {
+            Ok(there) => there.is_file() && there.len() == 0,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    /// The files of ours that are there, and those in the spool.
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+        let is_ours = |name: &OsStr| {
+            let name = name.as_bytes();
+            FILES.iter().any(|file| name.starts_with(file.as_bytes()))
+        };
+        let ours = entries(&self.0).filter(|entry| is_ours(&entry.file_name()));
+        let spool = entries(&self.spool());
+        ours.chain(spool).map(|entry| entry.path()).collect()
+    }
+
+    /// Takes the rights to our files away from everybody else. Files of an earlier version may have
+    /// been made readable by its umask.
+    pub fn make_private(&self) {
+        for path in self.files() {
+            if let Err(error) = narrow(&path) {
+                log::warn!("{}: others may read it: {error}", path.display());
+            }
+        }
+    }
+
+    /// Takes a lock, and writes the pid of this process into it.
+    pub fn take(&self, lock: Lock) -> Result<File, Failure> {
+        let path = self.lock(lock);
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::unavailable(format!("{}: {error}", path.display()))
+        };
+        let mut file = open_lock(&path)?;
+        let until = Instant::now() + LOOK;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(taken(&path, holder::of(&path).as_ref()));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(&error)),
+            }
+        }
+        file.set_len(0).map_err(|error| failed(&error))?;
+        writeln!(file, "{}", process::id()).map_err(|error| failed(&error))?;
+        Ok(file)
+    }
+}
+
+/// A path as one file name, as `systemd-escape --path` makes it (systemd.unit(5)).
+fn escape(dir: &Path) -> String {
+    use std::fmt::Write;
+    let text = dir.to_string_lossy();
+    let trimmed = text.trim_matches('/');
+    if trimmed.is_empty() {
+        return String::from("-");
+    }
+    let mut out = String::new();
+    for (index, byte) in trimmed.bytes().enumerate() {
+        match byte {
+            b'/' => out.push('-'),
+            b'.' if index == 0 => out.push_str("\\x2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => {
+                out.push(char::from(byte));
+            }
+            _ => _ = write!(out, "\\x{byte:02x}"),
+        }
+    }
+    out
+}
+
+/// An absolute path without symlinks, as far as it exists.
 fn real(path: &Path) -> PathBuf {
     let there = path
         .ancestors()
@@ -84,80 +319,12 @@ fn real(path: &Path) -> PathBuf {
     real
 }
 
-/// Why others can change what is in a state directory, each with the way out. Empty for one that does not exist.
-pub fn faults(state_dir: &Path) -> Vec<String> {
-    let me = effective_uid();
-    let mut faults = Vec::new();
-    let Ok(there) = fs::metadata(state_dir) else {
-        return faults;
-    };
-    let shown = state_dir.display();
-    if !is_trusted(there.uid()) {
-        faults.push(format!(
-            "{shown}: the state directory is owned by uid {}, who could change what is held; make it yours with \
-             'chown {me} {shown}'",
-            there.uid()
-        ));
-    }
-    if there.mode() & 0o022 != 0 {
-        faults.push(format!(
-            "{shown}: others may write to the state directory (mode {:04o}), and could change what is held; \
-             take that away with 'chmod go-w {shown}'",
-            there.mode() & 0o7777
-        ));
-    }
-    // Whose the journal is it looks at itself, and `--repair` is the way out.
-    let checked = |path: &PathBuf| !path.ends_with("journal") && !path.ends_with("tokens");
-    for path in files(state_dir).into_iter().filter(checked) {
-        if let Ok(there) = fs::symlink_metadata(&path)
-            && !is_trusted(there.uid())
-        {
-            let shown = path.display();
-            faults.push(format!(
-                "{shown}: owned by uid {}, who could change what is held; make it yours with 'chown -h {me} {shown}'",
-                there.uid()
-            ));
-        }
-    }
-    faults
-}
-
-/// Whether there is no journal, or nothing in it.
-pub fn is_without_journal(state_dir: &Path) -> bool {
-    match fs::symlink_metadata(state_dir.join("journal")) {
-        Ok(there) => there.is_file() && there.len() == 0,
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
-}
-
 fn is_trusted(uid: u32) -> bool {
     uid == effective_uid() || uid == 0
 }
 
-/// The files of ours that are there, and those in `spool`.
-fn files(state_dir: &Path) -> Vec<PathBuf> {
-    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
-    let is_ours = |name: &OsStr| {
-        let name = name.as_bytes();
-        FILES.iter().any(|file| name.starts_with(file.as_bytes()))
-    };
-    let ours = entries(state_dir).filter(|entry| is_ours(&entry.file_name()));
-    let spool = entries(&state_dir.join(TEXTS));
-    ours.chain(spool).map(|entry| entry.path()).collect()
-}
-
-/// Takes from everybody else what they may do with our files: those of before, whose umask let them be made readable.
-pub fn make_private(state_dir: &Path) {
-    for path in files(state_dir) {
-        let narrowed = narrow(&path);
-        if let Err(error) = narrowed {
-            log::warn!("{}: others may read it: {error}", path.display());
-        }
-    }
-}
-
 fn narrow(path: &Path) -> io::Result<()> {
-    // By its descriptor, so that it is this file whose mode is changed.
+    // By its descriptor, so that the mode is changed of the file that was looked at.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -171,29 +338,7 @@ fn narrow(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a lock, and writes the pid of this process into it.
-pub fn lock(state_dir: &Path, name: &str) -> Result<File, Problem> {
-    let path = state_dir.join(name);
-    let problem =
-        |error: &dyn std::fmt::Display| Problem::new(format!("{}: {error}", path.display()));
-    let mut file = open_lock(&path)?;
-    let until = Instant::now() + LOOK;
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                thread::sleep(Duration::from_millis(2));
-            }
-            Err(TryLockError::WouldBlock) => return Err(taken(&path, holder::of(&path).as_ref())),
-            Err(TryLockError::Error(error)) => return Err(problem(&error)),
-        }
-    }
-    file.set_len(0).map_err(|error| problem(&error))?;
-    writeln!(file, "{}", process::id()).map_err(|error| problem(&error))?;
-    Ok(file)
-}
-
-fn open_lock(path: &Path) -> Result<File, Problem> {
+fn open_lock(path: &Path) -> Result<File, Failure> {
     let shown = path.display();
     let open = OpenOptions::new()
         .read(true)
@@ -203,13 +348,13 @@ fn open_lock(path: &Path) -> Result<File, Problem> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path);
-    let no_file = || Problem::new(format!("{shown}: not a regular file; remove it"));
+    let no_file = || Failure::unavailable(format!("{shown}: not a regular file; remove it"));
     let file = match open {
         Ok(file) => file,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR)) => {
             return Err(no_file());
         }
-        Err(error) => return Err(Problem::new(format!("{shown}: {error}"))),
+        Err(error) => return Err(Failure::unavailable(format!("{shown}: {error}"))),
     };
     match file.metadata() {
         Ok(there) if there.is_file() => Ok(file),
@@ -218,23 +363,41 @@ fn open_lock(path: &Path) -> Result<File, Problem> {
 }
 
 /// The sentence for a lock that another process has.
-pub fn taken(path: &Path, holder: Option<&Holder>) -> Problem {
+pub fn taken(path: &Path, holder: Option<&Holder>) -> Failure {
     let shown = path.display();
     let Some(holder) = holder else {
-        return Problem::new(format!(
+        return Failure::unavailable(format!(
             "{shown}: a process that cannot be seen from here has this lock, perhaps in a container; end it first"
         ));
     };
     let (who, pid) = (&holder.who, holder.who.pid);
     if holder.has_device {
-        return Problem::new(format!(
+        return Failure::unavailable(format!(
             "{shown}: another claimfs, {who}, has this lock; wait for it, or end it with 'kill {pid}'"
         ));
     }
     let uid = holder
         .uid
         .map_or(String::new(), |uid| format!(" of uid {uid}"));
-    Problem::new(format!(
+    Failure::unavailable(format!(
         "{shown}: {who}{uid}, which is no claimfs, has a lock on this file; end it with 'kill {pid}'"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Path, escape};
+
+    #[test]
+    fn a_path_becomes_a_file_name_as_systemd_makes_it() {
+        // The output of `systemd-escape --path`.
+        for (path, name) in [
+            ("/", "-"),
+            ("/tmp/claims-demo", "tmp-claims\\x2ddemo"),
+            ("/.hidden/a b", "\\x2ehidden-a\\x20b"),
+            ("/run/x.y_z:1", "run-x.y_z:1"),
+        ] {
+            assert_eq!(escape(Path::new(path)), name);
+        }
+    }
 }

@@ -1,13 +1,13 @@
 //! How a process ended: by an exit, or by a signal.
 //!
-//! Promises: an answer is right, or it is that nobody can tell yet, or that nobody ever will.
+//! Promises: an answer is right, or says that it cannot be known yet, or never can.
 //!
-//! Linux 6.15 keeps the wait status of a process for whoever has a pidfd of it from before it was
-//! waited for (`PIDFD_INFO_EXIT`). A zombie shows it in the last field of its `stat`, if that may
-//! be seen; 0 is also what those see who may not, so it proves nothing. On older kernels the proc
-//! connector tells root, outside of all containers.
+//! Since Linux 6.15 a pidfd that was opened before the process was waited for shows its wait status
+//! (`PIDFD_INFO_EXIT`). A zombie shows it in the last field of its `stat` to those who may trace
+//! it; others read 0 there, so that 0 proves nothing. On older kernels the proc connector tells
+//! root, outside of all containers.
 //!
-//! Deliberately ignorant of: what becomes of what the process held.
+//! Deliberately ignorant of: what the process held.
 
 use std::fmt;
 use std::io;
@@ -15,19 +15,22 @@ use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use super::connector::{BUFFER, Connector};
 use super::proc::Stat;
-use super::{Info, exited, forked_child, is_reaped, pidfd_info};
 use crate::core::{Ending, Process};
+use crate::sys::child;
+use crate::sys::pidfd::{has_exited, is_reaped, wait_status};
 
-/// Where it is said how a process ended.
+/// Where it can be read how a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A pidfd says it (Linux 6.15).
+    /// In its pidfd (Linux 6.15).
     Pidfd,
-    /// The kernel tells a listener who is root.
+    /// In the messages of the proc connector, for root.
     Connector,
-    /// Nothing does, or not of each process.
+    /// Nowhere, or not of each process.
     Nothing,
 }
 
@@ -42,8 +45,8 @@ impl Source {
     }
 }
 
-/// Where a server looks for how processes ended. By default wherever its kernel says it; anything
-/// else is for tests.
+/// Where a server looks for the endings of processes. By default it takes the best source that the
+/// kernel has; anything else is for tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Search {
     only: Option<Source>,
@@ -89,13 +92,19 @@ impl fmt::Display for Search {
     }
 }
 
+impl Serialize for Search {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl Search {
     fn admits(self, source: Source) -> bool {
         self.only.is_none_or(|only| only == source)
     }
 }
 
-/// How processes ended.
+/// The source of endings that this kernel has.
 #[derive(Debug)]
 pub struct Endings {
     says: Says,
@@ -109,7 +118,7 @@ enum Says {
 }
 
 impl Endings {
-    /// Finds out what this kernel says, by children that exit.
+    /// Finds the best source that works, by children that exit.
     pub(super) fn new(search: Search) -> Self {
         let says = Self::try_out(search).unwrap_or_else(|error| {
             log::warn!("it cannot be tried whether this kernel says how a process ended: {error}");
@@ -119,18 +128,25 @@ impl Endings {
     }
 
     fn try_out(search: Search) -> io::Result<Says> {
-        /// Any but 0, which is what there is where nothing is.
+        /// Any code but 0, which is what there is where nothing is known.
         const CODE: u8 = 3;
         if search.admits(Source::Pidfd) {
-            let (_, pidfd) = forked_child(CODE, |_, _| {})?;
-            if told(&pidfd) == Some(Ending::Exited(CODE)) {
+            let (_, pidfd) = child::exited(CODE, |_, _| {})?;
+            if ending_of(&pidfd) == Some(Ending::Exited(CODE)) {
                 return Ok(Says::Pidfd);
             }
         }
         if search.admits(Source::Connector)
             && let Ok(connector) = Connector::open(search.buffer.unwrap_or(BUFFER))
         {
-            let (child, _pidfd) = forked_child(CODE, |child, pidfd| connector.watch(child, pidfd))?;
+            let process = |pid| Process {
+                pid,
+                start: 0,
+                pidfs: 0,
+            };
+            let watch = |pid, pidfd: &_| connector.watch(&process(pid), pidfd);
+            let (pid, _pidfd) = child::exited(CODE, watch)?;
+            let child = process(pid);
             let ending = connector.of(&child, || None);
             connector.forget(&child);
             if ending == Some(Ending::Exited(CODE)) {
@@ -155,14 +171,14 @@ impl Endings {
         }
     }
 
-    /// Keeps from now on what is said of a process. False if it has exited by then: something may
+    /// Keeps messages about a process from now on. False if it has exited by then, so that one may
     /// have been missed.
     pub(super) fn watch(&self, process: &Process, pidfd: &Arc<OwnedFd>) -> bool {
         let Some(connector) = self.connector() else {
             return true;
         };
         connector.watch(process, pidfd);
-        let is_alive = !exited(pidfd);
+        let is_alive = !has_exited(pidfd);
         if !is_alive {
             connector.forget(process);
         }
@@ -175,27 +191,28 @@ impl Endings {
         }
     }
 
-    /// How a process ended whose pidfd says that it has; `None` for one that nobody has waited for
-    /// yet, as long as nobody can tell.
+    /// How a process ended whose pidfd says that it has exited; `None` if that can be found out
+    /// only once it has been waited for.
     pub(super) fn of(&self, process: &Process, pidfd: &OwnedFd) -> Option<Ending> {
         if let Some(connector) = self.connector() {
             let zombie = || zombie(process).filter(|ending| *ending != Ending::Exited(0));
             return connector.of(process, zombie).or(Some(Ending::Unknown));
         }
-        let is_said = |ending: &Ending| *ending != Ending::Exited(0);
-        let said = told(pidfd).or_else(|| zombie(process).filter(is_said));
+        let is_certain = |ending: &Ending| *ending != Ending::Exited(0);
+        let found = ending_of(pidfd).or_else(|| zombie(process).filter(is_certain));
         match self.source() {
-            // One that was waited for in between says it now. A zombie may be hidden.
-            Source::Pidfd => said.or_else(|| {
-                let ending = || told(pidfd).unwrap_or(Ending::Unknown);
+            // It may have been waited for in between, and then the pidfd says it now. Its stat may
+            // have been hidden.
+            Source::Pidfd => found.or_else(|| {
+                let ending = || ending_of(pidfd).unwrap_or(Ending::Unknown);
                 is_reaped(pidfd).then(ending)
             }),
-            Source::Connector | Source::Nothing => said.or(Some(Ending::Unknown)),
+            Source::Connector | Source::Nothing => found.or(Some(Ending::Unknown)),
         }
     }
 }
 
-/// The ending of a zombie, by its stat. An exit with 0 is also what those see who may not look.
+/// The ending of a zombie, by its stat. It reads as an exit with 0 for those who may not trace it.
 pub(super) fn zombie(process: &Process) -> Option<Ending> {
     let stat = Stat::read(process.pid).ok()?;
     let is_it = stat.start == process.start && stat.is_zombie();
@@ -203,8 +220,6 @@ pub(super) fn zombie(process: &Process) -> Option<Ending> {
 }
 
 /// The ending of a process that has been waited for, by its pidfd.
-fn told(pidfd: &OwnedFd) -> Option<Ending> {
-    let info: io::Result<Info> = pidfd_info(pidfd, Info::EXIT);
-    let info = info.ok().filter(|info| info.mask & Info::EXIT != 0)?;
-    Some(Ending::of_status(info.exit_code))
+fn ending_of(pidfd: &OwnedFd) -> Option<Ending> {
+    wait_status(pidfd).map(Ending::of_status)
 }

@@ -1,52 +1,54 @@
-//! A cache of what was read of processes, which saves time and decides nothing.
+//! A cache of reads from `/proc`, which saves time and decides nothing.
 //!
-//! Promises: the answer is the same with an empty cache, but for one trust: a process *above* a caller that is still alive
-//! is taken for what it was at most [`TRUST`] ago. The caller itself is looked at each time: its parent, POSIX session
-//! and last exec by one line of its `stat`, its uid by its pidfd, which also says that the pid is still its own; and its
-//! environment is read again, unless it is a root of a session, which it stays whatever it writes there.
+//! Promises: an answer is the same with an empty cache, with one exception: facts about a process
+//! *above* a caller that is still alive may be [`TRUST`] old. The caller itself is checked each
+//! time: its parent, POSIX session and last exec by one line of its `stat`, its uid by its pidfd,
+//! which also shows that the pid is still its own; and its environment is read again, unless it is
+//! a root of a session, which it stays whatever it writes there.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::proc::{Stat, Status, environ, is_interpreter, pid_namespace, program, variables};
-use super::{
-    POLLED_MAX, Processes, any_exited, descriptor_limit, exited, first_of_namespace, is_shortage,
-    is_task_of, pidfd_euid, pidfd_inode, pidfd_open, thread_time,
-};
+use super::Processes;
+use super::proc::{Stat, Status, environ, is_interpreter, program, variables};
 use crate::core::Process;
 use crate::core::agents::Agent;
 use crate::core::identity::{Facts, Marked, Sight, Variable, View};
+use crate::sys::descriptors::{self, is_shortage};
+use crate::sys::pidfd::{self, POLLED_MAX, any_exited, has_exited};
+use crate::sys::{clock, namespace, thread};
 
-/// How many processes are kept at most, each with two descriptors; never with more than a quarter of those that there
-/// may be, which are for the roots of sessions.
+/// How many processes are cached at most, each with two descriptors. They never take more than a
+/// quarter of the descriptors, which are for the roots of sessions.
 const KNOWN_MAX: usize = 512;
 
-/// For how long what was read of a process is trusted where that is above a caller. A walk that is used again may be as
-/// old once more: 50 ms in all.
+/// How old the facts about a process above a caller may be. An ancestry that is used again may be
+/// as old once more: 50 ms in all.
 const TRUST: Duration = Duration::from_millis(25);
 
-/// What one walk may cost the others: time of the processor, and bytes of environments.
+/// How much one ancestry may cost: time of the processor, and bytes of environments.
 const TIME_MAX: Duration = Duration::from_millis(50);
 const ENVIRONS_MAX: usize = 16 << 20;
 
-/// For how long a process whose walk cost more is not walked again, nor what is below it.
+/// For how long the ancestry of a process, and of those below it, is not read again after it cost
+/// more.
 const TOO_DEEP: Duration = Duration::from_secs(1);
 
-/// How many of those are remembered.
+/// How many such processes are remembered at most.
 const TOO_DEEP_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// Processes whose walk cost too much, and when.
+    /// The processes whose ancestry cost too much, and when.
     too_deep: Mutex<HashMap<Process, Instant>>,
     entries: Mutex<HashMap<u32, Entry>>,
-    /// The pidfd of the task that called last, if that is a process that was not known.
+    /// The pidfd of the task that called last, if it is a process that is not cached.
     called: Mutex<Option<(u32, OwnedFd)>>,
     /// The inode of the mount's own pid namespace.
     pidns: Option<u64>,
@@ -59,16 +61,16 @@ struct Entry {
     stat: File,
     mark: Mark,
     facts: Facts,
-    /// What its environment said when it was looked at.
+    /// Its environment, as it was read last.
     variable: Option<Environment>,
     looked: Instant,
 }
 
-/// What an environment says: its session variable, and the variables of agents.
+/// The session variable in an environment, and the variables of agents.
 type Environment = (Variable, Arc<Marked>);
 
-/// What tells that a process is as it was: `environ` is where its last exec has put its environment, 0 if that cannot
-/// be seen.
+/// An entry is valid while its process has this mark. `environ` is where the last exec has put the
+/// environment, 0 if that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     parent: u32,
@@ -87,14 +89,14 @@ impl From<&Stat<'_>> for Mark {
 }
 
 impl Cache {
-    /// One that keeps nothing, unless `keeps`.
+    /// An empty cache, which stays so unless `keeps`.
     pub(super) fn new(keeps: bool) -> Self {
-        let max = KNOWN_MAX.min(descriptor_limit() / 8);
+        let max = KNOWN_MAX.min(descriptors::limit() / 8);
         Self {
             too_deep: Mutex::default(),
             entries: Mutex::default(),
             called: Mutex::default(),
-            pidns: pid_namespace("self"),
+            pidns: namespace::of_pids("self").ok(),
             max: if keeps { max } else { 0 },
         }
     }
@@ -103,10 +105,11 @@ impl Cache {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a chain of processes that was read a moment ago is the same still: the task is of the caller, which waits,
-    /// is as it was and a root of a session by its last exec, so that its environment does not count; and of those above
-    /// it none has died, without which none gets another parent. That one of those has changed otherwise shows at the
-    /// next reading. As whom the caller acts is in its request.
+    /// Whether an ancestry is unchanged since it was read. The task must be a thread of the caller,
+    /// and the caller, which waits, must have its mark and be a root of a session by its last exec,
+    /// so that its environment does not count. None of the processes above may have died: none gets
+    /// another parent before. Any other change of those shows at the next read. The uid of the
+    /// caller is part of its request.
     pub(super) fn is_unchanged(
         &self,
         task: u32,
@@ -117,7 +120,7 @@ impl Cache {
         else {
             return false;
         };
-        if task != caller.process.pid && !is_task_of(task, caller.process.pid) {
+        if task != caller.process.pid && !thread::is_of_process(task, caller.process.pid) {
             return false;
         }
         if !is_known(&caller.process, caller.environ) {
@@ -135,24 +138,24 @@ impl Cache {
         let is_same = entry.read_again(&mut buffer).is_some_and(|stat| {
             Mark::from(&stat) == entry.mark && *stat.command == *caller.command
         });
-        let mut pidfds = [-1; POLLED_MAX];
+        let mut pidfds = [entry.pidfd.as_fd(); POLLED_MAX];
         for (pidfd, facts) in pidfds.iter_mut().zip(above) {
             let Some(entry) = same(facts) else {
                 return false;
             };
-            *pidfd = entry.pidfd.as_raw_fd();
+            *pidfd = entry.pidfd.as_fd();
         }
         is_same && !any_exited(&pidfds[..above.len()])
     }
 
-    /// Whether a task is known as a process that is still alive, so that the number is its own.
+    /// Whether a task is a cached process that is still alive, so that the number is its own.
     pub(super) fn is_process(&self, task: u32) -> bool {
         self.lock()
             .get(&task)
-            .is_some_and(|entry| !exited(&entry.pidfd))
+            .is_some_and(|entry| !has_exited(&entry.pidfd))
     }
 
-    /// Keeps the pidfd of a task that calls, which is a process, until that is read.
+    /// Keeps the pidfd of a task that calls, which is a process, until the process is read.
     pub(super) fn called(&self, task: u32, pidfd: OwnedFd) {
         *self.last_called() = Some((task, pidfd));
     }
@@ -161,7 +164,7 @@ impl Cache {
         self.called.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a look comes to; if it lacks descriptors, what it comes to once all that are kept here are given back.
+    /// Calls `look`, and once more with an empty cache if it fails for lack of descriptors.
     pub(super) fn relieved<T>(&self, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
         look().or_else(|error| {
             if !is_shortage(&error) {
@@ -172,7 +175,7 @@ impl Cache {
         })
     }
 
-    /// The pidfd of a process that is known, and its parent.
+    /// The pidfd of a cached process, and its parent.
     pub(super) fn pidfd(&self, process: &Process) -> Option<(Arc<OwnedFd>, u32)> {
         let entries = self.lock();
         let entry = entries.get(&process.pid)?;
@@ -184,9 +187,9 @@ impl Cache {
         let mut entries = self.lock();
         let pid = entry.facts.process.pid;
         if entries.len() >= self.max && !entries.contains_key(&pid) {
-            entries.retain(|_, entry| !exited(&entry.pidfd));
+            entries.retain(|_, entry| !has_exited(&entry.pidfd));
             if entries.len() >= self.max {
-                // Not those of a walk that goes on, and none that another walk needs at this moment.
+                // Entries that an ancestry being read may need stay.
                 entries.retain(|_, entry| entry.looked.elapsed() < TRUST);
             }
             if entries.len() >= self.max {
@@ -196,18 +199,18 @@ impl Cache {
         entries.insert(pid, entry);
     }
 
-    /// A process that is known, as it was if that is trusted and not long ago, else as it is now. One that has changed is
-    /// forgotten.
+    /// The facts about a cached process: as they were if `trusts` and they are recent, else as they
+    /// are now. The entry of a process that has changed is removed.
     fn recall(&self, pid: u32, trusts: bool) -> Option<Facts> {
         let mut entries = self.lock();
         let entry = entries.get_mut(&pid)?;
-        if trusts && entry.looked.elapsed() < TRUST && !exited(&entry.pidfd) {
+        if trusts && entry.looked.elapsed() < TRUST && !has_exited(&entry.pidfd) {
             return Some(entry.facts.clone());
         }
         let mut buffer = [0; 1024];
         if let Some(stat) = entry.look_again(&mut buffer) {
             if *stat.command != *entry.facts.command {
-                // What it runs may be another program by now: all of it is read again.
+                // It may run another program by now: everything is read again.
                 entries.remove(&pid);
                 return None;
             }
@@ -219,7 +222,7 @@ impl Cache {
         None
     }
 
-    /// What the environment of a process said when it was looked at.
+    /// The environment of a process, as it was read last.
     fn environment(&self, process: &Process) -> Option<Environment> {
         let entries = self.lock();
         let entry = entries.get(&process.pid)?;
@@ -239,14 +242,14 @@ impl Cache {
         self.too_deep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a walk from a process, or from one below it, has cost too much a moment ago.
+    /// Whether the ancestry of a process, or of one below it, has cost too much a moment ago.
     fn is_too_deep(&self, process: &Process) -> bool {
         let too_deep = self.too_deep();
         let found = too_deep.get(process);
         found.is_some_and(|at| at.elapsed() < TOO_DEEP)
     }
 
-    /// The walk from these processes on has cost too much.
+    /// Records that the ancestry of these processes has cost too much.
     fn remember_too_deep(&self, processes: &[Process]) {
         let mut too_deep = self.too_deep();
         too_deep.retain(|_, at| at.elapsed() < TOO_DEEP);
@@ -257,7 +260,7 @@ impl Cache {
 }
 
 impl Entry {
-    /// Its stat as it is now. The open file is about this process and no other that gets its pid.
+    /// Its stat as it is now. The open file is that of this process, and of no other with its pid.
     fn read_again<'a>(&self, buffer: &'a mut [u8]) -> Option<Stat<'a>> {
         let length = self.stat.read_at(buffer, 0).ok()?;
         Stat::parse(&buffer[..length])
@@ -267,17 +270,17 @@ impl Entry {
     fn look_again<'a>(&self, buffer: &'a mut [u8]) -> Option<Stat<'a>> {
         let stat = self.read_again(buffer)?;
         let uid = || {
-            let asked = pidfd_euid(&self.pidfd);
+            let asked = pidfd::effective_uid(&self.pidfd);
             asked.or_else(|| Some(Status::read(self.facts.process.pid).ok()?.uid))
         };
         let same = Mark::from(&stat) == self.mark && uid() == Some(self.facts.uid);
-        (same && !exited(&self.pidfd)).then_some(stat)
+        (same && !has_exited(&self.pidfd)).then_some(stat)
     }
 }
 
-/// What an error of a look at a process means. One that has exited is gone, however the look failed.
+/// The meaning of an error of a read. A process that has exited is gone, however the read failed.
 fn obstacle<T>(error: &io::Error, pidfd: Option<&OwnedFd>) -> Sight<T> {
-    if error.raw_os_error() == Some(libc::ESRCH) || pidfd.is_some_and(exited) {
+    if error.raw_os_error() == Some(libc::ESRCH) || pidfd.is_some_and(has_exited) {
         Sight::Gone
     } else if is_shortage(error) || error.kind() == io::ErrorKind::TimedOut {
         Sight::Failed
@@ -289,13 +292,14 @@ fn obstacle<T>(error: &io::Error, pidfd: Option<&OwnedFd>) -> Sight<T> {
 impl Processes {
     fn read(&self, pid: u32) -> Sight<Entry> {
         let called = self.known.last_called().take_if(|(task, _)| *task == pid);
-        let pidfd = match called.map_or_else(|| pidfd_open(pid), |(_, pidfd)| Ok(pidfd)) {
+        let pidfd = match called.map_or_else(|| pidfd::open(pid), |(_, pidfd)| Ok(pidfd)) {
             Ok(pidfd) => pidfd,
             Err(error) => return obstacle(&error, None),
         };
         match self.read_behind(pid, &pidfd) {
-            // Not yet exited after all of it was read: so all of it is about the process behind the pidfd.
-            Ok(_) if exited(&pidfd) => Sight::Gone,
+            // It had not exited when all was read, so that all is about the process behind the
+            // pidfd.
+            Ok(_) if has_exited(&pidfd) => Sight::Gone,
             Ok(Some((stat, mark, facts))) => Sight::Seen(Entry {
                 pidfd: Arc::new(pidfd),
                 stat,
@@ -318,17 +322,18 @@ impl Processes {
         if stat.is_kernel() {
             return Ok(None);
         }
-        // What most are, in the mount's own namespace, is said faster than by the whole of the status.
+        // For most processes, which are in the mount's own namespace, this is faster than to read
+        // the status.
         let own = self.known.pidns;
-        let here = || own.is_some() && pid_namespace(pid) == own;
-        let (uid, local_pid, pidns) = match pidfd_euid(pidfd).filter(|_| here()) {
+        let here = || own.is_some() && namespace::of_pids(pid).ok() == own;
+        let (uid, local_pid, pidns) = match pidfd::effective_uid(pidfd).filter(|_| here()) {
             Some(uid) => (uid, pid, 0),
             None => status(pid)?,
         };
         let process = Process {
             pid,
             start: stat.start,
-            pidfs: pidfd_inode(pidfd)?,
+            pidfs: pidfd::inode(pidfd)?,
         };
         let age = Duration::from_millis(stat.start.saturating_mul(1000) / self.ticks);
         let facts = Facts {
@@ -342,14 +347,14 @@ impl Processes {
             command: Arc::from(&*stat.command),
             started: self.booted + age,
             adopted: false,
-            // Where the kernel has laid out the address space at random, the next exec is sure to put it elsewhere.
+            // Only with a randomised address space is the next exec sure to put it elsewhere.
             environ: if stat.is_random() { stat.environ } else { 0 },
         };
         let mark = Mark::from(&stat);
         Ok(Some((file, mark, facts)))
     }
 
-    /// What a process runs, which may have to be asked of its memory.
+    /// The program of a process, for which its memory may have to be read.
     fn program(&self, uid: u32, pid: u32, command: &str) -> io::Result<Arc<str>> {
         if !is_interpreter(command) {
             return Ok(Arc::from(command));
@@ -359,7 +364,7 @@ impl Processes {
     }
 
     fn read_variable(&self, environ: &[u8]) -> Environment {
-        // Once through it: there are dozens of names to look for.
+        // One pass over the environment, since there are dozens of names to look for.
         let wanted = |(name, _): &(&[u8], &[u8])| self.wanted.contains(*name);
         let found: Vec<_> = variables(environ).filter(wanted).collect();
         let set = |name: &Arc<str>| {
@@ -381,10 +386,10 @@ impl Processes {
 fn status(pid: u32) -> io::Result<(u32, u32, u64)> {
     let status = Status::read(pid)?;
     let nested = status.local_pids.len() > 1;
-    // One that cannot be read is nobody else's either.
+    // A namespace that cannot be read counts as one that no other process is in.
     let unknown = u64::MAX - u64::from(pid);
     let pidns = if nested {
-        pid_namespace(pid).unwrap_or(unknown)
+        namespace::of_pids(pid).unwrap_or(unknown)
     } else {
         0
     };
@@ -392,34 +397,34 @@ fn status(pid: u32) -> io::Result<(u32, u32, u64)> {
     Ok((status.uid, local_pid, pidns))
 }
 
-/// Processes, as one walk sees them: it ends before it costs the others too much.
-pub(super) struct Looking<'a> {
+/// Processes, as they are read for one ancestry, which ends before it costs too much.
+pub(super) struct Lookup<'a> {
     processes: &'a Processes,
-    /// As whom the caller acts.
+    /// The uid that the caller acts as.
     uid: u32,
-    /// A process has blocked a look at it.
+    /// A process has blocked a read.
     is_blocked: Cell<bool>,
     begun: Duration,
     /// Bytes of environments that were read.
     bytes: Cell<usize>,
-    /// It was in vain once, as something had changed.
+    /// Something changed while it was read: only fresh facts count from then on.
     distrusts: Cell<bool>,
-    /// It has met a process whose walk has cost too much a moment ago.
+    /// The ancestry of a process above the caller has cost too much a moment ago.
     is_too_deep: Cell<bool>,
-    /// How often it was asked whether it is exhausted.
+    /// How often [`View::is_exhausted`] was called.
     looks: Cell<u32>,
     /// The caller, and its parent.
     first: RefCell<Vec<Process>>,
     environments: RefCell<Vec<(Process, Environment)>>,
 }
 
-impl<'a> Looking<'a> {
+impl<'a> Lookup<'a> {
     pub(super) fn new(processes: &'a Processes, uid: u32) -> Self {
         Self {
             processes,
             uid,
             is_blocked: Cell::new(false),
-            begun: thread_time(),
+            begun: clock::of_thread(),
             bytes: Cell::new(0),
             distrusts: Cell::new(false),
             is_too_deep: Cell::new(false),
@@ -429,7 +434,8 @@ impl<'a> Looking<'a> {
         }
     }
 
-    /// It came to nothing, as it would have cost too much: so do those from its caller's parent, for a moment.
+    /// Records that the ancestry costs too much. For a moment, lookups from the caller's parent on
+    /// fail at once.
     pub(super) fn was_too_deep(&self) {
         if !self.is_too_deep.get() && !self.is_blocked.get() {
             self.processes.known.remember_too_deep(&self.first.borrow());
@@ -443,7 +449,7 @@ impl<'a> Looking<'a> {
         } else {
             let mut sight = self.processes.read(pid);
             if matches!(sight, Sight::Failed) {
-                // Out of descriptors: those that are kept for known processes come first.
+                // Out of descriptors: the cached ones are closed first.
                 known.lock().clear();
                 sight = self.processes.read(pid);
             }
@@ -473,7 +479,7 @@ impl<'a> Looking<'a> {
         Sight::Seen(facts)
     }
 
-    /// What the environment of a process says. That of a caller, of which `task` waits, is read again.
+    /// The environment of a process. That of a caller, whose thread `task` waits, is read again.
     fn environment(&self, process: &Process, task: Option<u32>) -> Sight<Environment> {
         let read = self.environments.borrow();
         if let Some((_, environment)) = read.iter().find(|(there, _)| there == process) {
@@ -497,7 +503,8 @@ impl<'a> Looking<'a> {
 
     fn read_environment(&self, process: &Process, task: Option<u32>) -> Sight<Environment> {
         let processes = self.processes;
-        // Taken before and asked after: what is read in between is this process's.
+        // The pidfd is opened before and checked after the read, so that the process is the right
+        // one.
         let pidfd = match processes.known.pidfd(process) {
             Some((pidfd, _)) => pidfd,
             None => match processes.look_up(process) {
@@ -513,7 +520,7 @@ impl<'a> Looking<'a> {
             processes.readers.read(self.uid, read)
         };
         let environ = processes.known.relieved(read);
-        if task.is_none() && exited(&pidfd) {
+        if task.is_none() && has_exited(&pidfd) {
             return Sight::Gone;
         }
         let environ = match environ {
@@ -533,7 +540,7 @@ impl<'a> Looking<'a> {
     }
 }
 
-impl View for Looking<'_> {
+impl View for Lookup<'_> {
     fn facts(&self, pid: u32) -> Sight<Facts> {
         self.look(pid, !self.distrusts.get())
     }
@@ -544,7 +551,7 @@ impl View for Looking<'_> {
     }
 
     fn init_of(&self, process: &Facts) -> Option<Facts> {
-        let init = first_of_namespace(process.process.pid).ok()?;
+        let init = namespace::first_process(process.process.pid).ok()?;
         match self.look(init, true) {
             Sight::Seen(facts) => Some(facts),
             Sight::Gone | Sight::Hidden | Sight::Failed => None,
@@ -553,8 +560,8 @@ impl View for Looking<'_> {
 
     fn is_exhausted(&self) -> bool {
         self.looks.set(self.looks.get().wrapping_add(1));
-        // To ask for the time is a system call.
-        let is_late = || thread_time().saturating_sub(self.begun) > TIME_MAX;
+        // Reading the clock is a system call.
+        let is_late = || clock::of_thread().saturating_sub(self.begun) > TIME_MAX;
         self.is_too_deep.get()
             || self.is_blocked.get()
             || self.bytes.get() >= ENVIRONS_MAX
@@ -581,7 +588,8 @@ impl View for Looking<'_> {
     }
 }
 
-/// environ(7) of a process that the mount may not look into: another user's, or one that is not dumpable (prctl(2)).
+/// Whether an error says that the mount may not read a process: another user's, or one that is not
+/// dumpable (prctl(2)).
 fn is_denied(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
 }

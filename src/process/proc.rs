@@ -1,19 +1,19 @@
-//! The texts of `/proc`, read and parsed (proc(5)). What cannot be parsed is not there.
+//! The files of `/proc`, read and parsed (proc(5)). A field that cannot be parsed counts as absent.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-/// The most of an environment that is looked at, in bytes: twice what `ARG_MAX` is with the usual stack limit.
+/// How much of an environment is read at most, in bytes: twice `ARG_MAX` with the usual stack
+/// limit.
 const ENVIRON_MAX: u64 = 4 << 20;
 
-/// How long most texts are at most, in bytes.
+/// Most files are shorter than this, in bytes.
 const USUAL: usize = 4096;
 
-/// A whole file of `/proc`, which says nothing of its size: most are read at once. What leaves room was all of it.
+/// A whole file of `/proc`, which does not tell its size. Most are read by one call: if it leaves
+/// room in the buffer, that was all.
 fn read(path: &str) -> io::Result<Vec<u8>> {
     read_at_most(path, ENVIRON_MAX)
 }
@@ -34,16 +34,16 @@ fn read_at_most(path: &str, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// How many threads are asked at most for the environment of a process whose leader has exited. Each that is asked in
-/// vain is one that exits.
+/// How many threads are tried at most for the environment of a process whose leader has exited. A
+/// thread that has none is exiting itself.
 const THREADS_MAX: usize = 64;
 
-/// The environment of a task as of its last exec, at most so many bytes of it. That of a process whose leader has exited
-/// reads as empty there, so its other threads are asked, until one of them has any memory still. A task that waits for
-/// an answer has.
+/// The environment of a task as of its last exec, at most so many bytes of it. It reads as empty
+/// for a process whose leader has exited: then the other threads are tried, until one still has
+/// memory. A task that waits for an answer (`waits`) has memory.
 pub(super) fn environ(task: u32, waits: bool, most: usize) -> io::Result<Vec<u8>> {
     let most = ENVIRON_MAX.min(most as u64);
-    // What has lost its memory after it was read has no place for an environment either.
+    // A task without memory has no address of an environment in its stat either.
     let has_memory = |path: &str| {
         let stat = read(&format!("{path}/stat")).ok();
         stat.and_then(|text| Stat::parse(&text).map(|stat| stat.environ != 0))
@@ -66,7 +66,8 @@ pub(super) fn environ(task: u32, waits: bool, most: usize) -> io::Result<Vec<u8>
     Ok(own)
 }
 
-/// The variables in an environment, and their values. The first counts, if one stands there more than once (getenv(3)).
+/// The variables in an environment, and their values. If a name is there several times, the first
+/// counts (getenv(3)).
 pub fn variables(environ: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let entries = environ.split(|byte| *byte == 0);
     entries.filter_map(|entry| {
@@ -75,7 +76,8 @@ pub fn variables(environ: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Programs that run scripts, by the beginnings of their command names. Node calls its first thread `MainThread`.
+/// Programs that run scripts, by the beginnings of their command names. Node calls its first thread
+/// `MainThread`.
 const INTERPRETERS: [&str; 6] = ["node", "MainThread", "bun", "deno", "python", "pypy"];
 
 /// Whether a command runs scripts.
@@ -83,7 +85,7 @@ pub(super) fn is_interpreter(command: &str) -> bool {
     INTERPRETERS.iter().any(|name| command.starts_with(name))
 }
 
-/// What a process runs: its command, or the name of the script where that is an interpreter.
+/// The program of a process: its command, or the name of the script if that is an interpreter.
 pub(super) fn program(pid: u32, command: &str) -> Arc<str> {
     let script = || {
         is_interpreter(command).then_some(())?;
@@ -93,7 +95,8 @@ pub(super) fn program(pid: u32, command: &str) -> Arc<str> {
     script().unwrap_or_else(|| Arc::from(command))
 }
 
-/// The name of the script in a command line: its first word that is no option, without its directory and its ending.
+/// The name of the script in a command line: its first word that is no option, without directory
+/// and ending.
 pub fn script(words: &[u8]) -> Option<Arc<str>> {
     let mut words = words.split(|byte| *byte == 0).skip(1);
     let script = words.find(|word| !word.starts_with(b"-") && !word.is_empty())?;
@@ -103,27 +106,27 @@ pub fn script(words: &[u8]) -> Option<Arc<str>> {
     Some(Arc::from(stem.unwrap_or(name)))
 }
 
-/// What `/proc/PID/stat` says (proc(5)).
+/// The fields of `/proc/PID/stat` (proc(5)).
 #[derive(Debug)]
 pub struct Stat<'a> {
-    /// Its command name, which it chooses itself.
+    /// The command name, which the process can choose.
     pub command: Cow<'a, str>,
-    /// Its parent's pid.
+    /// The pid of its parent.
     pub parent: u32,
-    /// Its POSIX session; 0 if that has no number here.
+    /// The POSIX session; 0 if it has no number in this pid namespace.
     pub sid: u32,
     flags: u32,
     /// When it started, in clock ticks since boot.
     pub start: u64,
-    /// Where the environment of the last exec lies in its memory; 0 for whoever may not know.
+    /// The address of the environment of the last exec; 0 for readers who may not trace it.
     pub environ: u64,
-    /// The wait status of one that is dead; 0 for whoever may not know.
+    /// The wait status of a zombie; 0 for readers who may not trace it.
     pub status: i32,
     state: u8,
 }
 
 impl Stat<'static> {
-    /// The stat of a process, its command left out.
+    /// The stat of a process, without its command.
     pub(super) fn read(pid: u32) -> io::Result<Self> {
         let text = read(&format!("/proc/{pid}/stat"))?;
         let stat = Stat::parse(&text).ok_or(io::ErrorKind::InvalidData)?;
@@ -133,13 +136,14 @@ impl Stat<'static> {
 }
 
 impl<'a> Stat<'a> {
-    /// The command stands in parentheses and may contain any of them, so the last one ends it.
+    /// Parses the file. The command is in parentheses and may contain some, so that the last one
+    /// ends it.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let open = text.iter().position(|byte| *byte == b'(')?;
         let close = text.iter().rposition(|byte| *byte == b')')?;
         let command = String::from_utf8_lossy(text.get(open + 1..close)?);
-        // The state, field 3 of the file, is the first after the command; a single space stands
-        // before each.
+        // The state, field 3 of the file, follows the command; a single space comes before each
+        // field.
         let mut fields = text[close + 1..].split(|byte| *byte == b' ').skip(1);
         let state = fields.next()?.first().copied().unwrap_or(0);
         Some(Self {
@@ -159,7 +163,7 @@ impl<'a> Stat<'a> {
 }
 
 impl Stat<'_> {
-    /// It is dead, and nobody has waited for it yet.
+    /// It is dead, and has not been waited for.
     pub(super) fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X')
     }
@@ -169,7 +173,7 @@ impl Stat<'_> {
         self.flags & 0x0020_0000 != 0
     }
 
-    /// Its last exec has laid out its address space at random: `PF_RANDOMIZE`, from there too.
+    /// Its last exec has randomised the address space: `PF_RANDOMIZE` of the same file.
     pub(super) fn is_random(&self) -> bool {
         self.flags & 0x0040_0000 != 0
     }
@@ -184,14 +188,14 @@ fn number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
     T::try_from(number).ok().filter(|_| !digits.is_empty())
 }
 
-/// What `/proc/PID/status` says (proc(5)).
+/// The fields of `/proc/PID/status` (proc(5)).
 #[derive(Debug, Default)]
 pub struct Status {
-    /// The pid of the process that the task is a thread of.
+    /// The pid of the task's process.
     pub tgid: u32,
     /// Its effective uid.
     pub uid: u32,
-    /// Its pids, from that in the reader's pid namespace down to that in its own.
+    /// Its pids, from the one in the reader's pid namespace down to the one in its own.
     pub local_pids: Vec<u32>,
     /// It is a kernel thread.
     pub kernel: bool,
@@ -199,7 +203,8 @@ pub struct Status {
     pub doomed: bool,
 }
 
-/// Signals that end no process by themselves: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH.
+/// Signals that end no process by default: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU,
+/// SIGURG, SIGWINCH.
 const HARMLESS: u64 = 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 27;
 
 impl Status {
@@ -208,7 +213,7 @@ impl Status {
         Self::parse(&String::from_utf8_lossy(&text)).ok_or(io::ErrorKind::InvalidData.into())
     }
 
-    /// What it says; `None` where a line cannot be read that counts.
+    /// Parses the file; `None` if a line that counts cannot be parsed.
     pub fn parse(text: &str) -> Option<Self> {
         let mut status = Self::default();
         let (mut pending, mut spared, mut over) = (0, HARMLESS, false);
@@ -222,7 +227,7 @@ impl Status {
                 // Real, effective, saved, file system.
                 "Uid" => status.uid = numbers.nth(1)?.ok()?,
                 "NSpid" => status.local_pids = numbers.filter_map(Result::ok).collect(),
-                // The dead keep what was pending.
+                // Signals stay pending for the dead.
                 "State" => over = value.trim_start().starts_with(['Z', 'X']),
                 "SigPnd" | "ShdPnd" => pending |= u64::from_str_radix(value.trim(), 16).ok()?,
                 "SigBlk" | "SigIgn" | "SigCgt" => {
@@ -235,12 +240,6 @@ impl Status {
         status.doomed = !over && pending & !spared != 0;
         (status.tgid != 0).then_some(status)
     }
-}
-
-/// The inode number of a process's pid namespace.
-pub(super) fn pid_namespace(pid: impl Display) -> Option<u64> {
-    let namespace = fs::metadata(format!("/proc/{pid}/ns/pid"));
-    namespace.ok().map(|namespace| namespace.ino())
 }
 
 #[cfg(test)]

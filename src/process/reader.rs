@@ -1,10 +1,12 @@
-//! Reads of what lies in a process's own memory: its environment and its command line. The process can delay them for as
-//! long as it likes, by a page fault that is answered late while another of its threads waits to map something.
+//! Reads of a process's own memory: its environment and its command line. The process can delay
+//! them for as long as it likes, by a page fault that is answered late while another of its threads
+//! waits to map memory.
 //!
-//! Promises: whoever waits for such a read waits for [`PATIENCE`] at most where another user's process is blocked, and
-//! that user's further reads fail at once until it is over. What is only slow, as the machine is busy, is waited for.
+//! Promises: if a process of another user blocks a read, the caller waits for [`PATIENCE`] at most,
+//! and further reads of that user's processes fail at once until the blocked one is over. A read
+//! that is only slow, since the machine is busy, is waited for.
 //!
-//! Deliberately ignorant of: what is read.
+//! Deliberately ignorant of: the meaning of what is read.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,15 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{effective_uid, thread_number};
+use crate::sys::ids::effective_uid;
+use crate::sys::thread::number;
 
-/// How long a read may be blocked.
+/// How long to wait for a read that is blocked.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long one may be waited for that is not blocked but has no processor.
+/// How many times [`PATIENCE`] to wait for a read that is not blocked but has no processor.
 const PATIENCE_MAX: u32 = 100;
 
-/// How long a thread waits for the next read of its uid before it ends, and how many there are at most.
+/// How long a thread waits for the next read before it ends, and how many threads there are at
+/// most.
 const IDLE: Duration = Duration::from_secs(10);
 const READERS_MAX: usize = 256;
 
@@ -33,7 +37,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone, Debug)]
 struct Reader {
     jobs: Sender<Job>,
-    /// Its number; 0 until it has begun.
+    /// The number of the thread; 0 until it has begun.
     thread: Arc<AtomicU32>,
     is_blocked: Arc<AtomicBool>,
 }
@@ -47,8 +51,9 @@ fn lock(readers: &Mutex<HashMap<u32, Reader>>) -> MutexGuard<'_, HashMap<u32, Re
 }
 
 impl Readers {
-    /// What comes of a read of a process that acts as `uid`. `TimedOut` if it is blocked. Root's processes, and those of the
-    /// server's own uid, are read without further ado: who is one of those has other ways to stop it.
+    /// Runs `read`, which reads the memory of a process that acts as `uid`; `TimedOut` if that is
+    /// blocked. For root and the server's own uid it runs in the calling thread: they have other
+    /// ways to stop the server.
     pub(super) fn read<T: Send + 'static>(
         &self,
         uid: u32,
@@ -73,7 +78,7 @@ impl Readers {
             }
         }
         reader.is_blocked.store(true, SeqCst);
-        // It may have ended in between, and then nothing would take the mark away.
+        // It may have ended in between, and then nothing would reset the flag.
         let ended = result.try_recv();
         if ended.is_ok() {
             reader.is_blocked.store(false, SeqCst);
@@ -81,7 +86,7 @@ impl Readers {
         ended.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Whether a process of this uid blocks the reads of it.
+    /// Whether a process of this uid blocks the reads of that uid's processes.
     pub(super) fn is_blocked(&self, uid: u32) -> bool {
         let readers = lock(&self.0);
         let reader = readers.get(&uid);
@@ -103,12 +108,12 @@ impl Readers {
             is_blocked: Arc::default(),
         };
         let (own, all) = (reader.clone(), Arc::clone(&self.0));
-        // Its own sender would keep it from ever seeing that there is none left.
+        // With a sender of its own, the thread would never see that no other is left.
         let (thread, is_blocked) = (own.thread, own.is_blocked);
         thread::Builder::new()
             .name(String::from("reader"))
             .spawn(move || {
-                thread.store(thread_number(), SeqCst);
+                thread.store(number(), SeqCst);
                 while let Some(job) = next_job(&waiting, &all, uid) {
                     job();
                     is_blocked.store(false, SeqCst);
@@ -119,7 +124,8 @@ impl Readers {
     }
 }
 
-/// The next read for a uid; `None` if there is none for long, and from then on no thread for it.
+/// The next read for a uid. `None` if there is none for [`IDLE`]: then the thread is no longer
+/// listed, and ends.
 fn next_job(waiting: &Receiver<Job>, all: &Mutex<HashMap<u32, Reader>>, uid: u32) -> Option<Job> {
     if let Ok(job) = waiting.recv_timeout(IDLE) {
         return Some(job);
@@ -133,7 +139,7 @@ fn next_job(waiting: &Receiver<Job>, all: &Mutex<HashMap<u32, Reader>>, uid: u32
 }
 
 impl Reader {
-    /// Whether its thread would go on if it had a processor: proc(5) calls it running.
+    /// Whether its thread only waits for a processor: proc(5) calls it running.
     fn has_no_processor(&self) -> bool {
         let thread = self.thread.load(SeqCst);
         let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"));

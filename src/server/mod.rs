@@ -1,12 +1,13 @@
 //! One server of a mount: how its parts are wired, and how it ends.
 //!
-//! Promises: what the state directory remembers is recovered before anybody is answered; SIGTERM and
-//! SIGINT unmount, and SIGUSR2 makes way for another server at a moment at which nothing is half done.
+//! Promises: the state is recovered before any request is answered; SIGTERM and SIGINT unmount, and
+//! SIGUSR2 makes way for another server at a moment at which nothing is half done.
 //!
 //! Deliberately ignorant of: every rule, and how the mount came to be.
 
 pub mod reaper;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,60 +17,54 @@ use std::{panic, process, thread};
 
 use fuser::{PollHandle, Session, SessionACL};
 
+use crate::core::failure::Failure;
 use crate::core::table::{Table, Watches};
 use crate::fuse::ClaimFs;
 use crate::handoff::Handoff;
 use crate::handoff::spool::Spool;
 use crate::inotify::Notifier;
-use crate::journal::{self, Disk, Recovered, Unusable};
+use crate::journal::{self, Disk, Recovered};
 use crate::logging::limited;
-use crate::mount::state_dir::{self, SERVING};
-use crate::mount::{Plan, Problem};
-use crate::process::{
-    Boot, Processes, Signals, descriptor_limit, expect_children, give_back_memory, keep_private,
-    raise_descriptor_limit, wait_unread,
-};
+use crate::mount::Plan;
+use crate::mount::state_dir::Lock;
+use crate::process::{Boot, Processes};
 use crate::store::Store;
 use crate::supervisor::device;
+use crate::supervisor::report::Report;
+use crate::sys::files::keep_private;
+use crate::sys::ids::real_ids;
+use crate::sys::poll::wait_unread;
+use crate::sys::signals::{Signals, expect_children};
+use crate::sys::{descriptors, memory};
 use crate::tree::Tree;
-/// How long a mount must be busy to be in use: the helper that was ended may leave it a moment later.
+
+/// A mount that is busy for longer than this is in use. The inotify helper that was ended may leave
+/// it a moment later.
 const BUSY: Duration = Duration::from_millis(300);
 
-/// How long a session may take to end by itself once it is unmounted: it does not while another mount namespace has the mount.
+/// How long to wait for a session to end by itself after the unmounting. It does not while another
+/// mount namespace has the mount.
 const BESIDE: Duration = Duration::from_millis(300);
 
-/// What a server ends with that has made way for another.
+/// The exit code of a server that has made way for another.
 const MADE_WAY: i32 = 75;
 
-/// What a server is told of the connection that it serves.
+/// The connection that a server serves.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// No other connection of this boot has it.
+    /// A name that no other connection of this boot has.
     pub nonce: String,
-    /// What the kernel can do, where it has said so to a server before.
+    /// The capabilities of the kernel, if it has told an earlier server.
     pub capabilities: Option<u64>,
 }
 
-/// What a server tells its supervisor.
-#[derive(Clone, Copy, Debug)]
-pub enum Report<'a> {
-    /// Something was lost.
-    Lost(&'a str),
-    /// It answers from now on; the kernel can do this.
-    Ready(u64),
-    /// A request has reached it.
-    Asked,
-    /// It has answered one.
-    Answered,
-}
-
-/// How many descriptors are for root and for the server itself.
+/// How many descriptors are reserved for root and for the server itself.
 const RESERVE: usize = 256;
 
-/// How many processes each uid has watched at least, however few descriptors there are.
+/// How many processes each uid may have watched at least, however few descriptors there are.
 const WATCHES_MIN: usize = 16;
 
-/// How many processes may be watched for uids but root's, if there are so many descriptors.
+/// How many processes may be watched for users but root, if there are so many descriptors.
 fn watches(descriptors: usize) -> Watches {
     let left = descriptors.saturating_sub(RESERVE).max(2 * WATCHES_MIN);
     Watches {
@@ -79,52 +74,37 @@ fn watches(descriptors: usize) -> Watches {
 }
 
 impl Plan {
-    /// Reads what the state directory remembers, as a server would that takes over a connection.
-    pub fn prove(&self, nonce: &str) -> Result<(), Problem> {
+    /// Reads the state, as a server does that takes over a connection.
+    pub fn prove(&self, nonce: &str) -> Result<(), Failure> {
         let boot = Boot::current().map_err(|error| self.failed(&error))?;
         self.belongs(&self.recall(&boot)?, nonce)
     }
 
-    /// Whether what was recovered is what the server before on this connection has left.
-    fn belongs(&self, recovered: &Recovered, nonce: &str) -> Result<(), Problem> {
+    /// Refuses a recovered state that is not that of this connection.
+    fn belongs(&self, recovered: &Recovered, nonce: &str) -> Result<(), Failure> {
         if recovered.same_boot && recovered.handoff.nonce == nonce {
             return Ok(());
         }
-        Err(Problem::new(format!(
+        Err(Failure::unavailable(format!(
             "{}: the journal is not the one of this mount, so what is held is not known, and nothing is served",
-            self.state_dir.display()
+            self.state_dir.path().display()
         )))
     }
 
-    fn recall(&self, boot: &Boot) -> Result<Recovered, Problem> {
-        journal::read(&self.state_dir, boot, self.max_leases, self.repair)
-            .map_err(|Unusable(text)| Problem::new(text))
+    fn recall(&self, boot: &Boot) -> Result<Recovered, Failure> {
+        journal::read(self.state_dir.path(), boot, self.max_leases, self.repair)
     }
 
-    /// Serves a connection until the mount is gone: what the supervisor starts. `report` takes what the supervisor is to know.
+    /// Serves a connection until the mount is gone. `report` sends reports to the supervisor.
     pub fn serve(
         &self,
         link: &Link,
         report: impl Fn(Report) + Send + Sync + 'static,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Failure> {
         let failed = |error: io::Error| self.failed(&error);
-        keep_private();
-        state_dir::make_private(&self.state_dir);
-        for fault in state_dir::faults(&self.state_dir) {
-            log::warn!("{fault}");
-        }
-        let _lock = state_dir::lock(&self.state_dir, SERVING)?;
-        panic::set_hook(Box::new(end_unless_caught));
-        give_back_memory();
-        // Kept before any thread starts, so that none of them is killed by one.
-        let kept = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2];
-        let signals = Signals::keep(&kept);
-        expect_children();
-        if let Err(error) = raise_descriptor_limit() {
-            log::warn!("the limit of descriptors stays as it is: {error}");
-        }
+        let (_lock, signals) = self.prepare()?;
         let notifier = Arc::new(Notifier::default());
-        // Before anything is reaped, which watchers are to be told of.
+        // Started before anything is reaped, so that watchers are told of it.
         let device = self.device(&io::stdin());
         if let Some(device) = device
             .as_deref()
@@ -136,9 +116,10 @@ impl Plan {
         let recovered = self.recall(&boot)?;
         if let Some(lost) = &recovered.lost {
             log::warn!("{lost}");
-            report(Report::Lost(lost));
+            report(Report::Lost(lost.clone()));
         }
-        let goes_on = recovered.same_boot && recovered.handoff.nonce == link.nonce;
+        let same_boot = recovered.same_boot;
+        let goes_on = same_boot && recovered.handoff.nonce == link.nonce;
         if link.capabilities.is_some() {
             self.belongs(&recovered, &link.nonce)?;
         }
@@ -147,22 +128,14 @@ impl Plan {
         } else {
             Handoff::new(&link.nonce)
         };
-        let disk = Disk::begin(&self.state_dir, boot, &recovered, &handoff).map_err(|error| {
-            Problem::new(format!(
-                "{}: the journal cannot be written: {error}; make room there",
-                self.state_dir.display()
-            ))
-        })?;
-        let (same_boot, mut table) = (recovered.same_boot, recovered.table);
-        table.limit_each(self.max_per_uid);
-        table.limit_watches(watches(descriptor_limit()));
+        let disk = self.begin_journal(boot, &recovered, &handoff)?;
         let (store, processes) = self
-            .store(table, handoff, disk, &notifier)
+            .store(recovered.table, handoff, disk, &notifier)
             .map_err(failed)?;
         if goes_on {
             store.take_over();
         }
-        // Before anything is reaped, which readers of events are to be told of.
+        // Made before anything is reaped, so that readers of events are told of it.
         let tree = self.tree(&store, &notifier);
         store.recover(same_boot, goes_on);
         reaper::start(processes, Arc::clone(&store)).map_err(failed)?;
@@ -181,7 +154,7 @@ impl Plan {
         let session = self.connect(fs, link).map_err(failed)?;
         let kernel = session.notifier();
         for (_, kh) in pollers {
-            // One that is gone is nobody's.
+            // A poller that is gone is no loss.
             _ = kernel.poll(PollHandle(kh));
         }
         let plan = self.clone();
@@ -189,12 +162,51 @@ impl Plan {
         let watch = thread::Builder::new().name(String::from("signals"));
         watch.spawn(end).map_err(failed)?;
         report(Report::Ready(offered.load(Relaxed)));
+        self.run(session, link).map_err(failed)
+    }
+
+    /// Takes the lock, and prepares this process. Returns the lock and the blocked signals.
+    fn prepare(&self) -> Result<(File, Signals), Failure> {
+        keep_private();
+        self.state_dir.make_private();
+        for fault in self.state_dir.faults() {
+            log::warn!("{fault}");
+        }
+        let lock = self.state_dir.take(Lock::Server)?;
+        panic::set_hook(Box::new(end_unless_caught));
+        memory::give_back();
+        // Blocked before any thread starts, so that none of them is killed by one.
+        let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2]);
+        expect_children();
+        if let Err(error) = descriptors::raise_limit() {
+            log::warn!("the limit of descriptors stays as it is: {error}");
+        }
+        Ok((lock, signals))
+    }
+
+    fn begin_journal(
+        &self,
+        boot: Boot,
+        recovered: &Recovered,
+        handoff: &Handoff,
+    ) -> Result<Disk, Failure> {
+        let begun = Disk::begin(self.state_dir.path(), boot, recovered, handoff);
+        begun.map_err(|error| {
+            Failure::unavailable(format!(
+                "{}: the journal cannot be written: {error}; make room there",
+                self.state_dir.path().display()
+            ))
+        })
+    }
+
+    /// Answers requests until the mount is gone.
+    fn run(&self, session: Session<ClaimFs>, link: &Link) -> io::Result<()> {
         let what = if link.capabilities.is_some() {
             "another server takes over"
         } else {
             "mounted"
         };
-        let (dir, state) = (self.dir.display(), self.state_dir.display());
+        let (dir, state) = (self.dir.display(), self.state_dir.path().display());
         log::info!("{what} on {dir}, state in {state}");
         thread::spawn(|| {
             if wait_unread(&io::stdout()).is_ok() {
@@ -206,16 +218,17 @@ impl Plan {
         });
         let served = session.run();
         if let Err(error) = &served {
-            log::error!("the mount on {} breaks off: {error}", self.dir.display());
+            log::error!("the mount on {dir} breaks off: {error}");
         }
-        log::info!("no longer mounted on {}", self.dir.display());
-        served.map_err(failed)
+        log::info!("no longer mounted on {dir}");
+        served
     }
 
     fn connect(&self, fs: ClaimFs, link: &Link) -> io::Result<Session<ClaimFs>> {
         let mut config = fuser::Config::default();
-        // The kernel wakes a thread for each request if there are several, while one that has work goes on with the next: 1.5 times as
-        // many claims a second with 8 clients. What takes long is done aside.
+        // With several threads the kernel wakes one for each request, while a single one that has
+        // work goes on with the next request: that gives 1.5 times as many claims a second with 8
+        // clients. Slow requests go to workers.
         config.n_threads = Some(1);
         let acl = if self.options.allow_other {
             SessionACL::All
@@ -231,11 +244,13 @@ impl Plan {
 
     fn store(
         &self,
-        table: Table,
+        mut table: Table,
         handoff: Handoff,
         disk: Disk,
         notifier: &Arc<Notifier>,
     ) -> io::Result<(Arc<Store>, Arc<Processes>)> {
+        table.limit_each(self.max_per_uid);
+        table.limit_watches(watches(descriptors::limit()));
         let processes = Arc::new(Processes::new(
             self.variables.clone(),
             self.agents.clone(),
@@ -253,14 +268,14 @@ impl Plan {
     }
 
     fn tree(&self, store: &Arc<Store>, notifier: &Arc<Notifier>) -> Tree {
-        let (uid, gid) = crate::process::real_ids();
+        let (uid, gid) = real_ids();
         let (store, notifier) = (Arc::clone(store), Arc::clone(notifier));
-        let spool = Spool::new(self.state_dir.join(state_dir::TEXTS));
+        let spool = Spool::new(self.state_dir.spool());
         Tree::new(store, notifier, spool, self.dotfiles, uid, gid)
     }
 
-    /// Waits for a signal and unmounts; a mount that is in use is detached, and whoever uses it is told ENOTCONN, as are those who have it
-    /// in other mount namespaces. Or makes way for another server.
+    /// Waits for a signal and unmounts, or makes way for another server. A mount that is in use is
+    /// detached: its users get ENOTCONN, as do those who have it in other mount namespaces.
     fn watch_signals(
         &self,
         signals: &Signals,
@@ -289,7 +304,8 @@ impl Plan {
             log::info!("signal {signal}: unmounting {dir}");
             notifier.end();
             match device::unmount_patiently(&self.dir, false, BUSY) {
-                // The session ends by itself, and the process with it.
+                // The session ends by itself, and the process with it, unless another namespace has
+                // the mount.
                 Ok(()) => {
                     thread::sleep(BESIDE);
                     log::info!(
@@ -309,8 +325,9 @@ impl Plan {
     }
 }
 
-/// A panic in a handler is caught and answered. Any other leaves a request without an answer and whoever made it
-/// waiting for ever, deaf to SIGKILL: better that the server ends, and the kernel answers them all.
+/// Ends the server at a panic outside of a request handler. A panic in a handler is caught and
+/// answered. Any other would leave a request without an answer, and its caller waiting for ever,
+/// deaf to SIGKILL; once the server has ended, the next one answers.
 fn end_unless_caught(panic: &panic::PanicHookInfo) {
     limited!(None, log::Level::Error, "{panic}");
     if !crate::fuse::is_handling() {

@@ -1,7 +1,8 @@
 //! The thread that waits for deaths and deadlines.
 //!
-//! Promises: a death among the roots of sessions, and a deadline, reaches the store within milliseconds, and while nobody
-//! dies this thread sleeps. Nobody has to wait for it: whoever asks about a name is answered after a look at its holder.
+//! Promises: the store learns of the death of a session's root, and of a deadline, within
+//! milliseconds; otherwise this thread sleeps. No answer depends on it: a request about a name is
+//! answered after its holder was checked.
 //!
 //! Deliberately ignorant of: rules, fuser.
 
@@ -13,10 +14,11 @@ use std::time::Duration;
 use crate::process::Processes;
 use crate::store::Store;
 
-/// How many leases are recorded as gone before others get their turn at the store.
+/// How many leases are recorded as gone before other threads get their turn at the store.
 const SWEEP: usize = 8;
 
-/// How long they have it then. To yield is not enough: the lock is taken again before whoever waits for it has woken up.
+/// How long they have for it. To yield is not enough: this thread would take the lock again before
+/// one that waits for it has woken up.
 const REST: Duration = Duration::from_micros(20);
 
 /// Starts the thread; it ends with the process.

@@ -15,6 +15,7 @@ use crate::handoff::{Note, Open};
 use crate::logging::{self, limited};
 use crate::process::{self, Watch};
 use crate::render;
+use crate::sys::descriptors::is_shortage;
 
 // The log has room for the lines of one session.
 const _: () = assert!(render::LOGGED < logging::UID.burst as usize);
@@ -268,7 +269,7 @@ impl Inner {
                         process.pid
                     );
                     self.unwatch(events);
-                    return Err(if process::is_shortage(&error) {
+                    return Err(if is_shortage(&error) {
                         Refusal::Shortage
                     } else {
                         Refusal::Failed

@@ -1,23 +1,25 @@
-//! The process that holds the `/dev/fuse` descriptor of a mount, so that the mount outlives its servers: it starts one, waits for
-//! its end, and starts the next on the same descriptor.
+//! The process that holds the `/dev/fuse` descriptor of a mount, so that the mount outlives its
+//! servers: it starts one, waits for its end, and starts the next on the same descriptor.
 //!
 //! ```text
 //! claimfs mount          the supervisor                                   claimfs serve, one after the other
 //!                        holds the descriptor  ── standard input ──▶  answers requests on it
-//!                        reads what it reports ◀─ standard output ──  lost, ready, asked, answered, failed
-//!                        hands on what it gets ── signals ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way
+//!                        reads its reports     ◀─ standard output ──  lost, ready, asked, answered, failed
+//!                        passes signals on     ── signals ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way
 //! ```
 //!
-//! Promises: it never touches the mount, so that nothing that a server does or leaves undone can hang it; after a crash it
-//! starts the program that it holds open, whatever has become of the file of that name; and there is never a second server
-//! before the first is gone.
+//! Promises: it never touches the mount, so that no fault of a server can hang it; after a crash it
+//! starts the program that it holds open, whatever has become of its file; and it never starts a
+//! second server before the first is gone.
 //!
 //! Deliberately ignorant of: everything that is served.
 
 pub mod device;
 pub mod program;
+pub mod report;
 mod server;
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -27,40 +29,44 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::program::Program;
-use self::server::{Deaths, Server, Turn};
+use self::report::Report;
+use self::server::{Crashes, Input, Server};
+use crate::core::failure::Failure;
 use crate::logging;
-use crate::process::{Signals, signal};
+use crate::sys::clock;
+use crate::sys::signals::{self, Signals};
 
 /// How long a server may take to make way, and a new program to prove itself and to begin.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// `FUSE_HAS_RESEND`: the kernel sends again what a dead server had not answered (`include/uapi/linux/fuse.h`, Linux 6.9 on).
+/// `FUSE_HAS_RESEND`: the kernel sends again what a dead server had not answered
+/// (`include/uapi/linux/fuse.h`, Linux 6.9 on).
 const HAS_RESEND: u64 = 1 << 39;
 
-/// What is to be kept.
-pub struct Charge<'a> {
+/// The mount that is supervised.
+pub struct Service<'a> {
     /// Mounts, and returns the descriptor on which requests arrive.
-    pub mount: &'a dyn Fn() -> Result<OwnedFd, String>,
+    pub mount: &'a dyn Fn() -> Result<OwnedFd, Failure>,
     /// Takes the mount away. Whether it was still there.
     pub unmount: &'a dyn Fn() -> bool,
-    /// Makes a server of the program, but for what is said of the connection.
-    pub words: Vec<std::ffi::OsString>,
-    /// What the first server is told besides.
+    /// The arguments of `claimfs serve`, but for those about the connection.
+    pub words: Vec<OsString>,
+    /// Further arguments of the first server.
     pub first_words: &'a [&'a str],
-    /// Where the program lies, for an upgrade.
+    /// Where the program is, for an upgrade.
     pub program: PathBuf,
-    /// As on a kernel that sends nothing again.
+    /// Act as on a kernel that sends nothing again.
     pub without_resend: bool,
 }
 
-/// What whoever started the supervisor is told.
-pub enum Told {
+/// News for the process that started the supervisor.
+pub enum Notice {
     /// Requests are answered, for the first time.
     Ready,
-    /// What was lost.
+    /// Something was lost.
     Lost(String),
-    /// What came of a wish for an upgrade.
-    Upgraded(Result<(), String>),
+    /// An upgrade that was asked for is done, or has failed.
+    Upgraded(Result<(), Failure>),
 }
 
 /// How far an upgrade has come.
@@ -72,17 +78,17 @@ enum Upgrade {
 }
 
 struct Supervisor<'a> {
-    charge: &'a Charge<'a>,
+    service: &'a Service<'a>,
     signals: Signals,
-    sender: Sender<Turn>,
+    sender: Sender<Input>,
     program: Program,
     device: OwnedFd,
-    /// What the kernel can do on this connection, once it has said so.
+    /// What the kernel can do on this connection, once a server has reported it.
     capabilities: Option<u64>,
     nonce: String,
     servers: u64,
-    deaths: Deaths,
-    /// The signal that is to end it all: a server that begins has yet to get it.
+    crashes: Crashes,
+    /// The signal that ends the mount. A server that begins gets it once it is ready.
     ending: Option<i32>,
     /// A program is to prove itself for an upgrade.
     is_trying: bool,
@@ -90,82 +96,92 @@ struct Supervisor<'a> {
     upgrade: Option<(Upgrade, Instant)>,
 }
 
-/// Keeps a mount until it is gone. An error is a sentence.
-pub fn keep(charge: &Charge, signals: Signals, mut tell: impl FnMut(Told)) -> Result<(), String> {
-    let (sender, turns) = mpsc::channel();
+/// Supervises a mount until it is gone.
+pub fn run(
+    service: &Service,
+    signals: Signals,
+    mut notify: impl FnMut(Notice),
+) -> Result<(), Failure> {
+    let (sender, inputs) = mpsc::channel();
     let to_supervisor = sender.clone();
     thread::spawn(move || {
         loop {
             match signals.wait() {
-                // That a terminal closes is no wish for an upgrade.
+                // A terminal that closes asks for no upgrade.
                 (libc::SIGHUP, true) => {}
-                (number, _) => _ = to_supervisor.send(Turn::Signal(number)),
+                (number, _) => _ = to_supervisor.send(Input::Signal(number)),
             }
         }
     });
     let mut supervisor = Supervisor {
-        charge,
+        service,
         signals,
         sender,
         program: Program::current()?,
-        device: (charge.mount)()?,
+        device: (service.mount)()?,
         capabilities: None,
         nonce: nonce(),
         servers: 0,
-        deaths: Deaths::default(),
+        crashes: Crashes::default(),
         ending: None,
         is_trying: false,
         upgrade: None,
     };
-    let kept = supervisor.run(&turns, &mut tell);
-    kept.inspect_err(|_| _ = (charge.unmount)())
+    let ended = supervisor.run(&inputs, &mut notify);
+    ended.inspect_err(|_| _ = (service.unmount)())
 }
 
-/// What no other connection of this boot has.
+/// A name for a connection that no other connection of this boot has.
 fn nonce() -> String {
-    let at = crate::process::now().boot;
+    let at = clock::since_boot();
     format!("{}-{}", std::process::id(), at.as_nanos())
 }
 
 impl Supervisor<'_> {
-    fn run(&mut self, turns: &Receiver<Turn>, tell: &mut dyn FnMut(Told)) -> Result<(), String> {
+    fn run(
+        &mut self,
+        inputs: &Receiver<Input>,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<(), Failure> {
         let mut server = self.start()?;
         loop {
             let until = self.upgrade.as_ref().map(|(_, until)| *until);
-            let turn = match until {
-                Some(until) => turns.recv_timeout(until.saturating_duration_since(Instant::now())),
-                None => turns.recv().map_err(RecvTimeoutError::from),
+            let input = match until {
+                Some(until) => inputs.recv_timeout(until.saturating_duration_since(Instant::now())),
+                None => inputs.recv().map_err(RecvTimeoutError::from),
             };
-            match turn {
-                Ok(Turn::Signal(libc::SIGHUP)) => self.try_upgrade(),
-                Ok(Turn::Proved(Ok(new))) => {
+            match input {
+                Ok(Input::Signal(libc::SIGHUP)) => self.try_upgrade(),
+                Ok(Input::Tried(Ok(new))) => {
                     self.is_trying = false;
-                    // It finishes what it is about, and what it has not answered is sent again to the next.
-                    _ = signal(server.child.id(), libc::SIGUSR2);
+                    // The server finishes the requests in its hands. The kernel sends those that it
+                    // has not answered to the next one.
+                    _ = signals::send(server.child.id(), libc::SIGUSR2);
                     self.set_upgrade(Upgrade::Asked(new));
                 }
-                Ok(Turn::Proved(Err(why))) => {
+                Ok(Input::Tried(Err(why))) => {
                     self.is_trying = false;
-                    tell(Told::Upgraded(Err(self.as_before(&why))));
+                    notify(Notice::Upgraded(Err(self.no_upgrade(&why.text))));
                 }
-                Ok(Turn::Signal(number)) => {
+                Ok(Input::Signal(number)) => {
                     self.ending = Some(number);
-                    self.hand_on(&server);
+                    self.pass_ending_on(&server);
                 }
-                Ok(Turn::Said(of, line)) if of == server.number => {
-                    self.hear(&mut server, &line, tell);
+                Ok(Input::Reported(of, report)) if of == server.number => {
+                    self.reported(&mut server, report, notify);
                 }
-                Ok(Turn::Gone(of)) if of == server.number => {
-                    let status = server.child.wait().map_err(|error| error.to_string())?;
+                Ok(Input::Closed(of)) if of == server.number => {
+                    let status = server.child.wait();
+                    let status = status.map_err(|error| Failure::unavailable(error.to_string()))?;
                     let begins = matches!(self.upgrade, Some((Upgrade::Begun(_), _)));
                     if status.success() && (server.is_ready || !begins) {
                         return Ok(());
                     }
-                    self.mourn(&mut server, status, tell)?;
+                    self.ended(&mut server, status, notify)?;
                     server = self.start_again()?;
                 }
-                Ok(Turn::Said(..) | Turn::Gone(_)) => {}
-                // It neither makes way nor begins: what follows follows from its end.
+                Ok(Input::Reported(..) | Input::Closed(_)) => {}
+                // The server neither makes way nor begins. Its end is handled like any other.
                 Err(RecvTimeoutError::Timeout) => {
                     _ = server.child.kill();
                     server.failure = Some(String::from("it does not begin"));
@@ -178,85 +194,85 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Hands on the signal that ends it all, once there is somebody who knows what to do then.
-    fn hand_on(&self, server: &Server) {
+    /// Passes the signal that ends the mount on to the server, if that is ready to handle it.
+    fn pass_ending_on(&self, server: &Server) {
         if let Some(number) = self.ending.filter(|_| server.is_ready) {
             // It may have ended by now.
-            _ = signal(server.child.id(), number);
+            _ = signals::send(server.child.id(), number);
         }
     }
 
     /// Starts a server on the connection.
-    fn start(&mut self) -> Result<Server, String> {
+    fn start(&mut self) -> Result<Server, Failure> {
         self.servers += 1;
         let number = self.servers;
-        let failed = |error: io::Error| format!("a server cannot be started: {error}");
+        let failed =
+            |error: io::Error| Failure::unavailable(format!("a server cannot be started: {error}"));
         let known = self
             .capabilities
             .map(|bits| format!("--capabilities={bits}"));
         let mut words = vec!["--connection", &self.nonce];
         words.extend(known.as_deref());
-        words.extend(self.charge.first_words.iter().filter(|_| number == 1));
+        words.extend(self.service.first_words.iter().filter(|_| number == 1));
         let mut command = self
             .program
-            .server(&words, &self.charge.words, self.signals);
+            .server(&words, &self.service.words, self.signals);
         let device = self.device.try_clone().map_err(failed)?;
         command.stdin(device);
         logging::follow();
         Server::start(number, command, self.sender.clone()).map_err(failed)
     }
 
-    /// Starts a server after another: on the same connection, if the kernel sends again what that one has left undone.
-    fn start_again(&mut self) -> Result<Server, String> {
+    /// Starts the next server: on the same connection, if the kernel sends again the requests that
+    /// were not answered.
+    fn start_again(&mut self) -> Result<Server, Failure> {
         let sends_again = self.capabilities.is_some_and(|bits| bits & HAS_RESEND != 0);
-        if !sends_again || self.charge.without_resend {
+        if !sends_again || self.service.without_resend {
             log::warn!(
                 "this kernel (before 6.9) does not send again what the server had not answered: the mount is taken away \
                  and made anew, and whoever used it is told ENOTCONN"
             );
-            if !(self.charge.unmount)() {
-                return Err(String::from(
+            if !(self.service.unmount)() {
+                return Err(Failure::unavailable(
                     "the server has died, and the mount was gone already",
                 ));
             }
-            self.device = (self.charge.mount)()?;
+            self.device = (self.service.mount)()?;
             (self.capabilities, self.nonce) = (None, nonce());
         }
         self.start()
     }
 
-    fn hear(&mut self, server: &mut Server, line: &str, tell: &mut dyn FnMut(Told)) {
-        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match word {
-            "ready" => {
+    fn reported(&mut self, server: &mut Server, report: Report, notify: &mut dyn FnMut(Notice)) {
+        match report {
+            Report::Ready(capabilities) => {
                 server.is_ready = true;
-                self.hand_on(server);
-                if self.capabilities.is_none() {
-                    self.capabilities = rest.parse().ok();
-                }
+                self.pass_ending_on(server);
+                self.capabilities.get_or_insert(capabilities);
                 if server.number == 1 {
-                    tell(Told::Ready);
+                    notify(Notice::Ready);
                 }
                 if let Some((Upgrade::Begun(_), _)) = &self.upgrade {
                     self.upgrade = None;
-                    tell(Told::Upgraded(Ok(())));
+                    notify(Notice::Upgraded(Ok(())));
                 }
             }
-            "lost" => tell(Told::Lost(rest.to_owned())),
-            "asked" => server.is_asked = true,
-            "answered" => server.has_answered = true,
-            "failed" => server.failure = Some(rest.to_owned()),
-            _ => {}
+            Report::Lost(what) => notify(Notice::Lost(what)),
+            Report::Asked => server.is_asked = true,
+            Report::Answered => server.has_answered = true,
+            Report::Failed(why) => server.failure = Some(why),
+            // Only a program that is tried reports it, and not on this pipe.
+            Report::Proved => {}
         }
     }
 
-    /// A server has died: another is to take over, unless there is no point in that.
-    fn mourn(
+    /// Prepares the next server after one has ended; an error if there is no point in another.
+    fn ended(
         &mut self,
         server: &mut Server,
         status: ExitStatus,
-        tell: &mut dyn FnMut(Told),
-    ) -> Result<(), String> {
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<(), Failure> {
         let why = server.failure.take().unwrap_or_else(|| status.to_string());
         match self.upgrade.take() {
             Some((Upgrade::Asked(new), _)) => {
@@ -266,16 +282,16 @@ impl Supervisor<'_> {
             }
             Some((Upgrade::Begun(old), _)) => {
                 self.program = old;
-                tell(Told::Upgraded(Err(self.as_before(&why))));
+                notify(Notice::Upgraded(Err(self.no_upgrade(&why))));
                 return Ok(());
             }
             None => {}
         }
         if server.number == 1 && !server.is_ready {
-            return Err(why);
+            return Err(Failure::unavailable(why));
         }
         log::error!("the server ended ({why}); another takes over");
-        thread::sleep(self.deaths.one_more(server, status, &why)?);
+        thread::sleep(self.crashes.count(server, status, &why)?);
         Ok(())
     }
 
@@ -283,23 +299,23 @@ impl Supervisor<'_> {
         self.upgrade = Some((upgrade, Instant::now() + PATIENCE));
     }
 
-    fn as_before(&self, why: &str) -> String {
-        let program = self.charge.program.display();
-        format!("{program}: {why}; the claimfs from before goes on")
+    fn no_upgrade(&self, why: &str) -> Failure {
+        let program = self.service.program.display();
+        Failure::unavailable(format!("{program}: {why}; the claimfs from before goes on"))
     }
 
-    /// Lets the program that lies on the disk now prove itself, unless another does so already.
+    /// Has the program that is on the disk now prove itself, unless another does so already.
     fn try_upgrade(&mut self) {
         if self.upgrade.is_some() || self.is_trying {
             return;
         }
         self.is_trying = true;
-        let (path, words) = (self.charge.program.clone(), self.charge.words.clone());
+        let (path, words) = (self.service.program.clone(), self.service.words.clone());
         let (signals, connection) = (self.signals, self.nonce.clone());
         let sender = self.sender.clone();
         thread::spawn(move || {
             let proved = Program::proved(&path, &connection, &words, signals, PATIENCE);
-            _ = sender.send(Turn::Proved(proved));
+            _ = sender.send(Input::Tried(proved));
         });
     }
 }

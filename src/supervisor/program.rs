@@ -1,4 +1,5 @@
-//! The program that servers are made of: held open, so that it is the one that is started whatever becomes of the file of its name.
+//! The program that servers run. It is held open, so that the same program is started again
+//! whatever becomes of its file.
 //!
 //! Deliberately ignorant of: what servers do.
 
@@ -12,50 +13,50 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::process::Signals;
-
-/// What a program says that has proved itself.
-pub const PROVED: &str = "proved";
+use super::report::Report;
+use crate::core::failure::Failure;
+use crate::sys::signals::Signals;
 
 /// A program, held open.
 #[derive(Debug)]
 pub struct Program(File);
 
 impl Program {
-    /// The one that runs.
-    pub fn current() -> Result<Self, String> {
+    /// The program of this process.
+    pub fn current() -> Result<Self, Failure> {
         Self::open(Path::new("/proc/self/exe"))
     }
 
-    /// The one that lies there now.
-    pub fn open(path: &Path) -> Result<Self, String> {
-        File::open(path)
-            .map(Self)
-            .map_err(|error| format!("{}: {error}", path.display()))
+    /// The program that is at a path now.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let opened = File::open(path).map(Self);
+        opened.map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))
     }
 
-    /// A command that makes a server of it: first words about this one, then those that are about all.
+    /// A command that serves with it: first the words about this server, then those about the
+    /// mount.
     pub fn server(&self, first: &[&str], words: &[OsString], signals: Signals) -> Command {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
         command.arg0("claimfs").arg("serve").args(first).args(words);
-        signals.unkept_in(&mut command);
+        signals.unblock_in(&mut command);
         command
     }
 
-    /// The program that lies there now, if it shows that it starts and that it can read the state of a connection, which changes
-    /// nothing.
+    /// The program that is at a path now, if it shows that it starts and can read the state of a
+    /// connection, which changes nothing.
     pub fn proved(
         path: &Path,
         connection: &str,
         words: &[OsString],
         signals: Signals,
         patience: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Failure> {
         let program = Self::open(path)?;
         let first = ["--prove", "--connection", connection];
         let mut command = program.server(&first, words, signals);
         let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let cannot = |error: io::Error| format!("it cannot be started: {error}");
+        let cannot =
+            |error: io::Error| Failure::unavailable(format!("it cannot be started: {error}"));
         let mut child = pipes.stderr(Stdio::piped()).spawn().map_err(cannot)?;
         let until = Instant::now() + patience;
         let status = loop {
@@ -65,20 +66,17 @@ impl Program {
                 None => thread::sleep(Duration::from_millis(2)),
             }
         };
-        let said = child.stdout.take().map(io::read_to_string);
-        if status.success()
-            && said
-                .and_then(Result::ok)
-                .is_some_and(|said| said.trim() == PROVED)
-        {
+        let output = child.stdout.take().map(io::read_to_string);
+        let is_proved = |output: String| Report::parse(output.trim()) == Some(Report::Proved);
+        if status.success() && output.and_then(Result::ok).is_some_and(is_proved) {
             return Ok(program);
         }
-        let why = child.stderr.take().map(io::read_to_string);
-        let why = why.and_then(Result::ok).unwrap_or_default();
-        let line = why
-            .lines()
-            .next()
-            .unwrap_or("it does not say that it is a claimfs");
-        Err(format!("it cannot take over ({status}): {line}"))
+        let errors = child.stderr.take().map(io::read_to_string);
+        let errors = errors.and_then(Result::ok).unwrap_or_default();
+        let line = errors.lines().next();
+        let why = line.unwrap_or("it does not say that it is a claimfs");
+        Err(Failure::unavailable(format!(
+            "it cannot take over ({status}): {why}"
+        )))
     }
 }

@@ -1,4 +1,5 @@
-//! One server, as its supervisor sees it: a process, and the lines that it says on its standard output; and how one dies after the other.
+//! One server, as its supervisor sees it: a process, and the reports that it writes to its standard
+//! output; and how often servers may crash.
 
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -8,17 +9,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::program::Program;
+use super::report::Report;
+use crate::core::failure::Failure;
 
-/// What wakes the supervisor; of a server, with its number.
-pub(super) enum Turn {
-    /// A signal has come.
+/// What the supervisor reacts to. Inputs from a server carry its number.
+pub(super) enum Input {
+    /// A signal has arrived.
     Signal(i32),
-    /// A server has said a line.
-    Said(u64, String),
-    /// It says no more: it ends, or has ended.
-    Gone(u64),
-    /// A program has proved itself for an upgrade, or has not.
-    Proved(Result<Program, String>),
+    /// A server has reported something.
+    Reported(u64, Report),
+    /// A server has closed its standard output: it ends, or has ended.
+    Closed(u64),
+    /// A program has proved that it can serve, or has failed to.
+    Tried(Result<Program, Failure>),
 }
 
 /// A server.
@@ -29,15 +32,15 @@ pub(super) struct Server {
     pub is_ready: bool,
     /// A request has reached it.
     pub is_asked: bool,
-    /// It has answered one.
+    /// It has answered a request.
     pub has_answered: bool,
     /// Why it could not begin.
     pub failure: Option<String>,
 }
 
 impl Server {
-    /// Starts it, and a thread that hands on what it says.
-    pub fn start(number: u64, mut command: Command, sender: Sender<Turn>) -> io::Result<Self> {
+    /// Starts it, and a thread that reads its reports.
+    pub fn start(number: u64, mut command: Command, sender: Sender<Input>) -> io::Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take();
         thread::spawn(move || {
@@ -45,9 +48,11 @@ impl Server {
                 .into_iter()
                 .flat_map(|pipe| BufReader::new(pipe).lines());
             for line in lines.map_while(Result::ok) {
-                _ = sender.send(Turn::Said(number, line));
+                if let Some(report) = Report::parse(&line) {
+                    _ = sender.send(Input::Reported(number, report));
+                }
             }
-            _ = sender.send(Turn::Gone(number));
+            _ = sender.send(Input::Closed(number));
         });
         Ok(Self {
             number,
@@ -60,41 +65,44 @@ impl Server {
     }
 }
 
-/// So many deaths, one after the other without an answer between them, within so long: it will not get better.
-const DEATHS: usize = 5;
-const DEATHS_WITHIN: Duration = Duration::from_secs(10);
+/// The mount is given up after this many crashes without an answer in between, within this time.
+const CRASHES_MAX: usize = 5;
+const CRASHES_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long it rests after a death without an answer before; twice as long after each further one.
+/// How long to wait before the next server after a crash without an answer; twice as long after
+/// each further one.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// When servers died, one after the other, that had answered nothing.
+/// When servers that had answered nothing crashed, since the last answer.
 #[derive(Default)]
-pub(super) struct Deaths(Vec<Instant>);
+pub(super) struct Crashes(Vec<Instant>);
 
-impl Deaths {
-    /// A server has died: how long to rest before the next, or why there is no point in another.
-    pub fn one_more(
+impl Crashes {
+    /// Counts the end of a server. Returns how long to wait before the next one is started, or why
+    /// there is no point in another.
+    pub fn count(
         &mut self,
         server: &Server,
         status: ExitStatus,
         why: &str,
-    ) -> Result<Duration, String> {
+    ) -> Result<Duration, Failure> {
         let is_killed = status.signal() == Some(libc::SIGKILL);
         if server.has_answered {
             self.0.clear();
         } else if !(server.is_ready && is_killed && !server.is_asked) {
-            // Of one that somebody kills while nobody asks it anything, nothing can be said.
+            // A SIGKILL while idle says nothing about the server's health: it does not count.
             self.0.push(Instant::now());
         }
-        self.0.retain(|death| death.elapsed() < DEATHS_WITHIN);
-        if self.0.len() < DEATHS {
+        self.0.retain(|crash| crash.elapsed() < CRASHES_WITHIN);
+        if self.0.len() < CRASHES_MAX {
             let by_itself = u32::from(!is_killed);
             let pauses = u32::try_from(1 << self.0.len() >> 1).unwrap_or(0);
             return Ok(PAUSE * pauses.max(by_itself));
         }
-        Err(format!(
-            "{DEATHS} servers ended within {} s without answering a request, the last one so: {why}; the mount is taken away",
-            DEATHS_WITHIN.as_secs()
-        ))
+        Err(Failure::unavailable(format!(
+            "{CRASHES_MAX} servers ended within {} s without answering a request, the last one so: \
+             {why}; the mount is taken away",
+            CRASHES_WITHIN.as_secs()
+        )))
     }
 }

@@ -15,11 +15,11 @@ pub const FS_TYPE: &str = "fuse.claimfs";
 /// A mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Where.
+    /// The directory that it is on.
     pub dir: PathBuf,
-    /// What part of the file system: `/` unless it is a bind mount of a part.
+    /// The part of the file system that it shows: `/` unless it is a bind mount of a part.
     pub root: PathBuf,
-    /// The number of its device, as `MAJOR:MINOR`.
+    /// The device number, as `MAJOR:MINOR`.
     pub device: String,
     /// The options of this mount alone, separated by commas.
     pub flags: String,
@@ -32,12 +32,12 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Nothing is written here: the mount itself, or this bind of it, is read-only.
+    /// Whether this mount or its file system is read-only.
     pub fn is_read_only(&self) -> bool {
         self.has("ro")
     }
 
-    /// This mount or its file system has this option.
+    /// Whether this mount or its file system has this option.
     pub fn has(&self, option: &str) -> bool {
         self.options().any(|there| there == option)
     }
@@ -93,7 +93,8 @@ pub fn on(dir: &Path) -> io::Result<Option<Mount>> {
     Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
 }
 
-/// Whether this process may not enter a directory that a mount is on, as is so with another user's mount.
+/// Whether this process may not enter a directory that a mount is on, as is so with another user's
+/// mount.
 pub fn is_denied(dir: &Path) -> bool {
     let looked = fs::metadata(dir.join("."));
     looked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use claimfs::core::failure::Failure;
 use claimfs::core::table::Table;
 use claimfs::core::{Change, Command as Ask, Creation, Member, NodeId, Shape};
 use claimfs::handoff::{Handoff, Note};
 use claimfs::journal::Log;
-use claimfs::journal::{self, Disk, JOURNAL_MAX, Recovered, Source, Unusable};
+use claimfs::journal::{self, Disk, JOURNAL_MAX, Recovered, Source};
 use claimfs::process::Boot;
 use libc::EEXIST;
 
@@ -143,7 +144,7 @@ impl Written {
                 assert!(self.is_held(&recovered), "{what}: a grant is lost");
                 false
             }
-            Err(Unusable(why)) => {
+            Err(Failure { text: why, .. }) => {
                 assert!(why.contains("'claimfs mount --repair'"), "{what}: {why}");
                 true
             }
@@ -187,7 +188,7 @@ fn every_single_bit_that_flips_in_tokens_is_refused_or_loses_no_grant() {
                 assert!(written.is_held(&recovered), "bit {bit}");
                 assert!(recovered.table.next_token() >= written.table.next_token());
             }
-            Err(Unusable(why)) => {
+            Err(Failure { text: why, .. }) => {
                 assert!(why.contains("'claimfs mount --repair'"), "{why}");
                 refused += 1;
             }
@@ -295,7 +296,7 @@ fn what_is_no_journal_is_refused_at_once_and_set_aside_by_a_repair() {
         let dir = written.with(Some(&written.bytes));
         let path = dir.path().join("journal");
         put(&path, what);
-        let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+        let Err(Failure { text: why, .. }) = journal::read(dir.path(), &boot(), 99, false) else {
             panic!("{what}: served");
         };
         let (kind, way) = (why.contains(what), "'claimfs mount --repair'");
@@ -330,7 +331,7 @@ fn tokens_that_are_no_such_file_are_refused_and_a_repair_keeps_all_leases() {
     for what in kinds().into_iter().chain(["it is empty"]) {
         let dir = written.with(Some(&written.bytes));
         put(&dir.path().join("tokens"), what);
-        let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+        let Err(Failure { text: why, .. }) = journal::read(dir.path(), &boot(), 99, false) else {
             panic!("{what}: served");
         };
         assert!(why.contains("/tokens: "), "{why}");
@@ -381,7 +382,7 @@ fn a_journal_of_this_boot_is_of_this_boot_whatever_tokens_says() {
             }
             match journal::read(dir.path(), &boot(), 99, false) {
                 Ok(recovered) => assert!(written.is_held(&recovered) && !refused, "{tokens:?}"),
-                Err(Unusable(why)) => assert!(refused, "{tokens:?}: {why}"),
+                Err(Failure { text: why, .. }) => assert!(refused, "{tokens:?}: {why}"),
             }
         }
     }
@@ -396,7 +397,7 @@ fn an_older_journal_that_is_put_back_is_refused() {
         id: "a-later-boot".into(),
         pidns: 7,
     };
-    let Err(Unusable(why)) = journal::read(dir.path(), &later, 99, false) else {
+    let Err(Failure { text: why, .. }) = journal::read(dir.path(), &later, 99, false) else {
         panic!("what was claimed in this boot is not in it");
     };
     assert!(
@@ -420,7 +421,7 @@ fn a_journal_that_is_too_long_is_refused_and_its_holes_take_no_memory() {
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(length).unwrap();
         let begun = Instant::now();
-        let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+        let Err(Failure { text: why, .. }) = journal::read(dir.path(), &boot(), 99, false) else {
             panic!("{length}: served");
         };
         assert!(why.contains(why_not) && why.contains("--repair"), "{why}");
@@ -735,7 +736,7 @@ fn a_first_start_that_is_interrupted_at_any_system_call_is_not_refused_afterward
                 strace.arg(program("journal_writer")).arg(dir.path());
                 let done = strace.output().unwrap().status.success();
                 let read = journal::read(dir.path(), &boot(), 99, false);
-                if let Err(Unusable(why)) = read {
+                if let Err(Failure { text: why, .. }) = read {
                     panic!("{call} {when}, of an earlier boot: {earlier}: {why}");
                 }
                 if done {
@@ -777,7 +778,7 @@ fn a_journal_of_another_user_is_refused() {
     let dir = written.with(Some(&written.bytes));
     let path = dir.path().join("journal");
     std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
-    let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+    let Err(Failure { text: why, .. }) = journal::read(dir.path(), &boot(), 99, false) else {
         panic!("whoever owns it may write to it");
     };
     assert!(why.contains("it belongs to uid 4711"), "{why}");

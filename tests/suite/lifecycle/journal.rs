@@ -7,11 +7,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use claimfs::core::failure::Failure;
 use claimfs::core::table::Table;
 use claimfs::core::{Change, Command as Ask, Creation, Event, Member, Moment, Shape};
 use claimfs::handoff::Handoff;
 use claimfs::journal::Log;
-use claimfs::journal::{self, Disk, Unusable};
+use claimfs::journal::{self, Disk};
 use claimfs::process::Boot;
 use libc::{EBUSY, EEXIST, O_CREAT, O_EXCL, O_RDWR, O_WRONLY};
 
@@ -298,7 +299,7 @@ fn what_is_corrupt_before_the_end_is_refused_unless_it_is_of_an_earlier_boot_or_
         let mut corrupt = bytes.clone();
         corrupt[at] ^= 0x41;
         let dir = history.with(&corrupt);
-        let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+        let Err(Failure { text: why, .. }) = journal::read(dir.path(), &boot(), 99, false) else {
             panic!("byte {at}: passed over");
         };
         assert!(
@@ -362,7 +363,7 @@ fn framed(payload: &str) -> Vec<u8> {
 }
 
 fn is_refused(dir: &TempDir, because: &str) {
-    let Err(Unusable(why)) = journal::read(dir.path(), &boot(), 99, false) else {
+    let Err(Failure { text: why, .. }) = journal::read(dir.path(), &boot(), 99, false) else {
         panic!("{because}: passed over");
     };
     assert!(
@@ -467,7 +468,8 @@ fn a_number_of_tokens_that_leaves_none_is_refused() {
         format!("{} this-boot\n", u64::MAX),
     )
     .unwrap();
-    let Err(Unusable(why)) = journal::read(history.dir.path(), &boot(), 99, false) else {
+    let Err(Failure { text: why, .. }) = journal::read(history.dir.path(), &boot(), 99, false)
+    else {
         panic!("no token is left");
     };
     assert!(why.contains("tokens: "), "{why}");
@@ -480,7 +482,8 @@ fn another_pid_namespace_is_refused() {
         id: "this-boot".into(),
         pidns: 8,
     };
-    let Err(Unusable(why)) = journal::read(history.dir.path(), &elsewhere, 99, false) else {
+    let Err(Failure { text: why, .. }) = journal::read(history.dir.path(), &elsewhere, 99, false)
+    else {
         panic!("pids mean other processes there");
     };
     assert!(why.contains("another pid namespace"), "{why}");

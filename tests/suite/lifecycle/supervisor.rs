@@ -622,3 +622,107 @@ fn the_terminals_interrupt_ends_both() {
     assert!(!mount.path("claims").exists());
     mount.wait();
 }
+
+#[test]
+fn a_server_serves_under_a_supervisor_from_before() {
+    if !crate::support::can_mount() {
+        return;
+    }
+    let temp = TempDir::new();
+    let (dir, state) = (temp.path().join("mount"), temp.path().join("state"));
+    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&state).unwrap();
+    let options = claimfs::supervisor::device::Options::default();
+    let device = claimfs::supervisor::device::mount(&dir, &state, &options).unwrap();
+    // The words as the first supervisors wrote them.
+    let serve = |first: &[&str]| {
+        let mut command = Command::new(CLAIMFS);
+        command.arg("serve").args(first);
+        command.arg("--state-dir").arg(&state);
+        command.args(["--max-leases", "1048576", "--max-per-uid", "9"]);
+        command.args(["--log-bytes", "65536", "--endings", "none"]);
+        command.args(["--dotfiles", "--no-agents", "--agent", "name=a,mark=A"]);
+        command.args(["--session-var", "ONE", "-o", "noexec,nosuid", "--"]);
+        command.arg(&dir).env_remove("RUST_LOG");
+        command.stdin(device.try_clone().unwrap());
+        command.stdout(std::process::Stdio::piped());
+        command.stderr(std::process::Stdio::null());
+        command
+    };
+    let mut first = Guard::spawn(&mut serve(&["--connection", "1-2"]));
+    let ready = first.line();
+    let bits = ready.strip_prefix("ready ").unwrap().to_owned();
+    assert!(bits.parse::<u64>().is_ok(), "{ready}");
+    fs::File::create_new(dir.join("claims/x")).unwrap();
+    assert_eq!([first.line(), first.line()], ["asked ", "answered "]);
+    let leases = fs::read_to_string(dir.join("leases")).unwrap();
+    assert!(leases.contains("\"name\":\"x\""), "{leases}");
+    let proved = serve(&["--prove", "--connection", "1-2"]).output().unwrap();
+    assert_eq!(text(&proved), (0, "proved\n".into(), String::new()));
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
+    let known = format!("--capabilities={bits}");
+    let mut next = Guard::spawn(&mut serve(&["--connection", "1-2", &known]));
+    assert_eq!(next.line(), ready);
+    assert_eq!(fs::read_to_string(dir.join("leases")).unwrap(), leases);
+    unsafe { libc::kill(next.0.id() as i32, libc::SIGTERM) };
+    assert!(next.0.wait().unwrap().success());
+    let elsewhere = serve(&["--connection", "3-4", &known]).output().unwrap();
+    let (code, said, _) = text(&elsewhere);
+    assert!(code == 3 && said.starts_with("failed "), "{code}: {said}");
+}
+
+#[test]
+fn a_claimfs_of_before_is_upgraded_and_brought_back_under_load() {
+    const BEFORE: &str = "CLAIMFS_TEST_BEFORE";
+    let Some(before) = std::env::var_os(BEFORE) else {
+        println!("not asked for: {BEFORE} names no claimfs of before");
+        return;
+    };
+    for (old, new) in [
+        (before.as_os_str(), CLAIMFS.as_ref()),
+        (CLAIMFS.as_ref(), before.as_os_str()),
+    ] {
+        let temp = TempDir::new();
+        let Some(mut mount) = Mount::unmounted() else {
+            return;
+        };
+        mount.program = temp.path().join("claimfs");
+        copy(Path::new(old), &mount.program);
+        mount.start(&["--dotfiles", "--session-var", "OTHER"]);
+        let mut me = mount.actor(Some("me"));
+        me.claim("held").unwrap();
+        let record = mount.record("held").unwrap();
+        let workers: Vec<_> = (0..2)
+            .map(|number| {
+                let mut me = mount.actor(Some(&format!("w{number}")));
+                std::thread::spawn(move || {
+                    let path = format!("claims/{number}");
+                    for _ in 0..400 {
+                        let fd = me.open(&path, O_RDWR | O_CREAT | O_EXCL).unwrap();
+                        me.write(fd, "a").unwrap();
+                        me.close(fd).unwrap();
+                        me.unlink(&path).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut upgrades = 0;
+        while upgrades < 4 || workers.iter().any(|worker| !worker.is_finished()) {
+            // The new one first, then the one of before again.
+            let program = [new, old][upgrades % 2];
+            install(&mount, Path::new(program));
+            assert_eq!(upgrade(&mount), (0, String::new(), String::new()));
+            let installed = inode(&mount.program);
+            assert_eq!(inode(format!("/proc/{}/exe", mount.pid())), installed);
+            upgrades += 1;
+        }
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!(mount.record("held").unwrap(), record);
+        assert_eq!(mount.claims(), ["held"]);
+        killed(&mount);
+        assert_eq!(mount.record("held").unwrap(), record);
+    }
+}

@@ -448,7 +448,7 @@ impl World {
         if let Some((dir, disk)) = self.disk.take() {
             drop(disk);
             let mut recovered = journal::read(dir.path(), &boot(), most, false)
-                .map_err(|error| format!("the journal cannot be read: {}", error.0))?;
+                .map_err(|error| format!("the journal cannot be read: {}", error.text))?;
             recovered.table.limit_each(each);
             same!(recovered.table == self.table, true, "what the journal says");
             let connection = Handoff::new("this");

@@ -9,10 +9,11 @@ mod sound;
 
 use std::path::Path;
 
+use claimfs::core::failure::Failure;
 use claimfs::core::table::Table;
 use claimfs::core::{Command, Event, Ino, Moment, Process, SessionKey, WaiterId};
 use claimfs::handoff::Handoff;
-use claimfs::journal::{Recovered, Source, Unusable, replay, snapshot};
+use claimfs::journal::{Recovered, Source, replay, snapshot};
 use claimfs::process::Boot;
 
 const MAX_LEASES: usize = 99;
@@ -37,7 +38,7 @@ pub fn run(data: &[u8]) {
     let repair = how & 0x80 != 0;
     match read(&bytes, &boot(later), repair) {
         Ok(recovered) => is_well(recovered, &boot(later)),
-        Err(Unusable(why)) => {
+        Err(Failure { text: why, .. }) => {
             let elsewhere = why.contains("another pid namespace");
             // Whose it is nobody knows; that no server has begun in this boot, `journal::read`
             // finds out elsewhere.
@@ -56,7 +57,7 @@ fn boot(later: bool) -> Boot {
     }
 }
 
-fn read(bytes: &[u8], boot: &Boot, repair: bool) -> Result<Recovered, Unusable> {
+fn read(bytes: &[u8], boot: &Boot, repair: bool) -> Result<Recovered, Failure> {
     let source = Source {
         path: Path::new("journal"),
         bytes,

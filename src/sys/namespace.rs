@@ -1,0 +1,25 @@
+//! Namespaces of pids (`pid_namespaces(7)`, `ioctl_nsfs(2)`).
+#![allow(unsafe_code)]
+
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+
+/// The inode number of the pid namespace of a process.
+pub fn of_pids(pid: impl Display) -> io::Result<u64> {
+    Ok(fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
+}
+
+/// The first process of the pid namespace that a process is in, as this one's namespace numbers it.
+/// ENOTTY before Linux 6.11.
+pub fn first_process(pid: u32) -> io::Result<u32> {
+    /// `_IOR(0xb7, 6, int)` (`NS_GET_PID_FROM_PIDNS` of `include/uapi/linux/nsfs.h`).
+    const FROM_NAMESPACE: libc::c_ulong = 0x8004_B706;
+    let namespace = File::open(format!("/proc/{pid}/ns/pid"))?;
+    // SAFETY: the argument is a number, and the descriptor is open. rustix has no ioctl that
+    // returns its result and takes a number.
+    let first = unsafe { libc::ioctl(namespace.as_raw_fd(), FROM_NAMESPACE, 1) };
+    u32::try_from(first).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,88 @@
+//! Signals (signal(7)): sending them, and taking them one by one instead of being interrupted.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_process};
+
+/// `si_code` of a signal that the kernel sends (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
+
+/// Sends a signal to a process: to this one, to a child that has not been waited for yet, or to one
+/// that has a lock. ESRCH if there is none.
+pub fn send(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = super::pid(pid).ok_or(Errno::SRCH)?;
+    let signal = Signal::from_named_raw(signal).ok_or(Errno::INVAL)?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// Keeps the pid of a child that has ended until it is waited for, as is the default. This process
+/// may have been started with SIGCHLD ignored, and the pids would be used again.
+pub fn expect_children() {
+    // SAFETY: the default action takes no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Signals that are blocked until [`Signals::wait`] takes them, in this thread and those that it
+/// starts from now on.
+#[derive(Clone, Copy)]
+pub struct Signals {
+    blocked: libc::sigset_t,
+    before: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks these signals.
+    pub fn block(signals: &[i32]) -> Self {
+        let mut blocked = MaybeUninit::<libc::sigset_t>::zeroed();
+        let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: sigemptyset initialises the set that the other calls use; both sets outlive the
+        // calls.
+        unsafe {
+            libc::sigemptyset(blocked.as_mut_ptr());
+            for signal in signals {
+                libc::sigaddset(blocked.as_mut_ptr(), *signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, blocked.as_ptr(), before.as_mut_ptr());
+            Self {
+                blocked: blocked.assume_init(),
+                before: before.assume_init(),
+            }
+        }
+    }
+
+    /// Starts a command with the signals blocked that were so when this process began; it would
+    /// inherit those of this process otherwise.
+    pub fn unblock_in(self, command: &mut Command) {
+        let before = self.before;
+        // SAFETY: the closure makes one system call, which may be made between fork and exec, on a
+        // set that it owns.
+        unsafe {
+            command.pre_exec(move || {
+                libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+                Ok(())
+            });
+        }
+    }
+
+    /// Sleeps until one of them arrives. Returns its number, and whether the kernel itself sent it:
+    /// a terminal's go to the whole foreground, children included.
+    pub fn wait(&self) -> (i32, bool) {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        loop {
+            // SAFETY: the set is initialised, and `info`, for which zeroes are valid, outlives the
+            // call.
+            let (signal, info) = unsafe {
+                let signal = libc::sigwaitinfo(&raw const self.blocked, info.as_mut_ptr());
+                (signal, info.assume_init())
+            };
+            if signal > 0 {
+                return (signal, info.si_code == SI_KERNEL);
+            }
+        }
+    }
+}
