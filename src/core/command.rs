@@ -1,4 +1,6 @@
-//! What is asked of the table, and the changes that a holder makes of what is its.
+//! Commands: the requests to the table, and the changes of a claim's content.
+//!
+//! Does not know: whether a command is granted.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,41 +14,42 @@ use super::{
     WaiterId,
 };
 
-/// A change of what a claim contains, made by its holder.
+/// A change of the content of an inode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Bytes at an offset.
+    /// Write bytes at an offset.
     Write {
-        /// Where, in bytes; the gap to the old end reads as zeros.
+        /// The offset in bytes. A gap after the old end reads as zeros.
         offset: u64,
-        /// What.
+        /// The bytes.
         #[serde(with = "wire::bytes")]
         data: Vec<u8>,
     },
-    /// Bytes at the end, wherever that is by now (`O_APPEND`).
+    /// Write bytes at the end, as of when the change is applied (`O_APPEND`).
     Append {
-        /// What.
+        /// The bytes.
         #[serde(with = "wire::bytes")]
         data: Vec<u8>,
     },
-    /// Another size in bytes: cut off, or filled up with zeros.
+    /// Cut the body off, or fill it up with zeros.
     Resize {
-        /// The new size.
+        /// The new size in bytes.
         size: u64,
     },
-    /// Mode and times, each if given.
+    /// Set mode and times.
     Attributes(Attributes),
-    /// An extended attribute outside `user.claimfs.`; `None` removes it.
+    /// Set or remove an extended attribute outside of `user.claimfs.`.
     Tag {
         /// Its full name.
         name: String,
-        /// Its value.
+        /// Its value. `None` removes it.
         #[serde(with = "wire::maybe_bytes")]
         value: Option<Vec<u8>>,
     },
 }
 
-/// What chmod and utimes set, each if given. Times are kept to the nanosecond, in the future too.
+/// The attributes that chmod and utimes set, each if given. Times are kept to the nanosecond, also
+/// in the future.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// Permission bits.
@@ -59,12 +62,12 @@ pub struct Attributes {
     pub mtime: Option<SystemTime>,
 }
 
-/// Who asks, where it is the uid and the sandbox that count and not the session.
+/// A caller whose uid and sandbox decide, and not its session.
 #[derive(Clone, Debug)]
 pub struct Asker<'a> {
     /// The uid.
     pub uid: u32,
-    /// The pid namespace; 0 for the mount's own.
+    /// The pid namespace. 0 for the mount's own.
     pub pidns: u64,
     /// The process and those above it.
     pub chain: &'a [Process],
@@ -72,213 +75,213 @@ pub struct Asker<'a> {
     pub command: Arc<str>,
 }
 
-/// The pid namespace of what lives in none that the mount can see.
+/// A pid namespace that the mount cannot see.
 pub const NOWHERE: u64 = u64::MAX;
 
-/// A caller whose processes the mount cannot see, and who says what session it speaks for.
+/// A caller whose processes the mount cannot see, and which names its session.
 #[derive(Clone, Debug)]
 pub struct RemoteSession {
     /// The session.
     pub id: SessionId,
     /// The uid of the caller, and so of the session.
     pub uid: u32,
-    /// Its pid namespace: 0 for the mount's own, [`NOWHERE`] where the mount cannot see it.
+    /// Its pid namespace: 0 for the mount's own, [`NOWHERE`] if the mount cannot see it.
     pub pidns: u64,
     /// The gid of the caller.
     pub gid: u32,
 }
 
-/// What somebody asks of the table.
+/// A request to the table.
 #[derive(Clone, Debug)]
 pub enum Command<'a> {
-    /// Create a claim or an entry of one, or open one's own for writing if `exclusive` is not set.
+    /// Create a claim or an entry of one. If `exclusive` is not set, the holder may open an
+    /// existing one for writing.
     Claim {
-        /// Which.
+        /// The place.
         name: Place,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
-        /// What the file starts with.
+        /// The first state of the inode.
         creation: Creation,
-        /// `O_EXCL`: even the holder is told EEXIST.
+        /// `O_EXCL`: EEXIST also for the holder.
         exclusive: bool,
-        /// `O_TRUNC`: what the holder opens again is emptied.
+        /// `O_TRUNC`: empty a file that the holder opens again.
         truncate: bool,
     },
-    /// Open for writing: the idempotent re-claim, for the holder alone.
+    /// Open for writing, which only the holder may: the idempotent re-claim.
     Reclaim {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
         /// `O_TRUNC`.
         truncate: bool,
     },
-    /// Change what a claim contains.
+    /// Change the content of an inode.
     Alter {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
-        /// What to change.
+        /// The change.
         change: Change,
     },
     /// Remove a claim or an entry of one.
     Release {
-        /// Which.
+        /// The place.
         name: Place,
-        /// By rmdir(2), which wants a directory, or by unlink(2), which wants none.
+        /// By rmdir(2), which removes directories, or by unlink(2), which removes all others.
         directory: bool,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
     },
     /// Take `to` and release `from` in one step, keeping the inode.
     Rename {
-        /// The name that one holds.
+        /// A name of the caller.
         from: Place,
         /// The name to take.
         to: Place,
-        /// `RENAME_NOREPLACE`: refuse a name that is there.
+        /// `RENAME_NOREPLACE`: refuse a name that exists.
         noreplace: bool,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
     },
-    /// Give an inode that one holds a further name: in `claims/`, a lease of its own.
+    /// Give an inode of the caller another name. In `claims/`, that name has its own lease.
     Link {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
         /// The name to take.
         name: Place,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
     },
-    /// Swap two names that one holds.
+    /// Exchange two names of the caller.
     Exchange {
-        /// The one.
+        /// The first name.
         one: Place,
-        /// The other.
+        /// The second name.
         other: Place,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
     },
-    /// Join a session, or start it, with the roots of the member: a registration.
+    /// Join or start a session with the processes of the member: a registration.
     Join {
-        /// `O_EXCL`: a live session of that id is EEXIST.
+        /// `O_EXCL`: EEXIST if the session is alive.
         exclusive: bool,
-        /// Who.
+        /// The member.
         by: &'a Member,
     },
-    /// End a session on purpose and release all that it holds.
+    /// End a session and release its leases.
     End {
-        /// Which.
+        /// The session.
         id: SessionId,
-        /// Who asks.
+        /// The caller.
         by: Asker<'a>,
     },
-    /// Remove the file of a session, which ends it: one's own, if somebody said what it is.
+    /// End a session by removing its file. Only for the caller's own session, by rules 1 to 3.
     EndOwn {
-        /// Which.
+        /// The session.
         id: SessionId,
-        /// Who asks; `None` for a caller that is of no session.
+        /// The caller. `None` if it has no session.
         by: Option<&'a Member>,
     },
-    /// Give what one holds a deadline, or none.
+    /// Set or remove the deadline of a claim.
     Limit {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
-        /// How long it is held from now, and from each renewal, on.
+        /// The time from now and from each renewal to the deadline. `None` removes it.
         ttl: Option<Duration>,
     },
-    /// Hand what one holds to another live session.
+    /// Hand a claim to another live session.
     Give {
-        /// Which inode: all of its names.
+        /// The inode, with all of its names.
         ino: Ino,
-        /// To which session.
+        /// The session.
         to: SessionId,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
     },
-    /// End what has reached its deadline.
+    /// End a claim or a session at its deadline.
     Expire {
-        /// What.
+        /// The claim or the session.
         due: Due,
     },
-    /// Take a name for a session without processes, or show that it still wants what it holds.
+    /// Take a name for a session without processes, or renew the session.
     Hold {
-        /// Which.
+        /// The name.
         name: Name,
-        /// Who asks.
+        /// The caller.
         by: &'a RemoteSession,
-        /// How long the session lives from now on.
+        /// The time from now to the deadline of the session.
         ttl: Duration,
     },
     /// Give up a name of such a session.
     Yield {
-        /// Which.
+        /// The name.
         name: Name,
-        /// Who asks.
+        /// The caller.
         by: &'a RemoteSession,
     },
-    /// The clock that deadlines go by has begun again: such a session lives for its whole time once more.
+    /// Start the full time of such a session again, after a boot.
     Restart {
-        /// Which session.
+        /// The session.
         key: SessionKey,
     },
-    /// Stand in line for a name, or take it if it is free.
+    /// Join the queue for a name, or take the name if it is free.
     Queue {
-        /// Which.
+        /// The name.
         name: Name,
-        /// Who asks.
+        /// The caller.
         by: &'a Member,
-        /// What the claim starts with when its turn has come.
+        /// The first state of the claim.
         creation: Creation,
     },
-    /// The waiter knows that the name is its own now.
+    /// Record that the waiter has read its grant.
     Accept {
-        /// Which waiter.
+        /// The waiter.
         waiter: WaiterId,
     },
-    /// The waiter is gone: out of the line, and what it was granted without knowing it goes to the next.
+    /// Remove a waiter from its queue. A grant that it has not read goes to the next one.
     Leave {
-        /// Which waiter.
+        /// The waiter.
         waiter: WaiterId,
     },
-    /// Take a name from a holder that lives.
+    /// Take a name from a living holder.
     Break {
-        /// Which.
+        /// The name.
         name: Name,
-        /// The token that it was granted with: a later grant is not meant.
+        /// Its token. A later grant is not broken.
         token: Token,
-        /// Who asks.
+        /// The caller.
         by: Asker<'a>,
     },
-    /// A process is proven dead.
+    /// Record that a process is proven dead.
     Died {
-        /// Which.
+        /// The process.
         process: Process,
-        /// How it ended; `None` for one that nobody has waited for, and that may have been killed
-        /// or not.
+        /// How it ended. `None` if that is not known yet.
         ending: Option<Ending>,
     },
-    /// Record, for at most `limit` leases of sessions that are over, that they are gone.
+    /// Record the loss of leases whose session is over or whose process is dead.
     Sweep {
-        /// How many events at most.
+        /// The largest number of events.
         limit: usize,
     },
-    /// A file that was made for a kernel lock, which was refused, and that nothing was written to, is closed.
+    /// Remove an empty file that was created for a kernel lock which was then refused.
     Withdraw {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
     },
-    /// Nobody has the nameless inode open any more.
+    /// Remove an inode without a name that nobody has open any more.
     Forget {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
     },
 }
 
-/// What must be looked at before an answer about it is given: whether its holder lives.
+/// The holder whose liveness must be checked before an answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'a> {
     /// The holder of a name in `claims/`.
@@ -289,7 +292,7 @@ pub enum Subject<'a> {
     Session(&'a SessionId),
     /// A session and each of its roots.
     Roots(&'a SessionId),
-    /// Nothing: the answer is about the table as it stands.
+    /// Nobody: the answer needs no check.
     Nothing,
 }
 
@@ -303,7 +306,7 @@ impl<'a> From<&'a Place> for Subject<'a> {
 }
 
 impl Command<'_> {
-    /// What it is about.
+    /// The holders to check before it is decided.
     pub fn subjects(&self) -> [Subject<'_>; 2] {
         let one = |subject| [subject, Subject::Nothing];
         match self {
@@ -334,8 +337,7 @@ impl Command<'_> {
         }
     }
 
-    /// Whether it takes a name in `claims/`, or a place in the queue for one: of these there are only
-    /// so many.
+    /// True if it takes a name in `claims/` or a place in a queue, of which the number is limited.
     pub fn takes_name(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,6 @@
-//! What happened: the one type that the table applies, a journal records and watchers read.
+//! Events: the one type that the table applies, a journal records and readers of `events` see.
+//!
+//! Does not know: the rules that decide an event, or how one is recorded.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,31 +15,31 @@ use super::{
     Root, Rule, SessionId, SessionKey, Token, WAITER_END, WaiterId,
 };
 
-/// Why a session is over.
+/// The reason why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// All of its roots are proven dead: what it held is reaped.
+    /// All of its roots are proven dead. Its leases are reaped.
     Died,
-    /// It removed `sessions/ID`, or its uid or root ended it: what it held is released.
+    /// It removed `sessions/ID`, or its uid or root ended it. Its leases are released.
     Ended,
-    /// It had no processes, and its deadline has passed: what it held expires.
+    /// It had no processes, and its deadline passed. Its leases expire.
     Lapsed,
 }
 
-/// Something that happened: a line of the journal, a line of `events`, a step of the model.
+/// An event: a record of the journal, a line of `events`, a step of the model in the tests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Its number; the next event has the next number.
     pub seq: u64,
-    /// The wall clock when it was decided.
+    /// The time of the decision, by the wall clock.
     #[serde(with = "wire::moment")]
     pub at: SystemTime,
-    /// What happened.
+    /// The content.
     pub what: What,
 }
 
 impl Event {
-    /// Whether every number in it is in the range of what it is the number of.
+    /// True if every number in it is in the range of its kind.
     pub fn has_valid_numbers(&self) -> bool {
         let is_ino = |ino: &Ino| (FIRST_INO..INO_END).contains(&ino.0);
         let of_its_kind = match &self.what {
@@ -53,28 +55,28 @@ impl Event {
     }
 }
 
-/// The bytes of the record that frees one thing, at most, but for the name in it.
+/// The largest size in bytes of a record that frees a name, without the name itself.
 const FREEING: u64 = 224;
 
-/// How an event changes the space that the records need which will free everything.
+/// The effect of an event on the space to reserve for the records that will free everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceDelta {
-    /// The bytes of the records that it makes necessary.
+    /// The bytes of the records that will undo it.
     pub adds: u64,
-    /// The bytes of the records that are not needed any more, since it is one of them.
+    /// The bytes that were reserved for it.
     pub frees: u64,
-    /// It only clears up and never comes in numbers: a reserve is enough for it.
+    /// It only cleans up and is rare, so that a fixed reserve is enough.
     pub is_small: bool,
 }
 
-/// What must survive of an event.
+/// The losses that an event must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It means nothing once the processes of this boot are gone.
+    /// None but that of the server: it means nothing after a reboot.
     Boot,
-    /// It must survive a loss of power.
+    /// A loss of power.
     Power,
-    /// The same, but it only renews what has already survived: a deadline begins again at a boot.
+    /// A loss of power, but an older event is enough, since each deadline starts again at a boot.
     Renewal,
 }
 
@@ -86,7 +88,7 @@ impl Event {
         roots: usize,
         waiters: usize,
     ) -> u64 {
-        // Before a root leaves, what it held may pass.
+        // A root that exits may take two records: its leases pass, and it leaves.
         let people = sessions + 2 * roots + 2 * waiters;
         names.map(space_of).sum::<u64>() + people as u64 * FREEING
     }
@@ -130,7 +132,7 @@ impl Event {
         }
     }
 
-    /// The process that something depends on from now on, and its exec: see [`Root::environ`].
+    /// The process that something depends on from now on, with its [`Root::environ`] or 0.
     pub fn dependence(&self) -> Option<(&Process, u64)> {
         match &self.what {
             What::Joined { root, .. } => Some((&root.process, root.environ)),
@@ -139,7 +141,7 @@ impl Event {
         }
     }
 
-    /// The session that gets a name without asking for it: from its holder, who gives it.
+    /// The session that gets a name from its holder.
     pub fn receiver(&self) -> Option<SessionKey> {
         match &self.what {
             What::Handed { key, .. } => Some(*key),
@@ -156,7 +158,8 @@ impl Event {
     }
 }
 
-/// The bytes of the record that frees a name. Control characters, quotes and backslashes take six.
+/// The largest size in bytes of the record that frees a name. JSON writes control characters,
+/// quotes and backslashes in up to six.
 fn space_of(name: &Name) -> u64 {
     let escaped = |c: char| {
         if c.is_control() || matches!(c, '"' | '\\') {
@@ -168,12 +171,12 @@ fn space_of(name: &Name) -> u64 {
     FREEING + name.as_str().chars().map(escaped).sum::<usize>() as u64
 }
 
-/// What happened.
+/// The content of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A session began.
     SessionStarted {
-        /// Which of all sessions.
+        /// Its key.
         key: SessionKey,
         /// Its id.
         id: SessionId,
@@ -186,15 +189,15 @@ pub enum What {
     },
     /// A process became a root of a session, or was registered as one.
     Joined {
-        /// Which session.
+        /// The session.
         key: SessionKey,
-        /// Which process.
+        /// The process.
         root: Root,
     },
-    /// All leases of a session that a process held under process scope pass to the process above
+    /// All leases of a session that a process held under process scope passed to the process above
     /// it.
     Passed {
-        /// Which session.
+        /// The session.
         key: SessionKey,
         /// The process that has exited.
         from: Process,
@@ -204,37 +207,36 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         exit: Option<u8>,
     },
-    /// A root died. What it holds still is free from here on, though each lease gets an event of
-    /// its own.
+    /// A root died. Its remaining leases are free from now on, although each gets its own event.
     Left {
-        /// Which session.
+        /// The session.
         key: SessionKey,
-        /// Which process.
+        /// The process.
         process: Process,
-        /// The signal that killed it: then nothing passes by way of it.
+        /// The signal that killed it. If there is one, nothing passes through it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         killed: Option<u8>,
     },
-    /// A session without processes lives until this from now on.
+    /// A session without processes got another deadline.
     Prolonged {
-        /// Which session.
+        /// The session.
         key: SessionKey,
-        /// Until when.
+        /// The deadline.
         deadline: Deadline,
-        /// It lived for as long at a time before.
+        /// True if its time to live is not longer than before.
         #[serde(default)]
         renews: bool,
     },
-    /// A session is over; its names are free from here on, though each lease still gets an event of its own.
+    /// A session is over. Its leases are free from now on, although each gets its own event.
     SessionEnded {
-        /// Which session.
+        /// The session.
         key: SessionKey,
-        /// Why.
+        /// The reason.
         why: End,
     },
     /// A name was granted.
     Claimed {
-        /// Which.
+        /// The name.
         name: Name,
         /// Its token.
         token: Token,
@@ -242,9 +244,9 @@ pub enum What {
         key: SessionKey,
         /// The inode behind the name.
         ino: Ino,
-        /// The inode is new and starts with this; otherwise it has a name already.
+        /// The first state of a new inode. `None` if the inode has a name already.
         created: Option<Creation>,
-        /// The process that claimed.
+        /// The pid of the process that claimed it.
         pid: u32,
         /// Its command name.
         command: Arc<str>,
@@ -254,33 +256,33 @@ pub enum What {
     },
     /// A name was given up by its holder.
     Released {
-        /// Which.
+        /// The name.
         name: Name,
-        /// The token that it was granted with.
+        /// Its token.
         token: Token,
     },
     /// A name was taken from a dead holder.
     Reaped {
-        /// Which.
+        /// The name.
         name: Name,
-        /// The token that it was granted with.
+        /// Its token.
         token: Token,
-        /// The signal that killed the process that held it, if that is why.
+        /// The signal that killed the process that held it, if one did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signal: Option<u8>,
     },
     /// A name was taken because its deadline had passed.
     Expired {
-        /// Which.
+        /// The name.
         name: Name,
-        /// The token that it was granted with.
+        /// Its token.
         token: Token,
     },
     /// A name was granted to another session by its holder.
     Handed {
-        /// Which.
+        /// The name.
         name: Name,
-        /// The token that it was granted with before.
+        /// Its token before.
         was: Token,
         /// Its token from now on.
         token: Token,
@@ -288,37 +290,37 @@ pub enum What {
         from: SessionKey,
         /// The new holder.
         key: SessionKey,
-        /// The inode behind the name from now on: another number, so that the giver's descriptors are lost.
+        /// The inode under its new number. The descriptors of the giver are lost.
         ino: Ino,
-        /// A process of the new holder's.
+        /// The pid of a process of the new holder.
         pid: u32,
         /// Its command name.
         command: Arc<str>,
     },
-    /// A name was taken from a holder that lives.
+    /// A name was taken from a living holder.
     Broken {
-        /// Which.
+        /// The name.
         name: Name,
-        /// The token that it was granted with.
+        /// Its token.
         token: Token,
         /// The uid that did it.
         uid: u32,
-        /// The process that did it.
+        /// The pid of the process that did it.
         pid: u32,
         /// Its command name.
         command: Arc<str>,
     },
-    /// A session stands in line for a name.
+    /// A waiter joined the queue for a name.
     Queued {
-        /// Which.
+        /// The name.
         name: Name,
-        /// Its place.
+        /// The waiter.
         waiter: WaiterId,
-        /// The session.
+        /// Its session.
         key: SessionKey,
-        /// What the claim starts with when its turn has come.
+        /// The first state of its claim.
         creation: Creation,
-        /// The process that waits.
+        /// The pid of the process that waits.
         pid: u32,
         /// Its command name.
         command: Arc<str>,
@@ -326,68 +328,69 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         maker: Option<Process>,
     },
-    /// The name that was just claimed is the waiter's, who does not know it yet.
+    /// A name that was just claimed is the waiter's, which has not read this yet.
     Granted {
-        /// Which.
+        /// The name.
         name: Name,
-        /// To whom.
+        /// The waiter.
         waiter: WaiterId,
-        /// The token that it was granted with.
+        /// Its token.
         token: Token,
     },
-    /// The waiter knows.
+    /// The waiter has read its grant.
     Accepted {
-        /// Which waiter.
+        /// The waiter.
         waiter: WaiterId,
     },
-    /// The waiter has left the line, or is gone before it knew.
+    /// The waiter left the queue, or closed its file before it read its grant.
     #[serde(rename = "LeftLine")]
     LeftQueue {
-        /// Which waiter.
+        /// The waiter.
         waiter: WaiterId,
     },
-    /// What a claim contains has changed.
+    /// The content of an inode changed.
     Altered {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
-        /// How.
+        /// The change.
         change: Change,
     },
-    /// The leases of an inode end with a process from now on.
+    /// A process holds an inode from now on.
     Bound {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
-        /// Which process.
+        /// The process, and what happens when it exits.
         binding: Binding,
     },
-    /// The leases of an inode end at another time from now on, or at none.
+    /// The deadline of an inode changed.
     Limited {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
-        /// When.
+        /// The deadline. `None` if it has none any more.
         deadline: Option<Deadline>,
     },
-    /// A name was given inside a directory claim.
+    /// An entry was added inside a directory claim.
     Linked {
-        /// In which directory.
+        /// The directory.
         dir: Ino,
-        /// Which name.
+        /// The name.
         label: Label,
         /// The inode behind it.
         ino: Ino,
-        /// The inode is new and starts with this; otherwise it has a name already, or had one a moment ago.
+        /// The first state of a new inode. `None` if the inode has a name already, or had one in
+        /// the same decision.
         created: Option<Creation>,
     },
-    /// A name inside a directory claim was removed.
+    /// An entry inside a directory claim was removed.
     Unlinked {
-        /// In which directory.
+        /// The directory.
         dir: Ino,
-        /// Which name.
+        /// The name.
         label: Label,
     },
-    /// A nameless inode is gone.
+    /// An inode without a name was closed.
     Forgotten {
-        /// Which inode.
+        /// The inode.
         ino: Ino,
     },
 }

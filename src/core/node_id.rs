@@ -1,13 +1,15 @@
-//! The numbers that the kernel knows things by: inodes and handles.
+//! Inode numbers and handles, as the kernel sees them.
 //!
-//! Every range is here. A number says what it is the number of, and no two things share one. The bounds
-//! of what a journal may contain follow from the ranges.
+//! Promises: a number belongs to one kind of object, and no two objects share a number. All ranges
+//! are here, and the bounds of the numbers in a journal follow from them.
+//!
+//! Does not know: which of these objects exist.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Ino, SessionKey, WaiterId};
 
-/// A file or directory that is there as long as the mount is.
+/// A file or directory that exists as long as the mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fixed {
     /// The mount itself.
@@ -51,20 +53,20 @@ impl Fixed {
     ];
 }
 
-/// What a number is the number of.
+/// An inode number or a handle, by its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub enum NodeId {
     /// A fixed file, as inode and as the handle of a directory.
     Fixed(Fixed),
-    /// A claim, or an entry inside one, as inode and as the handle of who may write to it.
+    /// A claim or an entry inside one, as inode and as the handle of a descriptor for writing.
     Claim(Ino),
     /// A file in `sessions/`, as inode.
     Session(SessionKey),
-    /// A file in `sessions/` that is open for writing, as inode until it has registered something, and
-    /// as handle.
+    /// A file in `sessions/` that is open for writing, as handle, and as inode until it has
+    /// registered something.
     Registration(u64),
-    /// The handle of a text that is made for its reader.
+    /// The handle of a text that was rendered for its reader.
     Text(u64),
     /// A file in `queue/`, as inode.
     QueueFile(u64),
@@ -118,7 +120,7 @@ const _: () = {
         assert!(starts[at - 1] < starts[at]);
         at += 1;
     }
-    // A range that is counted from 0 has room for what is counted.
+    // Each counter starts at 0 and fits into its range.
     assert!(COUNT_END <= TEXT - REGISTRATION && COUNT_END <= QUEUE_FILE - TEXT);
     assert!(COUNT_END <= READER - SEATED && COUNT_END <= END - TOMBSTONE);
     let mut at = 0;
@@ -132,7 +134,7 @@ impl NodeId {
     /// The root of the mount.
     pub const ROOT: Self = Self::Fixed(Fixed::Root);
 
-    /// What has this number; `None` if nothing ever has it.
+    /// The object with this number. `None` if no object can have it.
     pub fn of(number: u64) -> Option<Self> {
         Some(match number {
             0 => return None,
@@ -169,7 +171,7 @@ impl NodeId {
         }
     }
 
-    /// It is one that its reader waits on.
+    /// True for a handle on which its reader waits.
     pub fn is_stream(self) -> bool {
         matches!(self, Self::Waiter(_) | Self::Seated(_) | Self::Reader(_))
     }

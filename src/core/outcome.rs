@@ -1,19 +1,21 @@
-//! What a command came to: the answer to a request, and to the same request when it is sent again.
+//! Outcomes: the answer to a request, and to the same request when the kernel sends it again.
+//!
+//! Does not know: requests, or how an outcome is kept.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Ino, NodeId, SessionKey, WaiterId, What};
 
-/// What a command came to. The journal keeps it until the kernel has the answer.
+/// The outcome of a command. The journal keeps it until the kernel has the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The handle of the descriptor that was opened.
     pub fh: Option<NodeId>,
-    /// The inode that was made, emptied or opened.
+    /// The inode that was created, emptied or opened.
     pub ino: Option<Ino>,
-    /// The place in a queue, and the session that waits.
+    /// The waiter in a queue, and its session.
     pub seat: Option<(WaiterId, SessionKey)>,
-    /// That inode is new. Not kept: a request that is sent again need not know.
+    /// True if that inode is new. Not kept, since a request that is sent again does not need it.
     #[serde(skip)]
     pub is_new: bool,
 }

@@ -49,6 +49,34 @@ pub mod bytes {
     }
 }
 
+/// A part that most values lack. A part that is not there is written as its default, and a default
+/// is read as one that is not there.
+pub mod boxed {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// For `serialize_with`.
+    pub fn serialize<T, S>(part: &Option<Box<T>>, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        T: Default + Serialize,
+        S: Serializer,
+    {
+        match part {
+            Some(part) => part.serialize(serializer),
+            None => T::default().serialize(serializer),
+        }
+    }
+
+    /// For `deserialize_with`.
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<Box<T>>, D::Error>
+    where
+        T: Default + PartialEq + Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let part = T::deserialize(deserializer)?;
+        Ok((part != T::default()).then(|| Box::new(part)))
+    }
+}
+
 /// Bytes as an element of another type.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Bytes(#[serde(with = "bytes")] Vec<u8>);

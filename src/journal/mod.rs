@@ -350,7 +350,7 @@ pub fn replay(
         mut base,
         mut problem,
     } = replay_frames(source, max_leases);
-    table = table.indexed_anew();
+    table = table.reindexed();
     if let Err(flaw) = table.check() {
         // Nobody can tell which event was wrong, so discard all of them.
         let why = format!("it contradicts itself: {flaw}");

@@ -2,7 +2,7 @@
 //! servers: it starts one, waits for its end, and starts the next on the same descriptor.
 //!
 //! ```text
-//! claimfs mount          the supervisor                                   claimfs serve, one after the other
+//! claimfs mount          the supervisor                               claimfs serve, one after the other
 //!                        holds the descriptor  ── standard input ──▶  answers requests on it
 //!                        reads its reports     ◀─ standard output ──  lost, ready, asked, answered, failed
 //!                        passes signals on     ── signals ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way

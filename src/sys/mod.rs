@@ -1,7 +1,7 @@
 //! Facilities of the kernel, one file each: system calls as safe functions with `io::Result`s.
 //!
 //! Promises: `unsafe` is allowed only here, by name, in the files that need it (`child`,
-//! `descriptors`, `memory`, `namespace`, `pidfd`, `signals`, `thread`); all other calls go through
+//! `descriptors`, `memory`, `namespace`, `pidfd`, `poll`, `signals`, `thread`); all other calls go through
 //! rustix. A call that a signal interrupts is repeated where the function says so, and is an error
 //! of kind `Interrupted` elsewhere.
 //!

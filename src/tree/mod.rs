@@ -371,7 +371,7 @@ impl Tree {
                     if node.content().shape != Shape::Directory {
                         return Err(Refusal::NotDirectory);
                     }
-                    let found = node.content().entries.get(&label);
+                    let found = node.content().entries().get(&label);
                     let child = found.and_then(|ino| Some((ino, table.node(ino)?)));
                     let attr = child.map(|(ino, child)| node_attr(ino, child));
                     attr.ok_or(Refusal::NotFound)
@@ -565,7 +565,7 @@ impl Tree {
             NodeId::Fixed(Fixed::Queue) => {}
             NodeId::Claim(ino) if dir.kind == Kind::Directory => {
                 self.node(ino, |table, node| {
-                    for (cookie, label, ino) in node.content().entries.after(after) {
+                    for (cookie, label, ino) in node.content().entries().after(after) {
                         let attr = table.node(ino).map(|child| node_attr(ino, child));
                         let is_enough = attr.is_some_and(|attr| {
                             !emit(Entry {
@@ -916,7 +916,7 @@ fn node_attr(ino: Ino, node: Node) -> Attr {
     let (kind, nlink) = match content.shape {
         Shape::File => (Kind::File, node.links()),
         Shape::Directory if node.links() == 0 => (Kind::Directory, 0),
-        Shape::Directory => (Kind::Directory, 2 + content.entries.directories()),
+        Shape::Directory => (Kind::Directory, 2 + content.entries().directories()),
         Shape::Symlink(_) => (Kind::Symlink, node.links()),
     };
     Attr {

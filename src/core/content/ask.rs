@@ -40,36 +40,88 @@ pub enum Ask {
 impl Ask {
     /// The request in a body, if any.
     pub fn of(body: &[u8]) -> Option<Self> {
-        match body.iter().find(|byte| !byte.is_ascii_whitespace())? {
-            b'{' if body.len() <= JSON_MAX => {
-                let body: Value = serde_json::from_slice(body).ok()?;
-                // A copy of a record, which tools that rewrite files make, is no request.
-                let is_ask = |key: &String| KEYS.contains(&key.as_str());
-                if !body.as_object()?.keys().all(is_ask) {
-                    return None;
-                }
-                let session = body.get("session").and_then(Value::as_str);
-                let session = session.and_then(|id| SessionId::new(id.as_bytes()).ok());
-                let ttl = match body.get("ttl") {
-                    Some(Value::String(text)) => ttl(text),
-                    Some(Value::Number(seconds)) => ttl(&seconds.to_string()),
-                    _ => None,
-                };
-                let asks = session.is_some() || ttl.is_some();
-                asks.then_some(Self::Terms { session, ttl })
-            }
-            _ => pid(body).map(Self::Pid),
+        Self::after(body, 0, &[])
+    }
+
+    /// The request in a body after a write. Copies no more than a JSON request may have, and reads
+    /// no more than the bytes that decide.
+    pub(super) fn after(body: &[u8], offset: usize, data: &[u8]) -> Option<Self> {
+        let body = Body::after(body, offset, data);
+        match body.bytes().find(|byte| !byte.is_ascii_whitespace())? {
+            b'{' if body.len() <= JSON_MAX => terms(&body.bytes().collect::<Vec<u8>>()),
+            _ => pid(body.bytes()).map(Self::Pid),
         }
     }
 }
 
-/// The pid in the first line. White space around it is allowed: UUCP pads its lock files (FHS 3.0,
-/// 5.9).
-fn pid(body: &[u8]) -> Option<u32> {
-    let line = body.split(|byte| *byte == b'\n').next()?.trim_ascii();
-    let digits = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(line).ok().filter(|_| digits)?;
-    text.parse().ok().filter(|pid| *pid != 0)
+/// A body after a write, without a copy.
+struct Body<'a> {
+    /// The bytes before the written ones.
+    head: &'a [u8],
+    /// The number of zeros between the old end and the written bytes.
+    gap: usize,
+    /// The written bytes.
+    data: &'a [u8],
+    /// The bytes after them.
+    tail: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    fn after(body: &'a [u8], offset: usize, data: &'a [u8]) -> Self {
+        let end = offset.saturating_add(data.len());
+        Self {
+            head: &body[..offset.min(body.len())],
+            gap: offset.saturating_sub(body.len()),
+            data,
+            tail: &body[end.min(body.len())..],
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.head.len() + self.gap + self.data.len() + self.tail.len()
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = u8> {
+        let gap = std::iter::repeat_n(0, self.gap);
+        let head = self.head.iter().copied().chain(gap);
+        head.chain(self.data.iter().chain(self.tail).copied())
+    }
+}
+
+fn terms(body: &[u8]) -> Option<Ask> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    // A copy of a record, which tools that rewrite files make, is no request.
+    let is_ask = |key: &String| KEYS.contains(&key.as_str());
+    if !body.as_object()?.keys().all(is_ask) {
+        return None;
+    }
+    let session = body.get("session").and_then(Value::as_str);
+    let session = session.and_then(|id| SessionId::new(id.as_bytes()).ok());
+    let ttl = match body.get("ttl") {
+        Some(Value::String(text)) => ttl(text),
+        Some(Value::Number(seconds)) => ttl(&seconds.to_string()),
+        _ => None,
+    };
+    let asks = session.is_some() || ttl.is_some();
+    asks.then_some(Ask::Terms { session, ttl })
+}
+
+/// The pid in the first line, which may be padded with white space: UUCP pads its lock files (FHS
+/// 3.0, 5.9). Reads up to the first byte that decides.
+fn pid(body: impl Iterator<Item = u8>) -> Option<u32> {
+    let line = body.take_while(|byte| *byte != b'\n');
+    let line = line.skip_while(u8::is_ascii_whitespace);
+    let (mut pid, mut is_over) = (0_u32, false);
+    for byte in line {
+        match byte {
+            b'0'..=b'9' if !is_over => {
+                pid = pid.checked_mul(10)?.checked_add(u32::from(byte - b'0'))?;
+            }
+            _ if byte.is_ascii_whitespace() => is_over = true,
+            _ => return None,
+        }
+    }
+    (pid != 0).then_some(pid)
 }
 
 /// Parses a TTL: `30s`, `1h 30m`, `2d`, `250ms`, or a number of seconds; from 1 ms to a hundred

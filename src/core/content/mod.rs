@@ -15,7 +15,6 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use self::ask::{Ask, TTL_MAX, ttl};
-use crate::core::rare::{Blank, Rare};
 use crate::core::wire;
 use crate::core::{Attributes, Change, Creation, Ino, Label, Refusal, Shape};
 
@@ -55,11 +54,14 @@ pub struct Content {
     /// Time of last change. Any change sets it, also of names.
     #[serde(with = "wire::moment")]
     pub ctime: SystemTime,
-    tags: Rare<Tags>,
+    /// Boxed, since most inodes have none. Never empty.
+    #[serde(with = "wire::boxed")]
+    tags: Option<Box<Tags>>,
     /// The limit of the body, in bytes.
     room: usize,
-    /// The entries of a directory.
-    pub entries: Rare<Entries>,
+    /// Boxed, since most inodes have none. Never the default.
+    #[serde(with = "wire::boxed")]
+    entries: Option<Box<Entries>>,
 }
 
 impl Content {
@@ -67,7 +69,7 @@ impl Content {
     pub fn new(creation: Creation, room: usize, at: SystemTime) -> Self {
         Self {
             room,
-            entries: Rare::default(),
+            entries: None,
             shape: creation.shape,
             body: Vec::new(),
             mode: creation.mode,
@@ -76,13 +78,13 @@ impl Content {
             atime: at,
             mtime: at,
             ctime: at,
-            tags: Rare::default(),
+            tags: None,
         }
     }
 
     /// Rebuilds the fields that are not serialized.
     pub fn complete(&mut self) {
-        if let Some(entries) = self.entries.changed() {
+        if let Some(entries) = &mut self.entries {
             entries.complete();
         }
     }
@@ -142,9 +144,37 @@ impl Content {
         (self.weight() - body).saturating_add(end)
     }
 
-    /// Updates the times after an entry was added or removed.
-    pub fn touched(&mut self, at: SystemTime) {
+    /// The entries of a directory.
+    pub fn entries(&self) -> &Entries {
+        static NONE: Entries = Entries {
+            by_label: BTreeMap::new(),
+            by_cookie: BTreeMap::new(),
+            next: 0,
+            directories: 0,
+        };
+        self.entries.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Adds an entry. Its name must not exist yet.
+    pub fn link(&mut self, label: Label, ino: Ino, is_directory: bool, at: SystemTime) {
+        let entries = self.entries.get_or_insert_default();
+        entries.insert(label, ino, is_directory);
         (self.mtime, self.ctime) = (at, at);
+    }
+
+    /// Removes an entry.
+    pub fn unlink(&mut self, label: &Label, is_directory: bool, at: SystemTime) {
+        if let Some(entries) = &mut self.entries {
+            entries.remove(label, is_directory);
+        }
+        (self.mtime, self.ctime) = (at, at);
+    }
+
+    /// Replaces the inode numbers of the entries.
+    pub fn renumber(&mut self, number: impl Fn(Ino) -> Ino) {
+        if let Some(entries) = &mut self.entries {
+            entries.renumber(number);
+        }
     }
 
     /// True for a file of white space only. Such a claim reads as its record.
@@ -154,7 +184,8 @@ impl Content {
 
     /// The holder's extended attributes.
     pub fn tags(&self) -> &BTreeMap<String, Vec<u8>> {
-        &self.tags.0
+        static NONE: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        self.tags.as_deref().map_or(&NONE, |tags| &tags.0)
     }
 
     /// Checks a change. Writing to a directory is [`Refusal::IsDirectory`] (EISDIR), to a symlink
@@ -205,19 +236,19 @@ impl Content {
         }
     }
 
-    /// The request that a change makes, if it makes one.
+    /// The request that a change makes, if it makes one. A change that [`Content::check`] refuses
+    /// makes none.
     pub fn ask_after(&self, change: &Change) -> Option<Ask> {
-        let touches = match change {
-            Change::Write { data, .. } | Change::Append { data } => !data.is_empty(),
-            Change::Resize { .. } | Change::Attributes(_) | Change::Tag { .. } => false,
+        let (offset, data) = match change {
+            Change::Write { offset, data } => (usize::try_from(*offset).ok()?, data),
+            Change::Append { data } => (self.body.len(), data),
+            Change::Resize { .. } | Change::Attributes(_) | Change::Tag { .. } => return None,
         };
-        if !touches || self.shape != Shape::File {
+        if data.is_empty() || self.check(change).is_err() {
             return None;
         }
-        let mut after = self.clone();
-        after.apply(change, self.mtime);
         // A repeated request is ignored, but a pid is checked against its writer each time.
-        Ask::of(&after.body)
+        Ask::after(&self.body, offset, data)
             .filter(|ask| matches!(ask, Ask::Pid(_)) || Ask::of(&self.body).as_ref() != Some(ask))
     }
 
@@ -246,10 +277,14 @@ impl Content {
                 name,
                 value: Some(value),
             } => {
-                self.tags.0.insert(name.clone(), value.clone());
+                let tags = self.tags.get_or_insert_default();
+                tags.0.insert(name.clone(), value.clone());
             }
             Change::Tag { name, value: None } => {
-                self.tags.0.remove(name);
+                if let Some(tags) = &mut self.tags {
+                    tags.0.remove(name);
+                }
+                self.tags.take_if(|tags| tags.0.is_empty());
             }
         }
     }
@@ -273,13 +308,6 @@ impl Content {
 #[serde(transparent)]
 struct Tags(#[serde(with = "wire::named_bytes")] BTreeMap<String, Vec<u8>>);
 
-impl Blank for Tags {
-    fn blank() -> &'static Self {
-        static BLANK: Tags = Tags(BTreeMap::new());
-        &BLANK
-    }
-}
-
 /// The entries of a directory in the order of their creation, so that a listing can continue where
 /// it stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,18 +317,6 @@ pub struct Entries {
     by_cookie: BTreeMap<u64, (Label, Ino)>,
     next: u64,
     directories: u32,
-}
-
-impl Blank for Entries {
-    fn blank() -> &'static Self {
-        static BLANK: Entries = Entries {
-            by_label: BTreeMap::new(),
-            by_cookie: BTreeMap::new(),
-            next: 0,
-            directories: 0,
-        };
-        &BLANK
-    }
 }
 
 impl Entries {
@@ -350,23 +366,20 @@ impl Entries {
         rest.map(|(cookie, (label, ino))| (*cookie, label, *ino))
     }
 
-    /// Replaces the inode numbers.
-    pub fn renumber(&mut self, number: impl Fn(Ino) -> Ino) {
+    fn renumber(&mut self, number: impl Fn(Ino) -> Ino) {
         for (_, ino) in self.by_cookie.values_mut() {
             *ino = number(*ino);
         }
     }
 
-    /// Adds a name. It must not exist yet.
-    pub fn insert(&mut self, label: Label, ino: Ino, is_directory: bool) {
+    fn insert(&mut self, label: Label, ino: Ino, is_directory: bool) {
         self.next = self.next.saturating_add(1);
         self.by_label.insert(label.clone(), self.next);
         self.by_cookie.insert(self.next, (label, ino));
         self.directories += u32::from(is_directory);
     }
 
-    /// Removes a name.
-    pub fn remove(&mut self, label: &Label, is_directory: bool) {
+    fn remove(&mut self, label: &Label, is_directory: bool) {
         if let Some(cookie) = self.by_label.remove(label) {
             self.by_cookie.remove(&cookie);
             self.directories = self.directories.saturating_sub(is_directory.into());
@@ -378,4 +391,120 @@ impl Entries {
 pub fn slice(bytes: &[u8], offset: u64, size: usize) -> &[u8] {
     let start = usize::try_from(offset).map_or(bytes.len(), |o| o.min(bytes.len()));
     &bytes[start..bytes.len().min(start.saturating_add(size))]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::{Ask, BODY_MAX, Content};
+    use crate::core::{Change, Creation, Shape};
+
+    fn file(body: &[u8]) -> Content {
+        let creation = Creation {
+            shape: Shape::File,
+            mode: 0o644,
+            uid: 1,
+            gid: 2,
+        };
+        let mut file = Content::new(creation, BODY_MAX, UNIX_EPOCH);
+        let data = body.to_vec();
+        file.apply(&Change::Append { data }, UNIX_EPOCH);
+        file
+    }
+
+    #[test]
+    fn parts_that_are_not_there_are_written_as_their_defaults() {
+        let mut file = file(b"1");
+        let expected = concat!(
+            r#"{"shape":"File","body":"1","mode":420,"uid":1,"gid":2,"#,
+            r#""atime":[0,0],"mtime":[0,0],"ctime":[0,0],"tags":{},"room":65536,"#,
+            r#""entries":{"by_cookie":{},"next":0,"directories":0}}"#,
+        );
+        assert_eq!(serde_json::to_string(&file).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Content>(expected).unwrap(), file);
+        // A part that has become empty again is the same as one that never was.
+        for value in [Some(vec![1]), None] {
+            let name = String::from("user.a");
+            file.apply(&Change::Tag { name, value }, UNIX_EPOCH);
+        }
+        assert_eq!(serde_json::from_str::<Content>(expected).unwrap(), file);
+    }
+
+    /// The request in a body that is one slice.
+    fn naive(body: &[u8]) -> Option<Ask> {
+        let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first == Some(&b'{') {
+            return Ask::of(body);
+        }
+        let line = body.split(|byte| *byte == b'\n').next()?.trim_ascii();
+        let digits = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(line).ok().filter(|_| digits)?;
+        text.parse().ok().filter(|pid| *pid != 0).map(Ask::Pid)
+    }
+
+    #[test]
+    fn a_write_asks_for_what_the_whole_body_asks_for_after_it() {
+        let padded = |length: usize, text: &str| format!("{}{text}", " ".repeat(length));
+        let mut bodies: Vec<Vec<u8>> = Vec::new();
+        for text in [
+            "",
+            " ",
+            "\n",
+            "7",
+            "0",
+            "12\n",
+            " 12 \nx",
+            "\n12",
+            "1 2",
+            "1x",
+            "4294967295",
+            "4294967296",
+            "0042\t",
+            "+5",
+            "{",
+            "}",
+            "{}",
+            r#"{"ttl":"30s"}"#,
+            r#"{"ttl":30}"#,
+            r#"{"session":"w1"}"#,
+            r#"{"session":"w1","x":1}"#,
+            "\0",
+        ] {
+            bodies.push(text.into());
+        }
+        let ttl = r#"{"ttl":"30s"}"#;
+        for length in [4082, 4083, 4084] {
+            bodies.push(padded(length, ttl).into());
+            bodies.push(padded(length, "77").into());
+            bodies.push(format!("{ttl}{}", " ".repeat(length)).into());
+            bodies.push(format!("{}1", "0".repeat(length)).into());
+        }
+        let (mut asked, mut tried) = (0, 0);
+        for before in &bodies {
+            for data in &bodies {
+                let length = before.len() as u64;
+                let mut offsets = vec![0, 1, 2, length / 2, length.saturating_sub(1), length];
+                offsets.extend([length + 1, 4095, 4096, 65_535, 65_536, u64::MAX]);
+                let writes = offsets.into_iter().map(|offset| {
+                    let data = data.clone();
+                    Change::Write { offset, data }
+                });
+                let (is_empty, data) = (data.is_empty(), data.clone());
+                for change in writes.chain([Change::Append { data }]) {
+                    let file = file(before);
+                    let mut after = file.clone();
+                    after.apply(&change, UNIX_EPOCH);
+                    let expected = naive(after.body()).filter(|ask| {
+                        matches!(ask, Ask::Pid(_)) || naive(before).as_ref() != Some(ask)
+                    });
+                    let is_written = !is_empty && file.check(&change).is_ok();
+                    let expected = expected.filter(|_| is_written);
+                    assert_eq!(file.ask_after(&change), expected, "{before:?} {change:?}");
+                    (asked, tried) = (asked + usize::from(expected.is_some()), tried + 1);
+                }
+            }
+        }
+        assert!(asked > 1000 && tried > 5 * asked / 4, "{asked} of {tried}");
+    }
 }

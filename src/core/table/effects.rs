@@ -1,21 +1,23 @@
-//! What an event changes for those outside of the table.
+//! The effects of an event outside of the table.
 //!
-//! This is the one place, beside `apply.rs` and the rules, that takes events to pieces: observers get
-//! the effects and match on no event.
+//! Promises: apart from `apply` and the rules, only this file matches on events. Observers get the
+//! effects.
 //!
 //! Does not know: who the observers are.
 
 use super::Table;
 use crate::core::{Event, Ino, Name, Process, SessionKey, Shape, WaiterId, What};
 
-/// What one event changed.
+/// The effects of one event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Processes that something depended on. A later event of the same decision may depend on them.
+    /// Processes on which something depended. A later event of the same decision may depend on
+    /// them.
     pub unneeded: Vec<Process>,
     /// An inode that lost a name. It may have others, or be open.
     pub unlinked: Option<Ino>,
-    /// Waiters whose turn has come, whose session got the name in another way, or whose wait is over.
+    /// Waiters that were granted the name, whose session got it in another way, or whose wait is
+    /// over.
     pub woken: Vec<WaiterId>,
     /// A waiter that the table did not know before.
     pub queued: Option<WaiterId>,
@@ -23,13 +25,14 @@ pub struct Effects {
     pub left: Option<WaiterId>,
     /// A waiter that knows now that its session holds the name.
     pub accepted: Option<(WaiterId, SessionKey, Name)>,
-    /// A name that went although nobody called unlink(2) or rmdir(2), and whether it was a directory.
+    /// A name that went although nobody called unlink(2) or rmdir(2), and whether it was a
+    /// directory.
     pub vanished: Option<(Name, bool)>,
-    /// What the counters count it as. Scratch entries are not counted.
+    /// The counter for it. Scratch entries are not counted.
     pub count: Option<Count>,
 }
 
-/// The events that counters count.
+/// The counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// A name was granted.

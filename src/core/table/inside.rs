@@ -1,28 +1,29 @@
-//! The rules of what is inside a directory claim: the holder of the claim changes it, anyone looks, and it is bounded.
+//! The rules inside a directory claim. The holder of the claim changes the entries, and anyone may
+//! read them. Their number and size are limited.
 //!
-//! A directory claim is like a filesystem of its own: nothing is linked or renamed across its edge (EXDEV), so that
-//! what it contains is counted in one place and goes in one step.
+//! A directory claim is like a filesystem of its own. Links and renames across its edge are refused
+//! (EXDEV), so that its totals are in one place and all entries go in one step.
 //!
-//! Deliberately ignorant of: who holds a claim and for how long (`table.rs`).
+//! Does not know: who holds a claim, or for how long.
 
 use super::{Below, Draft, Ino, Label, Node, Table};
 use crate::core::content::{Content, INSIDE_MAX};
 use crate::core::{Creation, Member, Place, Refusal, Shape};
 
-/// How many entries a directory claim may contain, all in all (ENOSPC past it).
+/// The largest number of entries in a directory claim, at all depths (ENOSPC past it).
 pub const ENTRIES_MAX: usize = 4096;
 
-/// How deep directories may lie in a directory claim: an entry of the claim itself has depth 1 (ENOSPC past it).
+/// The greatest depth of an entry (ENOSPC past it). An entry of the claim itself has depth 1.
 pub const DEPTH_MAX: usize = 16;
 
 impl<'a> Node<'a> {
-    /// What it contains.
+    /// Its content.
     pub fn content(&self) -> &'a Content {
         self.child
             .map_or(&self.inode.content, |child| &child.content)
     }
 
-    /// How many names it has.
+    /// The number of its names.
     pub fn links(&self) -> u32 {
         let names = u32::try_from(self.inode.names.len()).unwrap_or(u32::MAX);
         self.child.map_or(names, |child| child.links)
@@ -30,7 +31,7 @@ impl<'a> Node<'a> {
 }
 
 impl Table {
-    /// A directory that the caller may change and that has a name still: ENOTDIR, EBUSY, ENOENT otherwise.
+    /// A directory with a name that the caller may change: else ENOTDIR, EBUSY or ENOENT.
     pub(super) fn own_directory(&self, dir: Ino, by: &Member) -> Result<Node<'_>, Refusal> {
         let node = self.own(dir, by)?;
         if node.content().shape != Shape::Directory {
@@ -42,7 +43,7 @@ impl Table {
         Ok(node)
     }
 
-    /// Creates an entry in a directory of the caller's own, where its name is free.
+    /// Creates an entry. The caller may change the directory, and the name is free.
     pub(super) fn decide_create(
         &self,
         draft: &mut Draft,
@@ -55,7 +56,7 @@ impl Table {
             Shape::Symlink(target) => target.len(),
             Shape::File | Shape::Directory => 0,
         };
-        check_room(&node.inode.below, target)?;
+        check_room(node.inode.below(), target)?;
         self.check_depth(dir, 1)?;
         let ino = draft.ino();
         draft.link(dir, label, ino, Some(creation.clone()));
@@ -71,7 +72,7 @@ impl Table {
         by: &Member,
     ) -> Result<(), Refusal> {
         let target = self.own_directory(dir, by)?;
-        if target.content().entries.get(label).is_some() {
+        if target.content().entries().get(label).is_some() {
             return Err(Refusal::Exists);
         }
         let node = self.own(ino, by)?;
@@ -84,12 +85,12 @@ impl Table {
         if node.content().shape == Shape::Directory {
             return Err(Refusal::NotPermitted);
         }
-        check_room(&target.inode.below, 0)?;
+        check_room(target.inode.below(), 0)?;
         draft.link(dir, label, ino, None);
         Ok(())
     }
 
-    /// Swaps two names of which at least one is inside a claim.
+    /// Exchanges two names, of which at least one is inside a claim.
     pub(super) fn decide_exchange_inside(
         &self,
         draft: &mut Draft,
@@ -116,8 +117,8 @@ impl Table {
         Ok(())
     }
 
-    /// Whether an inode may move from one place to another: not across the edge of a claim (EXDEV), not into itself (EINVAL),
-    /// not too deep (ENOSPC).
+    /// Checks a move to another place: not across the edge of a claim (EXDEV), not into itself
+    /// (EINVAL), not too deep (ENOSPC).
     pub(super) fn check_move(&self, ino: Ino, from: &Place, to: &Place) -> Result<(), Refusal> {
         let (from, to) = match (from, to) {
             (Place::Claim(_), Place::Claim(_)) => return Ok(()),
@@ -134,7 +135,7 @@ impl Table {
         self.check_depth(to, self.height(ino))
     }
 
-    /// A directory inside a claim and those above it, up to the claim's own.
+    /// A directory inside a claim and those above it, up to the claim itself.
     fn path(&self, dir: Ino) -> impl Iterator<Item = Ino> {
         let above = |dir: &Ino| self.children.get(dir).map(|child| child.dir);
         std::iter::successors(Some(dir), above).take(DEPTH_MAX + 1)
@@ -148,17 +149,17 @@ impl Table {
         }
     }
 
-    /// How many levels an inode takes: 1, and for a directory one more for each level below it.
+    /// The number of levels of an inode: 1, and for a directory one more for each level below it.
     fn height(&self, ino: Ino) -> usize {
         let Some(child) = self.children.get(&ino) else {
             return 1;
         };
-        let below = child.content.entries.after(0);
+        let below = child.content.entries().after(0);
         1 + below.map(|(_, _, ino)| self.height(ino)).max().unwrap_or(0)
     }
 }
 
-/// Whether there is room for a further entry with so many bytes: ENOSPC.
+/// Checks for space for another entry of this size: ENOSPC.
 fn check_room(below: &Below, bytes: usize) -> Result<(), Refusal> {
     if below.entries >= ENTRIES_MAX || below.bytes + bytes > INSIDE_MAX {
         Err(Refusal::Full)

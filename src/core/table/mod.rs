@@ -1,18 +1,20 @@
-//! The rules: who is granted what, who is refused, and when a name is free.
+//! The rules: grants, refusals, and when a name is free.
 //!
-//! [`Table::decide`] holds every rule and changes nothing; [`Table::apply`] changes the state and decides nothing.
-//! Between the two an event is written down, so that replaying the events gives the same table again.
+//! [`Table::decide`] holds every rule and changes nothing. [`Table::apply`] changes the state and
+//! decides nothing. The events between the two are recorded, so that applying them again gives the
+//! same table.
 //!
-//! Invariants, after each event:
-//! - a name has at most one lease, and every lease one holder: the session of its inode;
+//! Invariants after each event:
+//! - a name has at most one lease, and a lease has one holder: the session of its inode;
 //! - tokens, inode numbers and session keys only rise;
-//! - a session that is over holds nothing that anybody sees, though its leases are swept one event at a time, and so with
-//!   a process that is dead and passed what it held to nobody;
-//! - a process that holds a lease under process scope is a root of the lease's session, or the lease is lost;
-//! - a session that is not over has at least one root, or a deadline.
+//! - a session that is over shows no leases, although these are swept one event at a time; the same
+//!   holds for a process that died and whose leases passed to nobody;
+//! - a process that holds a lease under process scope is a root of the lease's session, or the
+//!   lease is lost;
+//! - a session that is not over has a root or a deadline.
 //!
-//! Deliberately ignorant of: clocks, threads, files, `/proc`, fuser. That a process is dead reaches the table as a
-//! command, and so does the time.
+//! Does not know: clocks, threads, files, `/proc`, fuser. The death of a process and the time are
+//! arguments.
 
 mod apply;
 mod effects;
@@ -37,7 +39,6 @@ pub use self::effects::{Count, Effects};
 pub use self::quota::Watches;
 pub use self::sound::NUMBER_MAX;
 use crate::core::content::Content;
-use crate::core::rare::{Blank, Rare};
 use crate::core::wire;
 use crate::core::{
     Binding, Command, Creation, Deadline, Due, End, Event, FIRST_INO, INO_END, Ino, KEY_END, Label,
@@ -45,12 +46,12 @@ use crate::core::{
     WaiterId, What,
 };
 
-/// A name that is granted.
+/// A granted name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Its fencing token.
     pub token: Token,
-    /// The inode behind it, which knows the holder.
+    /// Its inode, which knows the holder.
     pub ino: Ino,
     /// When it was granted.
     #[serde(with = "wire::moment")]
@@ -61,59 +62,67 @@ pub struct Lease {
     pub command: Arc<str>,
 }
 
-/// What stands behind one name, or several, or, while it is still open, none.
+/// The inode behind the names of a claim. While it is open, it may have no name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
     /// The session that holds all of its names.
     pub holder: SessionKey,
-    /// Its names, by their tokens, oldest first.
+    /// The tokens of its names, oldest first.
     pub names: Vec<Token>,
-    /// The process that holds it, if not the whole session does.
+    /// The process that holds it, if the whole session does not.
     pub bound: Option<Box<Binding>>,
-    /// When its leases end, if its holder does not renew them.
+    /// The end of its leases, unless the holder renews them.
     pub deadline: Option<Deadline>,
-    /// What it contains.
+    /// Its content.
     pub content: Content,
-    /// What is below it, if it is a directory.
-    pub below: Rare<Below>,
+    /// The totals of a directory. Boxed, since most inodes have nothing inside; never the default.
+    #[serde(with = "wire::boxed")]
+    below: Option<Box<Below>>,
 }
 
-/// What a directory claim and the directories in it contain, all in all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Below {
-    /// The inodes, those included that are open without a name.
-    pub inodes: BTreeSet<Ino>,
-    /// The names.
-    pub entries: usize,
-    /// The bytes of the inodes' contents.
-    pub bytes: usize,
-}
-
-impl Blank for Below {
-    fn blank() -> &'static Self {
-        static BLANK: Below = Below {
+impl Inode {
+    /// The totals of the inodes inside it.
+    pub fn below(&self) -> &Below {
+        static NOTHING: Below = Below {
             inodes: BTreeSet::new(),
             entries: 0,
             bytes: 0,
         };
-        &BLANK
+        self.below.as_deref().unwrap_or(&NOTHING)
     }
+
+    fn change_below(&mut self, change: impl FnOnce(&mut Below)) {
+        let mut below = self.below.take().unwrap_or_default();
+        change(&mut below);
+        self.below = (*below != Below::default()).then_some(below);
+    }
+}
+
+/// The totals of a directory claim and the directories in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Below {
+    /// The inodes, also those that are open without a name.
+    pub inodes: BTreeSet<Ino>,
+    /// The names.
+    pub entries: usize,
+    /// The weight of the inodes' contents, in bytes.
+    pub bytes: usize,
 }
 
 /// An inode inside a directory claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {
-    /// The claim that it is part of.
+    /// The claim that it is inside.
     pub claim: Ino,
     /// The directory of its newest name.
     pub dir: Ino,
-    /// How many names it has.
+    /// The number of its names.
     pub links: u32,
-    /// What it contains.
+    /// Its content.
     pub content: Content,
 }
 
-/// An inode, whether it is a claim's own or one inside a claim.
+/// An inode: that of a claim, or one inside a claim.
 #[derive(Clone, Copy, Debug)]
 pub struct Node<'a> {
     /// The number of the claim's own inode.
@@ -127,7 +136,7 @@ pub struct Node<'a> {
 /// A session: alive while one of its roots is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Which of all sessions.
+    /// Its key.
     pub key: SessionKey,
     /// Its id.
     pub id: SessionId,
@@ -142,50 +151,49 @@ pub struct Session {
     pub since: SystemTime,
     /// The processes that keep it alive.
     pub roots: Vec<Root>,
-    /// When it is over, if it has none.
+    /// The end of a session without processes.
     pub deadline: Option<Deadline>,
-    /// What it holds, oldest first.
+    /// The tokens of its leases, oldest first.
     pub leases: BTreeSet<Token>,
-    /// Its places in lines.
+    /// Its waiters.
     pub waiters: BTreeSet<WaiterId>,
-    /// Processes that are dead, and what they held is not swept yet.
+    /// Dead processes whose leases are not swept yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lost: Vec<Lost>,
     over: Option<End>,
 }
 
-/// A process that held leases of a session under process scope, and that passed them to nobody:
-/// they are free.
+/// A dead process whose leases, under process scope, passed to nobody. They are free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Lost {
     process: Process,
     /// The signal that killed it, if one did.
     signal: Option<u8>,
-    /// How many of its leases are still to be swept.
+    /// The number of its leases that are not swept yet.
     leases: usize,
 }
 
-/// A place in the line for a name.
+/// A waiter in the queue for a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
     /// The session that waits.
     pub key: SessionKey,
-    /// Since when.
+    /// When it joined the queue.
     #[serde(with = "wire::moment")]
     pub since: SystemTime,
-    /// What the claim starts with when its turn has come.
+    /// The first state of its claim.
     pub creation: Creation,
     /// The process that waits.
     pub pid: u32,
     /// Its command name.
     pub command: Arc<str>,
     /// Under process scope, the process that will hold the claim: the one that opened the file, or
-    /// whom that passed to.
+    /// one to which it passed.
     #[serde(default)]
     pub maker: Option<Process>,
 }
 
-/// The state, and the rules for what may happen to it.
+/// The state and its rules.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     max_leases: usize,
@@ -195,9 +203,9 @@ pub struct Table {
     watches: Option<Watches>,
     #[serde(skip)]
     shares: HashMap<u32, quota::Share>,
-    /// How many claims of a uid are bound to a process.
+    /// The watched processes in the shares of all uids except root.
     #[serde(skip)]
-    bindings: HashMap<u32, usize>,
+    watched: usize,
     seq: u64,
     next_token: u64,
     next_ino: u64,
@@ -206,7 +214,7 @@ pub struct Table {
     leases: HashMap<Name, Lease>,
     #[serde(skip)]
     names: BTreeMap<Token, Name>,
-    /// Boxed, as a map keeps room for as many again.
+    /// Boxed, since a map keeps spare room for as many entries again.
     inodes: HashMap<Ino, Box<Inode>>,
     children: HashMap<Ino, Child>,
     sessions: BTreeMap<SessionKey, Session>,
@@ -216,22 +224,25 @@ pub struct Table {
     roots: HashMap<Process, BTreeSet<SessionKey>>,
     #[serde(skip)]
     bound: HashMap<Process, BTreeSet<Ino>>,
-    /// Dead roots of which nobody can tell yet how they ended. Until somebody can, the process
-    /// above each counts as the holder of what it holds.
+    /// Dead roots whose ending is not known yet. Until it is, the process above each counts as the
+    /// holder of its leases.
     #[serde(skip)]
     unsettled: HashSet<Process>,
     #[serde(skip)]
     deadlines: BTreeSet<(Duration, Due)>,
-    /// Who stands in line, by name.
+    /// The queues, by name.
     #[serde(rename = "lines")]
     queues: BTreeMap<Name, BTreeMap<WaiterId, Waiter>>,
-    /// In which line a waiter stands.
+    /// The name that each waiter waits for.
     #[serde(skip)]
     waiting: HashMap<WaiterId, Name>,
-    /// What waiters were granted that do not know it yet.
+    /// Grants that their waiters have not read yet.
     granted: HashMap<WaiterId, (Name, Token)>,
-    /// The sessions that have something to be swept: all of what they have if they are over, else
-    /// what dead processes held.
+    /// The waiters in `granted`, by token.
+    #[serde(skip)]
+    grantees: HashMap<Token, WaiterId>,
+    /// The sessions with leases to sweep: all leases of a session that is over, else those of its
+    /// dead processes.
     #[serde(skip)]
     over: BTreeSet<SessionKey>,
     #[serde(skip)]
@@ -246,7 +257,7 @@ impl Table {
             max_per_uid: None,
             watches: None,
             shares: HashMap::new(),
-            bindings: HashMap::new(),
+            watched: 0,
             seq: 0,
             next_token: 1,
             next_ino: FIRST_INO,
@@ -265,12 +276,13 @@ impl Table {
             queues: BTreeMap::new(),
             waiting: HashMap::new(),
             granted: HashMap::new(),
+            grantees: HashMap::new(),
             over: BTreeSet::new(),
             unswept: 0,
         }
     }
 
-    /// What a command makes happen, or why not. Changes nothing.
+    /// The events of a command, or the reason to refuse it. Changes nothing.
     pub fn decide(&self, command: &Command, now: Moment) -> Result<Vec<Event>, Refusal> {
         self.check_numbers_left(command)?;
         let mut draft = Draft::new(self, now);
@@ -281,8 +293,8 @@ impl Table {
         Ok(draft.events)
     }
 
-    /// ENOSPC once nearly all numbers are given out: see [`NodeId`]. What is left is for those who are
-    /// granted what others release.
+    /// ENOSPC once nearly all numbers are used: see [`crate::core::NodeId`]. The rest are for
+    /// waiters that are granted names which others release.
     fn check_numbers_left(&self, command: &Command) -> Result<(), Refusal> {
         let takes = matches!(
             command,
@@ -354,7 +366,7 @@ impl Table {
         }
     }
 
-    /// What happens by itself, and is never refused.
+    /// Decides a command that no caller asks for. It is never refused.
     fn decide_for_nobody(&self, draft: &mut Draft, command: &Command) {
         match command {
             Command::Accept { waiter } if self.granted.contains_key(waiter) => {
@@ -379,11 +391,11 @@ impl Table {
     }
 }
 
-/// How many inodes, sessions and waiters are left when no more are given to those who ask for new
+/// The number of inodes, sessions and waiters that are kept back from callers that ask for new
 /// ones.
 const NUMBERS_LEFT: u64 = 1 << 24;
 
-/// The events of one decision, numbered on from the table's.
+/// The events of one decision. Their numbers continue the table's.
 struct Draft {
     events: Vec<Event>,
     at: SystemTime,

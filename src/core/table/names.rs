@@ -1,6 +1,7 @@
-//! The rules of names: who takes one, changes what is behind it, and gives it up.
+//! The rules of names: taking one, changing its inode, giving it up.
 //!
-//! Deliberately ignorant of: when a session is over (`sessions.rs`), and what else ends a lease (`terms.rs`).
+//! Does not know: when a session is over (`sessions.rs`), or the other ends of a lease
+//! (`terms.rs`).
 
 use super::terms::renews;
 use super::{Draft, Inode, Lost, Node, Table};
@@ -42,7 +43,7 @@ impl Table {
     ) -> Result<(), Refusal> {
         let node = self.own(ino, by)?;
         let is_nameless = node.inode.names.is_empty();
-        // Found by a name that went in the same moment, and whoever opens that wants the name: the kernel is to look again.
+        // The kernel found it by a name that has just gone. ESTALE makes it look up the name again.
         if is_nameless && !self.holds(by, node.inode) {
             return Err(Refusal::Lost);
         }
@@ -73,7 +74,7 @@ impl Table {
         node.content().check(change)?;
         self.know_all(draft, &node);
         if let Some(child) = node.child {
-            let others = node.inode.below.bytes - child.content.weight();
+            let others = node.inode.below().bytes - child.content.weight();
             let weight = child.content.weight_after(change);
             if weight > child.content.weight() && others + weight > INSIDE_MAX {
                 return Err(Refusal::Full);
@@ -100,12 +101,12 @@ impl Table {
         }
     }
 
-    /// The inode of a name, if there is one. That the caller may change the directory is checked first: EBUSY.
+    /// The inode at a place, if there is one. EBUSY if the caller may not change the directory.
     pub(super) fn found(&self, place: &Place, by: &Member) -> Result<Option<Ino>, Refusal> {
         match place {
             Place::Claim(name) => Ok(self.lease(name).map(|lease| lease.ino)),
             Place::Inside { dir, label } => {
-                Ok(self.own_directory(*dir, by)?.content().entries.get(label))
+                Ok(self.own_directory(*dir, by)?.content().entries().get(label))
             }
         }
     }
@@ -123,7 +124,7 @@ impl Table {
         Ok(())
     }
 
-    /// Whether the caller may remove what has a name, by rmdir(2) or by unlink(2).
+    /// Checks that the caller may remove an inode by rmdir(2), if `directory` is set, or unlink(2).
     pub(super) fn check_removal(
         &self,
         ino: Ino,
@@ -134,12 +135,12 @@ impl Table {
         match (content.shape == Shape::Directory, directory) {
             (true, false) => Err(Refusal::IsDirectory),
             (false, true) => Err(Refusal::NotDirectory),
-            (true, true) if !content.entries.is_empty() => Err(Refusal::NotEmpty),
+            (true, true) if !content.entries().is_empty() => Err(Refusal::NotEmpty),
             _ => Ok(()),
         }
     }
 
-    /// Writes down that a name is given up, if it is there.
+    /// Records that a name is given up, if it exists.
     pub(super) fn remove(&self, draft: &mut Draft, place: &Place) {
         match place {
             Place::Claim(name) => {
@@ -192,7 +193,7 @@ impl Table {
     }
 
     /// The session that holds an inode which the caller may change. The caller becomes a root of
-    /// it, unless a process holds it.
+    /// the session, unless a process holds the inode.
     pub(super) fn enter_for(
         &self,
         draft: &mut Draft,
@@ -205,7 +206,7 @@ impl Table {
         }
     }
 
-    /// Each name is granted anew, so that both have new tokens.
+    /// Exchanges two names. Each gets a new token.
     pub(super) fn decide_exchange(
         &self,
         draft: &mut Draft,
@@ -233,7 +234,7 @@ impl Table {
         }
         draft.grant(one, keys[0], b.ino, None, by);
         draft.grant(other, keys[1], a.ino, None, by);
-        // For a moment neither had a name, and so nothing to end with.
+        // Both inodes lost their terms when they lost their names.
         for ino in [a.ino, b.ino] {
             let Some(inode) = self.inode(ino) else {
                 continue;
@@ -265,7 +266,7 @@ impl Table {
         let is_directory = self.own(source, by)?.content().shape == Shape::Directory;
         if let Some(target) = target {
             self.own(target, by)?;
-            // Two names of one file: rename(2) leaves both.
+            // rename(2) does nothing for two names of one file.
             if target == source {
                 return Ok(());
             }
@@ -287,7 +288,7 @@ impl Table {
         Ok(())
     }
 
-    /// Its only name goes, if nothing was written to it.
+    /// Releases the only name of a file to which nothing was written.
     pub(super) fn decide_withdraw(&self, draft: &mut Draft, ino: Ino) {
         let inode = self
             .inode(ino)
@@ -301,23 +302,24 @@ impl Table {
     }
 
     pub(super) fn decide_sweep(&self, draft: &mut Draft, limit: usize) {
-        let sessions = self.over.iter().filter_map(|key| self.sessions.get(key));
-        let (over, alive): (Vec<_>, Vec<_>) = sessions.partition(|session| !session.is_alive());
-        let lost = alive.into_iter().flat_map(|session| {
+        let sessions = || self.over.iter().filter_map(|key| self.sessions.get(key));
+        let over = sessions().filter(|session| !session.is_alive());
+        let alive = sessions().filter(|session| session.is_alive());
+        let lost = alive.flat_map(|session| {
             let held = |lost: &Lost| self.held_by(session.key, &lost.process);
             session.lost.iter().flat_map(held)
         });
         let lost = lost.filter_map(|ino| self.inodes.get(&ino));
         let lost = lost.flat_map(|inode| &inode.names);
-        let tokens = over.into_iter().flat_map(|session| &session.leases);
+        let tokens = over.flat_map(|session| &session.leases);
         let names = tokens.chain(lost).filter_map(|token| self.names.get(token));
         for name in names.take(limit) {
             self.record_loss(draft, name);
         }
     }
 
-    /// The inode, if the caller may change it: its session holds the claim, or the claim has no name left and is only a
-    /// descriptor. EBUSY otherwise.
+    /// An inode that the caller may change, because it holds the claim or because the claim has no
+    /// name and is only open: else EBUSY.
     pub(super) fn own(&self, ino: Ino, by: &Member) -> Result<Node<'_>, Refusal> {
         let node = self.node(ino).ok_or(Refusal::Lost)?;
         if node.inode.names.is_empty() || self.holds(by, node.inode) {
@@ -327,8 +329,8 @@ impl Table {
         }
     }
 
-    /// Writes down that a name is gone of a session that is over, or of a process that is dead, if
-    /// it has one such.
+    /// Records the loss of a name whose session is over or whose process is dead, if it is not
+    /// recorded yet.
     pub(super) fn record_loss(&self, draft: &mut Draft, name: &Name) {
         let Some(lease) = self.leases.get(name) else {
             return;

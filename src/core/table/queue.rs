@@ -1,51 +1,55 @@
-//! The rules of waiting: first come, first served, and a name that is waited for is never free.
+//! The rules of queues: first come, first served, and a name with a queue is never free.
 //!
-//! The grant to the next in line is part of the decision that frees the name, so that nobody comes between.
+//! The grant to the first in the queue is part of the decision that frees the name, so no claim
+//! comes in between. A session or process that ends costs as much as it holds, or as there are
+//! queued names.
 //!
-//! Deliberately ignorant of: how one waits, and how a waiter is told.
+//! Does not know: how a waiter waits, or how it is woken.
+
+use std::collections::HashSet;
 
 use super::{Draft, Inode, Table, Waiter};
 use crate::core::{
-    Creation, End, Event, Member, Name, Refusal, Rule, SessionKey, Token, WaiterId, What,
+    Creation, End, Event, Member, Name, Process, Refusal, Rule, SessionKey, Token, WaiterId, What,
 };
 
 impl Table {
-    /// The line for a name, first come first.
+    /// The queue for a name, in order.
     pub fn queue(&self, name: &Name) -> impl Iterator<Item = (WaiterId, &Waiter)> {
-        let line = self.queues.get(name).into_iter().flatten();
-        line.map(|(waiter, there)| (*waiter, there))
+        let queue = self.queues.get(name).into_iter().flatten();
+        queue.map(|(waiter, there)| (*waiter, there))
     }
 
-    /// How many wait for a name.
+    /// The number of waiters for a name.
     pub fn queue_length(&self, name: &Name) -> usize {
         self.queues
             .get(name)
             .map_or(0, std::collections::BTreeMap::len)
     }
 
-    /// The names that are waited for.
+    /// The names with a queue.
     pub fn queued_names(&self) -> impl Iterator<Item = &Name> {
         self.queues.keys()
     }
 
-    /// A waiter that stands in a line.
+    /// A waiter in a queue.
     pub fn waiter(&self, waiter: WaiterId) -> Option<&Waiter> {
         self.queues.get(self.waiting.get(&waiter)?)?.get(&waiter)
     }
 
-    /// The newest waiter, wherever it stands.
+    /// The newest waiter of all, which may have left its queue.
     pub fn newest_waiter(&self) -> WaiterId {
         WaiterId(self.next_waiter - 1)
     }
 
-    /// The name that a waiter waits for, and how many are before it.
+    /// The name that a waiter waits for, and the number of waiters ahead of it.
     pub fn waits_for(&self, waiter: WaiterId) -> Option<(&Name, usize)> {
         let name = self.waiting.get(&waiter)?;
         let before = self.queues.get(name)?.range(..waiter).count();
         Some((name, before))
     }
 
-    /// What a waiter was granted and does not know of yet, if it holds it still.
+    /// The name that a waiter was granted, if it does not know yet and still holds the name.
     pub fn granted(&self, waiter: WaiterId) -> Option<(&Name, Token)> {
         let (name, token) = self.granted.get(&waiter)?;
         let lease = self.lease(name)?;
@@ -99,9 +103,10 @@ impl Table {
         Ok(())
     }
 
-    /// Whether a caller that may change a lease is told that it has it already. Where a process
-    /// holds it, these are that process and its children, since further down it may be another
-    /// script; and so where a terminal's session does.
+    /// True if a caller that may change a lease is told at once that it has it, instead of waiting.
+    /// If a process holds the lease, this applies to the process and its children only, since
+    /// deeper descendants may be other scripts. If a terminal's session holds it, every caller
+    /// waits.
     fn is_told(&self, inode: &Inode, by: &Member) -> bool {
         match self.holder(inode) {
             Some(holder) => {
@@ -112,19 +117,17 @@ impl Table {
         }
     }
 
-    /// Whether the process that will hold what a waiter waits for is below the one that holds it
-    /// now.
+    /// True if the process that waits is below the process that holds the name now.
     pub fn waits_for_ancestor(&self, waiter: &Waiter, inode: &Inode) -> bool {
         let holder = self.holder(inode).filter(|_| waiter.key == inode.holder);
         let above = waiter.maker.map(|maker| self.heirs(waiter.key, &maker));
         holder.is_some_and(|holder| above.is_some_and(|above| above.contains(&holder)))
     }
 
-    /// Whoever else of the session was granted this without having read it: the session knows now, and that a descriptor is closed
-    /// takes nothing back.
+    /// Records that the holder knows of a grant that its waiter has not read yet. From now on, the
+    /// waiter may close its descriptor without releasing the name.
     pub(super) fn know(&self, draft: &mut Draft, token: Token) {
-        let mut granted = self.granted.iter();
-        if let Some((waiter, _)) = granted.find(|(_, (_, granted))| *granted == token) {
+        if let Some(waiter) = self.grantees.get(&token) {
             draft.push(What::Accepted { waiter: *waiter });
         }
     }
@@ -140,23 +143,27 @@ impl Table {
         }
     }
 
-    /// Grants each name that a decision frees, and that is waited for, to the first in its line.
+    /// Grants each queued name that a decision frees to the first in its queue.
     pub(super) fn serve_queues(&self, draft: &mut Draft) {
         if self.queues.is_empty() {
             return;
         }
-        for (name, gone) in self.freed(&draft.events) {
-            let is_over = |key: SessionKey| {
-                let ends = |event: &Event| matches!(&event.what, What::SessionEnded { key: over, .. } if *over == key);
-                !self.is_alive(key) || draft.events.iter().any(ends)
-            };
-            let leaves = |waiter: WaiterId| {
-                let left = |event: &Event| matches!(&event.what, What::LeftQueue { waiter: gone } if *gone == waiter);
-                draft.events.iter().any(left)
-            };
-            let next = self
-                .queue(&name)
-                .find(|(waiter, there)| !is_over(there.key) && !leaves(*waiter));
+        let freed = self.freed(&draft.events);
+        if freed.is_empty() {
+            return;
+        }
+        let (mut over, mut left) = (HashSet::new(), HashSet::new());
+        for event in &draft.events {
+            match &event.what {
+                What::SessionEnded { key, .. } => _ = over.insert(*key),
+                What::LeftQueue { waiter } => _ = left.insert(*waiter),
+                _ => {}
+            }
+        }
+        for (name, gone) in freed {
+            let next = self.queue(&name).find(|(waiter, there)| {
+                self.is_alive(there.key) && !over.contains(&there.key) && !left.contains(waiter)
+            });
             let Some((waiter, next)) = next else {
                 continue;
             };
@@ -167,7 +174,6 @@ impl Table {
             let created = Some(next.creation.clone());
             let maker = (next.pid, &next.command, next.maker);
             let token = draft.grant_to(&name, next.key, ino, created, maker);
-            let name = name.clone();
             draft.push(What::Granted {
                 name,
                 waiter,
@@ -176,7 +182,8 @@ impl Table {
         }
     }
 
-    /// The names with a line that these events leave free, and what is to be written down yet of the lease that was.
+    /// The queued names that these events free, each with the event that is still to be recorded
+    /// about its lease.
     fn freed(&self, events: &[Event]) -> Vec<(Name, Option<What>)> {
         let mut freed: Vec<(Name, Option<What>)> = Vec::new();
         let mut passed = None;
@@ -197,49 +204,91 @@ impl Table {
                     process,
                     killed,
                 } if passed != Some((*key, *process)) => {
-                    let lost = self.queues.keys().filter_map(|name| {
-                        let (lease, inode, _) = self.last(name)?;
-                        let bound = inode.bound.as_ref().filter(|bound| bound.passes)?;
-                        let is_held = bound.process == *process && inode.holder == *key;
-                        (is_held && !self.is_lost(inode)).then(|| (name.clone(), lease.token))
-                    });
-                    for (name, token) in lost {
-                        let gone = What::Reaped {
-                            name: name.clone(),
-                            token,
-                            signal: *killed,
-                        };
-                        freed.push((name, Some(gone)));
-                    }
+                    freed.extend(self.freed_by_exit(*key, process, *killed));
                 }
                 What::SessionEnded { key, why } => {
-                    let theirs = self.queues.keys().filter_map(|name| {
-                        let (lease, inode, _) = self.last(name)?;
-                        let (name, token) = (name.clone(), lease.token);
-                        let gone = match why {
-                            End::Died => What::Reaped {
-                                name,
-                                token,
-                                signal: None,
-                            },
-                            End::Lapsed => What::Expired { name, token },
-                            End::Ended => What::Released { name, token },
-                        };
-                        (inode.holder == *key).then_some(gone)
-                    });
-                    for gone in theirs {
-                        if let What::Reaped { name, .. }
-                        | What::Expired { name, .. }
-                        | What::Released { name, .. } = &gone
-                            && freed.iter().all(|(there, _)| there != name)
-                        {
-                            freed.push((name.clone(), Some(gone)));
-                        }
-                    }
+                    let known: HashSet<Name> = freed.iter().map(|(name, _)| name.clone()).collect();
+                    let ended = self.freed_by_end(*key, *why).into_iter();
+                    freed.extend(ended.filter(|(name, _)| !known.contains(name)));
                 }
                 _ => {}
             }
         }
         freed
+    }
+
+    /// The queued names that a process holds of a session, and passes to nobody.
+    fn freed_by_exit(
+        &self,
+        key: SessionKey,
+        process: &Process,
+        signal: Option<u8>,
+    ) -> Vec<(Name, Option<What>)> {
+        let inodes = self.held_by(key, process);
+        let inodes = inodes.filter_map(|ino| self.inodes.get(&ino));
+        let tokens = inodes.flat_map(|inode| &inode.names);
+        let is_held = |inode: &Inode| {
+            let bound = inode.bound.as_ref().filter(|bound| bound.passes);
+            let is_theirs = bound.is_some_and(|bound| bound.process == *process);
+            is_theirs && inode.holder == key && !self.is_lost(inode)
+        };
+        let lost = self.queued_of(tokens, is_held).into_iter();
+        let lost = lost.map(|(name, token)| {
+            let gone = What::Reaped {
+                name: name.clone(),
+                token,
+                signal,
+            };
+            (name, Some(gone))
+        });
+        lost.collect()
+    }
+
+    /// The queued names that a session holds.
+    fn freed_by_end(&self, key: SessionKey, why: End) -> Vec<(Name, Option<What>)> {
+        let Some(session) = self.sessions.get(&key) else {
+            return Vec::new();
+        };
+        let is_held = |inode: &Inode| inode.holder == key;
+        let ended = self.queued_of(session.leases.iter(), is_held).into_iter();
+        let ended = ended.map(|(name, token)| {
+            let there = name.clone();
+            let gone = match why {
+                End::Died => What::Reaped {
+                    name,
+                    token,
+                    signal: None,
+                },
+                End::Lapsed => What::Expired { name, token },
+                End::Ended => What::Released { name, token },
+            };
+            (there, Some(gone))
+        });
+        ended.collect()
+    }
+
+    /// The names among these leases that have a queue, in the order of names. Goes through the
+    /// leases or through the queues, whichever are fewer.
+    fn queued_of<'a>(
+        &'a self,
+        tokens: impl Iterator<Item = &'a Token>,
+        is_held: impl Fn(&Inode) -> bool,
+    ) -> Vec<(Name, Token)> {
+        let most = self.queues.len();
+        let tokens: Vec<&Token> = tokens.take(most + 1).collect();
+        let names: Vec<&Name> = if tokens.len() > most {
+            self.queues.keys().collect()
+        } else {
+            let names = tokens.into_iter().filter_map(|token| self.names.get(token));
+            let queued = names.filter(|name| self.queues.contains_key(*name));
+            let mut names: Vec<&Name> = queued.collect();
+            names.sort_unstable();
+            names
+        };
+        let held = names.into_iter().filter_map(|name| {
+            let (lease, inode, _) = self.last(name)?;
+            is_held(inode).then(|| (name.clone(), lease.token))
+        });
+        held.collect()
     }
 }

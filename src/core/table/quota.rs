@@ -1,56 +1,76 @@
-//! How much of the table one uid may take: so many leases, so many sessions, so many places in lines, so many processes
-//! that are watched. Root may take all.
+//! Quotas: the leases, sessions, waiters and watched processes that one uid may have. Root has no
+//! quota.
 //!
-//! What a uid gets by what another does is not refused: a release never fails because the next in line has enough.
+//! Promises: no command is refused for what another uid gets by it. A release succeeds even if the
+//! first in the queue is at its quota. A check costs the same however many uids there are.
 //!
-//! Deliberately ignorant of: what is claimed, and why.
+//! Does not know: what is claimed, and why.
 
 use super::Table;
 use crate::core::{Binding, Command, Event, Refusal, SessionKey, What};
 
-/// What a uid has.
+/// The resources of a uid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Share {
     leases: usize,
     sessions: usize,
     waiters: usize,
     roots: usize,
+    /// Claims that end with a process.
+    bound: usize,
 }
 
-/// How many processes may be watched, each of which takes a descriptor of the server.
+impl Share {
+    fn watched(&self) -> usize {
+        self.roots + self.bound
+    }
+}
+
+/// The limits of watched processes, each of which takes a file descriptor of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watches {
-    /// For each uid but root's.
+    /// For each uid except root.
     pub uid: usize,
-    /// For all of those together.
+    /// For all uids except root together.
     pub all: usize,
 }
 
 impl Table {
-    /// Lets no uid but root have more than so many leases, sessions, or places in lines.
+    /// Limits the leases, the sessions and the waiters of each uid except root.
     pub fn limit_each(&mut self, most: usize) {
         self.max_per_uid = Some(most);
     }
 
-    /// Lets no uid but root's have more than so many processes watched, nor all of those together.
+    /// Limits the watched processes of all uids except root.
     pub fn limit_watches(&mut self, watches: Watches) {
         self.watches = Some(watches);
     }
 
-    /// A claim is bound to a process, or no longer.
+    /// Counts a claim of a uid that now ends with a process, or no longer does.
     pub(super) fn count_binding(&mut self, uid: u32, is_bound: bool) {
-        let count = self.bindings.entry(uid).or_default();
-        *count = if is_bound {
-            *count + 1
-        } else {
-            count.saturating_sub(1)
-        };
-        if *count == 0 {
-            self.bindings.remove(&uid);
+        self.change_share(uid, |share| {
+            share.bound = if is_bound {
+                share.bound + 1
+            } else {
+                share.bound.saturating_sub(1)
+            };
+        });
+    }
+
+    /// Changes the share of a uid, and the total of all shares.
+    fn change_share(&mut self, uid: u32, change: impl FnOnce(&mut Share)) {
+        let share = self.shares.entry(uid).or_default();
+        let before = share.watched();
+        change(share);
+        if uid != 0 {
+            self.watched = (self.watched + share.watched()).saturating_sub(before);
+        }
+        if *share == Share::default() {
+            self.shares.remove(&uid);
         }
     }
 
-    /// EDQUOT if these events would have more processes watched for the uid that asks for them than may be.
+    /// EDQUOT if the events need more watched processes than the uid, or all uids, may have.
     fn check_watches(&self, uid: u32, events: &[Event]) -> Result<(), Refusal> {
         let Some(watches) = self.watches.filter(|_| uid != 0) else {
             return Ok(());
@@ -71,22 +91,14 @@ impl Table {
         if more == 0 {
             return Ok(());
         }
-        let has = |uid: u32| {
-            let roots = self.shares.get(&uid).map_or(0, |share| share.roots);
-            roots + self.bindings.get(&uid).copied().unwrap_or(0)
-        };
-        let others = self.shares.keys().chain(self.bindings.keys());
-        let mut uids: Vec<u32> = others.copied().filter(|uid| *uid != 0).collect();
-        uids.sort_unstable();
-        uids.dedup();
-        let all: usize = uids.into_iter().map(has).sum();
-        if has(uid) + more > watches.uid || all + more > watches.all {
+        let own = self.shares.get(&uid).map_or(0, Share::watched);
+        if own + more > watches.uid || self.watched + more > watches.all {
             return Err(Refusal::Quota);
         }
         Ok(())
     }
 
-    /// What a session is of its uid's share; nothing once it is over.
+    /// The part of a session in its uid's share. `None` once it is over.
     fn share(&self, key: SessionKey) -> Option<(u32, Share)> {
         let session = self.sessions.get(&key)?;
         let share = Share {
@@ -94,25 +106,23 @@ impl Table {
             sessions: 1,
             waiters: session.waiters.len(),
             roots: session.roots.len(),
+            bound: 0,
         };
         session.is_alive().then_some((session.uid, share))
     }
 
-    /// Applies an event, and keeps the shares of those that it concerns.
+    /// Applies an event and updates the shares that it changes.
     pub(super) fn shared(&mut self, event: &Event, apply: impl FnOnce(&mut Self)) {
         let [one, other] = self.concerned(event);
         let keys = [one, other.filter(|other| Some(*other) != one)];
         for key in keys.into_iter().flatten() {
-            if let Some((uid, share)) = self.share(key)
-                && let Some(there) = self.shares.get_mut(&uid)
-            {
-                there.leases = there.leases.saturating_sub(share.leases);
-                there.sessions = there.sessions.saturating_sub(share.sessions);
-                there.waiters = there.waiters.saturating_sub(share.waiters);
-                there.roots = there.roots.saturating_sub(share.roots);
-                if *there == Share::default() {
-                    self.shares.remove(&uid);
-                }
+            if let Some((uid, share)) = self.share(key) {
+                self.change_share(uid, |there| {
+                    there.leases = there.leases.saturating_sub(share.leases);
+                    there.sessions = there.sessions.saturating_sub(share.sessions);
+                    there.waiters = there.waiters.saturating_sub(share.waiters);
+                    there.roots = there.roots.saturating_sub(share.roots);
+                });
             }
         }
         apply(self);
@@ -123,11 +133,12 @@ impl Table {
 
     pub(super) fn add_share(&mut self, key: SessionKey) {
         if let Some((uid, share)) = self.share(key) {
-            let there = self.shares.entry(uid).or_default();
-            there.leases += share.leases;
-            there.sessions += share.sessions;
-            there.waiters += share.waiters;
-            there.roots += share.roots;
+            self.change_share(uid, |there| {
+                there.leases += share.leases;
+                there.sessions += share.sessions;
+                there.waiters += share.waiters;
+                there.roots += share.roots;
+            });
         }
     }
 
@@ -155,7 +166,8 @@ impl Table {
         }
     }
 
-    /// EDQUOT if these events would give more to the uid that asks for them than one may have, and more than it has.
+    /// EDQUOT if the events give the uid that asks for them more than its quota and more than it
+    /// has.
     pub(super) fn check_quota(&self, command: &Command, events: &[Event]) -> Result<(), Refusal> {
         let uid = match command {
             Command::Claim { by, .. }
@@ -179,7 +191,7 @@ impl Table {
         let more =
             |has: usize, gains: usize, loses: usize| gains > loses && has + gains - loses > most;
         let leases = count(|what| matches!(what, What::Claimed { .. }));
-        // What an ended session left is written down only now, and was nobody's share since it ended.
+        // Leases of ended sessions may be released here too. They are in no share.
         let released = events.iter().filter(|event| {
             matches!(&event.what, What::Released { name, .. } if self.lease(name).is_some())
         });

@@ -1,7 +1,7 @@
-//! The rules of sessions that have no processes: callers that the mount cannot see say which they speak for, and each lives by a
-//! deadline that they move on.
+//! The rules of remote sessions, which have no processes. Callers that the mount cannot see name
+//! their session, and each request extends its deadline.
 //!
-//! Deliberately ignorant of: the clock, which is an argument.
+//! Does not know: the clock. The time is an argument.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Table {
             let (id, uid) = (by.id.clone(), by.uid);
             draft.start_with(id, uid, by.pidns, Rule::Remote)
         });
-        // What it has asked for is not taken back by what it asks for besides.
+        // A shorter time does not replace a longer one that the session asked for before.
         let asked = known.and_then(|key| self.sessions.get(&key)?.deadline);
         let before = asked.map_or(Duration::ZERO, |asked| asked.ttl);
         draft.prolong(key, before.max(ttl), before >= ttl);
@@ -66,8 +66,8 @@ impl Table {
         Ok(())
     }
 
-    /// The live session that the caller names, if there is one. EPERM for one of another uid, for one that processes make, and for what is
-    /// outside of the caller's sandbox.
+    /// The live session that the caller names, if there is one. EPERM if it has another uid, has
+    /// processes, or is outside of the caller's sandbox.
     fn speaks_for(&self, by: &RemoteSession) -> Result<Option<SessionKey>, Refusal> {
         match self.session(&by.id) {
             Some(session)

@@ -1,6 +1,6 @@
-//! The rules of sessions: who joins which, with which roots; who ends one; what a death ends.
+//! The rules of sessions: joining one, its roots, its end, and the death of a process.
 //!
-//! Deliberately ignorant of: how a caller came by its session (`identity.rs`), and of the state's maps being changed.
+//! Does not know: how the session of a caller is found (`identity.rs`).
 
 use super::{Draft, Session, SessionKey, Table};
 use crate::core::{
@@ -29,8 +29,8 @@ impl Table {
         Ok(())
     }
 
-    /// Takes a registration back. A session that holds nothing and was that process alone is over with it: a script that
-    /// registers itself again and again leaves no sessions behind.
+    /// Takes a registration back. If the session holds nothing and has no other process, it ends,
+    /// so that a script that registers itself again and again leaves no sessions behind.
     fn leave(&self, draft: &mut Draft, key: SessionKey, root: &Root) {
         let Some(session) = self.sessions.get(&key) else {
             return;
@@ -75,9 +75,10 @@ impl Table {
         Ok(())
     }
 
-    /// A program that deletes all that it finds must take nothing from anybody else: EBUSY to those outside of the
-    /// session, root included, and to everybody where other processes just happen to be in it (rules 4 and 5) or it
-    /// has no processes.
+    /// Ends a session by removing its file. A program that deletes every file must take nothing
+    /// from others, so the answer is EBUSY to callers outside of the session, also to root. It is
+    /// EBUSY to all callers if the processes of the session only share a terminal or a sandbox
+    /// (rules 4 and 5), or if it has no processes.
     pub(super) fn decide_end_own(
         &self,
         draft: &mut Draft,
@@ -123,9 +124,9 @@ impl Table {
         }
     }
 
-    /// A root of a session is dead. If it exited, the process above it holds what it held; if it
-    /// was killed, that is free, and nothing passes by way of it. As long as nobody can tell, and
-    /// it makes a difference, nothing happens.
+    /// Decides the death of a root. If it exited, its leases pass to the process above it. If it
+    /// was killed, they are free, and nothing passes through it. If its ending matters and is not
+    /// known, nothing happens yet.
     fn decide_left(
         &self,
         draft: &mut Draft,
@@ -158,7 +159,8 @@ impl Table {
                 exit: ending.code(),
             }),
             Some(_) => {}
-            // Others may have the files open still: they wait for nobody.
+            // Other processes may have the files of these waiters open, but no process would hold
+            // the claims.
             None => {
                 for waiter in waiters {
                     draft.push(What::LeftQueue { waiter });
@@ -176,8 +178,8 @@ impl Table {
         }
     }
 
-    /// The live session that the member would join, `None` if it would start a new one, EPERM if its id is that of
-    /// another uid's session, or of another namespace's that no process above the member is a root of.
+    /// The live session that the member would join. `None` if it would start one. EPERM if the
+    /// session has another uid, or another namespace and no root above the member.
     pub(super) fn joinable(&self, by: &Member) -> Result<Option<SessionKey>, Refusal> {
         let Some(session) = self.session(&by.id) else {
             return Ok(None);
@@ -198,7 +200,7 @@ impl Table {
         }
     }
 
-    /// Makes the member's roots roots of its session, which starts if it is not there.
+    /// Makes the member's processes roots of its session. Starts the session if there is none.
     pub(super) fn enter(&self, draft: &mut Draft, by: &Member) -> Result<SessionKey, Refusal> {
         let known = self.joinable(by)?;
         let key = known.unwrap_or_else(|| draft.start(by));
@@ -209,17 +211,17 @@ impl Table {
         for root in heir.chain(&by.roots) {
             let there = roots.iter().find(|there| there.process == root.process);
             let registered = there.is_some_and(|there| there.registered);
-            // One that has made another exec since is known by that from now on.
+            // A root that called exec since has a new environment.
             let is_known = |there: &Root| root.environ == 0 || there.environ == root.environ;
             let is_linked = there.is_some_and(|there| {
                 by.scope == Scope::Process
                     && there.above == Above::Unknown
                     && root.above != Above::Unknown
             });
-            let is_news = (root.registered && !registered) || is_linked;
-            if is_news || !there.is_some_and(is_known) {
+            let is_changed = (root.registered && !registered) || is_linked;
+            if is_changed || !there.is_some_and(is_known) {
                 let registered = root.registered || registered;
-                // The link of a root is set once: when it becomes one.
+                // The link of a root is set once, when it joins.
                 let above = match by.scope {
                     Scope::Process if there.is_none() || is_linked => root.above,
                     _ => there.map_or(Above::Unknown, |there| there.above),
@@ -236,8 +238,9 @@ impl Table {
     }
 }
 
-/// Whether a caller may end a session or break its leases: root, and its uid from its own pid namespace, from the mount's, or
-/// from below one of its roots. What runs in a sandbox does not reach out of it.
+/// True if a caller may end a session or break its leases: root may, and the session's uid from the
+/// session's pid namespace, from the mount's, or from below one of its roots. A sandboxed process
+/// reaches nothing outside of its sandbox.
 pub(super) fn reaches(session: &Session, by: &Asker) -> bool {
     let mut roots = session.roots.iter();
     let near = by.pidns == 0

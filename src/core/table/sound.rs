@@ -1,9 +1,10 @@
-//! Whether what was read is a table that events can have made: the invariants of `table.rs`, looked at one by one.
+//! Checks that a table which was read has all invariants, so that events can have made it.
 //!
-//! A checksum says that a journal is as it was written, and nothing of what wrote it. The rules take the invariants for granted;
-//! of a table without them, a lease might have two holders, or none that can ever give it back.
+//! A checksum shows that a journal is as it was written, but not which program wrote it. The rules
+//! rely on the invariants. Without them, a lease could have two holders, or one that can never
+//! release it.
 //!
-//! Deliberately ignorant of: which event broke one, and what becomes of the table then.
+//! Does not know: which event broke an invariant, or what happens to the table then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,14 +14,14 @@ use crate::core::{
     Deadline, FIRST_INO, INO_END, Ino, KEY_END, Process, SessionKey, Shape, WAITER_END, WaiterId,
 };
 
-/// No number of an event, a token, an inode, a session or a waiter reaches this: so none of them overflows, whatever is added.
+/// Numbers of events, tokens, inodes, sessions and waiters are below this, so that none overflows.
 pub const NUMBER_MAX: u64 = 1 << 62;
 
-/// No deadline is later than this, in seconds since boot.
+/// The latest deadline, in seconds since boot.
 const UNTIL_MAX: u64 = 1 << 40;
 
 impl Table {
-    /// Whether every invariant holds; else one that does not, in words.
+    /// Checks every invariant. An error describes the first that does not hold.
     pub fn check(&self) -> Result<(), String> {
         self.check_numbers()?;
         self.check_leases()?;
@@ -29,7 +30,7 @@ impl Table {
             self.check_session(*key, session)
                 .map_err(|why| format!("session {}: {why}", session.id))?;
         }
-        self.check_lines()?;
+        self.check_queues()?;
         let mut inside: HashMap<Ino, HashMap<Ino, &Child>> = HashMap::new();
         for (ino, child) in &self.children {
             inside.entry(child.claim).or_default().insert(*ino, child);
@@ -42,7 +43,8 @@ impl Table {
         ensure(inside.is_empty(), "what is inside a claim is in none")
     }
 
-    /// Whether what is given out next was never given out, and more can be after it: what events are applied to needs this much.
+    /// Checks that the next numbers were never used and are in range. Applying events requires
+    /// this.
     pub fn check_numbers(&self) -> Result<(), String> {
         let bounds = [
             (self.seq, NUMBER_MAX),
@@ -68,7 +70,7 @@ impl Table {
         ensure(claims, "an inode has the number of a fixed file")
     }
 
-    /// Every lease has a token of its own and an inode that knows it, and its holder knows it too.
+    /// Checks that every lease has its own token, and that its inode and its holder know it.
     fn check_leases(&self) -> Result<(), String> {
         for (name, lease) in &self.leases {
             let inode = self.inodes.get(&lease.ino);
@@ -82,7 +84,7 @@ impl Table {
                 return Err(format!("the token of {name} is not its own"));
             }
         }
-        // As many on each side: so none of them knows a lease that there is not.
+        // Equal counts: so no inode and no session has a token without a lease.
         let inodes: usize = self.inodes.values().map(|inode| inode.names.len()).sum();
         let sessions = self.sessions.values().map(|session| session.leases.len());
         let is_all = [inodes, sessions.sum(), self.names.len()] == [self.leases.len(); 3];
@@ -101,7 +103,7 @@ impl Table {
         )
     }
 
-    /// Each lease that is lost with its process is known to its session, and counted.
+    /// Checks that each session counts the leases that are lost with its dead processes.
     fn check_lost(&self) -> Result<(), String> {
         let mut lost: HashMap<(SessionKey, Process), usize> = HashMap::new();
         for inode in self.inodes.values() {
@@ -149,7 +151,7 @@ impl Table {
         for root in &session.roots {
             let next = |at: &Process| above.get(at).copied().flatten();
             let chain = std::iter::successors(root.above.process(), next);
-            // One that goes round would be as long as this, and more.
+            // A circle would be longer than this.
             let mut chain = chain.take(above.len() + 1);
             let is_linked = chain.all(|at| at != root.process && above.contains_key(&at));
             ensure(is_linked, "what passes from a root of it goes nowhere")?;
@@ -160,11 +162,11 @@ impl Table {
         )
     }
 
-    fn check_lines(&self) -> Result<(), String> {
+    fn check_queues(&self) -> Result<(), String> {
         let mut count = 0;
-        for (name, line) in &self.queues {
-            ensure(!line.is_empty(), &format!("nobody waits for {name}"))?;
-            for (waiter, there) in line {
+        for (name, queue) in &self.queues {
+            ensure(!queue.is_empty(), &format!("nobody waits for {name}"))?;
+            for (waiter, there) in queue {
                 let session = self.sessions.get(&there.key);
                 let is_theirs = session.is_some_and(|session| session.waiters.contains(waiter));
                 let is_here = self.waiting.get(waiter) == Some(name);
@@ -173,12 +175,13 @@ impl Table {
                     &format!("nobody knows who waits for {name}"),
                 )?;
             }
-            count += line.len();
+            count += queue.len();
         }
         ensure(count == self.waiting.len(), "a waiter stands in no line")
     }
 
-    /// A claim's own inode, and all that is inside it: counted right, and its directories a tree.
+    /// Checks the inode of a claim and all inodes inside it: that the totals are right, and the
+    /// directories a tree.
     fn check_inode(&self, inode: &Inode, inside: &HashMap<Ino, &Child>) -> Result<(), String> {
         let is_single = inode.names.len() < 2;
         let is_once = || inode.names.iter().collect::<BTreeSet<_>>().len() == inode.names.len();
@@ -190,14 +193,14 @@ impl Table {
         )?;
         ensure_deadline(inode.deadline.as_ref())?;
         ensure_content(&inode.content, BODY_MAX)?;
-        let is_gone = inode.names.is_empty() && !inode.content.entries.is_empty();
-        let is_left = |child: &&Child| child.links == 0 && !child.content.entries.is_empty();
+        let is_gone = inode.names.is_empty() && !inode.content.entries().is_empty();
+        let is_left = |child: &&Child| child.links == 0 && !child.content.entries().is_empty();
         ensure(
             !is_gone && !inside.values().any(is_left),
             "a directory without a name has entries",
         )?;
-        if inside.is_empty() && *inode.content.entries == Entries::default() {
-            let is_empty = *inode.below == Below::default();
+        if inside.is_empty() && *inode.content.entries() == Entries::default() {
+            let is_empty = *inode.below() == Below::default();
             return ensure(is_empty, "what is inside it is not counted right");
         }
         let mut links: BTreeMap<Ino, u32> = BTreeMap::new();
@@ -205,7 +208,7 @@ impl Table {
         let contents = inside.values().map(|child| &child.content);
         for content in std::iter::once(&inode.content).chain(contents) {
             let mut directories = 0;
-            for (_, _, ino) in content.entries.after(0) {
+            for (_, _, ino) in content.entries().after(0) {
                 let child = inside
                     .get(&ino)
                     .ok_or("an entry is of no inode inside it")?;
@@ -213,7 +216,7 @@ impl Table {
                 directories += u32::from(child.content.shape == Shape::Directory);
             }
             let is_right =
-                content.entries.is_sound() && directories == content.entries.directories();
+                content.entries().is_sound() && directories == content.entries().directories();
             ensure(is_right, "a directory's entries are not counted right")?;
         }
         for (ino, child) in inside {
@@ -226,7 +229,7 @@ impl Table {
                 "the names of an inode inside it are not counted right",
             )?;
         }
-        let below = &inode.below;
+        let below = inode.below();
         let entries: u32 = links.values().sum();
         let is_right = below.entries == entries as usize
             && below.bytes == bytes
@@ -240,8 +243,8 @@ impl Table {
     }
 }
 
-/// Whether no directory is below itself, given that each has one name at most: then what cannot be reached from above, or from one
-/// without a name, goes round in a circle.
+/// True if no directory is inside itself. Each directory has at most one name, so one that cannot
+/// be reached from the claim or from a directory without a name is part of a circle.
 fn is_tree(top: &Content, inside: &HashMap<Ino, &Child>) -> bool {
     let unlinked = inside.values().filter(|child| child.links == 0);
     let mut open: Vec<&Content> = unlinked.map(|child| &child.content).collect();
@@ -251,7 +254,7 @@ fn is_tree(top: &Content, inside: &HashMap<Ino, &Child>) -> bool {
         .count();
     open.push(top);
     while let Some(content) = open.pop() {
-        for (_, _, ino) in content.entries.after(0) {
+        for (_, _, ino) in content.entries().after(0) {
             let below = inside.get(&ino).map(|child| &child.content);
             if let Some(below) = below.filter(|below| below.shape == Shape::Directory) {
                 reached += 1;
@@ -287,7 +290,7 @@ fn ensure_content(content: &Content, room: usize) -> Result<(), String> {
     let body = content.body().len();
     let fits = content.room() <= room && body <= content.room();
     let is_file = body == 0 || content.shape == Shape::File;
-    let holds = content.entries.is_empty() || content.shape == Shape::Directory;
+    let holds = content.entries().is_empty() || content.shape == Shape::Directory;
     ensure(
         fits && is_file && holds,
         "it contains what it has no room for",

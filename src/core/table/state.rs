@@ -1,8 +1,9 @@
-//! The state of the table: what there is to see of it.
+//! Reads of the table's state.
 //!
-//! Nothing that is shown here belongs to a session that is over, but what [`Table::last`] shows.
+//! Promises: no read shows a lost lease or a session that is over, except [`Table::last`] and the
+//! reads that say so.
 //!
-//! Deliberately ignorant of: every rule, and of how the state came to be (`apply.rs`).
+//! Does not know: any rule, or how the state came to be (`apply`).
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -14,17 +15,17 @@ use crate::core::{
 };
 
 impl Session {
-    /// It is not over.
+    /// True if it is not over.
     pub fn is_alive(&self) -> bool {
         self.over.is_none()
     }
 
-    /// How many of its leases are lost, though it lives.
+    /// The number of its leases that are lost while it lives.
     pub(super) fn lost_leases(&self) -> usize {
         self.lost.iter().map(|lost| lost.leases).sum()
     }
 
-    /// A lease that a dead process held is swept.
+    /// Counts a swept lease of a dead process.
     pub(super) fn swept(&mut self, process: &Process) {
         for lost in &mut self.lost {
             if lost.process == *process {
@@ -46,34 +47,35 @@ impl Table {
         self.seq
     }
 
-    /// How many leases there may be.
+    /// The largest number of leases.
     pub fn max_leases(&self) -> usize {
         self.max_leases
     }
 
-    /// How many leases there are.
+    /// The number of leases.
     pub fn lease_count(&self) -> usize {
         self.leases.len() - self.unswept
     }
 
-    /// How many things it remembers, all in all: none once everybody is dead and nothing is open.
+    /// The number of entries in all maps: 0 once every process is dead and nothing is open.
     pub fn remembered(&self) -> usize {
         let people = self.sessions.len() + self.ids.len() + self.roots.len() + self.over.len();
         let names = self.leases.len() + self.names.len() + self.unswept;
         let inodes = self.inodes.len() + self.children.len();
-        let lines = self.queues.len() + self.waiting.len() + self.granted.len();
+        let queues =
+            self.queues.len() + self.waiting.len() + self.granted.len() + self.grantees.len();
         self.shares.len()
-            + self.bindings.len()
+            + self.watched
             + people
             + names
             + inodes
-            + lines
+            + queues
             + self.bound.len()
             + self.unsettled.len()
             + self.deadlines.len()
     }
 
-    /// Every process that a session or a lease depends on, and as which of its execs it is known: see [`Root::environ`].
+    /// Every process that a session or a lease depends on, with its [`Root::environ`] or 0.
     pub fn processes(&self) -> impl Iterator<Item = (&Process, u64)> {
         let sessions = self.sessions.values();
         let roots = sessions.flat_map(|session| &session.roots);
@@ -81,12 +83,12 @@ impl Table {
         roots.chain(self.bound.keys().map(|process| (process, 0)))
     }
 
-    /// Every waiter, and whoever was granted something without knowing it.
+    /// Every waiter, also those that have not read their grant yet.
     pub fn waiters(&self) -> impl Iterator<Item = WaiterId> {
         self.waiting.keys().chain(self.granted.keys()).copied()
     }
 
-    /// Every inode that is there without a name.
+    /// Every inode without a name.
     pub fn nameless(&self) -> impl Iterator<Item = Ino> {
         let children = self.children.iter().filter(|(_, child)| child.links == 0);
         let claims = self
@@ -102,7 +104,7 @@ impl Table {
         self.leases.keys()
     }
 
-    /// How many processes are roots, each as often as it is one.
+    /// The number of roots of all sessions. A process may be counted several times.
     pub fn root_count(&self) -> usize {
         self.sessions
             .values()
@@ -110,7 +112,7 @@ impl Table {
             .sum()
     }
 
-    /// How much there is to write down, roughly: in proportion to its size in bytes.
+    /// An estimate of the size of a snapshot, in bytes.
     pub fn weight(&self) -> usize {
         let bodies = self
             .inodes
@@ -129,7 +131,7 @@ impl Table {
             + 200 * self.leases.len()
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     pub fn session_count(&self) -> usize {
         self.ids.len()
     }
@@ -140,13 +142,13 @@ impl Table {
         lease.filter(|lease| self.is_held(lease))
     }
 
-    /// The leases from a token on, in the order they were granted: `after` excluded.
+    /// The leases after a token, in the order of their grants.
     pub fn leases(&self, after: Token) -> impl Iterator<Item = (&Name, &Lease)> {
         let rest = self.names.range((Bound::Excluded(after), Bound::Unbounded));
         rest.filter_map(|(_, name)| Some((name, self.lease(name)?)))
     }
 
-    /// An inode that has a name, or is still open without one.
+    /// The inode of a claim, also while it is only open and has no name.
     pub fn inode(&self, ino: Ino) -> Option<&Inode> {
         self.inodes
             .get(&ino)
@@ -154,7 +156,7 @@ impl Table {
             .filter(|inode| inode.names.is_empty() || self.holds_still(inode))
     }
 
-    /// An inode that [`Table::inode`] would show, or one inside such a claim.
+    /// An inode that [`Table::inode`] shows, or one inside it.
     pub fn node(&self, ino: Ino) -> Option<Node<'_>> {
         let child = self.children.get(&ino);
         let claim = child.map_or(ino, |child| child.claim);
@@ -168,10 +170,10 @@ impl Table {
 
     /// The inode of a name in a directory.
     pub fn entry(&self, dir: Ino, label: &Label) -> Option<Ino> {
-        self.node(dir)?.content().entries.get(label)
+        self.node(dir)?.content().entries().get(label)
     }
 
-    /// The inode of a name.
+    /// The inode at a place.
     pub fn at(&self, place: &Place) -> Option<Ino> {
         match place {
             Place::Claim(name) => self.lease(name).map(|lease| lease.ino),
@@ -179,14 +181,15 @@ impl Table {
         }
     }
 
-    /// What a release leaves behind that nobody has open is gone with it: the second of the two events, if that is all they are.
+    /// If the events are the release of a name whose inode nobody has open, the event that removes
+    /// the inode too.
     pub fn gone_with(&self, events: &[Event], is_open: impl FnOnce(Ino) -> bool) -> Option<Event> {
         let [event] = events else { return None };
         let What::Released { name, token } = &event.what else {
             return None;
         };
         let (lease, inode, _) = self.last(name)?;
-        let is_last = inode.names == [*token] && inode.below.inodes.is_empty();
+        let is_last = inode.names == [*token] && inode.below().inodes.is_empty();
         (is_last && !is_open(lease.ino)).then(|| Event {
             seq: event.seq + 1,
             at: event.at,
@@ -194,41 +197,41 @@ impl Table {
         })
     }
 
-    /// The inode has no name any more, nor anything below it that is still open.
+    /// True if the inode has no name, and no inode inside it is open.
     pub fn is_nameless(&self, ino: Ino) -> bool {
         match self.children.get(&ino) {
             Some(child) => child.links == 0,
             None => self
                 .inodes
                 .get(&ino)
-                .is_some_and(|inode| inode.names.is_empty() && inode.below.inodes.is_empty()),
+                .is_some_and(|inode| inode.names.is_empty() && inode.below().inodes.is_empty()),
         }
     }
 
-    /// The name that a token was granted for.
+    /// The name of a token.
     pub fn name(&self, token: Token) -> Option<&Name> {
         self.names.get(&token)
     }
 
-    /// The lease of a name with its inode and its session, also while the lease is lost and not
-    /// swept yet.
+    /// The lease of a name with its inode and its session, also if the lease is lost and not swept
+    /// yet.
     pub fn last(&self, name: &(impl AsRef<str> + ?Sized)) -> Option<(&Lease, &Inode, &Session)> {
         let lease = self.leases.get(name.as_ref())?;
         let inode = self.inodes.get(&lease.ino)?;
         Some((lease, inode, self.sessions.get(&inode.holder)?))
     }
 
-    /// A session that is not over, by its id.
+    /// The session of an id, if it is not over.
     pub fn session(&self, id: &SessionId) -> Option<&Session> {
         self.sessions.get(self.ids.get(id)?)
     }
 
-    /// A session, over or not, by its key.
+    /// The session of a key, also if it is over.
     pub fn session_by_key(&self, key: SessionKey) -> Option<&Session> {
         self.sessions.get(&key)
     }
 
-    /// The sessions that are not over, from a key on: `after` excluded.
+    /// The sessions after a key that are not over.
     pub fn sessions(&self, after: SessionKey) -> impl Iterator<Item = &Session> {
         let rest = self
             .sessions
@@ -261,40 +264,40 @@ impl Table {
         theirs.map(|session| &session.id)
     }
 
-    /// Whether a session is there that lives on when the machine has lost its power: one without processes.
+    /// True if a session without processes exists, which survives a loss of power.
     pub fn outlives_machine(&self) -> bool {
         self.sessions
             .values()
             .any(|session| session.rule == Rule::Remote)
     }
 
-    /// Whether leases of sessions that are over wait for [`crate::core::Command::Sweep`].
+    /// True if there are leases for [`crate::core::Command::Sweep`].
     pub fn wants_sweep(&self) -> bool {
         !self.over.is_empty()
     }
 
-    /// What ends first by its deadline, and when: the time since boot.
+    /// The first deadline, as time since boot.
     pub fn next_deadline(&self) -> Option<(Duration, Due)> {
         self.deadlines.first().copied()
     }
 
-    /// All that ends by a deadline, in their order.
+    /// All deadlines in their order.
     pub fn deadlines(&self) -> impl Iterator<Item = (Duration, Due)> {
         self.deadlines.iter().copied()
     }
 
-    /// Whether something ends at that time.
+    /// True if this deadline exists.
     pub fn has_deadline(&self, until: Duration, due: Due) -> bool {
         self.deadlines.contains(&(until, due))
     }
 
-    /// Whether any session or lease depends on a process.
+    /// True if a session or a lease depends on the process.
     pub fn depends_on(&self, process: &Process) -> bool {
         self.roots.contains_key(process) || self.bound.contains_key(process)
     }
 
-    /// Whether a member holds this inode: its session does, or, where a process does, the member is
-    /// that process, or is below it and of the same session still.
+    /// True if the member holds the inode. If a process holds it, the member must be that process,
+    /// or be below it and still of the same session.
     pub fn holds(&self, by: &Member, inode: &Inode) -> bool {
         let is_own = || self.joinable(by).ok().flatten() == Some(inode.holder);
         let Some(holder) = self.holder(inode) else {
@@ -308,7 +311,7 @@ impl Table {
         lineage.any(|above| above == holder) && is_own()
     }
 
-    /// The process that holds an inode; `None` where the whole session does.
+    /// The process that holds an inode. `None` if the whole session does.
     pub fn holder(&self, inode: &Inode) -> Option<Process> {
         let bound = inode.bound.as_ref()?;
         let mut holder = bound.process;
@@ -321,13 +324,13 @@ impl Table {
         Some(holder)
     }
 
-    /// The process that gets what a root of a session holds once that has exited.
+    /// The process to which the leases of a root pass when it exits.
     pub fn above(&self, key: SessionKey, process: &Process) -> Option<Process> {
         let root = self.sessions.get(&key)?.root(process)?;
         root.above.process()
     }
 
-    /// The processes that get what a process holds of a session, one after another as each exits.
+    /// The processes to which the leases of a process pass, one after another as each exits.
     pub fn heirs(&self, key: SessionKey, process: &Process) -> Vec<Process> {
         let roots = self
             .sessions
@@ -338,7 +341,7 @@ impl Table {
         chain.take(roots).collect()
     }
 
-    /// A root is dead, and nobody can tell yet how it ended.
+    /// Records that a process is dead and its ending is not known yet. False if it is no root.
     pub fn is_unsettled(&mut self, process: &Process) -> bool {
         let is_root = self.roots.contains_key(process);
         if is_root {
@@ -347,7 +350,7 @@ impl Table {
         is_root
     }
 
-    /// The inodes that a process holds of a session under process scope, lost or not.
+    /// The inodes that a process holds of a session under process scope, also if they are lost.
     pub(super) fn held_by<'a>(
         &'a self,
         key: SessionKey,
@@ -365,7 +368,7 @@ impl Table {
         inodes.filter(is_held).copied()
     }
 
-    /// The names that a process holds of a session under process scope, but for scratch entries.
+    /// The names that a process holds of a session under process scope, without scratch entries.
     pub fn held_names(&self, key: SessionKey, process: &Process) -> Vec<&Name> {
         let inodes = self.held_by(key, process);
         let inodes = inodes.filter_map(|ino| self.inodes.get(&ino));
@@ -374,7 +377,7 @@ impl Table {
         names.filter(|name| !name.is_scratch()).collect()
     }
 
-    /// The process that held an inode is dead, and passed it to nobody.
+    /// True if the process that held the inode is dead and it passed to nobody.
     pub(super) fn is_lost(&self, inode: &Inode) -> bool {
         inode.bound.as_ref().is_some_and(|bound| {
             let keys = self.roots.get(&bound.process);
@@ -382,7 +385,7 @@ impl Table {
         })
     }
 
-    /// The session of an inode is not over, nor is it lost.
+    /// True if the inode is not lost and its session is not over.
     pub(super) fn holds_still(&self, inode: &Inode) -> bool {
         self.is_alive(inode.holder) && !self.is_lost(inode)
     }

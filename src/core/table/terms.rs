@@ -1,7 +1,7 @@
-//! The terms of a lease, which are its inode's and so all of its names': the process that it ends with, its deadline, whom
-//! it is handed to, and who may take it away.
+//! The terms of a lease: the process that it ends with, its deadline, its transfer to another
+//! session, and breaking it. All names of an inode share their terms.
 //!
-//! Deliberately ignorant of: how a body asks for terms (`content.rs`), and of the clock, which is an argument.
+//! Does not know: how a body asks for terms (`content`), or the clock. The time is an argument.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::core::{
 };
 
 impl Table {
-    /// What the body of a claim asks for. What is not the writer's to ask is only text.
+    /// Decides the request in the body of a claim. A request that the writer may not make is only
+    /// text.
     pub(super) fn decide_ask(
         &self,
         draft: &mut Draft,
@@ -122,7 +123,7 @@ impl Table {
         }
     }
 
-    /// An entry that comes or goes inside a directory claim is a write to it.
+    /// Renews a directory claim whose entries change, as a write renews a file.
     pub(super) fn renew_for_entries(&self, draft: &mut Draft) {
         let dir = draft.events.iter().find_map(|event| match &event.what {
             What::Linked { dir, .. } | What::Unlinked { dir, .. } => Some(*dir),
@@ -133,7 +134,8 @@ impl Table {
         }
     }
 
-    /// The claim's own inode, if the caller holds it under a name: ENOENT, EBUSY, or EOPNOTSUPP for what is inside one.
+    /// The inode of a claim that has a name and that the caller holds: else ENOENT or EBUSY, and
+    /// EOPNOTSUPP for an inode inside a claim.
     fn own_claim(&self, ino: Ino, by: &Member) -> Result<&Inode, Refusal> {
         let node = self.own(ino, by)?;
         if node.child.is_some() {
@@ -145,9 +147,9 @@ impl Table {
         Ok(node.inode)
     }
 
-    /// The live session that the caller may act for: of the same uid, not out of its sandbox, and
-    /// one that somebody said or an agent is known to mean. Of the others no single process could
-    /// be told to hold it. ENOENT, EPERM otherwise.
+    /// The live session that receives a claim: of the caller's uid, within its sandbox, and with
+    /// session scope, since under process scope there is no one process to hold it. Else ENOENT or
+    /// EPERM.
     fn receiver(&self, id: &SessionId, by: &Member) -> Result<&Session, Refusal> {
         let session = self.session(id).ok_or(Refusal::NotFound)?;
         let chain: Vec<_> = by.lineage.iter().map(|kin| kin.process).collect();
@@ -166,14 +168,14 @@ impl Table {
         }
     }
 
-    /// Grants all names of an inode anew, to another session.
+    /// Grants all names of an inode to another session, with new tokens.
     fn hand(&self, draft: &mut Draft, inode: &Inode, to: &Session) {
         let Some(root) = to.roots.first() else {
             return;
         };
         let ino = draft.ino();
-        // What is inside gets other numbers too, the next ones.
-        draft.next_ino += inode.below.inodes.len() as u64;
+        // The inodes inside get the numbers after it.
+        draft.next_ino += inode.below().inodes.len() as u64;
         for was in &inode.names {
             let Some(name) = self.names.get(was) else {
                 continue;
@@ -194,7 +196,7 @@ impl Table {
 }
 
 impl Draft {
-    /// The holder has shown that it is there: the claim is held for its whole time again.
+    /// Starts the full time of a claim again.
     pub(super) fn renew(&mut self, node: &Node) {
         if let Some(deadline) = node.inode.deadline {
             self.limit(node.claim, deadline.ttl);
@@ -208,7 +210,8 @@ impl Draft {
     }
 }
 
-/// Whether a change shows that the holder is there: a write, or a time that was set. Not what says how a file is, only.
+/// True for a change that renews a claim: a write, or setting a time. Mode and extended attributes
+/// do not renew it.
 pub(super) fn renews(change: &Change) -> bool {
     match change {
         Change::Write { .. } | Change::Append { .. } | Change::Resize { .. } => true,
@@ -217,10 +220,10 @@ pub(super) fn renews(change: &Change) -> bool {
     }
 }
 
-/// The pid-file idiom: a first line that is the pid of the writer or, in a terminal, of a process
-/// above it, in a sandbox of its parent, binds the lease to that process. Only under rules 4 and 5:
-/// in an agent's session a pid names a shell that is dead a second later. 1 is no pid: it is
-/// probably data.
+/// The pid-file idiom: a first line with the pid of the writer binds the lease to it. In a
+/// terminal, the pid may be that of any process above the writer, in a sandbox that of its parent.
+/// Only under rules 4 and 5: in an agent's session, the pid is that of a shell which exits a second
+/// later. A 1 is probably data and no pid.
 fn binding(inode: &Inode, by: &Member, pid: u32) -> Option<Binding> {
     let levels = match by.rule {
         Rule::Posix => usize::MAX,

@@ -1,12 +1,12 @@
-//! A table as it is written down whole, and made again from that.
+//! A table that was read: its indexes, which are not written, are built from the rest.
 //!
-//! What can be told from the rest is not written: the indexes. Deliberately ignorant of: where it is written.
+//! Does not know: where a table is written.
 
 use super::Table;
 use crate::core::{Due, Ino};
 
 impl Table {
-    /// The table that was read, with its indexes, and with room for so many leases now.
+    /// Builds the indexes of a table that was read, and sets its limit of leases.
     #[must_use]
     pub fn completed(mut self, max_leases: usize) -> Self {
         self.max_leases = max_leases;
@@ -14,11 +14,11 @@ impl Table {
         self
     }
 
-    /// The same table, its indexes made again of the rest, whatever the events did to them that it was made of.
+    /// Builds the indexes again, after events that may have broken them.
     #[must_use]
-    pub fn indexed_anew(mut self) -> Self {
+    pub fn reindexed(mut self) -> Self {
         self.shares.clear();
-        self.bindings.clear();
+        self.watched = 0;
         self.names.clear();
         self.ids.clear();
         self.roots.clear();
@@ -26,6 +26,7 @@ impl Table {
         self.unsettled.clear();
         self.deadlines.clear();
         self.waiting.clear();
+        self.grantees.clear();
         self.over.clear();
         self.unswept = 0;
         self.complete();
@@ -36,12 +37,13 @@ impl Table {
         for (name, lease) in &self.leases {
             self.names.insert(lease.token, name.clone());
         }
+        let mut bound_uids = Vec::new();
         for (ino, inode) in &mut self.inodes {
             inode.content.complete();
             if let Some(bound) = &inode.bound {
                 self.bound.entry(bound.process).or_default().insert(*ino);
                 if !bound.passes {
-                    *self.bindings.entry(inode.content.uid).or_default() += 1;
+                    bound_uids.push(inode.content.uid);
                 }
             }
             self.deadlines.extend(
@@ -49,6 +51,9 @@ impl Table {
                     .deadline
                     .map(|deadline| (deadline.until, Due::Claim(*ino))),
             );
+        }
+        for uid in bound_uids {
+            self.count_binding(uid, true);
         }
         for child in self.children.values_mut() {
             child.content.complete();
@@ -75,14 +80,18 @@ impl Table {
         for key in keys {
             self.add_share(key);
         }
-        for (name, line) in &self.queues {
-            for waiter in line.keys() {
+        for (name, queue) in &self.queues {
+            for waiter in queue.keys() {
                 self.waiting.insert(*waiter, name.clone());
             }
         }
+        let granted = self.granted.iter();
+        self.grantees = granted
+            .map(|(waiter, (_, token))| (*token, *waiter))
+            .collect();
     }
 
-    /// At least these tokens were granted, though nothing else may be known of them.
+    /// Never grants a token up to this one, even if no grant of it is known.
     pub fn skip_tokens(&mut self, granted: u64) {
         self.next_token = self.next_token.max(granted + 1);
     }

@@ -13,6 +13,8 @@ mod inside;
 mod kinds;
 /// Files of claims and of the mount itself.
 mod mount;
+/// One lease, read alone.
+mod one_lease;
 /// Calls of a second user: the uid rules.
 mod permission;
 /// The pid-file idiom.

@@ -10,6 +10,8 @@ mod fuzzed;
 pub mod identity;
 /// The rules of the table one by one.
 pub mod model;
+/// The ranges of numbers.
+mod numbers;
 /// Random steps beside a reference that was written from the README.
 mod reference;
 /// Process scope.

@@ -342,11 +342,11 @@ impl World {
             let Some(lease) = self.table.lease(&name) else {
                 continue;
             };
-            let below = &self.table.inode(lease.ino).unwrap().below;
+            let below = self.table.inode(lease.ino).unwrap().below();
             let (mut entries, mut reached) = (0, Vec::new());
             let mut dirs = vec![lease.ino];
             while let Some(dir) = dirs.pop() {
-                for (_, _, ino) in self.table.node(dir).unwrap().content().entries.after(0) {
+                for (_, _, ino) in self.table.node(dir).unwrap().content().entries().after(0) {
                     entries += 1;
                     let node = self.table.node(ino).unwrap();
                     assert_eq!(node.claim, lease.ino);

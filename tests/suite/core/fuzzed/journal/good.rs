@@ -299,7 +299,7 @@ fn inos(table: &Table) -> Vec<Ino> {
     let mut at = 0;
     while let Some(ino) = inos.get(at).copied() {
         if let Some(node) = table.node(ino) {
-            inos.extend(node.content().entries.after(0).map(|(_, _, ino)| ino));
+            inos.extend(node.content().entries().after(0).map(|(_, _, ino)| ino));
         }
         at += 1;
     }
