@@ -6,11 +6,11 @@
 //!
 //! One [`core::Event`] type carries it. [`core::table::Table::decide`] holds every rule and changes
 //! nothing: it turns a [`core::Command`] into events or a [`core::Refusal`].
-//! [`core::table::Table::apply`] makes an event part of the state, decides nothing, and returns what the
-//! event changed for others ([`core::table::Effects`]). An event is a record of the journal, a line of
-//! `events`, and a step of the model in the tests. The write path, under one mutex: **decide, append,
-//! apply, publish, reply**. Recovery applies the same events through the same
-//! [`handoff::Handoff::commit`].
+//! [`core::table::Table::apply`] makes an event part of the state, decides nothing, and returns
+//! what the event changed for others ([`core::table::Effects`]). An event is a record of the
+//! journal, a line of `events`, and a step of the model in the tests. The write path, under one
+//! mutex: **decide, append, apply, publish, reply**. Recovery applies the same events through the
+//! same [`handoff::Handoff::commit`].
 //!
 //! A module uses lower layers only. From the top:
 //!
@@ -36,9 +36,10 @@
 //! # Entry points
 //!
 //! - `claimfs VERB`: [`cli::main`], then the file of the verb.
-//! - `claimfs mount`: `cli/mount.rs`, then [`mount::Plan`], which hands over to [`supervisor::keep`],
-//!   which starts `claimfs serve`: the server.
-//! - A request of the kernel: `impl Filesystem` in [`fuse`], then [`tree::Tree`], then [`store::Store`].
+//! - `claimfs mount`: `cli/mount.rs`, then [`mount::Plan`], which hands over to
+//!   [`supervisor::run`], which starts `claimfs serve`: the server.
+//! - A request of the kernel: `impl Filesystem` in [`fuse`], then [`tree::Tree`], then
+//!   [`store::Store`].
 //! - A death: [`process::Processes::wait`] in the thread of [`server::reaper`], then
 //!   [`store::Store::died`].
 //! - A rule: the `decide_…` functions below [`core::table`]. A new errno: [`core::Refusal`] and
@@ -63,44 +64,48 @@
 //! | queue, waiter, seat | who waits for a name, in order; one of them; its place |
 //! | command, event, effects, outcome | what is asked; what happened; what that changed; the answer |
 //! | remote session | a session without processes, which lives by a deadline |
-//! | hand off | what a server leaves to the next: replies, descriptors, spooled texts |
+//! | hand off | what a server leaves to the next: replies, descriptors, the spool |
 //!
 //! # One claim, followed through the house
 //!
 //! `set -C; echo > claims/x`:
 //!
 //! 1. The kernel asks LOOKUP. [`fuse`] calls [`tree::Tree::lookup`], which reads the lease by
-//!    [`store::Store::read`]. That checks the liveness of its holder first: a dead one is recorded as
-//!    dead, and `x` does not exist.
-//! 2. The kernel sends CREATE. The tree resolves the caller to a [`store::Principal`]: its ancestry is
-//!    read before any lock is taken.
-//! 3. [`store::Store::create`] takes the mutex, resolves the caller's session to a [`core::Member`] and
-//!    has the table decide. The answer is EEXIST, or the events `SessionStarted`, `Joined`, `Claimed`.
-//! 4. The processes that become roots are watched. The journal has the events before anything else does.
-//! 5. The events are applied, and observers follow: counters, readers of `events`, waiters, the log.
-//! 6. The [`core::Outcome`] is the answer, and is kept until the kernel has it: should this server be
-//!    killed, the kernel sends the request again, and the next server gives the same answer.
+//!    [`store::Store::read`]. That checks the liveness of its holder first: a dead one is recorded
+//!    as dead, and `x` does not exist.
+//! 2. The kernel sends CREATE. The tree resolves the caller to a [`store::Principal`]: its ancestry
+//!    is read before any lock is taken.
+//! 3. [`store::Store::create`] takes the mutex, resolves the caller's session to a [`core::Member`]
+//!    and has the table decide. The answer is EEXIST, or the events `SessionStarted`, `Joined`,
+//!    `Claimed`.
+//! 4. The processes that become roots are watched. The journal has the events before anything else
+//!    does.
+//! 5. The events are applied, and observers follow: counters, readers of `events`, waiters, the
+//!    log.
+//! 6. The [`core::Outcome`] is the answer, and is kept until the kernel has it: should this server
+//!    be killed, the kernel sends the request again, and the next server gives the same answer.
 //!
 //! # Invariants
 //!
 //! 1. A name has at most one lease, and a lease one holder: the table's maps cannot say otherwise.
-//! 2. A holder is dead only on proof. An error, a stopped process or a zombie leader with living threads
-//!    is no proof.
-//! 3. An answer about a name is given after a look at its holder: no timeout stands between a death that
-//!    its parent has seen and the next grant.
+//! 2. A holder is dead only on proof. An error, a stopped process or a zombie leader with living
+//!    threads is no proof.
+//! 3. An answer about a name is given after a look at its holder: no timeout stands between a death
+//!    that its parent has seen and the next grant.
 //! 4. Tokens, inode numbers and session keys only rise.
-//! 5. Nothing is granted before the journal has it, and every root of a live session is watched before
-//!    it counts.
+//! 5. Nothing is granted before the journal has it, and every root of a live session is watched
+//!    before it counts.
 //! 6. A request is carried out once, however often it is sent.
-//! 7. Each range of numbers has one meaning ([`core::NodeId`]), and a journal that breaks this is refused.
+//! 7. Each range of numbers has one meaning ([`core::NodeId`]), and a journal that breaks this is
+//!    refused.
 //!
 //! # Locks
 //!
 //! In this order: one descriptor of `queue/`, the store's mutex, the one inside
-//! [`process::Processes`], that of [`events::EventStream`]. All others are leaves, under which nothing is
-//! called: pending replies, the tree's maps, ancestries and arrivals of the store, the queues of
-//! workers, the caches of [`process`]. The kernel is notified, and the inotify notifier told, under none
-//! of them.
+//! [`process::Processes`], that of [`events::EventStream`]. All others are leaves, under which
+//! nothing is called: pending replies, the tree's maps, ancestries and arrivals of the store, the
+//! queues of workers, the caches of [`process`]. The kernel is notified, and the inotify notifier
+//! told, under none of them.
 
 pub mod cli;
 pub mod core;

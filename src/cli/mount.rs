@@ -26,7 +26,8 @@ use crate::process::Search;
 use crate::supervisor::{Notice, device};
 use crate::sys::terminal;
 
-/// The longest name of an agent, in bytes: the pid and start time of its process are appended to it.
+/// The longest name of an agent, in bytes: the pid and start time of its process are appended to
+/// it.
 const AGENT_NAME_MAX: usize = 64;
 
 /// The line that a supervisor in the background prints once requests are answered; before it come
@@ -77,7 +78,7 @@ pub struct Settings {
     /// How many leases there may be at once
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEASES)]
     max_leases: usize,
-    /// How many leases, sessions and places in lines each user but root may have at once [default:
+    /// How many leases, sessions and places in queues each user but root may have at once [default:
     /// half of --max-leases]
     #[arg(long, value_name = "N")]
     max_per_uid: Option<usize>,
@@ -90,7 +91,7 @@ pub struct Settings {
     /// gone with their session
     #[arg(long)]
     dotfiles: bool,
-    /// Take the mount away and make it anew when a server dies, as on kernels before 6.9
+    /// Take the mount away and make it again when a server dies, as on kernels before 6.9
     #[arg(long, hide = true)]
     without_resend: bool,
     /// Read everything of each process each time

@@ -15,7 +15,7 @@ pub struct Arguments {
     /// The connection: the descriptor is standard input
     #[arg(long, value_name = "NONCE", default_value = "")]
     connection: String,
-    /// What the kernel has said that it can do, on a connection that has begun
+    /// The capabilities of the kernel, on a connection that has begun
     #[arg(long, value_name = "BITS")]
     capabilities: Option<u64>,
     /// Only read what the state directory remembers

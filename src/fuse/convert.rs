@@ -1,26 +1,30 @@
-//! Between the kernel's values and ours: attributes, times, how long things may be remembered, and the answers that are
-//! alike.
+//! Conversion between the kernel's values and those of the tree: attributes, times, cache timeouts,
+//! and the replies that several handlers share.
+//!
+//! Does not know: what the values mean to anybody else.
 
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty,
-    ReplyEntry, ReplyXattr, Request, TimeOrNow,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags,
+    ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow,
 };
 
 use crate::core::{NodeId, Refusal};
 use crate::store::Caller;
+use crate::tree::permissions::{READ, WRITE};
 use crate::tree::{Attr, Handle, Kind, Opened};
 
-/// How long the kernel may remember a fixed file.
+/// How long the kernel may cache a fixed file.
 pub(super) const FIXED_TTL: Duration = Duration::from_secs(3600);
-/// How long it may remember a lease: not at all, or `set -C` would refuse a dead name until it had run out.
+/// The kernel caches no lease, or `set -C` would refuse a dead name until the timeout.
 const LEASE_TTL: Duration = Duration::ZERO;
-/// How long it may remember what it read in a long listing with attributes, since `ls -l` would ask for each of very
-/// many names again. Until then `set -C` refuses a name that was listed and whose holder has died since.
+/// How long the kernel may cache an entry of a long listing with attributes, so that `ls -l` does
+/// not ask for each of very many names again. For that time `set -C` refuses a name whose holder
+/// has died since the listing.
 pub(super) const LISTING_TTL: Duration = Duration::from_millis(20);
-/// From how many leases on a listing is long.
+/// A listing is long if there are more leases than this.
 pub(super) const LONG_LISTING: usize = 1024;
 
 pub(super) fn caller(request: &Request) -> Caller {
@@ -34,12 +38,12 @@ pub(super) fn caller(request: &Request) -> Caller {
     }
 }
 
-/// The node that the kernel means. ESTALE for a number of nothing.
+/// The node of the kernel's inode number. ESTALE if it is none.
 pub(super) fn node(ino: INodeNo) -> Result<NodeId, Refusal> {
     NodeId::of(ino.0).ok_or(Refusal::Lost)
 }
 
-/// The descriptor that the kernel means. ESTALE for a number of nothing.
+/// The descriptor of the kernel's file handle. ESTALE if it is none.
 pub(super) fn descriptor(handle: FileHandle) -> Result<NodeId, Refusal> {
     NodeId::of(handle.0).ok_or(Refusal::Lost)
 }
@@ -80,7 +84,7 @@ pub(super) fn ttl(attr: &Attr) -> &'static Duration {
     }
 }
 
-/// Direct I/O, since what a file reads as may be longer than its size. A claim needs no FLUSH.
+/// Direct I/O, since a read may show more than the file's size. A claim needs no FLUSH.
 pub(super) fn open_flags(handle: Handle) -> FopenFlags {
     let more = match handle.opened {
         Opened::Claim => FopenFlags::FOPEN_NOFLUSH,
@@ -97,7 +101,8 @@ pub(super) fn moment(time: TimeOrNow) -> SystemTime {
     }
 }
 
-/// fuser 0.18 reads the nanoseconds of a time before 1970 as if they went backwards: `time.rs` there says so.
+/// Corrects a time before 1970, whose nanoseconds fuser 0.18 subtracts instead of adding them (see
+/// its `time.rs`).
 pub(super) fn before_epoch(time: SystemTime) -> Option<SystemTime> {
     let before = UNIX_EPOCH.duration_since(time).ok()?;
     let nanos = Duration::from_nanos(u64::from(before.subsec_nanos()));
@@ -106,16 +111,31 @@ pub(super) fn before_epoch(time: SystemTime) -> Option<SystemTime> {
         .checked_add(nanos)
 }
 
+/// The permission bits that an open(2) with these flags needs.
+pub(super) fn wants(flags: OpenFlags) -> u8 {
+    let mode = match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => READ,
+        OpenAccMode::O_WRONLY => WRITE,
+        OpenAccMode::O_RDWR => READ | WRITE,
+    };
+    if flags.0 & libc::O_TRUNC == 0 {
+        mode
+    } else {
+        mode | WRITE
+    }
+}
+
 pub(super) fn permission_bits(mode: u32) -> u16 {
     u16::try_from(mode & 0o7777).unwrap_or(0)
 }
 
-/// Text of an extended attribute's name; what is no UTF-8 is no name of ours.
-pub(super) fn tag_name(name: &OsStr) -> Result<&str, Refusal> {
+/// The name of an extended attribute. EOPNOTSUPP if it is not UTF-8.
+pub(super) fn xattr_name(name: &OsStr) -> Result<&str, Refusal> {
     name.to_str().ok_or(Refusal::Unsupported)
 }
 
-/// getxattr(2) and listxattr(2): the size alone if no room is given, ERANGE if too little is.
+/// Answers getxattr(2) and listxattr(2): the length alone if `size` is 0, ERANGE if it is too
+/// small.
 pub(super) fn answer_xattr(result: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
     match result {
         Ok(value) => match u32::try_from(value.len()) {

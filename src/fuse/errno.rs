@@ -1,10 +1,12 @@
-//! Which errno a refusal is: one match, without a wildcard, in this one place.
+//! The errno of each refusal: one match, without a wildcard.
+//!
+//! Does not know: why a request is refused.
 
 use fuser::Errno;
 
 use crate::core::Refusal;
 
-/// Which errno a refusal is. EBUSY means one thing only: another live session holds this.
+/// EBUSY means one thing only: another live session holds the name.
 pub(super) fn errno(refusal: Refusal) -> Errno {
     match refusal {
         Refusal::Exists => Errno::EEXIST,

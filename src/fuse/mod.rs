@@ -1,15 +1,15 @@
 //! The FUSE side: decode a request, call the tree, reply.
 //!
-//! Promises: every request is answered, with EIO if its handler panics; one match turns refusals into errnos; and the
-//! uid rules are enforced here, since the mount has no `default_permissions` (it would ask for the attributes of the
-//! directory again after each create).
+//! Promises: every request is answered, with EIO if its handler panics. One match turns refusals
+//! into errnos. Handlers ask the tree whether the uid rules permit a request, since the mount has
+//! no `default_permissions`: with it the kernel would ask for the attributes of the directory again
+//! after each create.
 //!
-//! Deliberately ignorant of: who is alive, who holds what, `/proc`, journals.
+//! Does not know: who is alive, who holds which lease, `/proc`, journals.
 
 mod convert;
 mod errno;
 mod pending;
-mod permit;
 mod workers;
 
 use std::cell::Cell;
@@ -32,28 +32,39 @@ use fuser::{
 
 use self::convert::{
     LISTING_TTL, LONG_LISTING, answer_attr, answer_empty, answer_entry, answer_xattr, caller,
-    descriptor, file_attr, file_type, moment, node, open_flags, permission_bits, tag_name, ttl,
+    descriptor, file_attr, file_type, moment, node, open_flags, permission_bits, ttl, wants,
+    xattr_name,
 };
 use self::errno::{errno, errno_name};
 use self::pending::PendingReplies;
-use self::permit::{EXECUTE, READ, WRITE, owns, wants};
 use self::workers::Workers;
 use crate::core::{Attributes, NAME_MAX, NodeId, Outcome, Refusal, Shape};
+use crate::handoff;
 use crate::logging::limited;
 use crate::store::Caller;
+use crate::tree::permissions::{AttrChange, EXECUTE, READ, Times, WRITE};
 use crate::tree::{Attr, Opened, Tree};
 
-/// How many threads carry out what only looks: one uid's look does not keep another's waiting.
-const LOOKS: usize = 2;
+/// The number of threads on which fuser calls handlers.
+pub const FUSER_THREADS: usize = 1;
 
-/// `F_UNLCK` of fcntl(2), whose type differs from one platform to the next.
+/// The number of workers for requests that change something.
+const COMMAND_WORKERS: usize = 1;
+
+// The reply cache is right for exactly so many threads that carry out requests.
+const _: () = assert!(FUSER_THREADS + COMMAND_WORKERS == handoff::THREADS);
+
+/// The number of workers for long reads. With two, one uid's read does not delay another's.
+const READ_WORKERS: usize = 2;
+
+/// `F_UNLCK` of fcntl(2). The type of libc's constant differs between platforms.
 const UNLOCK: i32 = 2;
 
 thread_local! {
     static HANDLING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside a handler, whose panic is caught and answered.
+/// Whether this thread is in a handler. A panic there is caught and answered.
 pub fn is_handling() -> bool {
     HANDLING.get()
 }
@@ -62,28 +73,27 @@ pub fn is_handling() -> bool {
 pub struct ClaimFs {
     tree: Arc<Tree>,
     pending: Arc<PendingReplies>,
-    /// What changes something and may wait for the disk. One thread, as each that answers such requests has its part in the
-    /// reply cache: see [`crate::handoff::THREADS`].
+    /// For requests that change something and may wait for the disk. See [`handoff::THREADS`].
     commands: Workers,
-    /// What only looks, and takes long.
-    looks: Workers,
+    /// For reads that take long.
+    reads: Workers,
     has_refused_lock: AtomicBool,
-    /// What the kernel can do, as it says when the connection begins.
+    /// The capabilities that the kernel offers when the connection begins.
     offered: Arc<AtomicU64>,
-    /// How many requests were begun, up to two: at the second, one is answered.
+    /// The number of requests that were begun, up to two. At the second, one was answered.
     begun: AtomicU8,
     first: Box<dyn Fn(bool) + Send + Sync>,
 }
 
 impl ClaimFs {
-    /// Serves a tree, and starts the threads that serve those who wait and do what takes long. `first` is called when a request has come, and once more when
-    /// one is answered.
+    /// Serves a tree. Starts the threads for pending replies and for long requests. Calls `first`
+    /// when the first request has come, and again when one was answered.
     pub fn new(tree: Tree, first: impl Fn(bool) + Send + Sync + 'static) -> io::Result<Self> {
         let tree = Arc::new(tree);
         Ok(Self {
             pending: PendingReplies::start(Arc::clone(&tree))?,
-            commands: Workers::start("commands", 1, false)?,
-            looks: Workers::start("looks", LOOKS, true)?,
+            commands: Workers::start("commands", COMMAND_WORKERS, false)?,
+            reads: Workers::start("reads", READ_WORKERS, true)?,
             tree,
             has_refused_lock: AtomicBool::new(false),
             offered: Arc::default(),
@@ -92,7 +102,7 @@ impl ClaimFs {
         })
     }
 
-    /// What the kernel can do, once it has said so.
+    /// The capabilities that the kernel offers: 0 until the connection begins.
     pub fn offered(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.offered)
     }
@@ -107,23 +117,24 @@ impl ClaimFs {
         }
     }
 
-    /// Runs a handler: counts it, turns its refusal into an errno, and a panic into EIO.
+    /// Runs a handler: counts it and its refusal, and turns a refusal into an errno, a panic into
+    /// EIO.
     fn run<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
         self.begin();
         run(&self.tree, handler)
     }
 
-    /// Has a request that takes long carried out and answered by others, while this thread serves.
+    /// Has workers carry out and answer a long request, while this thread serves others.
     fn hand_on(&self, to: &Workers, uid: u32, job: impl FnOnce(&Tree) + Send + 'static) {
         self.begin();
         let tree = Arc::clone(&self.tree);
         to.run(uid, move || job(&tree));
-        // That it waits is an answer too, as far as whoever watches this server is concerned.
+        // For the supervisor, a request that waits for a worker counts as answered.
         self.begin();
     }
 
-    /// Runs a handler that changes something, unless its request is one that is sent again and was carried out: then what is left is to
-    /// answer it.
+    /// Runs a handler that changes something. If the request is sent again and was carried out
+    /// before, calls `again` with its outcome instead, to answer it.
     fn change<T>(
         &self,
         caller: Caller,
@@ -136,19 +147,19 @@ impl ClaimFs {
         }
     }
 
-    /// The node that a request made when it was sent first.
+    /// The node that a request created when it was sent first.
     fn made(&self, outcome: Outcome) -> Result<Attr, Refusal> {
         let ino = outcome.ino.map(NodeId::Claim);
         self.tree.attr(ino.or(outcome.fh).ok_or(Refusal::Lost)?)
     }
 
-    /// Runs a handler that only looks: that there is nothing to see is no refusal.
+    /// Runs a handler that changes nothing. Its refusals are not counted: ENOENT is an answer.
     fn look<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
         self.begin();
         look(&self.tree, handler)
     }
 
-    /// Says once why there are no kernel locks here, to whoever reads the log.
+    /// Logs once why kernel locks are refused here.
     fn refuse_lock(&self, ino: INodeNo) {
         if let Ok(ino) = node(ino) {
             self.tree.lock_refused(ino);
@@ -161,7 +172,7 @@ impl ClaimFs {
         }
     }
 
-    /// Makes a claim that is not opened; EPERM for what cannot be one.
+    /// Creates a claim without opening it. EPERM for a kind of file that cannot be one.
     fn make(
         &self,
         request: &Request,
@@ -173,7 +184,7 @@ impl ClaimFs {
     ) {
         let caller = caller(request);
         let make = || {
-            self.permit(caller, parent, WRITE | EXECUTE)?;
+            self.tree.permit_entry(caller, node(parent)?)?;
             let shape = shape.ok_or(Refusal::NotPermitted)?;
             let mode = permission_bits(mode);
             self.tree
@@ -207,8 +218,9 @@ impl ClaimFs {
             return self.look(|| self.tree.remove_tombstone(node(parent)?, name.as_bytes()));
         }
         let remove = || {
-            self.permit(caller, parent, WRITE | EXECUTE)?;
-            self.permit_removal(caller, parent, name)?;
+            self.tree.permit_entry(caller, node(parent)?)?;
+            self.tree
+                .permit_removal(caller, node(parent)?, name.as_bytes())?;
             self.tree
                 .remove(caller, node(parent)?, name.as_bytes(), directory)
         };
@@ -238,13 +250,13 @@ fn look<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<
     result.map_err(errno)
 }
 
-/// What is asked of the kernel.
+/// The capabilities that are requested from the kernel.
 pub const WISHES: [InitFlags; 6] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
-    // Asked for so that they can be refused: the kernel would otherwise grant them on its own.
+    // Requested so that locks reach the server, which refuses them: else the kernel grants them.
     InitFlags::FUSE_POSIX_LOCKS,
     InitFlags::FUSE_FLOCK_LOCKS,
 ];
@@ -252,7 +264,7 @@ pub const WISHES: [InitFlags; 6] = [
 impl Filesystem for ClaimFs {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.offered.store(config.capabilities().bits(), Relaxed);
-        // Each is a gain where the kernel has it; nothing depends on any but the truncation, which OPEN decides on.
+        // Each is optional, but for FUSE_ATOMIC_O_TRUNC, since OPEN decides about truncation.
         for wish in WISHES {
             if let Err(missing) = config.add_capabilities(wish) {
                 log::debug!("the kernel lacks {missing:?}");
@@ -267,8 +279,8 @@ impl Filesystem for ClaimFs {
             self.look(|| self.tree.tombstone(node(parent)?, name))
         } else {
             self.look(|| {
-                // The kernel asks nobody whether a caller may search a directory of ours.
-                self.permit(caller(request), parent, EXECUTE)?;
+                // Without `default_permissions` the kernel does not check search permission.
+                self.tree.permit(caller(request), node(parent)?, EXECUTE)?;
                 self.tree.lookup(node(parent)?, name)
             })
         };
@@ -302,23 +314,19 @@ impl Filesystem for ClaimFs {
     ) {
         let caller = caller(request);
         let result = self.run(|| {
-            let attr = self.tree.attr(node(ino)?)?;
-            // To the present, utimensat(2) lets whoever may write; to any other time, and chmod, only the owner.
-            let present = matches!(
-                (atime, mtime),
-                (None | Some(TimeOrNow::Now), None | Some(TimeOrNow::Now))
-            );
-            if mode.is_some() || !present {
-                owns(&attr, caller)?;
-            }
-            let touches = atime.is_some() || mtime.is_some();
-            if size.is_some() && handle.is_none() || present && touches && caller.uid != attr.uid {
-                self.permit(caller, ino, WRITE)?;
-            }
-            // A claim's owner is its holder's; it does not change hands by chown.
-            if uid.is_some_and(|uid| uid != attr.uid) || gid.is_some_and(|gid| gid != attr.gid) {
-                return Err(Refusal::NotPermitted);
-            }
+            let times = match (atime, mtime) {
+                (None, None) => Times::Kept,
+                (None | Some(TimeOrNow::Now), None | Some(TimeOrNow::Now)) => Times::Now,
+                _ => Times::Given,
+            };
+            let change = AttrChange {
+                mode: mode.is_some(),
+                size: size.is_some() && handle.is_none(),
+                times,
+                uid,
+                gid,
+            };
+            self.tree.permit_change(caller, node(ino)?, change)?;
             let mode = mode.map(permission_bits);
             let attributes = Attributes {
                 mode,
@@ -347,7 +355,7 @@ impl Filesystem for ClaimFs {
         _: u32,
         reply: ReplyEntry,
     ) {
-        // A lease is a regular file, a directory or a symlink, and nothing else.
+        // A lease is a regular file, a directory or a symlink.
         let shape = (mode & libc::S_IFMT == libc::S_IFREG).then_some(Shape::File);
         self.make(request, parent, name, shape, mode & !umask, reply);
     }
@@ -393,7 +401,7 @@ impl Filesystem for ClaimFs {
     ) {
         let caller = caller(request);
         let link = || {
-            self.permit(caller, parent, WRITE | EXECUTE)?;
+            self.tree.permit_entry(caller, node(parent)?)?;
             self.tree
                 .link(caller, node(ino)?, node(parent)?, name.as_bytes())
         };
@@ -423,10 +431,12 @@ impl Filesystem for ClaimFs {
     ) {
         let caller = caller(request);
         let rename = || {
-            self.permit(caller, parent, WRITE | EXECUTE)?;
-            self.permit(caller, new_parent, WRITE | EXECUTE)?;
-            self.permit_removal(caller, parent, name)?;
-            self.permit_removal(caller, new_parent, new_name)?;
+            self.tree.permit_entry(caller, node(parent)?)?;
+            self.tree.permit_entry(caller, node(new_parent)?)?;
+            self.tree
+                .permit_removal(caller, node(parent)?, name.as_bytes())?;
+            self.tree
+                .permit_removal(caller, node(new_parent)?, new_name.as_bytes())?;
             let (from, to) = (
                 (node(parent)?, name.as_bytes()),
                 (node(new_parent)?, new_name.as_bytes()),
@@ -453,7 +463,7 @@ impl Filesystem for ClaimFs {
     ) {
         let caller = caller(request);
         let create = || {
-            self.permit(caller, parent, WRITE | EXECUTE)?;
+            self.tree.permit_entry(caller, node(parent)?)?;
             let mode = permission_bits(mode & !umask);
             let (exclusive, truncate) = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
             let name = name.as_bytes();
@@ -483,7 +493,7 @@ impl Filesystem for ClaimFs {
         let caller = caller(request);
         let open = || {
             let wants = wants(flags);
-            self.permit(caller, ino, wants)?;
+            self.tree.permit(caller, node(ino)?, wants)?;
             self.tree.open(
                 caller,
                 node(ino)?,
@@ -514,12 +524,12 @@ impl Filesystem for ClaimFs {
         owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (ino, fh) = match (node(ino), descriptor(handle)) {
-            (Ok(ino), Ok(fh)) => (ino, fh),
-            _ => return reply.error(Errno::ESTALE),
+        let (Ok(ino), Ok(fh)) = (node(ino), descriptor(handle)) else {
+            return reply.error(Errno::ESTALE);
         };
-        // Only the page cache asks on nobody's behalf: for splice(2), sendfile(2) and mmap(2), which know nothing of direct I/O.
-        // It would cut the text at the size. Who is refused here reads instead, as on procfs.
+        // A read without an owner comes from the page cache, for splice(2), sendfile(2) and
+        // mmap(2). These ignore direct I/O and would cut the text at the file's size. Programs that
+        // are refused here use read(2) instead, as on procfs.
         if owner.is_none() && self.tree.is_rendered(ino, fh) {
             reply.error(Errno::EINVAL);
             return;
@@ -530,7 +540,7 @@ impl Filesystem for ClaimFs {
             self.begin();
             self.pending
                 .read(request.pid(), fh, offset, size, may_wait, reply);
-            // That it waits is an answer too, as far as whoever watches this server is concerned.
+            // For the supervisor, a pending reply counts as an answer.
             self.begin();
             return;
         }
@@ -543,7 +553,7 @@ impl Filesystem for ClaimFs {
             }
         };
         if Tree::is_long(ino) && !self.tree.is_begun(fh, offset) {
-            self.hand_on(&self.looks, caller.uid, read);
+            self.hand_on(&self.reads, caller.uid, read);
         } else {
             self.begin();
             read(&self.tree);
@@ -562,9 +572,8 @@ impl Filesystem for ClaimFs {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (ino, fh) = match (node(ino), descriptor(handle)) {
-            (Ok(ino), Ok(fh)) => (ino, fh),
-            _ => return reply.error(Errno::ESTALE),
+        let (Ok(ino), Ok(fh)) = (node(ino), descriptor(handle)) else {
+            return reply.error(Errno::ESTALE);
         };
         let append = flags.0 & libc::O_APPEND != 0;
         let caller = caller(request);
@@ -577,7 +586,7 @@ impl Filesystem for ClaimFs {
             Err(errno) => reply.error(errno),
         };
         if Tree::is_control(ino) {
-            // What asks for several things knows itself how far it has come.
+            // A write to `control` finds out itself which of its commands were carried out.
             let (data, arrival) = (data.to_vec(), self.tree.arrive(caller.uid, data));
             let caller = Caller {
                 arrived: Some(arrival.at),
@@ -629,7 +638,7 @@ impl Filesystem for ClaimFs {
         flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        // What never waits is always ready, as on any filesystem.
+        // A file that nobody waits on is always ready, as on any filesystem.
         let always = PollEvents::POLLIN | PollEvents::POLLRDNORM;
         let Some(fh) = descriptor(handle).ok().filter(|fh| fh.is_stream()) else {
             reply.poll(always | PollEvents::POLLOUT | PollEvents::POLLWRNORM);
@@ -654,7 +663,7 @@ impl Filesystem for ClaimFs {
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let caller = caller(request);
         match self.run(|| {
-            self.permit(caller, ino, READ)?;
+            self.tree.permit(caller, node(ino)?, READ)?;
             self.tree.open_directory(node(ino)?)
         }) {
             Ok(fh) => reply.opened(FileHandle(fh.number()), FopenFlags::empty()),
@@ -738,7 +747,7 @@ impl Filesystem for ClaimFs {
         let (used, max) = self.tree.usage();
         let (files, free) = (max as u64, max.saturating_sub(used) as u64);
         let longest = u32::try_from(NAME_MAX).unwrap_or(u32::MAX);
-        // A claim's body counts as one block, so that neither blocks nor inodes look full before names run out.
+        // Each claim counts as one block, so blocks and inodes run out when names do.
         reply.statfs(files, free, free, files, free, 4096, longest, 4096);
     }
 
@@ -754,17 +763,17 @@ impl Filesystem for ClaimFs {
     ) {
         let caller = caller(request);
         let set = || {
-            let name = tag_name(name)?;
-            self.permit(caller, ino, WRITE)?;
+            let name = xattr_name(name)?;
+            self.tree.permit(caller, node(ino)?, WRITE)?;
             let there = self
                 .tree
-                .tags(node(ino)?)?
+                .xattrs(node(ino)?)?
                 .iter()
                 .any(|(known, _)| known == name);
             match flags {
                 libc::XATTR_CREATE if there => Err(Refusal::Exists),
                 libc::XATTR_REPLACE if !there => Err(Refusal::NoAttribute),
-                _ => self.tree.set_tag(caller, node(ino)?, name, Some(value)),
+                _ => self.tree.set_xattr(caller, node(ino)?, name, Some(value)),
             }
         };
         answer_empty(self.change(caller, |_| Ok(()), set), reply);
@@ -772,13 +781,13 @@ impl Filesystem for ClaimFs {
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let result = self.look(|| {
-            let name = tag_name(name)
+            let name = xattr_name(name)
                 .ok()
                 .filter(|name| name.starts_with("user."))
                 .ok_or(Refusal::Unsupported)?;
             let found = self
                 .tree
-                .tags(node(ino)?)?
+                .xattrs(node(ino)?)?
                 .into_iter()
                 .find(|(known, _)| known == name);
             found.map(|(_, value)| value).ok_or(Refusal::NoAttribute)
@@ -788,8 +797,8 @@ impl Filesystem for ClaimFs {
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let result = self.look(|| {
-            let tags = self.tree.tags(node(ino)?)?;
-            Ok(tags
+            let xattrs = self.tree.xattrs(node(ino)?)?;
+            Ok(xattrs
                 .into_iter()
                 .flat_map(|(name, _)| [name.into_bytes(), vec![0]].concat())
                 .collect())
@@ -800,15 +809,16 @@ impl Filesystem for ClaimFs {
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let caller = caller(request);
         let remove = || {
-            self.permit(caller, ino, WRITE)?;
-            self.tree.set_tag(caller, node(ino)?, tag_name(name)?, None)
+            self.tree.permit(caller, node(ino)?, WRITE)?;
+            self.tree
+                .set_xattr(caller, node(ino)?, xattr_name(name)?, None)
         };
         answer_empty(self.change(caller, |_| Ok(()), remove), reply);
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wants = u8::try_from(mask.bits() & 7).unwrap_or(7);
-        match self.look(|| self.permit(caller(request), ino, wants)) {
+        match self.look(|| self.tree.permit(caller(request), node(ino)?, wants)) {
             Ok(_) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
@@ -828,7 +838,7 @@ impl Filesystem for ClaimFs {
             let attr = self.tree.attr(node(ino)?)?;
             let end = offset.saturating_add(length);
             match mode {
-                // A body takes no room before it is written: there is nothing to set aside but its size.
+                // Nothing is allocated before it is written: only the size changes.
                 0 if end > attr.size => {
                     let attributes = Attributes::default();
                     self.tree
@@ -887,7 +897,7 @@ impl Filesystem for ClaimFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        // The kernel unlocks whatever it closes; only taking a lock is refused.
+        // The kernel unlocks each file that it closes. Only taking a lock is refused.
         if typ == UNLOCK {
             reply.ok();
         } else {

@@ -1,12 +1,15 @@
-//! Replies that are pending: reads that wait, and pollers. Each is answered once there is something for
-//! it, and a read after at most a second.
+//! Pending replies: reads that wait, and pollers. Each read is answered once it has data, or after
+//! at most a second.
 //!
-//! The kernel lets nobody out of a request that the server has taken, not even by SIGKILL, and fuser does
-//! not pass on its interrupts. So each pending read is answered within a second, whatever happens, and
-//! its reader then sees its signals.
+//! The kernel keeps a caller in a request that the server has taken, also after SIGKILL, and fuser
+//! does not pass interrupts on. So each pending read is answered within a second, and its reader
+//! then sees its signals.
 //!
-//! Promises: nothing is asked of the tree, and nothing answered, while the list is locked. A read whose
-//! answer is looked for is in the list of nobody; if anything happens meanwhile, it is looked at again.
+//! Promises: no call to the tree and no reply is made while the list is locked. A read is out of
+//! the list while its answer is computed. If a wake-up comes meanwhile, its answer is computed
+//! again.
+//!
+//! Does not know: what the readers wait for.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,15 +24,15 @@ use crate::core::{NodeId, Refusal};
 use crate::events::WakeUp;
 use crate::tree::Tree;
 
-/// The longest that a read waits.
+/// A read waits for at most this long.
 const TICK: Duration = Duration::from_secs(1);
-/// Reads are answered at multiples of this, so that a thousand readers wake nobody a thousand times a
-/// second.
+/// Reads time out at multiples of this, so that a thousand readers do not wake the thread a
+/// thousand times a second.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// A read without an answer.
+/// A read that waits.
 struct Waiting {
-    /// The thread that reads.
+    /// The thread of the reader.
     task: u32,
     fh: NodeId,
     offset: u64,
@@ -44,9 +47,10 @@ struct State {
     pollers: HashMap<NodeId, PollNotifier>,
 }
 
-/// Serves those who wait.
+/// The list of pending replies, and the thread that answers them.
 pub(super) struct PendingReplies {
     tree: Arc<Tree>,
+    /// No other lock is taken while this one is held.
     state: Mutex<State>,
     start: Instant,
 }
@@ -72,7 +76,7 @@ impl PendingReplies {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers a read, or lets it wait.
+    /// Answers a read, or adds it to the list.
     pub(super) fn read(
         &self,
         task: u32,
@@ -102,13 +106,13 @@ impl PendingReplies {
         if self.tree.stream().generation() != before {
             self.tree.stream().wake_for(fh);
         } else if is_first {
-            // The thread sleeps until a moment that it knows nothing of.
+            // The thread sleeps without a deadline.
             self.tree.stream().wake();
         }
     }
 
-    /// Whether a descriptor is ready. Its poller is told whenever something happens, until it is closed:
-    /// one that is told of edges alone asks no second time.
+    /// Whether a descriptor is ready. Its poller is notified at each wake-up until the descriptor
+    /// is closed, since an edge-triggered poller does not poll again.
     pub(super) fn poll(&self, fh: NodeId, notifier: Option<PollNotifier>) -> bool {
         if let Some(notifier) = notifier {
             let kh = notifier.handle();
@@ -120,12 +124,12 @@ impl PendingReplies {
         self.tree.is_ready(fh)
     }
 
-    /// A descriptor is closed.
+    /// Forgets the poller of a descriptor that is closed.
     pub(super) fn close(&self, fh: NodeId) {
         self.lock().pollers.remove(&fh);
     }
 
-    /// The last beat within a tick from now.
+    /// The last multiple of [`BEAT`] within a [`TICK`] from now.
     fn next_beat(&self) -> Instant {
         let latest = self.start.elapsed() + TICK;
         let beats = latest.as_nanos() / BEAT.as_nanos();
@@ -147,8 +151,8 @@ impl PendingReplies {
         let concerned = |read: &mut Waiting| read.until <= now || wake_up.concerns(read.fh);
         let reads: Vec<Waiting> = state.reads.extract_if(.., concerned).collect();
         let pollers = state.pollers.iter();
-        let told = pollers.filter(|(fh, _)| wake_up.concerns(**fh));
-        let told: Vec<PollNotifier> = told.map(|(_, poller)| poller.clone()).collect();
+        let notified = pollers.filter(|(fh, _)| wake_up.concerns(**fh));
+        let notified: Vec<PollNotifier> = notified.map(|(_, poller)| poller.clone()).collect();
         drop(state);
         let before = self.tree.stream().generation();
         let mut left = Vec::new();
@@ -169,7 +173,7 @@ impl PendingReplies {
                 }
             }
         }
-        for notifier in told {
+        for notifier in notified {
             if let Err(error) = notifier.notify() {
                 log::debug!("a poller has gone away: {error}");
             }

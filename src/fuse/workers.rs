@@ -1,10 +1,10 @@
-//! Requests that take long, because they wait for a disk, make a text of everything or look at many processes: carried
-//! out by threads of their own, while the one that the kernel gives requests to serves all others.
+//! Threads for requests that take long: they wait for a disk, render the whole table or read many
+//! processes. Meanwhile fuser's own thread serves all other requests.
 //!
-//! Promises: of one uid one request is carried out at a time, and the uids take turns, so that nobody waits for more
-//! than one request of each other uid.
+//! Promises: one request of each uid is carried out at a time, and the uids take turns. So nobody
+//! waits for more than one request of each other uid.
 //!
-//! Deliberately ignorant of: what the requests are.
+//! Does not know: what the requests are.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -15,7 +15,7 @@ use crate::sys::thread::yield_to_others;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Some threads, which end with the process.
+/// A pool of threads, which end with the process.
 pub(super) struct Workers(Arc<Shared>);
 
 #[derive(Default)]
@@ -24,18 +24,18 @@ struct Shared {
     more: Condvar,
 }
 
-/// What is to be done, by uid.
 #[derive(Default)]
 struct Queue {
+    /// Requests that wait, by uid.
     jobs: BTreeMap<u32, VecDeque<Job>>,
-    /// The uids of which a request is carried out now.
+    /// The uids that have a request carried out now.
     busy: BTreeSet<u32>,
     /// The uid whose turn it was last.
     last: u32,
 }
 
 impl Queue {
-    /// The next request, of the next uid of which none is carried out.
+    /// The next request, of the next uid that has none carried out.
     fn next(&mut self) -> Option<(u32, Job)> {
         let after = self.jobs.range((self.last.saturating_add(1))..);
         let all = after.chain(self.jobs.range(..=self.last));
@@ -79,7 +79,8 @@ impl Shared {
 }
 
 impl Workers {
-    /// Starts so many threads. `yields` says that they have the processor when no other thread of the server wants it.
+    /// Starts a number of threads. With `yields` they run when no other thread of the server wants
+    /// the processor.
     pub(super) fn start(name: &str, threads: usize, yields: bool) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         for _ in 0..threads {
@@ -95,7 +96,7 @@ impl Workers {
         Ok(Self(shared))
     }
 
-    /// Has this done for a uid. There are as many requests at most as there are threads in requests.
+    /// Queues a request of a uid. The queue is bounded by the number of threads that make requests.
     pub(super) fn run(&self, uid: u32, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.0.lock();
         queue.jobs.entry(uid).or_default().push_back(Box::new(job));

@@ -1,136 +1,38 @@
-//! What one connection to the kernel is owed, whichever server answers on it: the answers to requests that were carried out,
-//! and what its open descriptors stand for.
+//! The state of one connection to the kernel that the next server needs: the reply cache, and the
+//! open descriptors.
 //!
-//! A connection outlives its servers (`supervisor.rs`). When one is killed, the kernel sends every request again that it had not
-//! answered, with the same number and [`AGAIN`] set; and descriptors that it had opened are read, written and closed as if
-//! nothing had been. What of this does not follow from the table is here, and in the journal.
+//! A connection outlives its servers (see `supervisor`). When one is killed, the kernel sends each
+//! request again that was not answered, with the same number and [`AGAIN`] set. The descriptors
+//! that were open stay open: programs read, write and close them as if nothing had happened. All
+//! that the next server must know of this, and that does not follow from the table, is here and in
+//! the journal.
 //!
-//! Promises: what was carried out is known until it is certain that the kernel has its answer.
+//! Promises: the outcome of a request is known until it is certain that the kernel has the answer.
+//! A live server and a recovery apply events and notes by the same functions.
 //!
-//! Deliberately ignorant of: how it is written down, fuser, processes.
+//! Does not know: the journal's frames, fuser, processes.
 
+mod descriptors;
+mod replies;
 pub mod spool;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::descriptors::is_queue_file;
+pub use self::descriptors::{Descriptors, Open, Position, Reading};
+pub use self::replies::{AGAIN, Key, Sent, THREADS};
+use self::replies::{ReplyCache, pairs};
 use crate::core::table::{Effects, Table};
-use crate::core::wire;
-use crate::core::{Event, Name, NodeId, Outcome, Process, SessionId, SessionKey, WaiterId};
+use crate::core::{Event, Name, NodeId, Outcome, WaiterId};
 use crate::render;
 
-/// The bit of a request's number that says that it was sent before (`FUSE_UNIQUE_RESEND`, Linux 6.9 on).
-pub const AGAIN: u64 = 1 << 63;
-
-/// How many threads carry requests out, each one at a time: the one that the kernel gives them to, and the one that it hands on to what
-/// takes long.
-pub const THREADS: usize = 2;
-
-/// How many lines are kept for readers of `events` while a journal is read.
+/// The number of lines that are kept for readers of `events` while a journal is recovered.
 const LINES_MAX: usize = 65_536;
 
-/// Which request, and which part of it where it asks for several things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Key(pub u64, pub u32);
-
-/// A request, or a part of one, as a thread of a server has it before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(Key, u64, bool)", into = "(Key, u64, bool)")]
-pub struct Sent {
-    /// Which.
-    pub key: Key,
-    /// It was sent before.
-    pub again: bool,
-    /// Which thread, of all that there ever were: each has one request before it at a time.
-    pub thread: u64,
-}
-
-impl From<(Key, u64, bool)> for Sent {
-    fn from((key, thread, again): (Key, u64, bool)) -> Self {
-        Self { key, again, thread }
-    }
-}
-
-impl From<Sent> for (Key, u64, bool) {
-    fn from(sent: Sent) -> Self {
-        (sent.key, sent.thread, sent.again)
-    }
-}
-
-/// Where a reader of `events` is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// In bytes from its opening.
-    pub offset: u64,
-    /// The event whose line comes next, or the first after it that has one.
-    pub seq: u64,
-    /// How many bytes of that line it has.
-    pub skip: usize,
-}
-
-/// What the next server must know of a reader of `events`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reading {
-    /// Where its newest read began.
-    pub from: Position,
-    /// Where the next one does.
-    pub to: Position,
-    /// The rest of the line that it is in.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
-    pub rest: Vec<u8>,
-    /// The number of lines after that which are lost.
-    #[serde(default)]
-    pub missed: u64,
-    /// The bytes of its newest read, where the lines do not tell them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
-    pub last: Vec<u8>,
-}
-
-/// What an open descriptor stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Open {
-    /// A file in `sessions/`, open for writing.
-    Registering {
-        /// The session.
-        id: SessionId,
-        /// Who opened it.
-        process: Process,
-        /// Its uid.
-        uid: u32,
-        /// `O_EXCL`, and nothing has come of it yet.
-        exclusive: bool,
-        /// Something was written to it, whatever came of it.
-        written: bool,
-    },
-    /// A file in `queue/` whose reader was told that its session holds the name, and reads to the end.
-    Seated,
-    /// The same, where the name was granted to it: it reads to the end as long as that holds.
-    Granted {
-        /// Its place in the line that was.
-        waiter: WaiterId,
-        /// Its session.
-        key: SessionKey,
-        /// The name.
-        name: Name,
-    },
-    /// `events`.
-    Reading(Reading),
-}
-
-impl Open {
-    /// Whether a handle can be that of such a descriptor.
-    fn fits(&self, fh: NodeId) -> bool {
-        match self {
-            Self::Registering { .. } => matches!(fh, NodeId::Registration(_)),
-            Self::Seated => matches!(fh, NodeId::Seated(_) | NodeId::Waiter(_)),
-            Self::Granted { waiter, .. } => fh == NodeId::Waiter(*waiter),
-            Self::Reading(_) => matches!(fh, NodeId::Reader(_)),
-        }
-    }
-}
-
-/// What changed, other than by an event.
+/// A change that is no event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
     /// The kernel was told of a file in `queue/`.
@@ -140,23 +42,23 @@ pub enum Note {
         /// Its name.
         name: Name,
     },
-    /// The kernel has forgotten it.
+    /// The kernel has forgotten such a file.
     Forgotten {
         /// Its inode.
         ino: NodeId,
     },
-    /// A descriptor stands for this from now on.
+    /// A descriptor was opened, or the next server must know something else of it.
     Opened {
         /// Its handle.
         fh: NodeId,
-        /// What for.
+        /// Its new state.
         open: Open,
     },
     /// A descriptor is polled.
     Polled {
         /// Its handle.
         fh: NodeId,
-        /// The kernel's own handle of it (`kh` of `struct fuse_poll_in`).
+        /// The kernel's poll handle (`kh` of `struct fuse_poll_in`).
         kh: u64,
     },
     /// A descriptor was closed.
@@ -164,14 +66,14 @@ pub enum Note {
         /// Its handle.
         fh: NodeId,
     },
-    /// The kernel has the descriptor of a place in a line.
+    /// The kernel has the descriptor of a waiter.
     Confirmed {
-        /// Which.
+        /// The waiter.
         waiter: WaiterId,
     },
-    /// A server has taken over from one that has ended.
+    /// A server has taken over the connection from one that has ended.
     TakenOver,
-    /// A connection has begun; whatever was open on another is closed.
+    /// A connection has begun. Everything that was open on the one before is closed.
     Began {
         /// See [`Handoff::nonce`].
         nonce: String,
@@ -179,7 +81,7 @@ pub enum Note {
 }
 
 impl Note {
-    /// Refuses a number of the wrong kind, in words.
+    /// Refuses a number of the wrong kind. The error is a sentence.
     pub fn check(&self) -> Result<(), String> {
         let is_right = match self {
             Self::Told { ino, .. } | Self::Forgotten { ino } => is_queue_file(*ino),
@@ -192,45 +94,90 @@ impl Note {
     }
 }
 
-fn is_queue_file(ino: NodeId) -> bool {
-    matches!(ino, NodeId::QueueFile(_))
-}
-
 fn ensure(is_right: bool) -> Result<(), String> {
     let why = "the number of a descriptor or a file is that of another kind";
     is_right.then_some(()).ok_or_else(|| String::from(why))
 }
 
-/// One connection.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+/// One connection. It is serialized as `Flat`.
+#[derive(Clone, Debug, Default)]
 pub struct Handoff {
-    /// No other of this boot has it.
+    /// The id of the connection, unique in this boot.
     pub nonce: String,
-    /// How many servers there were before this one.
+    /// The number of servers before this one.
     pub lives: u64,
-    /// Files in `queue/`, by inode.
-    pub files: BTreeMap<NodeId, Name>,
-    /// Descriptors, by handle.
-    pub open: BTreeMap<NodeId, Open>,
-    /// Waiters whose descriptors the kernel may have never got.
-    pub unconfirmed: BTreeSet<WaiterId>,
-    /// The kernel's handles of those that are polled.
-    pub pollers: BTreeMap<NodeId, u64>,
-    /// The newest lines of `events`, for readers that have not got them yet, by event.
+    /// Its descriptors.
+    pub descriptors: Descriptors,
+    /// The newest lines of `events` with their events' numbers, for readers that lag behind.
     pub lines: VecDeque<(u64, String)>,
-    /// No line of an event from this one on is missing among them.
+    /// None of the lines from this event on is missing.
     pub lines_from: u64,
+    replies: ReplyCache,
+}
+
+/// The serialized form of a [`Handoff`]: one object without inner ones. Journals have it, so it
+/// stays the same when the types are divided in another way.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, rename = "Handoff")]
+struct Flat<'a> {
+    nonce: Cow<'a, str>,
+    lives: u64,
+    files: Cow<'a, BTreeMap<NodeId, Name>>,
+    open: Cow<'a, BTreeMap<NodeId, Open>>,
+    unconfirmed: Cow<'a, BTreeSet<WaiterId>>,
+    pollers: Cow<'a, BTreeMap<NodeId, u64>>,
+    lines: Cow<'a, VecDeque<(u64, String)>>,
+    lines_from: u64,
     #[serde(with = "pairs")]
-    done: HashMap<Key, Outcome>,
-    /// What each thread has carried out of its newest request.
-    newest: BTreeMap<u64, Vec<Key>>,
-    /// The threads of the newest server that have gone on to what is not sent again.
-    past: BTreeSet<u64>,
+    done: Cow<'a, HashMap<Key, Outcome>>,
+    newest: Cow<'a, BTreeMap<u64, Vec<Key>>>,
+    past: Cow<'a, BTreeSet<u64>>,
+}
+
+impl Serialize for Handoff {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let flat = Flat {
+            nonce: Cow::Borrowed(&self.nonce),
+            lives: self.lives,
+            files: Cow::Borrowed(&self.descriptors.files),
+            open: Cow::Borrowed(&self.descriptors.open),
+            unconfirmed: Cow::Borrowed(&self.descriptors.unconfirmed),
+            pollers: Cow::Borrowed(&self.descriptors.pollers),
+            lines: Cow::Borrowed(&self.lines),
+            lines_from: self.lines_from,
+            done: Cow::Borrowed(&self.replies.done),
+            newest: Cow::Borrowed(&self.replies.newest),
+            past: Cow::Borrowed(&self.replies.past),
+        };
+        flat.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Handoff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let flat = Flat::deserialize(deserializer)?;
+        Ok(Self {
+            nonce: flat.nonce.into_owned(),
+            lives: flat.lives,
+            descriptors: Descriptors {
+                files: flat.files.into_owned(),
+                open: flat.open.into_owned(),
+                unconfirmed: flat.unconfirmed.into_owned(),
+                pollers: flat.pollers.into_owned(),
+            },
+            lines: flat.lines.into_owned(),
+            lines_from: flat.lines_from,
+            replies: ReplyCache {
+                done: flat.done.into_owned(),
+                newest: flat.newest.into_owned(),
+                past: flat.past.into_owned(),
+            },
+        })
+    }
 }
 
 impl Handoff {
-    /// One that has just begun.
+    /// A connection that has just begun.
     pub fn new(nonce: &str) -> Self {
         Self {
             nonce: nonce.to_owned(),
@@ -238,103 +185,49 @@ impl Handoff {
         }
     }
 
-    /// Refuses a number of the wrong kind, in words.
+    /// Refuses a number of the wrong kind. The error is a sentence.
     pub fn check(&self) -> Result<(), String> {
-        let files = self.files.keys().all(|ino| is_queue_file(*ino));
-        let open = self.open.iter().all(|(fh, open)| open.fits(*fh));
-        let pollers = self.pollers.keys().all(|fh| fh.is_stream());
-        ensure(files && open && pollers)
+        ensure(self.descriptors.fit())
     }
 
-    /// What came of a request, if it was carried out and its answer may not have arrived.
+    /// The outcome of a request, if it was carried out and its answer may not have arrived.
     pub fn outcome(&self, key: Key) -> Option<Outcome> {
-        self.done.get(&key).copied()
+        self.replies.outcome(key)
     }
 
-    /// The event from which on some reader may want lines again.
-    pub fn wanted(&self) -> Option<u64> {
-        let open = self.open.values();
-        let from = open.filter_map(|open| match open {
-            Open::Reading(reading) => Some(reading.from.seq),
-            _ => None,
-        });
-        from.min()
-    }
-
-    /// A thread has carried out a request. Whatever it did before is answered; and since the kernel sends what it sends again before
-    /// anything else, once every thread has done something new, so is all that other servers did.
-    fn carried_out(&mut self, sent: Sent, done: Outcome) {
-        let newest = self.newest.entry(sent.thread).or_default();
-        if newest.first().is_some_and(|before| before.0 != sent.key.0) {
-            for answered in newest.drain(..) {
-                self.done.remove(&answered);
-            }
-        }
-        newest.push(sent.key);
-        self.done.insert(sent.key, done);
-        if !sent.again && self.past.insert(sent.thread) && self.past.len() == THREADS {
-            let past = &self.past;
-            self.newest.retain(|thread, _| past.contains(thread));
-            let newest: HashSet<Key> = self.newest.values().flatten().copied().collect();
-            self.done.retain(|known, _| newest.contains(known));
-        }
-    }
-
-    /// Something changed, by a request if it is one that opens what the note is about.
+    /// Applies a note. `sent` is the request that opened the descriptor, if one did.
     pub fn note(&mut self, note: Note, sent: Option<Sent>) {
         if let (Note::Opened { fh, .. }, Some(sent)) = (&note, sent) {
-            let done = Outcome {
+            let outcome = Outcome {
                 fh: Some(*fh),
                 ..Outcome::default()
             };
-            self.carried_out(sent, done);
+            self.replies.carried_out(sent, outcome);
         }
-        match note {
-            Note::Told { ino, name } => _ = self.files.insert(ino, name),
-            Note::Forgotten { ino } => _ = self.files.remove(&ino),
-            Note::Opened { fh, open } => {
-                if let Open::Reading(reading) = &open
-                    && self.wanted().is_none()
-                {
-                    self.lines_from = reading.to.seq;
-                }
-                self.open.insert(fh, open);
-            }
-            Note::Polled { fh, kh } => _ = self.pollers.insert(fh, kh),
-            Note::Closed { fh } => {
-                self.open.remove(&fh);
-                self.pollers.remove(&fh);
-                if self.wanted().is_none() {
-                    self.lines.clear();
-                }
-            }
-            Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
+        match &note {
             Note::TakenOver => {
                 self.lives = self.lives.saturating_add(1);
-                self.past.clear();
+                self.replies.taken_over();
             }
-            Note::Began { nonce } => *self = Self::new(&nonce),
+            Note::Began { nonce } => {
+                *self = Self::new(nonce);
+                return;
+            }
+            Note::Opened {
+                open: Open::Reading(reading),
+                ..
+            } if self.descriptors.wanted().is_none() => self.lines_from = reading.to.seq,
+            _ => {}
+        }
+        let is_closed = matches!(note, Note::Closed { .. });
+        self.descriptors.note(note);
+        if is_closed && self.descriptors.wanted().is_none() {
+            self.lines.clear();
         }
     }
 
-    /// Follows an event that was applied.
-    fn follow(&mut self, effects: &Effects) {
-        self.unconfirmed.extend(effects.queued);
-        if let Some(waiter) = effects.left {
-            self.unconfirmed.remove(&waiter);
-        }
-        if let Some((waiter, key, name)) = &effects.accepted {
-            let open = Open::Granted {
-                waiter: *waiter,
-                key: *key,
-                name: name.clone(),
-            };
-            self.open.insert(NodeId::Waiter(*waiter), open);
-        }
-    }
-
-    /// Applies the events of one decision, which the journal has, and remembers the outcome for the
-    /// request that asked for them. A live server and recovery do the same here.
+    /// Applies the events of one decision, which the journal has, and remembers their outcome for
+    /// the request that asked for them.
     pub fn commit(
         &mut self,
         table: &mut Table,
@@ -345,32 +238,32 @@ impl Handoff {
         for event in events {
             observer.before(self, table, event);
             let effects = table.apply(event);
-            self.follow(&effects);
+            self.descriptors.follow(&effects);
             observer.after(effects);
         }
         let outcome = Outcome::of(events);
         if let Some(sent) = sent.filter(|_| !events.is_empty()) {
-            self.carried_out(sent, outcome);
+            self.replies.carried_out(sent, outcome);
         }
         outcome
     }
 }
 
-/// Whoever follows what happens, one event after the other.
+/// Follows the events, one after the other.
 pub trait Observer {
-    /// An event is about to be applied: the table is as it was before.
+    /// Called before an event is applied, with the table as it is then.
     fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event);
 
-    /// An event was applied and had these effects.
+    /// Called after an event was applied, with its effects.
     fn after(&mut self, effects: Effects);
 }
 
-/// Recovery: keeps lines of `events` for the readers that have not got them yet.
+/// The observer of a recovery. It keeps lines of `events` for readers that lag behind.
 pub struct Recovery;
 
 impl Observer for Recovery {
     fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event) {
-        if handoff.wanted().is_none() {
+        if handoff.descriptors.wanted().is_none() {
             return;
         }
         let Some(line) = render::event(table, event) else {
@@ -386,24 +279,33 @@ impl Observer for Recovery {
     fn after(&mut self, _: Effects) {}
 }
 
-/// A map as a list of pairs: the keys of JSON are strings.
-mod pairs {
-    use std::collections::HashMap;
+#[cfg(test)]
+mod tests {
+    use super::{Handoff, Key, Note, Outcome, Sent};
+    use crate::core::NodeId;
 
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{Key, Outcome};
-
-    pub fn serialize<S: Serializer>(
-        map: &HashMap<Key, Outcome>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(map)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<HashMap<Key, Outcome>, D::Error> {
-        Vec::<(Key, Outcome)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
+    #[test]
+    fn the_serialized_form_has_no_inner_objects_for_the_types() {
+        let mut handoff = Handoff::new("a");
+        let (fh, kh) = (NodeId::of(NodeId::Seated(5).number()).unwrap(), 7);
+        handoff.note(Note::Polled { fh, kh }, None);
+        handoff.note(Note::TakenOver, None);
+        let sent = Sent {
+            key: Key(9, 2),
+            again: false,
+            thread: 65_537,
+        };
+        handoff.replies.carried_out(sent, Outcome::default());
+        let json = serde_json::to_string(&handoff).unwrap();
+        let outcome = serde_json::to_string(&Outcome::default()).unwrap();
+        let number = fh.number();
+        let expected = format!(
+            "{{\"nonce\":\"a\",\"lives\":1,\"files\":{{}},\"open\":{{}},\"unconfirmed\":[],\
+             \"pollers\":{{\"{number}\":7}},\"lines\":[],\"lines_from\":0,\
+             \"done\":[[[9,2],{outcome}]],\"newest\":{{\"65537\":[[9,2]]}},\"past\":[65537]}}"
+        );
+        assert_eq!(json, expected);
+        let again: Handoff = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), expected);
     }
 }

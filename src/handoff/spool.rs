@@ -1,6 +1,7 @@
-//! Texts that are read in several reads, kept in the state directory for a server that takes over between two of them.
+//! The spool: snapshots in the state directory whose reader has not read all of them, for a server
+//! that takes over between two reads.
 //!
-//! Deliberately ignorant of: what they say.
+//! Does not know: the content of the snapshots.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,19 +11,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::core::NodeId;
 use crate::logging::limited;
 
-/// How much is kept, all in all, in bytes: whoever opens very much is not to fill the disk.
+/// The largest size of all snapshots, in bytes, so that many readers do not fill the disk.
 const BYTES_MAX: usize = 1 << 20;
 
-/// The texts of one mount, by the handles of their readers.
+/// The snapshots of one mount. Each file has the number of its reader's handle as its name.
 #[derive(Debug)]
 pub struct Spool {
     dir: PathBuf,
-    /// Those that this server has kept, and how long each is.
+    /// The lengths of those that this server has kept. No file is written under this lock.
     kept: Mutex<HashMap<NodeId, usize>>,
 }
 
 impl Spool {
-    /// Keeps them below a directory.
+    /// A spool in a directory.
     pub fn new(dir: PathBuf) -> Self {
         let kept = Mutex::default();
         Self { dir, kept }
@@ -32,7 +33,7 @@ impl Spool {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this server has kept one.
+    /// Whether this server has kept a text.
     pub fn has(&self, fh: NodeId) -> bool {
         self.lock().contains_key(&fh)
     }
@@ -41,8 +42,8 @@ impl Spool {
         self.dir.join(fh.number().to_string())
     }
 
-    /// Keeps a text, unless there are too many. A reader whose text is not kept, and whose server dies meanwhile, comes to its end too
-    /// early.
+    /// Keeps a text, unless there is too much. If a text is not kept and the server dies, its
+    /// reader finds the end of the file too early.
     pub fn keep(&self, fh: NodeId, text: &str) {
         let write = || fs::write(self.path(fh), text);
         {
@@ -68,13 +69,13 @@ impl Spool {
         fs::read_to_string(self.path(fh)).ok()
     }
 
-    /// Nobody reads it any more.
+    /// Removes a text that nobody reads any more.
     pub fn forget(&self, fh: NodeId) {
         self.lock().remove(&fh);
         _ = fs::remove_file(self.path(fh));
     }
 
-    /// Nobody reads any: the connection is new.
+    /// Removes all snapshots: on a new connection nobody reads them.
     pub fn clear(&self) {
         _ = fs::remove_dir_all(&self.dir);
     }

@@ -10,7 +10,7 @@
 //! when that is closed, and nothing waits for it. It is paced, and so late: a name is free long
 //! before.
 //!
-//! Deliberately ignorant of: why a name has gone.
+//! Does not know: why a name has gone.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

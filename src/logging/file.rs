@@ -4,7 +4,7 @@
 //! is lost; one that was moved away, as logrotate does, is followed; nothing is made where the
 //! state directory is no more. No call waits for another process.
 //!
-//! Deliberately ignorant of: what the lines say.
+//! Does not know: what the lines say.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};

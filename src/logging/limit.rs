@@ -3,7 +3,7 @@
 //! Promises: pure, the time is an argument; memory for [`UIDS_MAX`] uids, however many there are.
 //! Users cannot use up the lines that are not about users.
 //!
-//! Deliberately ignorant of: clocks, files, what the lines say.
+//! Does not know: clocks, files, what the lines say.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,7 +4,7 @@
 //! and a line says how many were left out; the log file in the state directory is bounded in size.
 //! Nothing here waits for another process.
 //!
-//! Deliberately ignorant of: what the lines say.
+//! Does not know: what the lines say.
 
 mod file;
 mod limit;

@@ -5,7 +5,7 @@
 //! `/dev/fuse` open; a process that cannot be read is left alone and is no reason to fail. No file
 //! of a mount is touched, so that nothing here can hang.
 //!
-//! Deliberately ignorant of: when a server is to be ended.
+//! Does not know: when a server is to be ended.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -1,9 +1,9 @@
-//! What has to be so before a mount is made, and mounting itself.
+//! Checks before a mount is made, and mounting itself.
 //!
 //! Promises: an error is a sentence that names the thing, the reason and the way out; SIGTERM and
 //! SIGINT unmount; a dead mount of this plan is removed, and never anybody else's.
 //!
-//! Deliberately ignorant of: every rule, and what a server does.
+//! Does not know: every rule, and what a server does.
 
 pub mod holder;
 pub mod state_dir;
@@ -30,7 +30,7 @@ use crate::sys::signals::{Signals, expect_children};
 /// How many leases a mount holds by default.
 pub const DEFAULT_MAX_LEASES: usize = 1 << 20;
 
-/// What to mount, and how.
+/// The plan of a mount: the directory and the options.
 // Each is a switch of the command line.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //! the names of its files. They are readable by their owner alone, whatever the umask and the mode
 //! of the directory. A lock is a regular file, never reached through a symbolic link.
 //!
-//! Deliberately ignorant of: what is written in the files, but for the pid in a lock.
+//! Does not know: what is written in the files, but for the pid in a lock.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -27,7 +27,7 @@ const LOG: &str = "log";
 /// The file that says what came of an upgrade: nothing if all is well.
 const UPGRADED: &str = "upgraded";
 
-/// The directory of the texts that readers read in several reads.
+/// The spool: renderings that are read in several reads.
 const SPOOL: &str = "texts";
 
 /// The beginnings of the names of all files. Files with other names are none of our business.
@@ -122,7 +122,7 @@ impl StateDir {
         self.0.join(UPGRADED)
     }
 
-    /// The directory of the texts that readers read in several reads.
+    /// The spool: renderings that are read in several reads.
     pub fn spool(&self) -> PathBuf {
         self.0.join(SPOOL)
     }

@@ -8,7 +8,7 @@
 //! both locks are free; a supervisor that has not mounted yet is not taken for one whose mount is
 //! gone.
 //!
-//! Deliberately ignorant of: how to mount.
+//! Does not know: how to mount.
 
 use std::io;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@
 //! After an overflow of the socket, the processes that had died by then without a message are lost:
 //! it cannot be found out how they ended.
 //!
-//! Deliberately ignorant of: sessions, leases, and any process that is not watched.
+//! Does not know: sessions, leases, and any process that is not watched.
 
 use std::collections::HashMap;
 use std::fs;
@@ -63,7 +63,7 @@ struct Record {
     is_lost: bool,
 }
 
-/// What the messages say about a process that has exited.
+/// The content of the messages about a process that has exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Status(i32),

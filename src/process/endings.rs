@@ -7,7 +7,7 @@
 //! it; others read 0 there, so that 0 proves nothing. On older kernels the proc connector tells
 //! root, outside of all containers.
 //!
-//! Deliberately ignorant of: what the process held.
+//! Does not know: what the process held.
 
 use std::fmt;
 use std::io;

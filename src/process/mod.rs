@@ -4,7 +4,7 @@
 //! exited, or no process with its pid is the one that was meant), and whatever cannot be found out
 //! counts as alive.
 //!
-//! Deliberately ignorant of: rules, what a session is, and what becomes of the dead. The system
+//! Does not know: rules, what a session is, and what becomes of the dead. The system
 //! calls themselves are in [`crate::sys`].
 
 mod boot;

@@ -6,7 +6,7 @@
 //! and further reads of that user's processes fail at once until the blocked one is over. A read
 //! that is only slow, since the machine is busy, is waited for.
 //!
-//! Deliberately ignorant of: the meaning of what is read.
+//! Does not know: the meaning of what is read.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What the log says of an event.
+//! The line of the log about an event.
 //!
 //! Does not know: where the log is, and how many lines it takes.
 

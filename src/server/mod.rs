@@ -3,7 +3,7 @@
 //! Promises: the state is recovered before any request is answered; SIGTERM and SIGINT unmount, and
 //! SIGUSR2 makes way for another server at a moment at which nothing is half done.
 //!
-//! Deliberately ignorant of: every rule, and how the mount came to be.
+//! Does not know: every rule, and how the mount came to be.
 
 pub mod reaper;
 
@@ -229,7 +229,7 @@ impl Plan {
         // With several threads the kernel wakes one for each request, while a single one that has
         // work goes on with the next request: that gives 1.5 times as many claims a second with 8
         // clients. Slow requests go to workers.
-        config.n_threads = Some(1);
+        config.n_threads = Some(crate::fuse::FUSER_THREADS);
         let acl = if self.options.allow_other {
             SessionACL::All
         } else {

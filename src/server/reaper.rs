@@ -4,7 +4,7 @@
 //! milliseconds; otherwise this thread sleeps. No answer depends on it: a request about a name is
 //! answered after its holder was checked.
 //!
-//! Deliberately ignorant of: rules, fuser.
+//! Does not know: rules, fuser.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
-//! The newest ancestries, by the tasks that called.
+//! A cache of ancestries, by the thread of the caller.
+//!
+//! Does not know: how an ancestry is read, or what follows from it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +11,15 @@ use crate::core::Refusal;
 use crate::core::identity::Ancestry;
 use crate::process::Processes;
 
-/// Reuse a cached ancestry for at most this long. What it says of those above its caller may have
-/// been as old as that when it was read, so that an exec of an ancestor goes unnoticed for 50 ms at
+/// Reuse a cached ancestry for at most this long. Its facts about the processes above the caller
+/// may have been as old when they were read, so an exec by an ancestor goes unnoticed for 50 ms at
 /// most.
 const AGE_MAX: Duration = Duration::from_millis(25);
 
-/// The number of ancestries that are kept.
+/// The largest number of ancestries in the cache.
 const COUNT_MAX: usize = 1024;
 
-/// Each with the moment at which its reading began.
+/// Each ancestry has the time at which its reading began.
 #[derive(Default)]
 pub(super) struct Ancestries(Mutex<HashMap<u32, (Instant, Arc<Ancestry>)>>);
 

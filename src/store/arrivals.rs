@@ -1,10 +1,10 @@
-//! When requests came that are carried out later.
+//! The arrival times of requests that are carried out later.
 //!
-//! Promises: while a request waits for its turn, no deadline of what it names passes that was ahead when it came. So a
-//! renewal counts from its arrival, whatever the server has to do before. Every other deadline passes on time, and so
-//! does every one of another uid, whatever waits.
+//! Promises: while a request waits, the deadlines of the claims and sessions that it names do not
+//! pass, if they were ahead when it came. So a renewal counts from its arrival, however busy the
+//! server is. All other deadlines pass on time, and so do all of other uids.
 //!
-//! Deliberately ignorant of: what the requests ask for.
+//! Does not know: what the requests ask for.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::core::{Name, SessionId};
 use crate::process::{self, Processes};
 
-/// The requests that have come and are not carried out.
+/// The requests that have come and are not carried out yet. The mutex is taken under the store's,
+/// and no other is taken under it.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals(Mutex<Pending>);
 
@@ -23,11 +24,11 @@ struct Pending {
     /// In the order in which they came.
     requests: BTreeMap<u64, Request>,
     next: u64,
-    /// A deadline would have passed but for these.
+    /// A deadline would have passed without these.
     postponed: bool,
 }
 
-/// What a request names.
+/// The claims and sessions that a request names.
 #[derive(Debug, Default)]
 pub struct Concerns {
     /// Claims.
@@ -37,10 +38,10 @@ pub struct Concerns {
 }
 
 struct Request {
-    /// When it came: the time since boot.
+    /// Its arrival: the time since boot.
     at: Duration,
     uid: u32,
-    /// Found out once a deadline of its uid has passed meanwhile.
+    /// Computed when a deadline of its uid passes before it is carried out.
     concerns: LazyLock<Concerns, Box<dyn FnOnce() -> Concerns + Send>>,
 }
 
@@ -51,10 +52,10 @@ impl Debug for Request {
     }
 }
 
-/// A request that has come. It is carried out once this is dropped.
+/// A request that has come. Dropped once it was carried out.
 #[derive(Debug)]
 pub struct Arrival {
-    /// When: the time since boot.
+    /// Its time: the time since boot.
     pub at: Duration,
     number: u64,
     arrivals: Arc<Arrivals>,
@@ -66,7 +67,8 @@ impl Arrivals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has come. Once it is carried out, whoever waits for deadlines is woken, if one was postponed.
+    /// Notes the arrival of a request. Once it was carried out, the reaper wakes if a deadline was
+    /// postponed.
     pub(super) fn arrive(
         self: &Arc<Self>,
         processes: &Arc<Processes>,
@@ -88,9 +90,9 @@ impl Arrivals {
         }
     }
 
-    /// Whether a deadline of something that a uid holds is put off: it would have passed, but a request of that uid names
-    /// it that came before.
-    pub(super) fn is_put_off(
+    /// Whether a deadline that has passed is postponed: a request of the same uid that came before
+    /// it names its claim or session.
+    pub(super) fn is_postponed(
         &self,
         until: Duration,
         uid: u32,
@@ -101,10 +103,10 @@ impl Arrivals {
             return false;
         }
         let mut earlier = pending.requests.values();
-        let is_put_off =
+        let is_postponed =
             earlier.any(|that| that.at < until && that.uid == uid && is_named(&that.concerns));
-        pending.postponed |= is_put_off;
-        is_put_off
+        pending.postponed |= is_postponed;
+        is_postponed
     }
 }
 
@@ -143,16 +145,16 @@ mod tests {
         let arrival = arrivals.arrive(&processes, 7, concerns);
         let after = arrival.at + Duration::from_nanos(1);
         while process::now().boot < after {}
-        let is_put_off = |until, uid, text: &str| {
-            arrivals.is_put_off(until, uid, |that| that.names.contains(&name(text)))
+        let is_postponed = |until, uid, text: &str| {
+            arrivals.is_postponed(until, uid, |that| that.names.contains(&name(text)))
         };
-        assert!(is_put_off(after, 7, "named"));
-        assert!(!is_put_off(after, 7, "other"));
-        assert!(!is_put_off(after, 8, "named"));
-        // Not what had passed when it came, and what is ahead still is put off by nobody.
-        assert!(!is_put_off(before, 7, "named"));
-        assert!(!is_put_off(after + Duration::from_secs(60), 7, "named"));
+        assert!(is_postponed(after, 7, "named"));
+        assert!(!is_postponed(after, 7, "other"));
+        assert!(!is_postponed(after, 8, "named"));
+        // A deadline that had passed when it came is not postponed, nor is one that is ahead.
+        assert!(!is_postponed(before, 7, "named"));
+        assert!(!is_postponed(after + Duration::from_secs(60), 7, "named"));
         drop(arrival);
-        assert!(!is_put_off(after, 7, "named"));
+        assert!(!is_postponed(after, 7, "named"));
     }
 }

@@ -1,7 +1,7 @@
-//! Liveness, with the lock held: every answer about a session or a lease is given after its holder was
-//! looked at.
+//! Liveness, with the lock held. Each answer about a session or a lease is given after its holder
+//! was checked.
 //!
-//! Everything here takes the locked state as its receiver, so that the signature proves the locking.
+//! All functions have the locked state as their receiver, so that the signature proves the locking.
 //!
 //! Does not know: who asks, and why.
 
@@ -15,11 +15,11 @@ use crate::core::{
 };
 use crate::process;
 
-/// How long nobody's refusal makes all sessions be looked at again.
+/// After a check of all sessions, a refusal causes no other one for this time.
 const CHECK_ALL: Duration = Duration::from_millis(100);
 
 impl Inner {
-    /// Looks whether a session is alive, and ends it if every one of its roots is proven dead.
+    /// Checks whether a session is alive, and ends it if each of its roots is proven dead.
     pub(super) fn check_session(&mut self, key: SessionKey) -> bool {
         let Some(session) = self.table.session_by_key(key) else {
             return false;
@@ -41,18 +41,18 @@ impl Inner {
             return true;
         }
         let dead: Vec<Process> = session.roots.iter().map(|root| root.process).collect();
-        // Nobody is left to whom anything could pass.
+        // With no root left, nothing passes to another process.
         for process in dead {
             let ending = self.processes.ending(&process);
             let ending = Some(ending.unwrap_or(Ending::Unknown));
             self.commit_own(&Command::Died { process, ending });
         }
-        // What it held is free from now on; that each lease is gone is written down by the reaper.
+        // Its names are free from now on. The reaper records the end of each lease.
         self.processes.wake();
         false
     }
 
-    /// Looks at every session. Whether any was over.
+    /// Checks every session. Whether any was over.
     pub(super) fn check_all_sessions(&mut self) -> bool {
         let sessions = self.table.sessions(SessionKey(0));
         let keys: Vec<SessionKey> = sessions.map(|session| session.key).collect();
@@ -63,8 +63,8 @@ impl Inner {
         over
     }
 
-    /// The same, but not again and again, unless something has died: whoever is refused without end
-    /// is not to keep all others waiting.
+    /// Checks every session, unless it did so lately and nothing has died since. A caller that is
+    /// refused again and again must not delay all others.
     pub(super) fn check_all_sessions_at_times(&mut self) -> bool {
         let is_recent = self.checked.is_some_and(|at| at.elapsed() < CHECK_ALL);
         if is_recent && !self.processes.has_pending() {
@@ -75,7 +75,7 @@ impl Inner {
         over
     }
 
-    /// Looks at what an answer is about. The session of a caller who is known needs no look: the
+    /// Checks the liveness of a subject. If the caller is a root of the session, that is alive: the
     /// caller cannot exit before it has its answer.
     pub(super) fn check(&mut self, about: Subject, by: Option<&Ancestry>) {
         match about {
@@ -110,7 +110,7 @@ impl Inner {
         self.check_terms(ino);
     }
 
-    /// Whether a session is alive since the caller is a root of it: the caller cannot exit before it has its answer.
+    /// Whether a session is alive because the caller is a root of it.
     fn is_kept_alive(&self, key: SessionKey, by: &Ancestry) -> bool {
         let caller = by.caller().process;
         let session = self.table.session_by_key(key);
@@ -121,8 +121,8 @@ impl Inner {
         })
     }
 
-    /// Looks whether the process that holds an inode is alive and whether its deadline is ahead. If
-    /// not, its leases end, or are held by the process above, at which is looked then.
+    /// Checks the deadline of an inode's leases, and the process that holds them. If that is dead,
+    /// they end, or the process above holds them and is checked too.
     pub(super) fn check_terms(&mut self, ino: Ino) {
         let due = Due::Claim(ino);
         let Some(inode) = self.table.inode(ino) else {
@@ -135,7 +135,7 @@ impl Inner {
             self.commit_own(&Command::Expire { due });
             return;
         }
-        // Each time round, a process has gone, or is one higher.
+        // In each round a process is removed, or the one above it is checked.
         let mut above: Option<Process> = None;
         loop {
             let Some(inode) = self.table.inode(ino) else {
@@ -163,8 +163,8 @@ impl Inner {
         }
     }
 
-    /// Looks whether the process above a holder is alive, so that no record names a dead one as the
-    /// next. Each time round, one is struck out.
+    /// Checks the process above a holder, so that no record names a dead one as the heir. Each
+    /// round removes one.
     fn check_heir(&mut self, key: SessionKey, holder: &Process) {
         while let Some(heir) = self.table.above(key, holder)
             && self.processes.is_dead(&heir)
@@ -177,13 +177,13 @@ impl Inner {
         }
     }
 
-    /// Whether a deadline has passed, as far as it is certain that nothing that came before moves it on.
+    /// Whether a deadline has passed, and is not postponed.
     fn is_past(&self, until: Duration, due: Due) -> bool {
-        until <= process::now().boot && !self.is_put_off(until, due)
+        until <= process::now().boot && !self.is_postponed(until, due)
     }
 
-    /// Whether a deadline has passed, and a request waits that may move it on: see [`super::arrivals`].
-    fn is_put_off(&self, until: Duration, due: Due) -> bool {
+    /// Whether a deadline that has passed is postponed: see [`super::arrivals`].
+    fn is_postponed(&self, until: Duration, due: Due) -> bool {
         let (names, holder) = match due {
             Due::Claim(ino) => match self.table.inode(ino) {
                 Some(inode) => (&inode.names[..], inode.holder),
@@ -194,7 +194,7 @@ impl Inner {
         let Some(session) = self.table.session_by_key(holder) else {
             return false;
         };
-        self.arrivals.is_put_off(until, session.uid, |concerns| {
+        self.arrivals.is_postponed(until, session.uid, |concerns| {
             let is_of = |token: &Token| {
                 let name = self.table.name(*token);
                 name.is_some_and(|name| concerns.names.contains(name))
@@ -206,17 +206,17 @@ impl Inner {
         })
     }
 
-    /// The next deadline that is not put off.
+    /// The next deadline that is not postponed.
     fn next_deadline(&self) -> Option<(Duration, Due)> {
         let mut deadlines = self.table.deadlines();
-        deadlines.find(|(until, due)| !self.is_put_off(*until, *due))
+        deadlines.find(|(until, due)| !self.is_postponed(*until, *due))
     }
 
-    /// Ends what has the next deadline, if that has passed. Whether it had.
+    /// Ends the lease or session with the next deadline, if that has passed. Whether it ended.
     pub(super) fn expire_next(&mut self) -> bool {
         let next = self.next_deadline();
         let past = next.filter(|(until, _)| *until <= process::now().boot);
-        // What a session that is over leaves behind goes when it is swept.
+        // The leases of a session that is over end in a sweep.
         past.is_some_and(|(until, due)| {
             self.commit_own(&Command::Expire { due }) && !self.table.has_deadline(until, due)
         })
@@ -231,7 +231,7 @@ impl Inner {
         }
     }
 
-    /// Looks at every root of a session, and strikes out those that are proven dead.
+    /// Checks every root of a session, and removes those that are proven dead.
     fn check_roots(&mut self, id: &SessionId) {
         let roots = self
             .table
@@ -246,7 +246,7 @@ impl Inner {
         }
     }
 
-    /// The caller as a member; the session that it would join is alive, or does not exist.
+    /// The caller as a member of its session, which is alive or does not exist yet.
     pub(super) fn member(&mut self, ancestry: &Ancestry) -> Result<Member, Refusal> {
         let mut member = ancestry.member(|process, show| self.table.standings(process, show))?;
         if member.rule == Rule::Agent && ancestry.is_left_behind() {
@@ -269,8 +269,8 @@ impl Inner {
         Ok(member)
     }
 
-    /// Whether the live session of this id, if there is one, is the POSIX session that the caller is in. The number of one
-    /// whose processes have all left it, by setsid(2), is given out again, though they live: then it is another's.
+    /// Whether the live session of this id, if there is one, is the POSIX session of the caller. If
+    /// all processes leave a POSIX session by setsid(2), its number is used again while they live.
     fn is_same_terminal(&self, ancestry: &Ancestry, member: &Member) -> bool {
         let Some(session) = self.table.session(&member.id) else {
             return true;
@@ -284,8 +284,8 @@ impl Inner {
         session.roots.iter().any(kin) || session.roots.iter().any(there)
     }
 
-    /// Whether what the caller claims ends with it: it is the only root of its session, or nothing
-    /// passes beyond it.
+    /// Whether a lease of the caller ends with it: the caller is the only root of its session, or
+    /// no process above it inherits.
     pub(super) fn is_alone(&self, ancestry: &Ancestry, by: &Member) -> bool {
         let itself = ancestry.caller().process;
         let Some(session) = self.table.session(&by.id) else {
@@ -297,8 +297,8 @@ impl Inner {
         }
     }
 
-    /// A process is dead. As long as nobody can tell how it ended, and that counts, the process
-    /// above it stands for it.
+    /// Records the death of a process. As long as its ending is unknown and the ending matters, the
+    /// process above holds its leases.
     pub(super) fn died(&mut self, process: Process) {
         let ending = self.processes.ending(&process);
         self.commit_own(&Command::Died { process, ending });

@@ -1,6 +1,11 @@
-//! The write path, with the lock held: look at the holder, decide, watch, append, apply, publish.
+//! The write path, with the lock held: check the holder, decide, watch, append, apply, publish.
 //!
-//! Everything here takes the locked state as its receiver, so that the signature proves the locking.
+//! All functions have the locked state as their receiver, so that the signature proves the locking.
+//!
+//! Promises: a process is watched before anything is granted that depends on it. An event that
+//! cannot be appended is not applied.
+//!
+//! Does not know: the rules, or how the journal is written.
 
 use std::io;
 
@@ -11,28 +16,30 @@ use super::{Caller, Inner, Principal};
 use crate::core::{
     Command, Event, Ino, NodeId, Outcome, Process, Refusal, SessionKey, Token, WaiterId,
 };
-use crate::handoff::{Note, Open};
+use crate::events::EventStream;
+use crate::handoff::{Handoff, Note, Open, Sent};
 use crate::logging::{self, limited};
 use crate::process::{self, Watch};
 use crate::render;
 use crate::sys::descriptors::is_shortage;
 
-// The log has room for the lines of one session.
+// A session that ends logs no more lines than one uid may log at once.
 const _: () = assert!(render::LOGGED < logging::UID.burst as usize);
 
-/// How many lines are written down with the table for readers of `events` that lag behind.
+/// The number of lines of `events` that a compacted journal keeps for readers that lag behind.
 const LINES_KEPT: usize = 4096;
 
-/// How much is written down, in bytes, of what one of them got last.
+/// The largest newest read of such a reader that a compacted journal keeps, in bytes.
 const LAST_KEPT: usize = 4096;
 
 impl Inner {
+    /// The first lease after a token, and its holder.
     pub(super) fn next_lease(&self, after: Token) -> Option<(Token, SessionKey)> {
         let (_, lease) = self.table.leases(after).next()?;
         Some((lease.token, self.table.inode(lease.ino)?.holder))
     }
 
-    /// Carries out a command for whoever asks, after a look at what it is about.
+    /// Carries out a command, after the liveness of its subjects was checked.
     pub(super) fn carry_out(
         &mut self,
         who: &Principal,
@@ -44,7 +51,7 @@ impl Inner {
         }
         let next = self.table.next_ino();
         let mut outcome = match self.commit(command, who.caller) {
-            // The dead hold no room either, though nobody has asked about them yet.
+            // Sessions that are dead, and that nobody has asked about since, may hold the space.
             Err(Refusal::Full | Refusal::Quota)
                 if command.takes_name() && self.check_all_sessions_at_times() =>
             {
@@ -53,55 +60,57 @@ impl Inner {
             result => result?,
         };
         if let Command::Claim { name, .. } = command {
-            // Its own already, or new.
             outcome.ino = self.table.at(name);
             outcome.is_new = outcome.ino >= Some(next);
         }
         Ok(outcome)
     }
 
+    /// Counts a descriptor of an inode.
     pub(super) fn opened(&mut self, ino: Ino) {
         *self.opens.entry(ino).or_default() += 1;
     }
 
+    /// Drops an inode that has no name and no descriptor.
     pub(super) fn forget(&mut self, ino: Ino) {
         if !self.is_open(ino) {
             self.drop_nameless(ino);
         }
     }
 
-    /// Whether somebody may have an inode open.
+    /// Whether a descriptor of an inode may be open.
     fn is_open(&self, ino: Ino) -> bool {
         ino < self.inherited || self.opens.contains_key(&ino)
     }
 
-    /// Nobody has an inode open: it is gone, if it has no name.
+    /// Drops an inode that has no name. The caller knows that it has no descriptor.
     pub(super) fn drop_nameless(&mut self, ino: Ino) {
         if !self.table.is_nameless(ino) {
             return;
         }
         let claim = self.table.node(ino).map(|node| node.claim);
         self.commit_own(&Command::Forget { ino });
-        // The claim may have waited for the last that was open of what is inside it.
+        // A claim without a name stays while an entry of it is open.
         if let Some(claim) = claim.filter(|claim| *claim != ino) {
             self.forget(claim);
         }
     }
 
-    /// Carries out a command that no rule refuses. If it cannot be written down the state stays: held. Whether it could.
+    /// Carries out a command that no rule refuses. False if it cannot be appended: then the state
+    /// stays as it was, so what is held stays held.
     pub(super) fn commit_own(&mut self, command: &Command) -> bool {
-        let settled = self.commit(command, None);
-        if let Err(refusal) = settled {
+        let committed = self.commit(command, None);
+        if let Err(refusal) = committed {
             limited!(
                 None,
                 Level::Error,
                 "{command:?} could not be recorded ({refusal:?}); what it concerns stays held"
             );
         }
-        settled.is_ok()
+        committed.is_ok()
     }
 
-    /// Writes down what is no event.
+    /// Appends and applies a note. `caller` has the request that opened the descriptor, if one did.
     pub(super) fn note(&mut self, note: Note, caller: Option<Caller>) {
         let sent = caller.map(|caller| caller.sent(self.handoff.lives));
         if let Err(error) = self.journal.note(&note, sent) {
@@ -112,29 +121,14 @@ impl Inner {
             );
         }
         self.handoff.note(note, sent);
-        self.tidy();
+        self.compact_if_due();
     }
 
-    fn tidy(&mut self) {
+    /// Lets the journal compact itself, if it is due.
+    fn compact_if_due(&mut self) {
         let (handoff, stream) = (&self.handoff, &self.stream);
-        self.journal.applied(&self.table, &mut || {
-            let mut handoff = handoff.clone();
-            let wanted = handoff.wanted();
-            let kept = wanted.map(|wanted| stream.since(wanted, LINES_KEPT));
-            (handoff.lines, handoff.lines_from) = kept.unwrap_or_default();
-            // Of those that lag behind more than that, what they got last, should they ask for it again.
-            for (fh, open) in &mut handoff.open {
-                if let (NodeId::Reader(reader), Open::Reading(reading)) = (fh, open)
-                    && reading.from.seq < handoff.lines_from
-                {
-                    (reading.last, reading.missed) = stream.left_out(*reader, handoff.lines_from);
-                    if reading.last.len() > LAST_KEPT {
-                        reading.last.clear();
-                    }
-                }
-            }
-            handoff
-        });
+        let mut handoff = || with_lines(handoff, stream);
+        self.journal.applied(&self.table, &mut handoff);
     }
 
     /// The write path.
@@ -151,12 +145,7 @@ impl Inner {
         events.extend(gone);
         let dead = self.watch(&events, caller)?;
         let sent = caller.map(|caller| caller.sent(self.handoff.lives));
-        let mut appended = self.journal.append(&events, sent);
-        if is_full(&appended) {
-            self.tidy();
-            appended = self.journal.append(&events, sent);
-        }
-        if let Err(error) = appended {
+        self.append(&events, sent).map_err(|error| {
             limited!(
                 caller.map(|caller| caller.uid),
                 Level::Error,
@@ -164,25 +153,39 @@ impl Inner {
                 events.len()
             );
             self.unwatch(&events);
-            return Err(if error.kind() == io::ErrorKind::StorageFull {
-                Refusal::Full
-            } else {
-                Refusal::Failed
-            });
-        }
+            refusal(&error)
+        })?;
         let mut observers = Observers::new(&self.stream, &self.metrics);
         let outcome = self
             .handoff
             .commit(&mut self.table, &events, sent, &mut observers);
+        let observed = observers.observed;
+        self.follow_up(observed, dead);
+        Ok(outcome)
+    }
+
+    /// Appends events to the journal. If the disk is full, the journal is compacted first.
+    fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()> {
+        let appended = self.journal.append(events, sent);
+        if !is_full(&appended) {
+            return appended;
+        }
+        self.compact_if_due();
+        self.journal.append(events, sent)
+    }
+
+    /// Does what follows from a decision once all its events are applied. `dead` are new roots that
+    /// died before they were watched.
+    fn follow_up(&mut self, observed: Observed, dead: Vec<Process>) {
         let Observed {
             unneeded,
             unlinked,
             woken,
             vanished,
-        } = observers.observed;
+        } = observed;
         self.vanished.extend(vanished);
-        self.tidy();
-        // Only now: what one event lets go of, a later one of the same decision may hold on to.
+        self.compact_if_due();
+        // A later event of the decision may depend on a process that an earlier one released.
         for process in &unneeded {
             if !self.table.depends_on(process) {
                 self.processes.forget(process);
@@ -201,11 +204,10 @@ impl Inner {
         if self.table.wants_sweep() {
             self.processes.wake();
         }
-        Ok(outcome)
     }
 
-    /// Decides. A waiter that would be granted something and is dying by now, though it cannot die before its read is
-    /// answered, is struck from its line first.
+    /// Decides. Sessions that would be granted something and are over end first, and waiters that
+    /// are dying leave their queue first. Then the decision is made again.
     fn decide(&mut self, command: &Command, caller: Option<Caller>) -> Result<Vec<Event>, Refusal> {
         loop {
             let mut now = process::now();
@@ -213,48 +215,56 @@ impl Inner {
                 now.boot = arrived;
             }
             let events = self.table.decide(command, now)?;
-            // Nothing is granted to the dead, though nobody may have looked at them yet.
-            let receiver = events.iter().find_map(Event::receiver);
-            let before = self.table.seq();
-            if receiver.is_some_and(|key| !self.check_session(key)) && self.table.seq() > before {
+            if self.ends_receiver(&events) {
                 continue;
             }
-            let granted = events.iter().filter_map(Event::granted_waiter);
-            let granted = granted.filter_map(|waiter| {
-                let place = self.table.waiter(waiter)?;
-                Some((waiter, place.key, place.pid))
-            });
-            let granted: Vec<(WaiterId, SessionKey, u32)> = granted.collect();
-            if granted.iter().any(|(_, key, _)| !self.check_session(*key))
-                && self.table.seq() > before
-            {
-                continue;
-            }
-            let doomed = granted
-                .iter()
-                .find(|(waiter, key, pid)| {
-                    // The number is the waiter's as long as that is a root of its session, and alive.
-                    let session = self.table.session_by_key(*key);
-                    let mut roots = session.iter().flat_map(|session| &session.roots);
-                    let is_alive = roots.any(|root| {
-                        root.process.pid == *pid && !self.processes.is_dead(&root.process)
-                    });
-                    if is_alive {
-                        self.processes.is_doomed(*pid)
-                    } else {
-                        self.handoff.unconfirmed.contains(waiter)
-                    }
-                })
-                .map(|(waiter, ..)| *waiter);
-            match doomed {
-                Some(waiter) if self.commit_own(&Command::Leave { waiter }) => {}
+            let granted = self.granted(&events).into_iter();
+            let mut doomed = granted.filter(|grant| self.is_doomed(*grant));
+            match doomed.next() {
+                Some((waiter, ..)) if self.commit_own(&Command::Leave { waiter }) => {}
                 _ => return Ok(events),
             }
         }
     }
 
-    /// Watches the processes that become roots, before anything is granted that depends on them. Those that are dead
-    /// by now are returned: they are reported once they are roots.
+    /// Checks the sessions to which events grant something. Whether one ended, so that the decision
+    /// no longer holds.
+    fn ends_receiver(&mut self, events: &[Event]) -> bool {
+        let before = self.table.seq();
+        let receiver = events.iter().find_map(Event::receiver);
+        if receiver.is_some_and(|key| !self.check_session(key)) && self.table.seq() > before {
+            return true;
+        }
+        let granted = self.granted(events);
+        granted.iter().any(|(_, key, _)| !self.check_session(*key)) && self.table.seq() > before
+    }
+
+    /// The waiters that events grant a name to.
+    fn granted(&self, events: &[Event]) -> Vec<Grant> {
+        let granted = events.iter().filter_map(Event::granted_waiter);
+        let granted = granted.filter_map(|waiter| {
+            let place = self.table.waiter(waiter)?;
+            Some((waiter, place.key, place.pid))
+        });
+        granted.collect()
+    }
+
+    /// Whether a waiter is dying. It cannot die before its read is answered.
+    fn is_doomed(&self, (waiter, key, pid): Grant) -> bool {
+        // The pid is the waiter's while a live root of its session has it.
+        let session = self.table.session_by_key(key);
+        let mut roots = session.iter().flat_map(|session| &session.roots);
+        let is_alive =
+            roots.any(|root| root.process.pid == pid && !self.processes.is_dead(&root.process));
+        if is_alive {
+            self.processes.is_doomed(pid)
+        } else {
+            self.handoff.descriptors.unconfirmed.contains(&waiter)
+        }
+    }
+
+    /// Watches the processes that become roots, before anything is granted that depends on them.
+    /// Returns those that are dead by now. They are reported once they are roots.
     fn watch(&self, events: &[Event], caller: Option<Caller>) -> Result<Vec<Process>, Refusal> {
         let mut dead = Vec::new();
         for (process, environ) in events.iter().filter_map(Event::dependence) {
@@ -280,12 +290,45 @@ impl Inner {
         Ok(dead)
     }
 
+    /// Takes back [`Inner::watch`].
     fn unwatch(&self, events: &[Event]) {
         let joining = events.iter().filter_map(Event::dependence);
         let joining = joining.map(|(process, _)| process);
         for process in joining.filter(|process| !self.table.depends_on(process)) {
             self.processes.forget(process);
         }
+    }
+}
+
+/// A waiter, its session and the pid that waits.
+type Grant = (WaiterId, SessionKey, u32);
+
+/// The state of the connection with the lines of `events` that its readers may read again.
+fn with_lines(handoff: &Handoff, stream: &EventStream) -> Handoff {
+    let mut handoff = handoff.clone();
+    let wanted = handoff.descriptors.wanted();
+    let kept = wanted.map(|wanted| stream.since(wanted, LINES_KEPT));
+    (handoff.lines, handoff.lines_from) = kept.unwrap_or_default();
+    // A reader that lags behind these lines may ask again for its newest read.
+    for (fh, open) in &mut handoff.descriptors.open {
+        if let (NodeId::Reader(reader), Open::Reading(reading)) = (fh, open)
+            && reading.from.seq < handoff.lines_from
+        {
+            (reading.last, reading.missed) = stream.left_out(*reader, handoff.lines_from);
+            if reading.last.len() > LAST_KEPT {
+                reading.last.clear();
+            }
+        }
+    }
+    handoff
+}
+
+/// The refusal of a command whose events cannot be appended.
+fn refusal(error: &io::Error) -> Refusal {
+    if error.kind() == io::ErrorKind::StorageFull {
+        Refusal::Full
+    } else {
+        Refusal::Failed
     }
 }
 

@@ -1,12 +1,15 @@
 //! The one place where the table changes: under one mutex, decide, append, apply, publish, reply.
 //!
-//! Promises: what a caller is told has been written down and applied before; whatever a caller asks about a session
-//! is answered after its roots were looked at, so that a holder that is proven dead holds nothing; and every root of a
-//! live session is watched.
+//! Promises: an event is in the journal and applied before any caller is told of it. Each answer
+//! about a session is given after its roots were checked, so a holder that is proven dead holds
+//! nothing. Every root of a live session is watched.
 //!
-//! Lock order: the store's mutex, then that of [`Processes`]. Callers are walked before either is taken.
+//! Lock order: one descriptor of a file in `queue/` (`tree`), then the store's mutex, then one of
+//! those of [`Processes`], [`EventStream`], `Arrivals`, the log and the maps of `tree`. None of
+//! the latter locks the store. Ancestries are read before the store is locked, and the inotify
+//! notifier is told after it was unlocked.
 //!
-//! Deliberately ignorant of: fuser, files, how things are shown.
+//! Does not know: fuser, the files of the mount, how a record or an event is formatted.
 
 mod ancestries;
 mod arrivals;
@@ -44,43 +47,50 @@ use crate::render::metrics::Metrics;
 
 /// The leases of one mount.
 pub struct Store {
+    /// The store's mutex. See the lock order of this module.
     inner: Mutex<Inner>,
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     stream: Arc<EventStream>,
     arrivals: Arc<Arrivals>,
+    /// Told by [`Outbox`] alone, with the store unlocked.
     notifier: Arc<Notifier>,
+    /// A lock of its own, which is never held together with another.
     ancestries: Ancestries,
 }
 
+/// The state that the mutex guards.
 struct Inner {
     table: Table,
     journal: Box<dyn Log>,
     handoff: Handoff,
-    /// How many descriptors are open on an inode: a nameless one lives as long as they do.
+    /// The number of open descriptors of each inode. An inode without a name exists as long as it
+    /// has any.
     opens: HashMap<Ino, u32>,
-    /// Inodes below this one are older than this server, so that nobody has counted their descriptors: a nameless one lives until
-    /// the kernel forgets it.
+    /// Inodes below this one are older than this server, so their descriptors were not counted. One
+    /// without a name exists until the kernel forgets it.
     inherited: Ino,
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     stream: Arc<EventStream>,
-    /// Names that went without a call. The notifier is told once the lock is released.
+    /// Names that went without a call, and whether they were directories. The inotify notifier is
+    /// told once the lock is released.
     vanished: Vec<(Name, bool)>,
     arrivals: Arc<Arrivals>,
-    /// The deadline that the reaper is to be woken for.
+    /// The deadline at which the reaper wakes.
     alarm: Option<Duration>,
-    /// When all sessions were looked at last.
+    /// The time of the last check of all sessions.
     checked: Option<Instant>,
 }
 
-/// The locked state. Fields are dropped in their order: the notifier is told once the lock is released.
+/// The locked state. When it is dropped, its own `drop` fills the outbox. Then its fields are
+/// dropped in their order: `inner` unlocks the store, and `outbox` tells the notifier.
 struct Locked<'a> {
     inner: MutexGuard<'a, Inner>,
     outbox: Outbox<'a>,
 }
 
-/// Names for the notifier.
+/// Names for the inotify notifier, which is told of them when this is dropped.
 struct Outbox<'a> {
     names: Vec<(Name, bool)>,
     notifier: &'a Notifier,
@@ -115,7 +125,7 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Store {
-    /// A store for a table, and for a connection: see [`Store::recover`].
+    /// A store for a table and a connection. [`Store::recover`] comes next.
     pub fn new(
         table: Table,
         handoff: Handoff,
@@ -150,7 +160,7 @@ impl Store {
         }
     }
 
-    /// A request has come that is carried out later.
+    /// Notes the arrival of a request that is carried out later.
     pub fn arrive(
         &self,
         uid: u32,
@@ -159,18 +169,18 @@ impl Store {
         self.arrivals.arrive(&self.processes, uid, concerns)
     }
 
-    /// What is counted.
+    /// The counters.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
     }
 
-    /// Where it is told what happens.
+    /// The event stream.
     pub fn stream(&self) -> Arc<EventStream> {
         Arc::clone(&self.stream)
     }
 
     fn lock(&self) -> Locked<'_> {
-        // A panic under the lock has answered EIO; what it left undone was not applied.
+        // The caller of a request that panicked under the lock was told EIO.
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let outbox = Outbox {
             names: Vec::new(),
@@ -179,8 +189,8 @@ impl Store {
         Locked { inner, outbox }
     }
 
-    /// Who makes a request, with the processes above. A caller that the mount cannot see is a principal
-    /// too: of some commands that is enough.
+    /// The caller of a request, with the processes above it. A caller that the mount cannot see is
+    /// a principal too, which some commands accept.
     pub fn principal(&self, caller: Caller) -> Result<Principal, Refusal> {
         let ancestry = match caller.task {
             0 => None,
@@ -189,7 +199,7 @@ impl Store {
         Ok(Principal::new(caller, ancestry))
     }
 
-    /// The parent of a caller, as if it had made the request. EPERM if it has none that the mount can see.
+    /// The ancestry of a caller's parent. EPERM if the mount cannot see the parent.
     pub fn parent_ancestry(&self, ancestry: &Ancestry) -> Result<Ancestry, Refusal> {
         let parent = Some(ancestry.caller().parent)
             .filter(|parent| *parent != 0)
@@ -197,7 +207,7 @@ impl Store {
         self.processes.ancestry(None, parent, ancestry.uid())
     }
 
-    /// The session that a caller belongs to, by whichever rule says so.
+    /// The session of a caller.
     pub fn member(&self, ancestry: &Ancestry) -> Result<Member, Refusal> {
         self.lock().member(ancestry)
     }
@@ -207,8 +217,8 @@ impl Store {
         self.lock().carry_out(who, command)
     }
 
-    /// Carries out a command that the session of whoever asks is part of. `command` makes it of that
-    /// session, or of the reason why that cannot be told.
+    /// Carries out a command for the session of the caller. `command` makes it from that session,
+    /// or from the reason why the session cannot be found.
     pub fn execute_as_member(
         &self,
         who: &Principal,
@@ -220,8 +230,8 @@ impl Store {
         inner.carry_out(who, &command)
     }
 
-    /// Creates a claim or an entry of one, or opens one's own if `exclusive` is not set; the inode counts
-    /// as opened. `show` is told whether it is new.
+    /// Creates a claim or an entry of one, or opens the caller's own if `exclusive` is not set. The
+    /// inode counts as opened. `show` is told whether it is new, under the lock.
     pub fn create<R>(
         &self,
         who: &Principal,
@@ -247,7 +257,7 @@ impl Store {
         Ok(shown)
     }
 
-    /// Opens a claim, for anybody, to look at it.
+    /// Opens a claim for reading, which anybody may.
     pub fn open_to_read(&self, ino: Ino) -> Result<(), Refusal> {
         let mut inner = self.lock();
         inner.check(Subject::Inode(ino), None);
@@ -256,7 +266,7 @@ impl Store {
         Ok(())
     }
 
-    /// Opens a claim to write to it: for its holder alone.
+    /// Opens a claim for writing, which its holder alone may.
     pub fn open_to_write(&self, who: &Principal, ino: Ino, truncate: bool) -> Result<(), Refusal> {
         let mut inner = self.lock();
         let by = &inner.member(who.ancestry()?)?;
@@ -266,12 +276,13 @@ impl Store {
         Ok(())
     }
 
-    /// A file is closed that was made for a kernel lock, which was refused, and that nothing was written to.
+    /// Releases a claim that was created for a kernel lock, which was refused, and that nothing was
+    /// written to.
     pub fn withdraw(&self, ino: Ino) {
         self.lock().commit_own(&Command::Withdraw { ino });
     }
 
-    /// A descriptor is closed.
+    /// Counts a descriptor of an inode as closed.
     pub fn close(&self, ino: Ino) {
         let mut inner = self.lock();
         if let Some(count) = inner.opens.get_mut(&ino) {
@@ -283,7 +294,7 @@ impl Store {
         }
     }
 
-    /// The kernel has forgotten an inode: nobody has it open.
+    /// Notes that the kernel has forgotten an inode: it has no descriptor.
     pub fn forgotten(&self, ino: Ino) {
         let mut inner = self.lock();
         if ino < inner.inherited {
@@ -291,7 +302,7 @@ impl Store {
         }
     }
 
-    /// What came of a request that is sent again, if it was carried out when it was sent first.
+    /// The outcome of a request that is sent again, if it was carried out when it was sent first.
     pub fn outcome(&self, caller: Caller) -> Option<Outcome> {
         if !caller.is_again() {
             return None;
@@ -299,8 +310,8 @@ impl Store {
         self.lock().handoff.outcome(caller.key())
     }
 
-    /// Waits until what is to survive a loss of power would. Nobody else waits for it. EIO if it cannot be known: then it is held, until its
-    /// deadline.
+    /// Waits until all events that must survive a loss of power are on disk. The store is not
+    /// locked meanwhile. After an error (EIO) the lease stays held until its deadline.
     pub fn sync(&self) -> Result<(), Refusal> {
         let unsynced = self.lock().journal.unsynced();
         let synced = unsynced.and_then(|files| files.iter().try_for_each(File::sync_data));
@@ -314,32 +325,33 @@ impl Store {
         })
     }
 
-    /// Something changed that is no event. Should it not be written down, it is lost with this server.
+    /// Records a note. If it cannot be appended, it is lost if this server is killed.
     pub fn note(&self, note: Note) {
         self.lock().note(note, None);
     }
 
-    /// The same, for what a request has opened: should it be sent again, its answer is the same.
+    /// Records that a request has opened a descriptor, so that it is answered in the same way if it
+    /// is sent again.
     pub fn opened(&self, caller: Caller, note: Note) {
         self.lock().note(note, Some(caller));
     }
 
-    /// What there is to know of the connection.
+    /// The state of the connection.
     pub fn handoff(&self) -> Handoff {
         self.lock().handoff.clone()
     }
 
-    /// Where it is said how a process ended.
+    /// The source from which the store learns how a process ended.
     pub fn source(&self) -> Source {
         self.processes.source()
     }
 
-    /// How often more processes ended than could be read of.
+    /// The number of times that endings of processes were lost, since too many came at once.
     pub fn status_overflows(&self) -> u64 {
         self.processes.status_overflows()
     }
 
-    /// Stops for good, at a moment at which nothing is half done: whatever has not been answered then never is by this server.
+    /// Locks the store for ever, between two requests. This server answers no other.
     pub fn freeze(&self) {
         std::mem::forget(self.lock());
     }
@@ -349,7 +361,7 @@ impl Store {
         process::now()
     }
 
-    /// Ends some of the leases whose deadline has passed. Whether there are more.
+    /// Ends at most `limit` leases whose deadline has passed. Whether there are more.
     pub fn expire(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         let has_more = (0..limit).all(|_| inner.expire_next());
@@ -357,12 +369,13 @@ impl Store {
         has_more
     }
 
-    /// A process is proven dead.
+    /// Records the death of a process, which is proven.
     pub fn died(&self, process: Process) {
         self.lock().died(process);
     }
 
-    /// Records some of the leases that sessions left behind. Whether there are more.
+    /// Records at most `limit` of the leases that ended sessions left behind. Whether there are
+    /// more.
     pub fn sweep(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         inner.commit_own(&Command::Sweep { limit }) && inner.table.wants_sweep()

@@ -1,7 +1,9 @@
-//! Everybody who follows the events of a live server.
+//! All observers of the events of a live server.
 //!
-//! One list: the log and the readers of `events`, who want an event with the table as it was before, and
-//! the counters, those who wait, the watches and the inotify notifier, who want its effects.
+//! The log and the readers of `events` get each event with the table as it was before. The
+//! counters, the waiters, the watches and the inotify notifier get its effects.
+//!
+//! Does not know: the kinds of events.
 
 use crate::core::table::{Effects, Table};
 use crate::core::{Event, Ino, Name, Process, WaiterId};
@@ -11,10 +13,10 @@ use crate::logging::limited;
 use crate::render::metrics::Metrics;
 use crate::render::{self, Notice};
 
-/// What is left to do once all events of a decision are applied.
+/// The work that is left once all events of a decision are applied.
 #[derive(Default)]
 pub(super) struct Observed {
-    /// Processes that something may no longer depend on.
+    /// Processes on which nothing may depend any more.
     pub unneeded: Vec<Process>,
     /// Inodes that lost a name.
     pub unlinked: Vec<Ino>,

@@ -1,4 +1,6 @@
 //! Who asks: the kernel's caller and, resolved, the principal.
+//!
+//! Does not know: what is asked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,20 +10,20 @@ use crate::core::identity::Ancestry;
 use crate::core::{Asker, NOWHERE, Process, Refusal, RemoteSession, SessionId};
 use crate::handoff::{AGAIN, Key, Sent};
 
-/// Who makes a request, as the kernel says it.
+/// The caller of a request, as the kernel describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
-    /// The thread; 0 if it lives where the mount cannot see it.
+    /// The thread. 0 if it is in a pid namespace that the mount cannot see.
     pub task: u32,
     /// Its uid for files.
     pub uid: u32,
     /// Its gid for files.
     pub gid: u32,
-    /// The number of the request, as the kernel gave it.
+    /// The number of the request, as the kernel sent it.
     pub request: u64,
-    /// Which part of it, where it asks for several things.
+    /// The number of a part of the request, if it asks for several things.
     pub step: u32,
-    /// When it came, if it is carried out later: the time since boot.
+    /// Its arrival, if it is carried out later: the time since boot.
     pub arrived: Option<Duration>,
 }
 
@@ -43,14 +45,14 @@ impl Caller {
     }
 }
 
-/// How many threads have numbers.
+/// The number of threads that have numbers.
 static NUMBERED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static THREAD: u64 = NUMBERED.fetch_add(1, Relaxed);
 }
 
-/// Who asks, resolved. The processes above a caller are read before any lock is taken.
+/// The caller of a request, resolved. The processes above it are read before any lock is taken.
 #[derive(Clone, Debug)]
 pub struct Principal {
     /// The request, if there is one that may be sent again.
@@ -61,7 +63,7 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// The principal of a request; without an ancestry, of a caller that the mount cannot see.
+    /// The principal of a request. It has no ancestry if the mount cannot see the caller.
     pub fn new(caller: Caller, ancestry: Option<Arc<Ancestry>>) -> Self {
         Self {
             caller: Some(caller),
@@ -71,7 +73,7 @@ impl Principal {
         }
     }
 
-    /// The principal of what follows from a request of before.
+    /// The principal of a command that is carried out after its request was answered.
     pub fn of_ancestry(ancestry: Arc<Ancestry>) -> Self {
         Self {
             caller: None,
@@ -81,7 +83,7 @@ impl Principal {
         }
     }
 
-    /// The caller and the processes above it. EPERM if the mount cannot see it.
+    /// The caller and the processes above it. EPERM if the mount cannot see the caller.
     pub fn ancestry(&self) -> Result<&Arc<Ancestry>, Refusal> {
         self.ancestry.as_ref().ok_or(Refusal::NotPermitted)
     }
@@ -102,8 +104,8 @@ impl Principal {
         ancestry.map_or_else(Vec::new, |ancestry| ancestry.processes())
     }
 
-    /// The caller where its uid and its sandbox count, and not its session. `chain` is
-    /// [`Principal::chain`].
+    /// The caller of a command that depends on its uid and sandbox, not on its session. `chain` is
+    /// that of [`Principal::chain`].
     pub fn asker<'a>(&self, chain: &'a [Process]) -> Asker<'a> {
         let caller = self.ancestry.as_ref().map(|ancestry| ancestry.caller());
         Asker {
@@ -114,7 +116,7 @@ impl Principal {
         }
     }
 
-    /// The caller as one that speaks for a session without processes.
+    /// The remote session of this id, for which the caller acts.
     pub fn remote(&self, id: SessionId) -> RemoteSession {
         let pidns = self.ancestry.as_ref();
         RemoteSession {

@@ -1,4 +1,6 @@
-//! Reading: answers about the table, after a look at the holder. Nobody's identity matters here.
+//! Reading the table, after the liveness of the holders was checked.
+//!
+//! Does not know: who asks.
 
 use std::collections::HashMap;
 use std::thread;
@@ -8,20 +10,21 @@ use super::Store;
 use crate::core::table::{Inode, Lease, Session, Table};
 use crate::core::{Ino, Name, SessionKey, Subject, Token};
 
-/// The number of sessions or leases that are looked at before others get their turn at the store, and
-/// how long they have it then.
+/// The number of sessions or leases that are checked before the store is unlocked for others, and
+/// the time for which it is.
 const TURN: usize = 256;
 const REST: Duration = Duration::from_micros(20);
 
 impl Store {
-    /// Shows the table, after a look at what the answer is about.
+    /// Shows the table, after the liveness of the subject was checked.
     pub fn read<R>(&self, about: Subject, show: impl FnOnce(&Table) -> R) -> R {
         let mut inner = self.lock();
         inner.check(about, None);
         show(&inner.table)
     }
 
-    /// Shows the live leases after a token in the order of their tokens, until `show` says that it has enough.
+    /// Shows the live leases after a token in the order of their tokens, until `show` returns
+    /// false.
     pub fn leases(
         &self,
         after: Token,
@@ -31,7 +34,7 @@ impl Store {
         let mut alive: HashMap<SessionKey, bool> = HashMap::new();
         let mut last = after;
         loop {
-            // Judging may change the table, so the walk over it is taken up again from the token that it had reached.
+            // The check may change the table, so the next lease is found by the token of the last.
             let Some((token, holder)) = inner.next_lease(last) else {
                 return;
             };
@@ -57,14 +60,15 @@ impl Store {
         }
     }
 
-    /// Shows all live leases as they are at one moment, in the order of their tokens: the number of the newest event
-    /// that they reflect. `known` is asked first whether it has them, by that number, unless they show a time that runs.
+    /// Shows all live leases as a snapshot, in the order of their tokens. Returns the number of the
+    /// newest event that it reflects, as the error: `known` had no result for that number. It is
+    /// not asked while any lease has a deadline, since records show the time that is left.
     pub fn snapshot<R>(
         &self,
         known: impl FnOnce(u64) -> Option<R>,
         mut show: impl FnMut(&Table, &Name),
     ) -> Result<R, u64> {
-        self.look_at_all();
+        self.check_all();
         let inner = self.lock();
         let seq = inner.table.seq();
         let is_timeless = inner.table.next_deadline().is_none();
@@ -77,8 +81,8 @@ impl Store {
         Err(seq)
     }
 
-    /// Looks at the holder of every lease, in turns, so that others have theirs.
-    fn look_at_all(&self) {
+    /// Checks the holder of every lease, and unlocks the store in between for others.
+    fn check_all(&self) {
         let mut last = SessionKey(0);
         loop {
             let mut inner = self.lock();
@@ -112,7 +116,7 @@ impl Store {
         }
     }
 
-    /// Shows the live sessions after a key, until `show` says that it has enough.
+    /// Shows the live sessions after a key, until `show` returns false.
     pub fn sessions(&self, after: SessionKey, mut show: impl FnMut(&Table, &Session) -> bool) {
         let mut inner = self.lock();
         let mut last = after;

@@ -1,4 +1,6 @@
-//! Recovery: a server takes up what another has left.
+//! The first steps of a server, after the journal was read.
+//!
+//! Does not know: how the table was recovered.
 
 use super::Store;
 use crate::core::identity::Ancestry;
@@ -8,21 +10,22 @@ use crate::logging::limited;
 use crate::process::Watch;
 
 impl Store {
-    /// A process that is still there, and those above it, as if it had made a request.
+    /// The ancestry of a process that made a request to an earlier server. `None` if it is gone.
     pub fn ancestry_again(&self, process: &Process, uid: u32) -> Option<Ancestry> {
         let ancestry = self.processes.ancestry(None, process.pid, uid).ok()?;
         (ancestry.caller().process == *process).then_some(ancestry)
     }
 
-    /// Goes on with a connection: what is open on it was opened on another server.
+    /// Takes over a connection whose descriptors were opened on an earlier server.
     pub fn take_over(&self) {
         let mut inner = self.lock();
         inner.inherited = inner.table.next_ino();
         inner.note(Note::TakenOver, None);
     }
 
-    /// Takes up what was recovered: ends what ended meanwhile, and watches who lives. `same_boot` says whether any process of
-    /// then may be alive, and `same_connection` whether any descriptor may be: if not, nobody waits, and nothing is open.
+    /// Watches the processes of the recovered table, and records the death of those that are gone.
+    /// None is alive unless this is the `same_boot`. No descriptor is open, and nobody waits,
+    /// unless this is the `same_connection`.
     pub fn recover(&self, same_boot: bool, same_connection: bool) {
         let mut inner = self.lock();
         let processes = inner.table.processes();

@@ -1,4 +1,6 @@
-//! Waiting for a name: a place in its queue, and what becomes of it.
+//! Places in the queue of a name.
+//!
+//! Does not know: how a waiter is told, or which descriptor is its own.
 
 use std::time::SystemTime;
 
@@ -11,36 +13,37 @@ use crate::core::{
 /// A place in a queue.
 #[derive(Clone, Debug)]
 pub struct Seat {
-    /// Its number, and the session that waits; `None` if the caller's session holds the name already.
+    /// The waiter and its session. `None` if the caller's session holds the name already.
     pub waiter: Option<(WaiterId, SessionKey)>,
-    /// The caller's session, if the caller is its only root: the lease would end with the caller.
+    /// The caller's session, if the caller is its only root. The lease will end with the caller.
     pub alone: Option<SessionId>,
 }
 
-/// How it stands with a waiter.
+/// The state of a waiter.
 #[derive(Clone, Debug)]
 pub enum Turn {
-    /// The name is its own.
+    /// It holds the name.
     Granted,
-    /// Its session holds the name by another way.
+    /// Its session holds the name in another way.
     Held,
     /// It waits.
     Waits {
-        /// For what this session holds.
+        /// The session that holds the name.
         holder: SessionId,
-        /// Since this moment.
+        /// The time since which it holds it.
         since: SystemTime,
-        /// With so many before it.
+        /// The number of waiters before this one.
         before: usize,
-        /// The process above the waiter's that holds it, if one does.
+        /// The process that holds it, if it is above the waiter's process.
         ancestor: Option<Process>,
     },
-    /// It is in no line any more: its session is over, or it has lost what it was granted.
+    /// It is in no queue any more: its session is over, or it has lost the name that it was
+    /// granted.
     Over,
 }
 
 impl Store {
-    /// Takes a place in the queue for a name, or the name if it is free: see [`Seat`].
+    /// Takes a place in the queue of a name, or the name if it is free.
     pub fn queue(&self, who: &Principal, name: &Name) -> Result<Seat, Refusal> {
         let ancestry = who.ancestry()?;
         let mut inner = self.lock();
@@ -72,7 +75,7 @@ impl Store {
         inner.is_alone(ancestry, &by).then_some(by.id)
     }
 
-    /// How it stands with a waiter of a session for a name.
+    /// The state of a session's waiter for a name.
     pub fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
         let inner = self.lock();
         if inner.table.granted(waiter).is_some() {
@@ -84,8 +87,8 @@ impl Store {
         let Some((lease, inode, holder)) = last else {
             return Turn::Over;
         };
-        // Handed to it, or granted to another of its descriptors. Where a process holds it, or a
-        // terminal's session does, that is another script.
+        // The name was given to the session, or granted to another of its descriptors. If a process
+        // holds it, or the session of a terminal does, the holder is another script.
         let is_shared = inode.bound.is_none() && (waits.is_none() || holder.rule != Rule::Posix);
         if holder.key == key && is_shared {
             return Turn::Held;
@@ -103,12 +106,12 @@ impl Store {
         }
     }
 
-    /// Whether a task has a signal to see that will end it.
+    /// Whether a thread has a pending signal that will end it.
     pub fn is_doomed(&self, task: u32) -> bool {
         task != 0 && self.processes.is_doomed(task)
     }
 
-    /// The waiter is told that it holds the name. False if it holds it no more.
+    /// Records that a waiter is told that it holds the name. False if it does not hold it any more.
     pub fn accept(&self, waiter: WaiterId) -> bool {
         let mut inner = self.lock();
         if let Some((name, _)) = inner.table.granted(waiter) {
@@ -118,12 +121,12 @@ impl Store {
         inner.table.granted(waiter).is_some() && inner.commit_own(&Command::Accept { waiter })
     }
 
-    /// A waiter is gone.
+    /// Removes a waiter from its queue.
     pub fn leave(&self, waiter: WaiterId) {
         self.lock().commit_own(&Command::Leave { waiter });
     }
 
-    /// Everybody who waits, for what, and for which session.
+    /// All waiters, with their sessions and names.
     pub fn seats(&self) -> Vec<(WaiterId, SessionKey, Name)> {
         let inner = self.lock();
         let table = &inner.table;

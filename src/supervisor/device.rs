@@ -4,7 +4,7 @@
 //! Root mounts by mount(2), others by fusermount3 with the protocol of `fusermount.c` of libfuse 3:
 //! it sends the descriptor over the socket whose number is in `_FUSE_COMMFD`.
 //!
-//! Deliberately ignorant of: everything that is served on the descriptor.
+//! Does not know: everything that is served on the descriptor.
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, OpenOptions};

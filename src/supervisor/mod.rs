@@ -12,7 +12,7 @@
 //! starts the program that it holds open, whatever has become of its file; and it never starts a
 //! second server before the first is gone.
 //!
-//! Deliberately ignorant of: everything that is served.
+//! Does not know: everything that is served.
 
 pub mod device;
 pub mod program;
@@ -59,7 +59,7 @@ pub struct Service<'a> {
     pub without_resend: bool,
 }
 
-/// News for the process that started the supervisor.
+/// A notice for the process that started the supervisor.
 pub enum Notice {
     /// Requests are answered, for the first time.
     Ready,
@@ -83,7 +83,7 @@ struct Supervisor<'a> {
     sender: Sender<Input>,
     program: Program,
     device: OwnedFd,
-    /// What the kernel can do on this connection, once a server has reported it.
+    /// The capabilities of the kernel on this connection, once a server has reported them.
     capabilities: Option<u64>,
     nonce: String,
     servers: u64,

@@ -1,7 +1,7 @@
 //! The program that servers run. It is held open, so that the same program is started again
 //! whatever becomes of its file.
 //!
-//! Deliberately ignorant of: what servers do.
+//! Does not know: what servers do.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -12,7 +12,7 @@ use super::program::Program;
 use super::report::Report;
 use crate::core::failure::Failure;
 
-/// What the supervisor reacts to. Inputs from a server carry its number.
+/// An input that the supervisor reacts to. Inputs from a server carry its number.
 pub(super) enum Input {
     /// A signal has arrived.
     Signal(i32),

@@ -1,11 +1,11 @@
 //! Facilities of the kernel, one file each: system calls as safe functions with `io::Result`s.
 //!
 //! Promises: `unsafe` is allowed only here, by name, in the files that need it (`child`,
-//! `descriptors`, `memory`, `namespace`, `pidfd`, `poll`, `signals`, `thread`); all other calls go through
-//! rustix. A call that a signal interrupts is repeated where the function says so, and is an error
-//! of kind `Interrupted` elsewhere.
+//! `descriptors`, `memory`, `namespace`, `pidfd`, `poll`, `signals`, `thread`); all other calls go
+//! through rustix. A call that a signal interrupts is repeated where the function says so, and is
+//! an error of kind `Interrupted` elsewhere.
 //!
-//! Deliberately ignorant of: everything of claimfs but the type of its file system.
+//! Does not know: everything of claimfs but the type of its file system.
 
 pub mod child;
 pub mod clock;

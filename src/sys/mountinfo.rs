@@ -1,6 +1,6 @@
 //! The claimfs mounts of this mount namespace, as `/proc/self/mountinfo` lists them (proc(5)).
 //!
-//! Deliberately ignorant of: how they come and go.
+//! Does not know: how they come and go.
 
 use std::collections::HashSet;
 use std::ffi::OsString;

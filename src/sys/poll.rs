@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 
-/// The number of these that are ready now. Each look at a holder is one call of this, and rustix knows
-/// only ppoll(2), which takes a fifth more CPU time.
+/// The number of these that are ready now. Each look at a holder is one call of this, and rustix
+/// knows only ppoll(2), which takes a fifth more CPU time.
 #[allow(unsafe_code)]
 pub(super) fn look(polls: &mut [PollFd]) -> Result<usize, Errno> {
     let count = libc::nfds_t::try_from(polls.len()).map_err(|_| Errno::INVAL)?;
-    // SAFETY: a `PollFd` has the layout of `struct pollfd`, as which rustix passes it to the kernel,
-    // and the slice lives across the call.
+    // SAFETY: a `PollFd` has the layout of `struct pollfd`, as which rustix passes it to the
+    // kernel, and the slice lives across the call.
     let ready = unsafe { libc::poll(polls.as_mut_ptr().cast(), count, 0) };
     let failed = || Errno::from_io_error(&io::Error::last_os_error());
     usize::try_from(ready).map_err(|_| failed().unwrap_or(Errno::IO))

@@ -246,7 +246,7 @@ mod tests {
         for what in [0, 4, 0x100, 0x4000_0000, 0x8000_0001] {
             assert_eq!(parse(&message(what, EXITED)), []);
         }
-        // What is behind a message of another kind is read; what is behind a good one and none does
+        // The bytes behind a message of another kind are read; garbage behind a good one does
         // no harm.
         let mut both = message(0, EXITED);
         both.extend(&exit);

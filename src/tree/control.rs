@@ -1,73 +1,65 @@
-//! What is asked of claimfs in words: by a line in `control`, and by an extended attribute.
+//! The commands in `control`: how a line is read, and which names and sessions it concerns.
 //!
-//! Deliberately ignorant of: who asks, and whether it is granted.
+//! Does not know: who asks, and whether it is granted.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::core::content;
-use crate::core::{Change, Name, Refusal, SessionId, Token};
+use crate::core::{Name, Refusal, SessionId, Token};
 use crate::store::Concerns;
 
-/// The attribute that, set to the token of a lease, takes the name from its holder.
-const BREAK: &str = "user.claimfs.break";
-
-/// The attribute that hands a claim to another session.
-const SESSION: &str = "user.claimfs.session";
-
-/// The attribute that gives a claim a deadline.
-const TTL: &str = "user.claimfs.ttl";
-
-/// A line in `control`.
+/// A command: a line in `control`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlCommand {
     /// Take a claim for a session without processes.
     Claim {
-        /// Which.
+        /// The name.
         name: Name,
         /// The session.
         session: SessionId,
-        /// How long the session lives from now on.
+        /// How long the session lives from now on, unless it renews.
         ttl: Duration,
     },
     /// Give up a claim of such a session.
     Release {
-        /// Which.
+        /// The name.
         name: Name,
         /// The session.
         session: SessionId,
     },
     /// Take a claim from its holder.
     Break {
-        /// Which.
+        /// The name.
         name: Name,
         /// The token that it was granted with.
         token: Token,
     },
     /// Hand a claim to another session.
     Give {
-        /// Which.
+        /// The name.
         name: Name,
-        /// To whom.
+        /// The session that gets it.
         to: SessionId,
     },
-    /// Give a claim a deadline, or none.
+    /// Set or remove the deadline of a claim.
     Limit {
-        /// Which.
+        /// The name.
         name: Name,
-        /// How long it is held from each renewal on.
+        /// How long it is held after each renewal.
         ttl: Option<Duration>,
     },
-    /// End a session, with all that it holds.
+    /// End a session and release everything that it holds.
     End {
-        /// Which.
+        /// The session.
         session: SessionId,
     },
 }
 
 impl ControlCommand {
-    /// What a line says, a JSON object. EINVAL if that is nothing; a name or an id that can be none is what it is elsewhere.
+    /// Reads a line, a JSON object. EINVAL if it is no command. An invalid name or id is refused as
+    /// anywhere else.
     pub fn parse(line: &str) -> Result<Self, Refusal> {
         let line: Value = serde_json::from_str(line).map_err(|_| Refusal::Invalid)?;
         let name = |key: &str| {
@@ -111,15 +103,13 @@ impl ControlCommand {
     }
 }
 
-/// What the lines of a write to `control` name.
+/// The names and sessions in the lines of a write to `control`.
 pub fn concerns(data: &[u8]) -> Concerns {
     let mut concerns = Concerns::default();
     let text = std::str::from_utf8(data).unwrap_or_default();
-    for order in text
-        .lines()
-        .filter_map(|line| ControlCommand::parse(line).ok())
-    {
-        let (name, session) = match order {
+    let lines = text.lines();
+    for command in lines.filter_map(|line| ControlCommand::parse(line).ok()) {
+        let (name, session) = match command {
             ControlCommand::Claim { name, session, .. }
             | ControlCommand::Release { name, session } => (Some(name), Some(session)),
             ControlCommand::Break { name, .. }
@@ -131,44 +121,4 @@ pub fn concerns(data: &[u8]) -> Concerns {
         concerns.sessions.extend(session);
     }
     concerns
-}
-
-/// An extended attribute that is set or removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Setting {
-    /// Take the claim that has this token from its holder.
-    Break(Token),
-    /// Give the claim a deadline, or none.
-    Limit(Option<Duration>),
-    /// Hand the claim to another session.
-    Give(SessionId),
-    /// Keep it, as any filesystem does.
-    Keep(Change),
-}
-
-impl Setting {
-    /// What an attribute asks for by its value, or by being removed. EOPNOTSUPP outside `user.`.
-    pub fn parse(name: &str, value: Option<&[u8]>) -> Result<Self, Refusal> {
-        let text = value.and_then(|value| std::str::from_utf8(value).ok());
-        match name {
-            BREAK => {
-                let token = text.and_then(|token| token.trim().parse().ok());
-                token
-                    .map(|token| Self::Break(Token(token)))
-                    .ok_or(Refusal::Invalid)
-            }
-            TTL if value.is_none() => Ok(Self::Limit(None)),
-            TTL => {
-                let ttl = text.and_then(content::ttl);
-                ttl.map(|ttl| Self::Limit(Some(ttl)))
-                    .ok_or(Refusal::Invalid)
-            }
-            SESSION => SessionId::new(value.ok_or(Refusal::NotPermitted)?).map(Self::Give),
-            _ if name.starts_with("user.") => Ok(Self::Keep(Change::Tag {
-                name: String::from(name),
-                value: value.map(<[u8]>::to_vec),
-            })),
-            _ => Err(Refusal::Unsupported),
-        }
-    }
 }

@@ -1,10 +1,10 @@
-//! The descriptors that stand for something: one table of one enum, and the one place that tells the
-//! journal of them.
+//! The open descriptors that have a state: one table of one enum. All notes about them are made
+//! here.
 //!
-//! Promises: what the next server on this connection must know of a descriptor is recorded when it is
-//! opened, whenever that changes, and when it is closed.
+//! Promises: the state that the next server on this connection needs is recorded when a descriptor
+//! is opened, when the state changes, and when it is closed.
 //!
-//! Does not know: what is read from a descriptor, or written to it.
+//! Does not know: the bytes that are read from a descriptor, or written to it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -22,21 +22,21 @@ use crate::store::{Caller, Store};
 pub(super) struct Registration {
     pub id: SessionId,
     pub ancestry: Arc<Ancestry>,
-    /// Something was written to it, whatever came of it; or it was there before, so that it registers
-    /// nothing unless something is written.
+    /// Closing it registers nothing: something was written to it, even if that was refused, or the
+    /// session existed before.
     pub written: bool,
-    /// `O_EXCL`: it must not register a session that is there by then.
+    /// `O_EXCL`: it must not register a session that exists by then.
     pub exclusive: bool,
 }
 
-/// What a descriptor stands for.
+/// The state of a descriptor.
 #[derive(Clone)]
 pub(super) enum Descriptor {
     /// A file in `sessions/`.
     Registration(Registration),
-    /// A file in `queue/`. Its readers wait for each other, and nobody else does.
+    /// A file in `queue/`. Only its own readers wait for this lock.
     Queue(Arc<Mutex<Waiting>>),
-    /// `events`, from this position on when it was opened.
+    /// `events`, and the position at which it was opened.
     Events(Position),
 }
 
@@ -45,7 +45,7 @@ impl Descriptor {
         Self::Queue(Arc::new(Mutex::new(waiting)))
     }
 
-    /// What the next server must know of it, unless that follows from the table.
+    /// The state that the next server needs. `None` if that follows from the table.
     fn record(&self) -> Option<Open> {
         match self {
             Self::Registration(open) => Some(Open::Registering {
@@ -65,9 +65,10 @@ impl Descriptor {
     }
 }
 
-/// The descriptors of one connection.
+/// The descriptors that are open, by handle.
 pub(super) struct Descriptors {
     store: Arc<Store>,
+    /// Taken last. The lock of a file in `queue/` is not taken under it.
     open: Mutex<HashMap<NodeId, Descriptor>>,
 }
 
@@ -77,10 +78,10 @@ impl Descriptors {
         Self { store, open }
     }
 
-    /// Takes up what the descriptors of a connection stood for.
+    /// Restores the descriptors that were open on an earlier server.
     pub(super) fn resume(&self, handoff: Handoff, stream: &EventStream) {
         let mut readers = Vec::new();
-        for (fh, open) in handoff.open {
+        for (fh, open) in handoff.descriptors.open {
             let descriptor = match open {
                 Open::Registering {
                     id,
@@ -89,7 +90,7 @@ impl Descriptors {
                     exclusive,
                     written,
                 } => {
-                    // Of one that is gone nothing can be registered any more.
+                    // A process that is gone cannot register anything any more.
                     let Some(ancestry) = self.store.ancestry_again(&process, uid) else {
                         self.store.note(Note::Closed { fh });
                         continue;
@@ -124,7 +125,7 @@ impl Descriptors {
         }
     }
 
-    /// A descriptor was opened by a request: should that be sent again, its answer is the same.
+    /// Adds a descriptor that a request opened, and records the outcome of the request.
     pub(super) fn open(&self, caller: Caller, fh: NodeId, descriptor: Descriptor) {
         if let Some(open) = descriptor.record() {
             self.store.opened(caller, Note::Opened { fh, open });
@@ -150,7 +151,7 @@ impl Descriptors {
         }
     }
 
-    /// Changes what a registration will do, and returns it as it is then.
+    /// Changes a registration, and returns it as it is then.
     pub(super) fn update(
         &self,
         fh: NodeId,
@@ -170,13 +171,13 @@ impl Descriptors {
         Some(open)
     }
 
-    /// A reader of `events` has read on.
+    /// Records the new position of a reader of `events`.
     pub(super) fn read_on(&self, fh: NodeId, reading: Reading) {
         let open = Open::Reading(reading);
         self.store.note(Note::Opened { fh, open });
     }
 
-    /// The reader of a file in `queue/` holds the name in another way, and reads to the end.
+    /// Records that the reader of a file in `queue/` holds the name in another way.
     pub(super) fn seated(&self, fh: NodeId) {
         self.record(fh, &Descriptor::queue(Waiting::seated()));
     }
@@ -187,7 +188,7 @@ impl Descriptors {
         }
     }
 
-    /// A descriptor is closed. What it stood for is settled by `last`, before the journal forgets it.
+    /// Closes a descriptor. `last` ends its state before the journal forgets it.
     pub(super) fn close(&self, fh: NodeId, last: impl FnOnce(Descriptor)) {
         let Some(descriptor) = guard(&self.open).remove(&fh) else {
             return;

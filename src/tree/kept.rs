@@ -1,34 +1,33 @@
-//! What descriptors read as: a text that is made at the first read, and is one picture of one moment for those that
-//! follow.
+//! The snapshots that descriptors read. The first read renders one, and later reads go on with it.
 //!
-//! Promises: what is kept is bounded for each uid and in all, but for the newest text; a text that several read
-//! is there once; and what is no longer read is given back.
+//! Promises: the snapshots are bounded for each uid and in all, but for the newest one. A text that
+//! several descriptors read is in memory once, and is freed when the last of them is closed.
 //!
-//! Deliberately ignorant of: what the texts say.
+//! Does not know: the content of the snapshots.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use crate::core::NodeId;
 
-/// How much is kept for the descriptors of one uid, and in all, in bytes.
+/// The largest size of the snapshots of one uid, and of all, in bytes.
 const UID_MAX: usize = 32 << 20;
 const ALL_MAX: usize = 128 << 20;
 
-/// How many texts are kept for the descriptors of one uid.
+/// The largest number of snapshots of one uid.
 const COUNT_MAX: usize = 4096;
 
-/// The texts, by the handles of their readers.
+/// The snapshots, by the handles of the descriptors that read them.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     by_handle: HashMap<NodeId, Reader>,
-    /// Those that had one which had to go.
+    /// The handles whose text was dropped, for lack of space.
     lost: HashSet<NodeId>,
-    /// What each uid has.
+    /// The part of each uid.
     by_uid: HashMap<u32, Share>,
     bytes: usize,
     next: u64,
-    /// The text of all leases, if anybody reads it still, and the event that it reflects.
+    /// The newest text of `leases`, if it is still read, and the event that it reflects.
     leases: Option<(u64, Weak<str>)>,
 }
 
@@ -37,13 +36,13 @@ struct Reader {
     uid: u32,
     order: u64,
     text: Arc<str>,
-    /// How much it is charged with: nothing where another keeps the same text.
+    /// The bytes that count for this reader: 0 if they count for another reader of the same text.
     charge: usize,
 }
 
 #[derive(Debug, Default)]
 struct Share {
-    /// By the order in which they came.
+    /// In the order in which they came.
     handles: BTreeMap<u64, NodeId>,
     bytes: usize,
 }
@@ -55,24 +54,24 @@ impl Kept {
             .map(|reader| Arc::clone(&reader.text))
     }
 
-    /// Whether a descriptor has a text, or had one.
+    /// Whether a descriptor has or had a text.
     pub(super) fn has_begun(&self, fh: NodeId) -> bool {
         self.by_handle.contains_key(&fh) || self.lost.contains(&fh)
     }
 
-    /// Whether the text of a descriptor had to go, as there was too much.
+    /// Whether the text of a descriptor was dropped, for lack of space.
     pub(super) fn is_lost(&self, fh: NodeId) -> bool {
         self.lost.contains(&fh)
     }
 
-    /// A descriptor is closed.
+    /// Forgets a descriptor that is closed.
     pub(super) fn close(&mut self, fh: NodeId) {
         self.remove(fh);
         self.lost.remove(&fh);
     }
 
-    /// Keeps a text for a descriptor. The oldest of the uid's, and of all, go if it is too much: their readers are told
-    /// that they lost it.
+    /// Keeps a text for a descriptor. If there is too much, the oldest snapshots of the uid, or of
+    /// the uid with the most, are dropped. Their readers get ESTALE.
     pub(super) fn keep(&mut self, fh: NodeId, uid: u32, text: &Arc<str>) {
         self.close(fh);
         let is_known = Arc::strong_count(text) > 1
@@ -100,7 +99,8 @@ impl Kept {
         }
     }
 
-    /// The handle that is to go, if there is too much: not the newest one, which is of this uid.
+    /// The handle whose text must be dropped, if there is too much. Never the newest one, which is
+    /// of this uid.
     fn over(&self, uid: u32) -> Option<NodeId> {
         let share = self.by_uid.get(&uid)?;
         let uid = if share.bytes > UID_MAX || share.handles.len() > COUNT_MAX {
@@ -123,7 +123,7 @@ impl Kept {
         };
         let mut charge = reader.charge;
         if charge > 0 && Arc::strong_count(&reader.text) > 1 {
-            // It stays for another, who is charged with it now.
+            // Another reader has the same text: the bytes count for that one now.
             let mut others = self.by_handle.values_mut();
             if let Some(other) = others.find(|other| Arc::ptr_eq(&other.text, &reader.text)) {
                 other.charge = charge;
@@ -143,7 +143,7 @@ impl Kept {
         }
     }
 
-    /// The text of all leases as of an event, if anybody keeps it.
+    /// The text of `leases` that reflects this event, if it is still read.
     pub(super) fn leases(&self, seq: u64) -> Option<Arc<str>> {
         let (of, text) = self.leases.as_ref()?;
         text.upgrade().filter(|_| *of == seq)

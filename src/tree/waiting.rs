@@ -1,19 +1,24 @@
-//! Descriptors that one waits on: `queue/NAME`, which ends once the name is the reader's, and `events`.
+//! Descriptors that are waited on: `queue/NAME`, which ends once its reader holds the name, and
+//! `events`.
 //!
-//! Promises: a read either has an answer or has none yet, and never sleeps; who is told that a name is its own has it;
-//! and a descriptor that is closed before it was told gives its turn to the next.
+//! Promises: a read has an answer or has none yet, and never sleeps. A reader that is told that it
+//! holds a name does hold it. If a descriptor is closed before its reader is told, the next waiter
+//! gets the name.
+//!
+//! Does not know: how a reply is delayed until there is an answer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::attr::STREAM_SIZE;
 use super::descriptors::Descriptor;
-use super::{Attr, Handle, Opened, STREAM_SIZE, Tree, guard};
+use super::{Attr, Handle, Opened, Tree, guard};
 use crate::core::{Name, NodeId, Outcome, Refusal, SessionId, SessionKey, WaiterId};
 use crate::handoff::Note;
 use crate::render;
 use crate::store::{Caller, Seat, Turn};
 
-/// The files of `queue/` that the kernel knows of. There is one for every name, and none is listed.
+/// The files of `queue/` that the kernel knows. There is one for every name, and none is listed.
 #[derive(Debug, Default)]
 pub(super) struct QueueFiles {
     by_name: HashMap<Name, NodeId>,
@@ -24,36 +29,36 @@ pub(super) struct QueueFiles {
 #[derive(Debug)]
 struct QueueFile {
     name: Name,
-    /// How often the kernel was told of it, and has not forgotten that.
+    /// The number of lookups that the kernel has not forgotten.
     told: u64,
 }
 
-/// What comes of a look at a name.
+/// The result of a lookup.
 struct Told {
     ino: NodeId,
     is_new: bool,
-    /// What had to make room.
+    /// The file that was dropped for it, for lack of space.
     forgotten: Option<NodeId>,
 }
 
-/// How many files of `queue/` are remembered.
+/// The largest number of files of `queue/`.
 const FILES_MAX: usize = 16_384;
 
 /// A descriptor of a file in `queue/`.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// `None` once its turn has come, and it knows.
+    /// `None` once its reader was told that it holds the name.
     waiter: Option<(WaiterId, SessionKey)>,
-    /// What for; `None` once it does not wait.
+    /// The name. `None` if the session holds it without a place in the queue.
     name: Option<Name>,
-    /// What it reads before it waits on.
+    /// The bytes that it reads before it waits again.
     text: Vec<u8>,
-    /// What comes before the first progress line.
+    /// The bytes that come before the first progress line.
     note: Vec<u8>,
 }
 
 impl Waiting {
-    /// One whose reader holds the name.
+    /// A descriptor whose session holds the name without a place in the queue.
     pub(super) fn seated() -> Self {
         Self {
             waiter: None,
@@ -63,12 +68,12 @@ impl Waiting {
         }
     }
 
-    /// Its reader holds the name, and reads to the end.
+    /// Whether its reader holds the name without a place in the queue.
     pub(super) fn is_seated(&self) -> bool {
         self.name.is_none()
     }
 
-    /// One whose reader waits, or was granted the name.
+    /// A descriptor whose reader waits, or was granted the name.
     pub(super) fn in_queue(waiter: WaiterId, key: SessionKey, name: Name) -> Self {
         Self {
             waiter: Some((waiter, key)),
@@ -79,8 +84,8 @@ impl Waiting {
     }
 }
 
-/// What the reader of a file in `queue/` whose session ends with it is told before it waits on.
-fn lonely(session: &SessionId, name: &Name) -> Vec<u8> {
+/// The note for the reader of a file in `queue/` whose session ends with the reader.
+fn note_for_only_root(session: &SessionId, name: &Name) -> Vec<u8> {
     let note = format!(
         "note: session {session} is this command alone, so claims/{name} will end with it; \
          set the variable for the whole script, or register that: echo $$ > sessions/{session}\n"
@@ -89,9 +94,8 @@ fn lonely(session: &SessionId, name: &Name) -> Vec<u8> {
 }
 
 impl QueueFiles {
-    /// The inode of a name, which the kernel is told of once more, and whether for the first time.
-    ///
-    /// Of very many, the oldest are forgotten: whoever opens one of those then is told ESTALE, upon which the kernel looks it up again.
+    /// Counts a lookup of a name. If there are too many files, the oldest is dropped: its next open
+    /// gets ESTALE, and the kernel looks it up again.
     fn told(&mut self, name: Name) -> Told {
         if let Some(ino) = self.by_name.get(&name).copied() {
             if let Some(file) = self.by_ino.get_mut(&ino) {
@@ -122,7 +126,7 @@ impl QueueFiles {
         }
     }
 
-    /// The kernel forgets so many times that it was told of an inode. Whether it has forgotten it altogether.
+    /// The kernel forgets a number of lookups of an inode. Whether it has forgotten all of them.
     fn forget(&mut self, ino: NodeId, times: u64) -> bool {
         let Some(file) = self.by_ino.get_mut(&ino) else {
             return false;
@@ -136,7 +140,8 @@ impl QueueFiles {
         true
     }
 
-    /// Takes up what the kernel was told of by a server before. How often is not known: it forgets all at once.
+    /// Restores the files that the kernel knows from an earlier server. The number of lookups is
+    /// unknown, so the first forget removes the file.
     pub(super) fn resume(&mut self, files: BTreeMap<NodeId, Name>) {
         for (ino, name) in files {
             if let NodeId::QueueFile(count) = ino {
@@ -169,7 +174,7 @@ impl Tree {
         }
     }
 
-    /// The kernel forgets what it was told of an inode, so many times.
+    /// The kernel forgets a number of lookups of an inode.
     pub fn forget(&self, ino: NodeId, times: u64) {
         match ino {
             NodeId::Claim(ino) => self.store.forgotten(ino),
@@ -183,17 +188,17 @@ impl Tree {
         }
     }
 
-    /// Stands in line for the name of a file in `queue/`.
+    /// Opens a file in `queue/`: takes a place in the queue of its name.
     pub(super) fn open_queue(&self, caller: Caller, ino: NodeId) -> Result<Handle, Refusal> {
         let name = self.queued_name(ino).ok_or(Refusal::Lost)?;
         let Seat { waiter, alone } = self.store.queue(&self.store.principal(caller)?, &name)?;
-        let note = alone.map_or_else(Vec::new, |session| lonely(&session, &name));
-        let (fh, waiting) = match waiter {
-            Some((waiter, key)) => (NodeId::Waiter(waiter), Waiting::in_queue(waiter, key, name)),
-            None => {
-                let count = self.next_handle.fetch_add(1, Relaxed);
-                (NodeId::Seated(count), Waiting::seated())
-            }
+        let note = alone.map(|session| note_for_only_root(&session, &name));
+        let note = note.unwrap_or_default();
+        let (fh, waiting) = if let Some((waiter, key)) = waiter {
+            (NodeId::Waiter(waiter), Waiting::in_queue(waiter, key, name))
+        } else {
+            let count = self.next_handle.fetch_add(1, Relaxed);
+            (NodeId::Seated(count), Waiting::seated())
         };
         let descriptor = Descriptor::queue(Waiting { note, ..waiting });
         self.descriptors.open(caller, fh, descriptor);
@@ -219,7 +224,7 @@ impl Tree {
         {
             let mut waiting = guard(&waiting);
             if let Some(name) = &waiting.name {
-                waiting.note = lonely(&session, name);
+                waiting.note = note_for_only_root(&session, name);
             }
         }
         match outcome.fh.or(seat) {
@@ -234,7 +239,7 @@ impl Tree {
         }
     }
 
-    /// The kernel has a descriptor.
+    /// Notes that the kernel has a descriptor.
     pub fn confirmed(&self, fh: NodeId) {
         let waiting = self.descriptors.waiting(fh);
         let waiter = waiting.and_then(|waiting| guard(&waiting).waiter);
@@ -253,8 +258,9 @@ impl Tree {
         }
     }
 
-    /// What a waiting read gets: `None` as long as there is nothing. `tick` says that it has waited long enough, and that
-    /// its reader is to have a chance to see its signals: a progress line in `queue/`, EINTR in `events`.
+    /// The answer to a read. `None` if it has to wait. With `tick` it has waited long enough, and
+    /// is answered so that its reader sees its signals: with a progress line in `queue/`, with
+    /// EINTR in `events`.
     pub fn read_stream(
         &self,
         task: u32,
@@ -280,7 +286,8 @@ impl Tree {
                 return Some(Ok(Vec::new()));
             };
             match self.store.turn(waiter, key, name) {
-                // It will not live to see it: its descriptor's end gives its turn to the next.
+                // The reader is dying. When its descriptor is closed, the next waiter gets the
+                // name.
                 Turn::Granted | Turn::Held if self.store.is_doomed(task) => {
                     return Some(Err(Refusal::Interrupted));
                 }
@@ -289,7 +296,8 @@ impl Tree {
                     return Some(Ok(Vec::new()));
                 }
                 Turn::Held => {
-                    // First, or it would be told that it lost its place if this server were killed between the two.
+                    // Before the place is given up: if this server is killed between the two, the
+                    // next one must not answer that the place is lost.
                     self.descriptors.seated(fh);
                     self.store.leave(waiter);
                     open.waiter = None;
@@ -313,7 +321,8 @@ impl Tree {
         Some(Ok(std::mem::replace(&mut open.text, rest)))
     }
 
-    /// Whether what a descriptor waits for has come. In `queue/` that is its turn: a progress line is none.
+    /// Whether a descriptor is ready: in `queue/` once a read would not wait, apart from progress
+    /// lines.
     pub fn is_ready(&self, fh: NodeId) -> bool {
         if let NodeId::Reader(reader) = fh {
             return self.stream.is_ready(reader);
@@ -345,7 +354,7 @@ impl Tree {
         });
     }
 
-    /// What has just happened.
+    /// The event stream.
     pub fn stream(&self) -> &crate::events::EventStream {
         &self.stream
     }

@@ -1,4 +1,5 @@
-//! The ranges of numbers: what a journal may contain, and the edge at which no new ones are given out.
+//! The ranges of numbers: what a journal may contain, and the edge at which no new ones are given
+//! out.
 
 use std::time::UNIX_EPOCH;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use claimfs::core::content::{BODY_MAX, Content, RECORD_TAGS, TAGS_MAX, TTL_MAX};
 use claimfs::core::{Change, Creation, Refusal, Shape};
-use claimfs::tree::control::Setting;
+use claimfs::tree::xattrs::Setting;
 
 pub fn run(data: &[u8]) {
     let creation = Creation {

@@ -1,0 +1,155 @@
+//! Open descriptors, and files in `queue/` that the kernel knows, as the next server must know
+//! them.
+//!
+//! Does not know: what is read from a descriptor, or written to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Note;
+use crate::core::table::Effects;
+use crate::core::wire;
+use crate::core::{Name, NodeId, Process, SessionId, SessionKey, WaiterId};
+
+/// The position of a reader of `events`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// In bytes from its opening.
+    pub offset: u64,
+    /// The event whose line comes next, or the first after it that has one.
+    pub seq: u64,
+    /// The number of bytes of that line that it has read.
+    pub skip: usize,
+}
+
+/// A reader of `events`, as the next server must know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The position at which its newest read began.
+    pub from: Position,
+    /// The position of its next read.
+    pub to: Position,
+    /// The rest of the line that it has begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+    pub rest: Vec<u8>,
+    /// The number of lines after that which are lost.
+    #[serde(default)]
+    pub missed: u64,
+    /// The bytes of its newest read, if the lines that are kept do not have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
+    pub last: Vec<u8>,
+}
+
+/// An open descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Open {
+    /// A file in `sessions/`, open for writing.
+    Registering {
+        /// The session.
+        id: SessionId,
+        /// The process that opened it.
+        process: Process,
+        /// Its uid.
+        uid: u32,
+        /// It was opened with `O_EXCL`, and has not registered anything yet.
+        exclusive: bool,
+        /// Something was written to it, even if that was refused.
+        written: bool,
+    },
+    /// A file in `queue/` whose reader was told that its session holds the name. It reads to the
+    /// end.
+    Seated,
+    /// A file in `queue/` whose reader was granted the name. It reads to the end while it holds it.
+    Granted {
+        /// The place that it had in the queue.
+        waiter: WaiterId,
+        /// Its session.
+        key: SessionKey,
+        /// The name.
+        name: Name,
+    },
+    /// `events`.
+    Reading(Reading),
+}
+
+impl Open {
+    /// Whether a handle can be that of such a descriptor.
+    pub(super) fn fits(&self, fh: NodeId) -> bool {
+        match self {
+            Self::Registering { .. } => matches!(fh, NodeId::Registration(_)),
+            Self::Seated => matches!(fh, NodeId::Seated(_) | NodeId::Waiter(_)),
+            Self::Granted { waiter, .. } => fh == NodeId::Waiter(*waiter),
+            Self::Reading(_) => matches!(fh, NodeId::Reader(_)),
+        }
+    }
+}
+
+pub(super) fn is_queue_file(ino: NodeId) -> bool {
+    matches!(ino, NodeId::QueueFile(_))
+}
+
+/// The descriptors of one connection.
+#[derive(Clone, Debug, Default)]
+pub struct Descriptors {
+    /// The files in `queue/` that the kernel knows, by inode.
+    pub files: BTreeMap<NodeId, Name>,
+    /// Descriptors, by handle.
+    pub open: BTreeMap<NodeId, Open>,
+    /// Waiters whose descriptors the kernel may never have received.
+    pub unconfirmed: BTreeSet<WaiterId>,
+    /// The kernel's poll handles of the descriptors that are polled.
+    pub pollers: BTreeMap<NodeId, u64>,
+}
+
+impl Descriptors {
+    /// Whether each number is of the right kind.
+    pub(super) fn fit(&self) -> bool {
+        let files = self.files.keys().all(|ino| is_queue_file(*ino));
+        let open = self.open.iter().all(|(fh, open)| open.fits(*fh));
+        let pollers = self.pollers.keys().all(|fh| fh.is_stream());
+        files && open && pollers
+    }
+
+    /// The first event whose line a reader may read again. `None` if there are no readers.
+    pub fn wanted(&self) -> Option<u64> {
+        let open = self.open.values();
+        let from = open.filter_map(|open| match open {
+            Open::Reading(reading) => Some(reading.from.seq),
+            _ => None,
+        });
+        from.min()
+    }
+
+    /// Applies a note, as far as it is about descriptors.
+    pub(super) fn note(&mut self, note: Note) {
+        match note {
+            Note::Told { ino, name } => _ = self.files.insert(ino, name),
+            Note::Forgotten { ino } => _ = self.files.remove(&ino),
+            Note::Opened { fh, open } => _ = self.open.insert(fh, open),
+            Note::Polled { fh, kh } => _ = self.pollers.insert(fh, kh),
+            Note::Closed { fh } => {
+                self.open.remove(&fh);
+                self.pollers.remove(&fh);
+            }
+            Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
+            Note::TakenOver | Note::Began { .. } => {}
+        }
+    }
+
+    /// Follows an event that was applied.
+    pub(super) fn follow(&mut self, effects: &Effects) {
+        self.unconfirmed.extend(effects.queued);
+        if let Some(waiter) = effects.left {
+            self.unconfirmed.remove(&waiter);
+        }
+        if let Some((waiter, key, name)) = &effects.accepted {
+            let open = Open::Granted {
+                waiter: *waiter,
+                key: *key,
+                name: name.clone(),
+            };
+            self.open.insert(NodeId::Waiter(*waiter), open);
+        }
+    }
+}

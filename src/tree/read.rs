@@ -1,0 +1,210 @@
+//! Reading files: the content of claims, and snapshots that are rendered at the first read.
+//!
+//! Promises: a text is one snapshot for all reads of a descriptor, from its start on, unless that
+//! is open for writing. A server that takes over goes on with the same text, or ends it if the
+//! spool lacks it. The spool is not used under the store's lock.
+//!
+//! Does not know: how a record is formatted.
+
+use std::sync::Arc;
+
+use super::{Tree, first_name, guard};
+use crate::core::content;
+use crate::core::{Fixed, Ino, NodeId, Refusal, Subject};
+use crate::render::{self, Record, SessionRecord};
+use crate::store::{Caller, Principal};
+
+/// The content of `README`.
+pub const MANUAL: &str = include_str!("../manual/mount.txt");
+
+impl Tree {
+    /// Whether the first read of an inode may take long: it renders the whole table or a whole
+    /// session, or reads all processes above the caller.
+    pub fn is_long(ino: NodeId) -> bool {
+        matches!(
+            ino,
+            NodeId::Fixed(Fixed::Leases | Fixed::Waiters | Fixed::Own) | NodeId::Session(_)
+        )
+    }
+
+    /// Reads a range of a file and passes the bytes to `show`.
+    pub fn read<R>(
+        &self,
+        caller: Caller,
+        ino: NodeId,
+        fh: NodeId,
+        offset: u64,
+        size: usize,
+        show: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Refusal> {
+        let kept = guard(&self.kept);
+        if offset > 0 && kept.is_lost(fh) {
+            return Err(Refusal::Lost);
+        }
+        let text = kept.get(fh).filter(|_| offset > 0);
+        drop(kept);
+        if text.is_none()
+            && let NodeId::Claim(ino) = ino
+        {
+            return self.read_claim(caller, ino, fh, offset, size, show);
+        }
+        let text = if let Some(text) = text.or_else(|| self.begun(fh, offset)) {
+            text
+        } else {
+            let text = self.render(caller, ino)?;
+            self.keep(caller, fh, &text, size);
+            text
+        };
+        Ok(show(content::slice(text.as_bytes(), offset, size)))
+    }
+
+    /// Whether a read at an offset goes on with a text that was rendered before.
+    pub fn is_begun(&self, fh: NodeId, offset: u64) -> bool {
+        offset > 0 && (self.is_older(fh) || guard(&self.kept).has_begun(fh))
+    }
+
+    /// Whether a read shows something other than the bytes that the file's size counts.
+    pub fn is_rendered(&self, ino: NodeId, fh: NodeId) -> bool {
+        match ino {
+            NodeId::Claim(_) if fh.is_stream() => true,
+            NodeId::Claim(ino) => {
+                let is_blank = self.node(ino, |_, node| node.content().is_blank());
+                is_blank.unwrap_or(false)
+            }
+            _ => true,
+        }
+    }
+
+    fn read_claim<R>(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        fh: NodeId,
+        offset: u64,
+        size: usize,
+        show: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Refusal> {
+        let now = self.store.now().boot;
+        let begun = self.begun(fh, offset);
+        // The content is shown under the lock, without a copy. A record is shown after it.
+        let read = self.node(ino, |table, node| {
+            let name = first_name(table, node).filter(|_| node.content().is_blank());
+            let Some(name) = name else {
+                return Ok(show(content::slice(node.content().body(), offset, size)));
+            };
+            let text = begun.unwrap_or_else(|| Arc::from(render::lease_line(table, name, now)));
+            Err((show, text))
+        });
+        let (show, text) = match read.ok_or(Refusal::Lost)? {
+            Ok(shown) => return Ok(shown),
+            Err(record) => record,
+        };
+        let shown = show(content::slice(text.as_bytes(), offset, size));
+        if matches!(fh, NodeId::Text(_)) {
+            self.keep(caller, fh, &text, size);
+        }
+        Ok(shown)
+    }
+
+    /// Keeps the text that a descriptor reads. If its first read does not take all of it, the spool
+    /// keeps it for the next server too.
+    fn keep(&self, caller: Caller, fh: NodeId, text: &Arc<str>, size: usize) {
+        if text.len() > size {
+            self.spool.keep(fh, text);
+        }
+        guard(&self.kept).keep(fh, caller.uid, text);
+    }
+
+    /// The text that an earlier server began to show on a descriptor. Empty if the spool lacks it.
+    fn begun(&self, fh: NodeId, offset: u64) -> Option<Arc<str>> {
+        let begun = offset > 0 && self.is_older(fh);
+        begun.then(|| Arc::from(self.spool.find(fh).unwrap_or_default()))
+    }
+
+    /// Whether a descriptor that reads a text was opened on an earlier server.
+    pub(super) fn is_older(&self, fh: NodeId) -> bool {
+        matches!(fh, NodeId::Text(count) if count < self.oldest_handle)
+    }
+
+    fn render(&self, caller: Caller, ino: NodeId) -> Result<Arc<str>, Refusal> {
+        Ok(Arc::from(match ino {
+            NodeId::Fixed(Fixed::Readme) => String::from(MANUAL),
+            NodeId::Fixed(Fixed::Own) => self.render_self(caller),
+            NodeId::Fixed(Fixed::Leases) => return Ok(self.render_leases()),
+            NodeId::Fixed(Fixed::Waiters) => {
+                let waiters = self.store.read(Subject::Nothing, render::waiters);
+                render::waiter_lines(&waiters)
+            }
+            NodeId::Fixed(Fixed::Metrics) => {
+                let (leases, sessions) = self.store.read(Subject::Nothing, |table| {
+                    (table.lease_count(), table.session_count())
+                });
+                let source = self.store.source().as_str();
+                let overflows = self.store.status_overflows();
+                self.metrics.render(leases, sessions, source, overflows)
+            }
+            NodeId::Session(key) => {
+                let id = self
+                    .session_file(ino, |session| session.id.clone())
+                    .ok_or(Refusal::Lost)?;
+                let shown = self.session(&id, |table, session| {
+                    (session.key == key).then(|| SessionRecord::of(table, session))
+                });
+                // Formatted after the store's lock is released.
+                render::line(&shown.flatten().ok_or(Refusal::Lost)?.json())
+            }
+            _ => String::new(),
+        }))
+    }
+
+    /// The content of `leases`. Its first line names the event that the other lines, a lease each,
+    /// reflect.
+    fn render_leases(&self) -> Arc<str> {
+        let mut records = Vec::new();
+        let known = |seq| guard(&self.kept).leases(seq);
+        let snapshot = self.store.snapshot(known, |table, name| {
+            if !name.is_scratch() {
+                records.extend(Record::of(table, name));
+            }
+        });
+        let seq = match snapshot {
+            Ok(text) => return text,
+            Err(seq) => seq,
+        };
+        // Formatted after the store's lock is released.
+        let now = self.store.now().boot;
+        let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", records.len());
+        for record in records {
+            text.push_str(&render::line(&record.json(now)));
+        }
+        let text = Arc::from(text);
+        guard(&self.kept).has_leases(seq, &text);
+        text
+    }
+
+    fn render_self(&self, caller: Caller) -> String {
+        let who = self.store.principal(caller);
+        let ancestry = match who
+            .as_ref()
+            .map_err(|refusal| *refusal)
+            .and_then(Principal::ancestry)
+        {
+            Ok(ancestry) => ancestry,
+            Err(refusal) => return render::unseen(caller.uid, refusal),
+        };
+        let member = self.store.member(ancestry);
+        let parent = self
+            .store
+            .parent_ancestry(ancestry)
+            .and_then(|ancestry| self.store.member(&ancestry));
+        let id = member.as_ref().map(|member| member.id.clone()).ok();
+        let roots = id.and_then(|id| self.session(&id, |_, session| session.roots.clone()));
+        render::identity(
+            ancestry,
+            member.as_ref().ok(),
+            parent.as_ref().ok(),
+            roots.as_deref(),
+            self.store.source().as_str(),
+        )
+    }
+}

@@ -1,0 +1,104 @@
+//! Writing to files: the content of claims, commands in `control`, registrations.
+//!
+//! Does not know: who may do what. The uid rules were checked before, and the store has all others.
+
+use super::Tree;
+use super::control::{self, ControlCommand};
+use super::guard;
+use super::registering::REGISTRATION_MAX;
+use crate::core::{Change, Command, Fixed, Name, NodeId, Refusal};
+use crate::store::{Arrival, Caller};
+
+/// The most commands that one write to `control` may have (EFBIG past it), since others wait for
+/// it.
+const COMMANDS_MAX: usize = 16;
+
+impl Tree {
+    /// Whether an inode is that of `control`. A write to it may wait for the disk.
+    pub fn is_control(ino: NodeId) -> bool {
+        ino == NodeId::Fixed(Fixed::Control)
+    }
+
+    /// Notes the arrival of a write to `control` that is carried out later.
+    pub fn arrive(&self, uid: u32, data: &[u8]) -> Arrival {
+        let data = data.to_vec();
+        self.store.arrive(uid, move || control::concerns(&data))
+    }
+
+    /// Writes to a file that was opened for it.
+    pub fn write(
+        &self,
+        caller: Caller,
+        ino: NodeId,
+        fh: NodeId,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+    ) -> Result<(), Refusal> {
+        match ino {
+            NodeId::Fixed(Fixed::Control) => self.control(caller, data),
+            NodeId::Claim(ino) => {
+                guard(&self.unwritten).remove(&ino);
+                let data = data.to_vec();
+                let change = if append {
+                    Change::Append { data }
+                } else {
+                    Change::Write { offset, data }
+                };
+                self.alter(caller, ino, change)
+            }
+            _ if data.len() > REGISTRATION_MAX => Err(Refusal::TooLarge),
+            _ => self.register(fh, data, Some(caller)),
+        }
+    }
+
+    /// Carries out commands, a JSON object a line, up to the first that is refused.
+    fn control(&self, caller: Caller, data: &[u8]) -> Result<(), Refusal> {
+        let text = std::str::from_utf8(data).map_err(|_| Refusal::Invalid)?;
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        if lines.clone().count() > COMMANDS_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        for (step, line) in (0..).zip(lines) {
+            let caller = Caller { step, ..caller };
+            // A write that is sent again goes on after the last line that was carried out.
+            if self.outcome(caller).is_some() {
+                self.store.sync()?;
+                continue;
+            }
+            self.carry_out(caller, ControlCommand::parse(line)?)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&self, caller: Caller, command: ControlCommand) -> Result<(), Refusal> {
+        let inode = |name: &Name| {
+            let ino = self.lease(name.as_str(), |lease, _| lease.ino);
+            ino.ok_or(Refusal::NotFound)
+        };
+        match command {
+            ControlCommand::Claim { name, session, ttl } => {
+                let who = self.store.principal(caller)?;
+                let by = &who.remote(session);
+                self.store.execute(&who, &Command::Hold { name, by, ttl })?;
+                self.store.sync()
+            }
+            ControlCommand::Release { name, session } => {
+                let who = self.store.principal(caller)?;
+                let by = &who.remote(session);
+                self.store.execute(&who, &Command::Yield { name, by })?;
+                Ok(())
+            }
+            ControlCommand::Break { name, token } => self.break_lease(caller, name, token),
+            ControlCommand::Give { name, to } => self.give(caller, inode(&name)?, to),
+            ControlCommand::Limit { name, ttl } => self.limit(caller, inode(&name)?, ttl),
+            ControlCommand::End { session: id } => {
+                let who = self.store.principal(caller)?;
+                let chain = who.chain();
+                let by = who.asker(&chain);
+                self.store.execute(&who, &Command::End { id, by })?;
+                Ok(())
+            }
+        }
+    }
+}
