@@ -106,9 +106,15 @@ fn successor_lines(holder: &Value, roots: &[Value]) -> Vec<String> {
     lines
 }
 
+/// The attribute of a file in `sessions/` that has the roots of the session.
+const ROOTS: &str = "user.claimfs.roots";
+
 /// The roots of the session that holds a lease. Empty if it has ended.
 fn roots(mount: &Mount, record: &Value) -> Vec<Value> {
     let id = record["session"].as_str().unwrap_or_default();
+    if let Some(roots) = mount.attribute(&["sessions", id], ROOTS) {
+        return roots.as_array().cloned().unwrap_or_default();
+    }
     let text = mount.read(&["sessions", id]).unwrap_or_default();
     let session: Value = serde_json::from_str(&text).unwrap_or_default();
     session["roots"].as_array().cloned().unwrap_or_default()

@@ -134,18 +134,19 @@ impl Mount {
             .collect())
     }
 
+    /// An attribute of a file of the mount that is JSON, if it has it.
+    pub fn attribute(&self, parts: &[&str], attribute: &str) -> Option<Value> {
+        let mut text = Vec::with_capacity(ATTRIBUTE_MAX);
+        let spare = rustix::buffer::spare_capacity(&mut text);
+        rustix::fs::getxattr(self.path(parts), attribute, spare).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// The record of one lease: an attribute of its file in `queue/`, so that its cost does not
     /// depend on how many leases there are.
     pub fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
-        let mut record = Vec::with_capacity(RECORD_MAX);
-        let queue = self.path(&["queue", name.as_str()]);
-        let read =
-            rustix::fs::getxattr(&queue, RECORD, rustix::buffer::spare_capacity(&mut record));
-        if read.is_ok() {
-            let record = serde_json::from_slice(&record);
-            return record
-                .map(Some)
-                .map_err(|error| Failure::unavailable(format!("{}: {error}", queue.display())));
+        if let Some(record) = self.attribute(&["queue", name.as_str()], RECORD) {
+            return Ok(Some(record));
         }
         // Free, or the server is of a claimfs that does not show records there.
         let claim = fs::symlink_metadata(self.path(&["claims", name.as_str()]));
@@ -161,7 +162,7 @@ impl Mount {
 const RECORD: &str = "user.claimfs.record";
 
 /// The longest value of an attribute (`XATTR_SIZE_MAX` of Linux), in bytes.
-const RECORD_MAX: usize = 64 * 1024;
+const ATTRIBUTE_MAX: usize = 64 * 1024;
 
 /// How long a mount may take to answer whether it admits this process.
 const PATIENCE: Duration = Duration::from_secs(3);

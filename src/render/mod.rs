@@ -378,6 +378,16 @@ impl SessionRecord {
     }
 }
 
+/// The attributes of a file in `sessions/`: its roots as a JSON array. To read them costs the same
+/// whatever the session holds.
+pub fn session_tags(session: &Session) -> Vec<(String, Vec<u8>)> {
+    let roots = session.roots.iter().map(root).collect::<Value>();
+    vec![(
+        format!("{RECORD_TAGS}roots"),
+        roots.to_string().into_bytes(),
+    )]
+}
+
 fn root(root: &Root) -> Value {
     let mut record = json!({
         "pid": root.process.pid,

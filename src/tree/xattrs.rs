@@ -85,6 +85,10 @@ impl Tree {
                 });
                 Ok(xattrs.unwrap_or_default())
             }
+            NodeId::Session(_) => {
+                let xattrs = self.session_file(ino, render::session_tags);
+                xattrs.ok_or(Refusal::Lost)
+            }
             _ => Ok(Vec::new()),
         }
     }

@@ -43,6 +43,28 @@ fn the_file_of_a_name_in_queue_carries_the_attributes_of_its_lease() {
 }
 
 #[test]
+fn a_file_in_sessions_carries_the_living_roots_of_the_session() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut one, mut two) = (mount.actor(Some("w1")), mount.actor(Some("w1")));
+    one.claim("x").unwrap();
+    two.claim("y").unwrap();
+    let mut roots = || {
+        let roots = parsed(&two.getxattr("sessions/w1", "user.claimfs.roots").unwrap());
+        let pids = roots
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|root| root["pid"].as_u64());
+        pids.collect::<Option<Vec<u64>>>().unwrap()
+    };
+    let (first, both) = (u64::from(one.pid()), roots());
+    assert!(both.contains(&first) && both.len() >= 2, "{both:?}");
+    one.kill();
+    let left = roots();
+    assert!(!left.contains(&first) && !left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn an_attribute_of_a_dead_holder_is_gone_at_once() {
     let Some(mount) = Mount::new() else { return };
     let mut other = mount.actor(None);
@@ -87,6 +109,8 @@ fn commands_about_one_name_do_not_read_all_leases() {
         assert_eq!(exit, code, "{arguments:?}: {out}{err}");
         let calls = std::fs::read_to_string(&log).unwrap();
         assert!(calls.contains("openat"), "{arguments:?}: {calls}");
-        assert!(!calls.contains("/leases\""), "{arguments:?}: {calls}");
+        for all in ["/leases\"", "/sessions/w1\""] {
+            assert!(!calls.contains(all), "{arguments:?}: {calls}");
+        }
     }
 }
