@@ -303,6 +303,11 @@ impl Tree {
                     open.waiter = None;
                     return Some(Ok(Vec::new()));
                 }
+                // The server before told the journal, and was killed before it told the reader.
+                Turn::Over if self.store.is_holder(task, key, name) => {
+                    open.waiter = None;
+                    return Some(Ok(Vec::new()));
+                }
                 Turn::Granted | Turn::Over => return Some(Err(Refusal::Lost)),
                 Turn::Waits { .. } if !tick => return None,
                 Turn::Waits {
