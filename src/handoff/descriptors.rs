@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Note;
 use crate::core::table::Effects;
 use crate::core::wire;
-use crate::core::{Name, NodeId, Process, SessionId, SessionKey, WaiterId};
+use crate::core::{Name, NodeId, Process, SessionId, SessionKey, Token, WaiterId};
 
 /// The position of a reader of `events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,8 @@ pub enum Open {
     /// A file in `queue/` whose reader was told that its session holds the name. It reads to the
     /// end.
     Seated,
-    /// A file in `queue/` whose reader was granted the name. It reads to the end while it holds it.
+    /// A file in `queue/` whose reader was told that it holds the name, or was to be told when its
+    /// server ended. It reads to the end while the name is as it was granted.
     Granted {
         /// The place that it had in the queue.
         waiter: WaiterId,
@@ -68,6 +69,9 @@ pub enum Open {
         key: SessionKey,
         /// The name.
         name: Name,
+        /// The token of the grant. `None` in journals from before it was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Token>,
     },
     /// `events`.
     Reading(Reading),
@@ -143,13 +147,14 @@ impl Descriptors {
         if let Some(waiter) = effects.left {
             self.unconfirmed.remove(&waiter);
         }
-        if let Some((waiter, key, name)) = &effects.accepted {
+        if let Some(accepted) = &effects.accepted {
             let open = Open::Granted {
-                waiter: *waiter,
-                key: *key,
-                name: name.clone(),
+                waiter: accepted.waiter,
+                key: accepted.key,
+                name: accepted.name.clone(),
+                token: Some(accepted.token),
             };
-            self.open.insert(NodeId::Waiter(*waiter), open);
+            self.open.insert(NodeId::Waiter(accepted.waiter), open);
         }
     }
 }

@@ -5,9 +5,8 @@
 use std::time::SystemTime;
 
 use super::{Principal, Store};
-use crate::core::identity::Sight;
 use crate::core::{
-    Command, Creation, Name, Process, Refusal, Rule, SessionId, SessionKey, Shape, Subject,
+    Command, Creation, Name, Process, Refusal, Rule, SessionId, SessionKey, Shape, Subject, Token,
     WaiterId,
 };
 
@@ -68,19 +67,10 @@ impl Store {
         })
     }
 
-    /// True if the process of a task, or its parent, holds a name under process scope, and for this
-    /// session. A reader whose acceptance was recorded has no place in the queue any more.
-    pub fn is_holder(&self, task: u32, key: SessionKey, name: &Name) -> bool {
-        let pid = self.processes.of_task(task).ok();
-        let Some(Sight::Seen(facts)) = pid.map(|pid| self.processes.facts(pid)) else {
-            return false;
-        };
+    /// Whether a name is held, by the grant of this token.
+    pub fn has_token(&self, name: &Name, token: Token) -> bool {
         self.read(Subject::Name(name.as_str()), |table| {
-            let last = table.last(name).filter(|_| table.lease(name).is_some());
-            let inode = last.map(|(_, inode, _)| inode);
-            let holder = inode.filter(|inode| inode.holder == key);
-            let holder = holder.and_then(|inode| table.holder(inode));
-            holder.is_some_and(|holder| holder == facts.process || holder.pid == facts.parent)
+            table.lease(name).is_some_and(|lease| lease.token == token)
         })
     }
 

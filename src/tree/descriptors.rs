@@ -103,9 +103,12 @@ impl Descriptors {
                     })
                 }
                 Open::Seated => Descriptor::queue(Waiting::seated()),
-                Open::Granted { waiter, key, name } => {
-                    Descriptor::queue(Waiting::in_queue(waiter, key, name))
-                }
+                Open::Granted {
+                    waiter,
+                    key,
+                    name,
+                    token,
+                } => Descriptor::queue(Waiting::accepted(waiter, key, name, token)),
                 Open::Reading(reading) => {
                     let at = reading.to;
                     if let NodeId::Reader(reader) = fh {

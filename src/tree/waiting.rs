@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::attr::STREAM_SIZE;
 use super::descriptors::Descriptor;
 use super::{Attr, Handle, Opened, Tree, guard};
-use crate::core::{Name, NodeId, Outcome, Refusal, SessionId, SessionKey, WaiterId};
+use crate::core::{Name, NodeId, Outcome, Refusal, SessionId, SessionKey, Token, WaiterId};
 use crate::handoff::Note;
 use crate::render;
 use crate::store::{Caller, Seat, Turn};
@@ -51,6 +51,8 @@ pub(super) struct Waiting {
     waiter: Option<(WaiterId, SessionKey)>,
     /// The name. `None` if the session holds it without a place in the queue.
     name: Option<Name>,
+    /// The token of a grant of which an earlier server was to tell the reader.
+    token: Option<Token>,
     /// The bytes that it reads before it waits again.
     text: Vec<u8>,
     /// The bytes that come before the first progress line.
@@ -63,6 +65,7 @@ impl Waiting {
         Self {
             waiter: None,
             name: None,
+            token: None,
             text: Vec::new(),
             note: Vec::new(),
         }
@@ -78,8 +81,23 @@ impl Waiting {
         Self {
             waiter: Some((waiter, key)),
             name: Some(name),
+            token: None,
             text: Vec::new(),
             note: Vec::new(),
+        }
+    }
+
+    /// A descriptor whose reader was told by an earlier server that it holds the name, or was to be
+    /// told when that server ended.
+    pub(super) fn accepted(
+        waiter: WaiterId,
+        key: SessionKey,
+        name: Name,
+        token: Option<Token>,
+    ) -> Self {
+        Self {
+            token,
+            ..Self::in_queue(waiter, key, name)
         }
     }
 }
@@ -285,6 +303,13 @@ impl Tree {
             let (Some((waiter, key)), Some(name)) = (open.waiter, &open.name) else {
                 return Some(Ok(Vec::new()));
             };
+            if open
+                .token
+                .is_some_and(|token| self.store.has_token(name, token))
+            {
+                open.waiter = None;
+                return Some(Ok(Vec::new()));
+            }
             match self.store.turn(waiter, key, name) {
                 // The reader is dying. When its descriptor is closed, the next waiter gets the
                 // name.
@@ -300,11 +325,6 @@ impl Tree {
                     // next one must not answer that the place is lost.
                     self.descriptors.seated(fh);
                     self.store.leave(waiter);
-                    open.waiter = None;
-                    return Some(Ok(Vec::new()));
-                }
-                // The server before told the journal, and was killed before it told the reader.
-                Turn::Over if self.store.is_holder(task, key, name) => {
                     open.waiter = None;
                     return Some(Ok(Vec::new()));
                 }

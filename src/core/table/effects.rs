@@ -6,7 +6,7 @@
 //! Does not know: who the observers are.
 
 use super::Table;
-use crate::core::{Event, Ino, Name, Process, SessionKey, Shape, WaiterId, What};
+use crate::core::{Event, Ino, Name, Process, SessionKey, Shape, Token, WaiterId, What};
 
 /// The effects of one event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,12 +24,25 @@ pub struct Effects {
     /// A waiter that left its queue.
     pub left: Option<WaiterId>,
     /// A waiter that knows now that its session holds the name.
-    pub accepted: Option<(WaiterId, SessionKey, Name)>,
+    pub accepted: Option<Accepted>,
     /// A name that went although nobody called unlink(2) or rmdir(2), and whether it was a
     /// directory.
     pub vanished: Option<(Name, bool)>,
     /// The counter for it. Scratch entries are not counted.
     pub count: Option<Count>,
+}
+
+/// A grant that the waiter knows of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The waiter.
+    pub waiter: WaiterId,
+    /// The session that the name was granted to.
+    pub key: SessionKey,
+    /// The name.
+    pub name: Name,
+    /// The token of the grant.
+    pub token: Token,
 }
 
 /// The counters.
@@ -71,9 +84,13 @@ impl Table {
             What::LeftQueue { waiter } => effects.left = Some(*waiter),
             What::Accepted { waiter } => {
                 let granted = self.granted(*waiter);
-                let held = granted.and_then(|(name, _)| Some((name, self.last(name)?)));
-                effects.accepted =
-                    held.map(|(name, (_, inode, _))| (*waiter, inode.holder, name.clone()));
+                let held = granted.and_then(|grant| Some((grant, self.last(&grant.0)?)));
+                effects.accepted = held.map(|((name, token), (_, inode, _))| Accepted {
+                    waiter: *waiter,
+                    key: inode.holder,
+                    name: name.clone(),
+                    token: token,
+                });
             }
             _ => {}
         }

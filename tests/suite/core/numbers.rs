@@ -91,6 +91,7 @@ fn a_descriptor_has_a_number_of_its_kind_only() {
         waiter: WaiterId(number),
         key: SessionKey(1),
         name: name("x"),
+        token: None,
     };
     for right in [
         opened(reader, reading()),

@@ -1,7 +1,7 @@
 //! A server that is killed in the middle of a call: the users of the mount notice nothing.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use libc::{O_APPEND, O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 use serde_json::{Value, json};
 
-use crate::support::{Actor, Answer, CLAIMFS, Mount, names, skip, wait_until};
+use crate::support::{Actor, Answer, CLAIMFS, Guard, Mount, names, skip, wait_until};
 
 /// Kills the server when it begins so many calls of a kind: strace(1) counts them.
 struct Trap {
@@ -341,6 +341,41 @@ fn a_server_that_is_killed_before_any_of_its_answers_is_not_noticed() {
 #[test]
 fn a_server_that_is_killed_before_any_of_its_appends_is_not_noticed() {
     each_act_at_each("pwrite64");
+}
+
+/// In a terminal's session it is the script that holds a name, not the session: that its `cat` was
+/// granted the name is told by the grant.
+#[test]
+fn regression_a_reader_whose_grant_was_recorded_by_a_killed_server_is_told_of_it() {
+    let Some(mount) = Mount::new() else { return };
+    let cat = "cat queue/a > /dev/null";
+    // Here the shell has opened the file, and a child reads it.
+    let passed = "exec 3< queue/a; cat <&3 > /dev/null";
+    for (read, call) in [(cat, "writev"), (cat, "pwrite64"), (passed, "writev")] {
+        for when in 1..40 {
+            let script = format!("{read}; echo $?; cat claims/a | grep -c '\"name\":\"a\"'");
+            let mut command = mount.sh(&format!("read go; {script}; read end"));
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut reader = Guard::spawn(&mut command);
+            let Some(trap) = Trap::set(&mount, call, when) else {
+                return;
+            };
+            let stdin = reader.0.stdin.as_mut().unwrap();
+            stdin.write_all(b"go\n").unwrap();
+            let answers = [reader.line(), reader.line()];
+            let has_killed = trap.has_killed(&mount);
+            drop(trap);
+            assert_eq!(answers, ["0", "1"], "{read}, killed at the {when}. {call}");
+            let own = u64::from(reader.0.id());
+            assert_eq!(mount.pid_of("a"), Some(own), "{read}: {when}. {call}");
+            drop(reader);
+            wait_until("the name is free", || mount.claims().is_empty());
+            if !has_killed {
+                assert!(when > 2, "{when}. {call}");
+                break;
+            }
+        }
+    }
 }
 
 #[test]
