@@ -526,6 +526,10 @@ impl<'a> Lookup<'a> {
         let environ = match environ {
             Ok(environ) => environ,
             Err(error) if is_denied(&error) => return Sight::Hidden,
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                self.bytes.set(ENVIRONS_MAX);
+                return Sight::Failed;
+            }
             Err(error) if is_shortage(&error) => return Sight::Failed,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 self.is_blocked.set(true);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 /// How much of an environment is read at most, in bytes: twice `ARG_MAX` with the usual stack
 /// limit.
-const ENVIRON_MAX: u64 = 4 << 20;
+/// The longest file that is read, in bytes. The arguments and the environment of a program have 6 MiB
+/// together at most (execve(2)).
+const READ_MAX: u64 = 8 << 20;
 
 /// Most files are shorter than this, in bytes.
 const USUAL: usize = 4096;
@@ -15,9 +17,10 @@ const USUAL: usize = 4096;
 /// A whole file of `/proc`, which does not tell its size. Most are read by one call: if it leaves
 /// room in the buffer, that was all.
 fn read(path: &str) -> io::Result<Vec<u8>> {
-    read_at_most(path, ENVIRON_MAX)
+    read_at_most(path, READ_MAX)
 }
 
+/// The same. `FileTooLarge` if it has more bytes than that.
 fn read_at_most(path: &str, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; USUAL];
     let mut file = fs::File::open(path)?;
@@ -31,6 +34,9 @@ fn read_at_most(path: &str, most: u64) -> io::Result<Vec<u8>> {
     if length == USUAL {
         file.take(most).read_to_end(&mut bytes)?;
     }
+    if bytes.len() as u64 > most {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     Ok(bytes)
 }
 
@@ -38,11 +44,11 @@ fn read_at_most(path: &str, most: u64) -> io::Result<Vec<u8>> {
 /// thread that has none is exiting itself.
 const THREADS_MAX: usize = 64;
 
-/// The environment of a task as of its last exec, at most so many bytes of it. It reads as empty
+/// The environment of a task as of its last exec; `FileTooLarge` if it has more bytes than that. It reads as empty
 /// for a process whose leader has exited: then the other threads are tried, until one still has
 /// memory. A task that waits for an answer (`waits`) has memory.
 pub(super) fn environ(task: u32, waits: bool, most: usize) -> io::Result<Vec<u8>> {
-    let most = ENVIRON_MAX.min(most as u64);
+    let most = READ_MAX.min(most as u64);
     // A task without memory has no address of an environment in its stat either.
     let has_memory = |path: &str| {
         let stat = read(&format!("{path}/stat")).ok();
@@ -57,10 +63,10 @@ pub(super) fn environ(task: u32, waits: bool, most: usize) -> io::Result<Vec<u8>
     let threads = fs::read_dir(format!("{path}/task"))?.flatten();
     for entry in threads.take(THREADS_MAX) {
         let path = format!("{path}/task/{}", entry.file_name().to_string_lossy());
-        if let Ok(other) = read_at_most(&format!("{path}/environ"), most)
-            && (!other.is_empty() || has_memory(&path))
-        {
-            return Ok(other);
+        match read_at_most(&format!("{path}/environ"), most) {
+            Ok(other) if !other.is_empty() || has_memory(&path) => return Ok(other),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(error),
+            _ => {}
         }
     }
     Ok(own)

@@ -273,7 +273,7 @@ sh -c 'set -C; echo > claims/x; exec sleep 1000' & x=$!
 sh -c 'set -C; echo > claims/y; exec sleep 1000' & y=$!
 until [ -e claims/x ] && [ -e claims/y ]; do sleep 0.01; done
 echo claimed; read line
-i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i + 1)); done
+i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i + 1)); done
 kill -9 $x; wait $x
 echo flooded; read line
 kill -9 $y; wait $y
@@ -285,7 +285,7 @@ fn a_death_that_is_lost_in_a_flood_counts_as_an_exit_and_is_said() {
     if !root_or_skip("be told of all processes") {
         return;
     }
-    let Some(mount) = Mount::with(&["--endings", "connector:4096"]) else {
+    let Some(mount) = Mount::with(&["--endings", "connector:524288"]) else {
         return;
     };
     let cores = TempDir::new();
@@ -311,7 +311,17 @@ fn a_death_that_is_lost_in_a_flood_counts_as_an_exit_and_is_said() {
     );
     let (code, out, _) = text(&mount.claimfs(&["doctor"]).arg(&mount.dir).output().unwrap());
     assert!(code == 0 && out.contains("counted as exited"), "{out}");
-    // Of who was alive then it is told as ever.
+    // Of who was alive then it is told as ever, unless what else ends on this machine is a flood of
+    // its own by then.
+    let count = || {
+        let metrics = mount.read("metrics");
+        let mut lines = metrics.lines();
+        let line = lines.find(|line| line.starts_with("claimfs_status_overflows_total "));
+        line.unwrap().to_owned()
+    };
+    let before = count();
     assert_eq!(ask(&mut first, ""), "over");
-    assert_eq!(mount.claims(), ["x"]);
+    let claims = mount.claims();
+    let is_told = count() == before && !mount.log().contains("has not said how process");
+    assert_eq!(claims, if is_told { &["x"][..] } else { &["x", "y"] });
 }
