@@ -151,6 +151,9 @@ struct Reader {
     /// The bytes of its last read. A reader may seek back into them, as shells and head(1) do after
     /// reading past a line.
     last: Vec<u8>,
+    /// The number of the first line of its last read, if the server before has read those lines and
+    /// they are lost.
+    lost: Option<u64>,
 }
 
 impl Reader {
@@ -159,6 +162,9 @@ impl Reader {
         if let Some(kept) = self.last.len().checked_sub(back) {
             let again = self.last.split_off(kept);
             self.rest.splice(0..0, again);
+        } else if let Some(lost) = self.lost {
+            self.rest.clear();
+            self.next = lost;
         }
         self.at = to;
     }
@@ -209,8 +215,17 @@ impl EventStream {
         state.seq = newest.max(reached.unwrap_or(0));
         for (id, there) in readers {
             let (next, _) = state.resume(there.to);
-            let missing = there.missed.min(FIRST);
-            let last = if there.last.is_empty() && there.from.seq >= from {
+            // A server that is killed while it compacts its journal has told more than it wrote.
+            let is_complete = there.to.seq >= from;
+            let missing = if is_complete {
+                0
+            } else {
+                there.missed.min(FIRST)
+            };
+            let is_kept = there.from.seq >= from;
+            let first_lost = (!is_kept && there.last.is_empty() && there.again > 0)
+                .then(|| (state.first - missing).saturating_sub(there.again));
+            let last = if there.last.is_empty() && is_kept {
                 state.between(there.from, there.to, next)
             } else {
                 there.last
@@ -224,6 +239,7 @@ impl EventStream {
                 rest: there.rest,
                 at: there.to.offset,
                 last,
+                lost: first_lost,
             };
             state.readers.insert(id, reader);
             state.next_reader = state.next_reader.max(id);
@@ -246,15 +262,19 @@ impl EventStream {
         (lines.collect(), from)
     }
 
-    /// The bytes of a reader's last read, and how many lines it has not read of events before this
-    /// one.
-    pub fn left_out(&self, reader: u64, before: u64) -> (Vec<u8>, u64) {
+    /// What a reader may still ask for of the lines of events before `before`. Its last read began
+    /// at the event `from`.
+    pub fn left_out(&self, reader: u64, from: u64, before: u64) -> LeftOut {
         let state = self.lock();
-        let first = state.line_of(before);
-        let reader = state.readers.get(&reader);
-        reader.map_or((Vec::new(), 0), |reader| {
-            (reader.last.clone(), first.saturating_sub(reader.next))
-        })
+        let Some(reader) = state.readers.get(&reader) else {
+            return LeftOut::default();
+        };
+        let end = state.line_of(before);
+        LeftOut {
+            last: reader.last.clone(),
+            read: reader.next.min(end).saturating_sub(state.line_of(from)),
+            unread: end.saturating_sub(reader.next),
+        }
     }
 
     /// Wakes the thread for a waiter whose turn has come or that left its queue.
@@ -323,6 +343,7 @@ impl EventStream {
             rest: Vec::new(),
             at: 0,
             last: Vec::new(),
+            lost: None,
         };
         let position = state.position(&reader);
         state.readers.insert(id, reader);
@@ -356,6 +377,17 @@ impl EventStream {
         state.readers.insert(reader, open);
         read
     }
+}
+
+/// Lines that a reader may still ask for, and that are not kept for the next server.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// The bytes of its last read.
+    pub last: Vec<u8>,
+    /// The number of lines that its last read had.
+    pub read: u64,
+    /// The number of lines that it has not read.
+    pub unread: u64,
 }
 
 /// The result of a read.
@@ -398,6 +430,7 @@ impl State {
         }
         reader.at += bytes.len() as u64;
         reader.last.clone_from(&bytes);
+        reader.lost = None;
         let to = self.position(reader);
         let rest = reader.rest.clone();
         is_odd |= !rest.is_empty() || from.skip > 0;
@@ -407,8 +440,91 @@ impl State {
             to,
             rest,
             missed: 0,
+            again: 0,
             last,
         };
         Some(Read { bytes, reading })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{EventStream, Position, Reading};
+
+    fn line(seq: u64) -> String {
+        format!("{{\"seq\":{seq}}}\n")
+    }
+
+    /// A stream with lines 10 to 19, whose reader has read 10 to 12 of them, 12 last; and that.
+    fn stream() -> (EventStream, u64, Reading) {
+        let stream = EventStream::default();
+        let (reader, at) = stream.open();
+        (10..20).for_each(|seq| stream.publish(seq, line(seq)));
+        let mut offset = at.offset;
+        let mut reading = Reading::default();
+        for size in [2 * line(10).len(), line(12).len()] {
+            let read = stream.read(reader, offset, size).unwrap();
+            assert_eq!(read.bytes.len(), size);
+            (offset, reading) = (read.reading.to.offset, read.reading);
+        }
+        (stream, reader, reading)
+    }
+
+    /// What the reader reads at this offset on the next server, which has the lines from `from` on.
+    fn next(from: u64, reading: &Reading, offset: u64) -> String {
+        let next = EventStream::default();
+        let lines = (from..20).map(|seq| (seq, line(seq)));
+        next.resume(lines, from, vec![(1, reading.clone())]);
+        let read = next.read(1, offset, 65_536).unwrap();
+        String::from_utf8(read.bytes).unwrap()
+    }
+
+    #[test]
+    fn what_the_next_server_has_not_is_counted_whether_the_last_answer_arrived_or_not() {
+        let (stream, reader, reading) = stream();
+        let (seen, unseen) = (reading.to.offset, reading.from.offset);
+        let lines = |from| (from..20).map(line).collect::<String>();
+        for from in 10..20_u64 {
+            let left_out = stream.left_out(reader, reading.from.seq, from);
+            let kept = Reading {
+                missed: left_out.unread,
+                again: left_out.read,
+                ..reading.clone()
+            };
+            let told = |missed| format!("{{\"missed\":{missed}}}\n{}", lines(from));
+            let (read_on, read_again) = match from {
+                ..=12 => (lines(13), lines(12)),
+                13 => (lines(13), told(1)),
+                _ => (told(from - 13), told(from - 12)),
+            };
+            assert_eq!(next(from, &kept, seen), read_on, "{from}");
+            assert_eq!(next(from, &kept, unseen), read_again, "{from}");
+            // A compacted journal has the bytes of a short read.
+            let last = left_out.last;
+            let kept = Reading { last, ..kept };
+            assert_eq!(next(from, &kept, seen), read_on, "{from}");
+            let with_last = if from > 12 {
+                line(12) + &read_on
+            } else {
+                lines(12)
+            };
+            assert_eq!(next(from, &kept, unseen), with_last, "{from}");
+            // The journal was not compacted after all.
+            assert_eq!(next(10, &kept, seen), lines(13), "{from}");
+            assert_eq!(next(10, &kept, unseen), lines(12), "{from}");
+        }
+    }
+
+    #[test]
+    fn positions_are_those_of_events_and_bytes() {
+        let (_, _, reading) = stream();
+        let length = line(10).len() as u64;
+        let at = |lines, seq| Position {
+            offset: lines * length,
+            seq,
+            skip: 0,
+        };
+        assert_eq!((reading.from, reading.to), (at(2, 12), at(3, 13)));
     }
 }

@@ -23,6 +23,13 @@ pub struct Position {
     pub skip: usize,
 }
 
+impl Position {
+    /// Whether the line of an event was read, at least in part. The rest is kept then.
+    fn is_past(&self, seq: u64) -> bool {
+        seq < self.seq || (seq == self.seq && self.skip > 0)
+    }
+}
+
 /// A reader of `events`, as the next server must know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
@@ -33,12 +40,20 @@ pub struct Reading {
     /// The rest of the line that it has begun.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
     pub rest: Vec<u8>,
-    /// The number of lines after that which are lost.
+    /// The number of lines after that which are lost, if the lines that are kept do not have them.
     #[serde(default)]
     pub missed: u64,
+    /// The number of lines of its newest read that the lines that are kept do not have.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub again: u64,
     /// The bytes of its newest read, if the lines that are kept do not have them.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "wire::bytes")]
     pub last: Vec<u8>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An open descriptor.
@@ -125,6 +140,16 @@ impl Descriptors {
         from.min()
     }
 
+    /// The readers of `events`, by the number of their handles.
+    pub fn readers(&self) -> Vec<(u64, Reading)> {
+        let open = self.open.iter();
+        let readers = open.filter_map(|(fh, open)| match (fh, open) {
+            (NodeId::Reader(reader), Open::Reading(reading)) => Some((*reader, reading.clone())),
+            _ => None,
+        });
+        readers.collect()
+    }
+
     /// Applies a note, as far as it is about descriptors.
     pub(super) fn note(&mut self, note: Note) {
         match note {
@@ -138,6 +163,20 @@ impl Descriptors {
             }
             Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
             Note::TakenOver | Note::Began { .. } => {}
+        }
+    }
+
+    /// Counts the line of an event for the readers to which it is lost: they have not read it, or
+    /// read it last and may read it again.
+    pub(super) fn lose(&mut self, seq: u64) {
+        for open in self.open.values_mut() {
+            if let Open::Reading(reading) = open {
+                if !reading.to.is_past(seq) {
+                    reading.missed = reading.missed.saturating_add(1);
+                } else if !reading.from.is_past(seq) {
+                    reading.again = reading.again.saturating_add(1);
+                }
+            }
         }
     }
 

@@ -271,8 +271,10 @@ impl Observer for Recovery {
         };
         handoff.lines.push_back((event.seq, line));
         while handoff.lines.len() > LINES_MAX {
-            let lost = handoff.lines.pop_front();
-            handoff.lines_from = lost.map_or(0, |(seq, _)| seq.saturating_add(1));
+            if let Some((lost, _)) = handoff.lines.pop_front() {
+                handoff.lines_from = lost.saturating_add(1);
+                handoff.descriptors.lose(lost);
+            }
         }
     }
 

@@ -630,6 +630,8 @@ pub struct Disk {
     granted: u64,
     /// The size of the table when it was last written: in bytes, and as [`Table::weight`].
     base: (u64, usize),
+    /// The size of the connection's part when it was last written, in bytes.
+    rest: u64,
     /// The length at which to check for compaction next.
     check: u64,
     /// Names freed since the last check.
@@ -682,6 +684,7 @@ impl Disk {
             owes_place: !is_whole,
             has_remains: !is_whole,
             base: written.base,
+            rest: written.rest,
             file: written.file,
             end: written.end,
             room: written.room,
@@ -718,7 +721,7 @@ impl Disk {
         // Estimating takes time in proportion to the table, so do it less often in a large journal.
         self.check = self.end + CHECK.max(live / 8);
         self.freed = 0;
-        if self.end <= 3 * live + 2 * CHECK {
+        if self.end <= 3 * (live + self.rest) + 2 * CHECK {
             return;
         }
         // Claims that die with the machine need no sync, and everybody waits for one.
@@ -727,7 +730,7 @@ impl Disk {
             Ok(written) => {
                 (self.owes_place, self.has_remains) = (!lasting, false);
                 log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
-                self.base = written.base;
+                (self.base, self.rest) = (written.base, written.rest);
                 (self.file, self.end, self.room) = (written.file, written.end, written.room);
                 (self.check, self.debt) = (self.end + CHECK, debt(table));
             }
@@ -812,6 +815,8 @@ struct Written {
     room: Option<u64>,
     /// The size of the table when it was last written: in bytes, and as [`Table::weight`].
     base: (u64, usize),
+    /// The size of the connection's part, in bytes.
+    rest: u64,
 }
 
 /// Continues the existing journal after its last whole frame.
@@ -826,6 +831,7 @@ fn reopen(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
         end: recovered.end as u64,
         room: Some(0),
         base: recovered.base,
+        rest: 0,
     })
 }
 
@@ -858,11 +864,13 @@ fn write_table(
         replaced = replace(dir, JOURNAL, &frame, room, lasting);
     }
     let (file, has_room) = replaced?;
+    let rest = size(handoff);
     Ok(Written {
         file,
         end,
         room: has_room.then_some(room),
-        base: (end - size(handoff), table.weight()),
+        base: (end - rest, table.weight()),
+        rest,
     })
 }
 

@@ -111,7 +111,10 @@ impl Inner {
     }
 
     /// Appends and applies a note. `caller` has the request that opened the descriptor, if one did.
-    pub(super) fn note(&mut self, note: Note, caller: Option<Caller>) {
+    pub(super) fn note(&mut self, mut note: Note, caller: Option<Caller>) {
+        if let Note::Opened { fh, open } = &mut note {
+            self.add_what_is_left_out(*fh, open);
+        }
         let sent = caller.map(|caller| caller.sent(self.handoff.lives));
         if let Err(error) = self.journal.note(&note, sent) {
             limited!(
@@ -127,8 +130,25 @@ impl Inner {
     /// Lets the journal compact itself, if it is due.
     fn compact_if_due(&mut self) {
         let (handoff, stream) = (&self.handoff, &self.stream);
-        let mut handoff = || with_lines(handoff, stream);
+        let mut lines_from = handoff.lines_from;
+        let mut handoff = || {
+            let handoff = with_lines(handoff, stream);
+            lines_from = handoff.lines_from;
+            handoff
+        };
         self.journal.applied(&self.table, &mut handoff);
+        self.handoff.lines_from = lines_from;
+    }
+
+    /// A reader of `events` may be behind the lines that the journal has since it was compacted.
+    fn add_what_is_left_out(&self, fh: NodeId, open: &mut Open) {
+        let lines_from = self.handoff.lines_from;
+        if let (NodeId::Reader(reader), Open::Reading(reading)) = (&fh, open)
+            && reading.from.seq < lines_from
+        {
+            let left_out = self.stream.left_out(*reader, reading.from.seq, lines_from);
+            (reading.missed, reading.again) = (left_out.unread, left_out.read);
+        }
     }
 
     /// The write path.
@@ -314,9 +334,10 @@ fn with_lines(handoff: &Handoff, stream: &EventStream) -> Handoff {
         if let (NodeId::Reader(reader), Open::Reading(reading)) = (fh, open)
             && reading.from.seq < handoff.lines_from
         {
-            (reading.last, reading.missed) = stream.left_out(*reader, handoff.lines_from);
-            if reading.last.len() > LAST_KEPT {
-                reading.last.clear();
+            let left_out = stream.left_out(*reader, reading.from.seq, handoff.lines_from);
+            (reading.missed, reading.again) = (left_out.unread, left_out.read);
+            if left_out.last.len() <= LAST_KEPT {
+                reading.last = left_out.last;
             }
         }
     }

@@ -128,12 +128,18 @@ impl Store {
     /// A store for a table and a connection. [`Store::recover`] comes next.
     pub fn new(
         table: Table,
-        handoff: Handoff,
+        mut handoff: Handoff,
         journal: Box<dyn Log>,
         processes: Arc<Processes>,
         notifier: Arc<Notifier>,
     ) -> Self {
         let (metrics, stream) = (Arc::<Metrics>::default(), Arc::<EventStream>::default());
+        // Before the journal may be compacted: it gets the lines from the stream.
+        let readers = handoff.descriptors.readers();
+        if !readers.is_empty() {
+            let lines = std::mem::take(&mut handoff.lines);
+            stream.resume(lines, handoff.lines_from, readers);
+        }
         let arrivals = Arc::<Arrivals>::default();
         let inner = Inner {
             table,

@@ -13,7 +13,6 @@ use super::guard;
 use super::waiting::Waiting;
 use crate::core::identity::Ancestry;
 use crate::core::{NodeId, SessionId};
-use crate::events::EventStream;
 use crate::handoff::{Handoff, Note, Open, Position, Reading};
 use crate::store::{Caller, Store};
 
@@ -79,8 +78,7 @@ impl Descriptors {
     }
 
     /// Restores the descriptors that were open on an earlier server.
-    pub(super) fn resume(&self, handoff: Handoff, stream: &EventStream) {
-        let mut readers = Vec::new();
+    pub(super) fn resume(&self, handoff: Handoff) {
         for (fh, open) in handoff.descriptors.open {
             let descriptor = match open {
                 Open::Registering {
@@ -109,22 +107,13 @@ impl Descriptors {
                     name,
                     token,
                 } => Descriptor::queue(Waiting::accepted(waiter, key, name, token)),
-                Open::Reading(reading) => {
-                    let at = reading.to;
-                    if let NodeId::Reader(reader) = fh {
-                        readers.push((reader, reading));
-                    }
-                    Descriptor::Events(at)
-                }
+                Open::Reading(reading) => Descriptor::Events(reading.to),
             };
             guard(&self.open).insert(fh, descriptor);
         }
         for (waiter, key, name) in self.store.seats() {
             let waiting = Descriptor::queue(Waiting::in_queue(waiter, key, name));
             guard(&self.open).insert(NodeId::Waiter(waiter), waiting);
-        }
-        if !readers.is_empty() {
-            stream.resume(handoff.lines, handoff.lines_from, readers);
         }
     }
 

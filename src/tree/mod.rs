@@ -137,7 +137,7 @@ impl Tree {
             notifier,
         };
         guard(&tree.queue_files).resume(handoff.descriptors.files.clone());
-        tree.descriptors.resume(handoff, &tree.stream);
+        tree.descriptors.resume(handoff);
         tree
     }
 

@@ -89,7 +89,7 @@ impl Table {
                     waiter: *waiter,
                     key: inode.holder,
                     name: name.clone(),
-                    token: token,
+                    token,
                 });
             }
             _ => {}

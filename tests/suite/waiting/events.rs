@@ -335,6 +335,47 @@ fn a_reader_that_lags_too_far_is_told_how_many_it_missed() {
     drop(idle);
 }
 
+/// The journal keeps 4,096 lines when it is compacted.
+#[test]
+fn regression_who_lags_behind_a_compaction_and_reads_on_is_told_what_the_next_server_has_not() {
+    let Some(mount) = Mount::new() else { return };
+    let mut actor = mount.actor(Some("me"));
+    actor.claim("first").unwrap();
+    let script = "import os
+for i in range(10000):
+    os.rename('claims/first', 'claims/x')
+    os.rename('claims/x', 'claims/first')";
+    let pairs = 20_000;
+    for size in [4096, 65_536] {
+        let mut events = open(&mount);
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).current_dir(&mount.dir);
+        assert!(
+            python
+                .env("CLAIMFS_SESSION", "me")
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut buffer = vec![0; size];
+        let count = events.read(&mut buffer).unwrap();
+        let text = std::str::from_utf8(&buffer[..count]).unwrap();
+        let before = text.lines().count();
+        mount.kill_server();
+        actor.claim("between").unwrap();
+        // The second server may have compacted the journal before it has answered anything.
+        mount.kill_server();
+        actor.claim("last").unwrap();
+        let told = lines(&mut events);
+        let missed: u64 = told.iter().filter_map(|line| line["missed"].as_u64()).sum();
+        let whole = told.iter().filter(|line| line["missed"].is_null()).count();
+        assert!(missed > 0, "it lagged, and the journal was compacted");
+        assert_eq!(before + missed as usize + whole, 2 * pairs + 2);
+        actor.unlink("claims/last").unwrap();
+        actor.unlink("claims/between").unwrap();
+    }
+}
+
 #[test]
 fn a_hundred_readers_of_ten_thousand_claims_lose_no_line() {
     let Some(mount) = Mount::new() else { return };

@@ -141,7 +141,8 @@ fn note(what: u8, more: u8) -> Note {
                 from: position(more),
                 to: position(more),
                 rest: vec![more],
-                missed: 0,
+                missed: u64::from(more % 3),
+                again: u64::from(more % 2),
                 last: vec![],
             });
             Note::Opened { fh, open }
