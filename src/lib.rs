@@ -4,32 +4,33 @@
 //!
 //! # Bird's-eye view
 //!
-//! One [`core::Event`] type carries it. [`core::table::Table::decide`] holds every rule and changes
-//! nothing: it turns a [`core::Command`] into events or a [`core::Refusal`].
-//! [`core::table::Table::apply`] makes an event part of the state, decides nothing, and returns
-//! what the event changed for others ([`core::table::Effects`]). An event is a record of the
-//! journal, a line of `events`, and a step of the model in the tests. The write path, under one
-//! mutex: **decide, append, apply, publish, reply**. Recovery applies the same events through the
-//! same [`handoff::Handoff::commit`].
+//! One [`core::Event`] type carries it. [`core::table::Table::decide`] holds every rule about
+//! leases, sessions and queues and changes nothing: it turns a [`core::Command`] into events or a
+//! [`core::Refusal`]. [`core::table::Table::apply`] makes an event part of the state, decides
+//! nothing, and returns what the event changed for others ([`core::table::Effects`]). An event is a
+//! record of the journal, a line of `events`, and a step of the model in the tests. The write path,
+//! under one mutex: **decide, append, apply, publish, reply**. Recovery applies the same events
+//! through the same [`handoff::Handoff::commit`].
 //!
 //! A module uses lower layers only. From the top:
 //!
 //! | folder | knows | does not know |
 //! |---|---|---|
-//! | `main.rs`, [`cli`] | arguments, exit codes, the files of a mount; one file a verb | the store: what the command can do, a shell can |
+//! | `main.rs`, [`cli`] | arguments, exit codes, the files of a mount; one file a verb | the store, rules: what the command can do, a shell can |
 //! | [`server`] | how the parts of a server are wired, signals, the reaper | rules |
 //! | [`mount`] | options, checks before mounting, the state directory, who else has the mount | rules |
 //! | [`fuse`] | decode, call, reply; the errno table; replies that wait | `/proc`, journals, rules |
-//! | [`tree`] | the mount as files: nodes, attributes, listings, permissions, control lines | fuser, the inside of the store |
+//! | [`tree`] | the mount as files: nodes, attributes, listings, permissions, control lines | fuser, how a death is found out, how a change is recorded |
 //! | [`store`] | the mutex, liveness before each answer, the write path, observers | fuser |
-//! | [`journal`] | frames, recovery, compaction, reserved space and tokens | what events mean |
+//! | [`journal`] | frames, recovery, compaction, reserved space and tokens | what events mean, but for sizes and durability |
 //! | [`events`] | lines for readers of `events`, wake-ups | what the lines say |
-//! | [`handoff`] | what the next server on this connection must know | what it is for |
+//! | [`handoff`] | what the next server on this connection must know | who asks, rules, fuser |
 //! | [`render`] | leases, sessions and events as JSON and as sentences, counters | rules |
 //! | [`inotify`] | the helper that makes inotify fire | why a name has gone |
 //! | [`supervisor`] | the process that holds `/dev/fuse` and starts servers | what is served |
 //! | [`process`] | the death watch, the cache of `/proc`, how processes ended | rules |
 //! | [`logging`] | how many lines the log takes, and its file | what the lines say |
+//! | `manual/` | the text of the mount's `README` | |
 //! | [`sys`] | facilities of the kernel, one file each | claimfs |
 //! | [`core`] | vocabulary, commands, events, refusals, the table, content, identity, agents | I/O, clocks, threads, fuser |
 //!
@@ -40,11 +41,22 @@
 //!   [`supervisor::run`], which starts `claimfs serve`: the server.
 //! - A request of the kernel: `impl Filesystem` in [`fuse`], then [`tree::Tree`], then
 //!   [`store::Store`].
-//! - A death: [`process::Processes::wait`] in the thread of [`server::reaper`], then
-//!   [`store::Store::died`].
-//! - A rule: the `decide_…` functions below [`core::table`]. A new errno: [`core::Refusal`] and
-//!   `fuse/errno.rs`. A new fixed file: [`core::Fixed`] and the compiler. A new event:
-//!   [`core::What`] and the compiler. A new agent: [`core::agents`].
+//! - A death: [`process::Processes::wait`] in the thread of `server/reaper.rs`, then
+//!   [`store::Store::died`]; `Table::decide` (`decide_died`, `serve_queues`),
+//!   [`handoff::Handoff::commit`], and `follow_up`, which wakes the next waiter's thread
+//!   (`fuse/pending.rs`): [`tree::Tree::read_stream`], [`store::Store::accept`].
+//! - A rule: the `decide_…` functions below [`core::table`]. Who the caller is: [`core::identity`].
+//!   Mode bits: `tree/permissions.rs`. Sizes: [`core::content`].
+//!
+//! To add
+//!
+//! - a refusal: [`core::Refusal`] and the compiler; then who treats some of them differently:
+//!   `Inner::carry_out` (tries again after two), `render::unseen`, and the verbs in [`cli`] that
+//!   look at an errno. Another errno for one: `fuse/errno.rs`, and the tables in README.md;
+//! - a fixed file: [`core::Fixed`] at its end, and the compiler; `tree/open.rs` if it is more than
+//!   a text, `tree/list.rs` if it is not listed, the manual and README.md;
+//! - an event: [`core::What`], which lists what follows;
+//! - an agent: a row in [`core::agents`], and in README.md.
 //!
 //! # Words
 //!
@@ -91,7 +103,8 @@
 //! 2. A holder is dead only on proof. An error, a stopped process or a zombie leader with living
 //!    threads is no proof.
 //! 3. An answer about a name is given after a look at its holder: no timeout stands between a death
-//!    that its parent has seen and the next grant.
+//!    that its parent has seen and the next grant. Only who waits, and what a waiter is told
+//!    meanwhile, is told without one.
 //! 4. Tokens, inode numbers and session keys only rise.
 //! 5. Nothing is granted before the journal has it, and every root of a live session is watched
 //!    before it counts.
@@ -102,24 +115,29 @@
 //! # Locks
 //!
 //! In this order: one descriptor of `queue/`, the store's mutex, the one inside
-//! [`process::Processes`], that of [`events::EventStream`]. All others are leaves, under which
-//! nothing is called: pending replies, the tree's maps, ancestries and arrivals of the store, the
-//! queues of workers, the caches of [`process`]. The kernel is notified, and the inotify notifier
-//! told, under none of them.
+//! [`process::Processes`], that of [`events::EventStream`]. All others are leaves, under which no
+//! other is taken: pending replies, the tree's maps, ancestries and arrivals of the store, the
+//! queues of workers, the caches of [`process`], the log. The kernel is notified under none of
+//! them, and the inotify notifier, which never waits, is told outside of the store's.
+
+// Only what the binary, the tests and the fuzz targets use is `pub`.
+#![warn(unreachable_pub)]
+// This page is for who changes the source: cargo doc --no-deps --document-private-items --open
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod cli;
 pub mod core;
-pub mod events;
+mod events;
 pub mod fuse;
 pub mod handoff;
-pub mod inotify;
+mod inotify;
 pub mod journal;
-pub mod logging;
-pub mod mount;
+mod logging;
+mod mount;
 pub mod process;
 pub mod render;
-pub mod server;
-pub mod store;
+mod server;
+mod store;
 pub mod supervisor;
 pub mod sys;
 pub mod tree;

@@ -8,13 +8,13 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The name to free
     name: String,
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let mount = Mount::find(mount)?;
         let Some(record) = mount.lease(&name)? else {

@@ -19,18 +19,18 @@ const PASSED_ON: [i32; 6] = [
 ];
 
 /// The signal that a thread of ours sends to wake [`supervise`].
-pub const NUDGE: i32 = libc::SIGALRM;
+pub(super) const NUDGE: i32 = libc::SIGALRM;
 
 /// Blocks the signals that [`supervise`] takes, in this thread and those that it starts from now
 /// on.
-pub fn keep_signals() -> Signals {
+pub(super) fn keep_signals() -> Signals {
     let mut kept = PASSED_ON.to_vec();
     kept.extend([libc::SIGCHLD, NUDGE]);
     Signals::block(&kept)
 }
 
 /// The command that these words are.
-pub fn command(words: &[OsString]) -> Result<Command, Failure> {
+pub(super) fn command(words: &[OsString]) -> Result<Command, Failure> {
     let [program, arguments @ ..] = words else {
         return Err(Failure::usage("no command to run"));
     };
@@ -41,13 +41,13 @@ pub fn command(words: &[OsString]) -> Result<Command, Failure> {
 
 /// Starts a command with the signal mask that this process began with. The exit code is 127 if
 /// there is no such command, 126 if it cannot be run.
-pub fn spawn(command: &mut Command, signals: &Signals) -> Result<Child, Failure> {
+pub(super) fn spawn(command: &mut Command, signals: &Signals) -> Result<Child, Failure> {
     signals.unblock_in(command);
     command.spawn().map_err(|error| unstarted(command, &error))
 }
 
 /// Why a command could not be started, with the exit code of shells for that.
-pub fn unstarted(command: &Command, error: &io::Error) -> Failure {
+pub(super) fn unstarted(command: &Command, error: &io::Error) -> Failure {
     let code = if error.kind() == io::ErrorKind::NotFound {
         127
     } else {
@@ -60,7 +60,7 @@ pub fn unstarted(command: &Command, error: &io::Error) -> Failure {
 }
 
 /// Waits for the child, and passes signals on to it until then; [`NUDGE`] calls `nudged`.
-pub fn supervise(
+pub(super) fn supervise(
     child: &mut Child,
     signals: &Signals,
     mut nudged: impl FnMut(&Child),
@@ -84,7 +84,7 @@ pub fn supervise(
 }
 
 /// The exit code of a child as shells have it: its own, or 128 plus the signal.
-pub fn code(status: ExitStatus) -> u8 {
+pub(super) fn code(status: ExitStatus) -> u8 {
     let signal = status.signal().map(|signal| 128 + signal);
     status
         .code()

@@ -19,7 +19,7 @@ use crate::core::{Name, SessionId};
 const ATTEMPTS: usize = 100;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The name to take
     name: String,
     /// The session to take it for [default: the one that 'claimfs whoami' prints]
@@ -37,7 +37,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
         let patience = Patience::of(self.wait.as_deref())?;

@@ -36,7 +36,7 @@ const PIDFD: (u32, u32) = (5, 3);
 const RESEND: (u32, u32) = (6, 9);
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Look at this place alone: a mount, a directory in it, or what may hide one
     dir: Option<PathBuf>,
 }
@@ -73,7 +73,7 @@ impl Report {
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mut report = Report::default();
         let asked = self.dir.as_deref().or(mount);
         let resolved = asked.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
@@ -365,14 +365,14 @@ fn probe<'a>(words: impl Iterator<Item = &'a OsStr>) -> Option<String> {
 /// The arguments of that process: check a mount, or find which of several directories has the files
 /// of one.
 #[derive(Debug, clap::Args)]
-pub struct Look {
+pub(super) struct Look {
     #[arg(long)]
     tree: bool,
     dirs: Vec<PathBuf>,
 }
 
 impl Look {
-    pub fn run(&self) -> Exit {
+    pub(super) fn run(&self) -> Exit {
         if self.tree {
             if let Some(at) = self.dirs.iter().position(|dir| layer::is_tree(dir)) {
                 tool::say(&format!("{} {at}", layer::TREE));

@@ -8,7 +8,7 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure, child, session};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The session
     id: String,
     /// The command and its arguments
@@ -18,7 +18,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// Makes this process a root of the session, then executes the command.
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
         session::register(&mount, &self.id, false)
             .map_err(|error| Failure::unavailable(format!("sessions/{}: {error}", self.id)))?;

@@ -12,7 +12,7 @@ use crate::core::printable;
 use crate::sys::poll::Polled;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Go on; without it, this ends with the first thing that happens
     #[arg(short, long)]
     follow: bool,
@@ -22,7 +22,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
         let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
         let events = File::open(mount.path(&["events"])).map_err(failed)?;

@@ -8,7 +8,7 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The name to hand over
     name: String,
     /// The live session to hand it to
@@ -16,7 +16,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let id = tool::session_id(&self.session)?;
         let mount = Mount::find(mount)?;

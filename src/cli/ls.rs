@@ -13,7 +13,7 @@ use crate::sys::poll::wait_readable;
 use crate::sys::terminal;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Print the records as JSON, a line each
     #[arg(long)]
     json: bool,
@@ -29,7 +29,7 @@ const SCREEN: (usize, usize) = (80, 24);
 const WIDTHS: [usize; 6] = [18, 16, 7, 10, 11, 7];
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
         if self.watch {
             return watch(&mount);

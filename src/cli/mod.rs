@@ -1,7 +1,8 @@
-//! The command line: arguments in, exit code out. All verbs but `mount`, `umount`, `upgrade` and
-//! `doctor` are plain file calls on a mount, which a shell could make too.
+//! The command line: arguments in, exit code out. All verbs about leases, sessions and events are
+//! plain file calls on a mount, which a shell could make too; others (`mount`, `umount`, `upgrade`,
+//! `doctor`) use the layers below.
 //!
-//! Does not know: the store. It reads about leases from the files of the mount.
+//! Does not know: the store, or any rule. It reads about leases from the files of the mount.
 // Comments on arguments are help text, which would print backticks.
 #![allow(clippy::doc_markdown)]
 

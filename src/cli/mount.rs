@@ -36,7 +36,7 @@ const READY: &str = "ready";
 const LOST: &str = "lost: ";
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Stay, and log to standard error (RUST_LOG says how much)
     #[arg(short, long)]
     foreground: bool,
@@ -56,7 +56,7 @@ pub struct Arguments {
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug, PartialEq, clap::Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Settings {
+pub(super) struct Settings {
     /// Where the log and the state are kept
     /// [default: /var/lib/claimfs/… for root, $XDG_STATE_HOME/claimfs/… else]
     // A path may be no text, which serde_json cannot carry.
@@ -114,7 +114,7 @@ pub struct Settings {
 }
 
 impl Arguments {
-    pub fn run(self) -> Result<Exit, Failure> {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
         let settings = &self.settings;
         if settings.options.iter().any(|option| option == "remount") {
             if let Some(switch) = settings.switches()?.next() {
@@ -219,7 +219,7 @@ impl Arguments {
 
 impl Settings {
     /// The plan that they describe, for a directory given by its canonical path.
-    pub fn plan(&self, dir: PathBuf) -> Result<Plan, Failure> {
+    pub(super) fn plan(&self, dir: PathBuf) -> Result<Plan, Failure> {
         let state_dir = match &self.state_dir {
             Some(state_dir) => StateDir::at(state_dir)?,
             None => StateDir::default_of(&dir)?,
@@ -267,12 +267,12 @@ impl Settings {
     }
 
     /// The directory, as it was given.
-    pub fn dir(&self) -> PathBuf {
+    pub(super) fn dir(&self) -> PathBuf {
         self.dir.clone()
     }
 
     /// How long the log in the state directory may be.
-    pub fn log_bytes(&self) -> u64 {
+    pub(super) fn log_bytes(&self) -> u64 {
         self.log_bytes.unwrap_or(logging::BYTES_MAX)
     }
 

@@ -8,7 +8,7 @@ use crate::inotify;
 use crate::sys::terminal;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The mount
     dir: PathBuf,
     /// Its device, as mountinfo has it
@@ -16,7 +16,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self) -> Result<Exit, Failure> {
+    pub(super) fn run(&self) -> Result<Exit, Failure> {
         // So that it is a member of no session, even if it outlives the server.
         terminal::leave().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
         inotify::serve(&self.dir, &self.device, io::stdin().lock())

@@ -14,7 +14,7 @@ use crate::sys::poll::wait_readable;
 
 /// How long to wait for a name that another holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub(super) enum Patience {
     /// Not at all.
     None,
     /// At most this long.
@@ -25,7 +25,7 @@ pub enum Patience {
 
 impl Patience {
     /// Parses `--wait[=TIME]`.
-    pub fn of(wait: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn of(wait: Option<&str>) -> Result<Self, Failure> {
         match wait {
             None => Ok(Self::None),
             Some("") => Ok(Self::Endless),
@@ -34,7 +34,7 @@ impl Patience {
     }
 
     /// The time at which to give up.
-    pub fn end(self) -> Option<Instant> {
+    pub(super) fn end(self) -> Option<Instant> {
         match self {
             Self::None => Some(Instant::now()),
             Self::For(time) => Instant::now().checked_add(time),
@@ -44,7 +44,7 @@ impl Patience {
 }
 
 /// Creates the claim. False if anybody holds it, this process included.
-pub fn create(mount: &Mount, name: &Name) -> Result<bool, Failure> {
+pub(super) fn create(mount: &Mount, name: &Name) -> Result<bool, Failure> {
     let path = mount.path(&["claims", name.as_str()]);
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(_) => Ok(true),
@@ -54,7 +54,7 @@ pub fn create(mount: &Mount, name: &Name) -> Result<bool, Failure> {
 }
 
 /// Waits in the queue until the claim is ours. False if time runs out before.
-pub fn wait(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, Failure> {
+pub(super) fn wait(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, Failure> {
     let mut queue =
         File::open(mount.path(&["queue", name.as_str()])).map_err(|error| refused(name, &error))?;
     let mut status = Status::new();
@@ -79,7 +79,11 @@ pub fn wait(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, 
 }
 
 /// Waits until nobody holds the name. False if time runs out before.
-pub fn until_free(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, Failure> {
+pub(super) fn until_free(
+    mount: &Mount,
+    name: &Name,
+    until: Option<Instant>,
+) -> Result<bool, Failure> {
     let path = mount.path(&["events"]);
     let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
     let mut events = File::open(path).map_err(failed)?;
@@ -176,7 +180,7 @@ fn refused(name: &Name, error: &io::Error) -> Failure {
              the state directory, if its log says that the journal cannot be written"
         )),
         Some(libc::EDQUOT) => Failure::unavailable(format!(
-            "claims/{name}: your user has as many leases, sessions or places in lines as one may have: release some, or mount with a \
+            "claims/{name}: your user has as many leases, sessions or places in queues as one may have: release some, or mount with a \
              larger --max-per-uid"
         )),
         Some(libc::ESTALE) => Failure::held(format!(

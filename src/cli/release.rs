@@ -10,7 +10,7 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The name to give back
     name: String,
     /// The session that holds it, where the mount cannot see this process
@@ -19,7 +19,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let mount = Mount::find(mount)?;
         let path = mount.path(&["claims", name.as_str()]);

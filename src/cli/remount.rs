@@ -39,12 +39,12 @@ const IGNORED: [&str; 17] = [
 
 /// Applies options to the mount on a directory. The last of several that contradict each other
 /// counts.
-pub fn run(dir: &Path, options: &[String]) -> Result<Exit, Failure> {
+pub(super) fn run(dir: &Path, options: &[String]) -> Result<Exit, Failure> {
     let (dir, mount) = tool::mounted_on(dir)?;
     let shown = dir.display();
     let flags = flags(&mount, options)
         .map_err(|(option, why)| Failure::usage(format!("{shown}: -o remount,{option}: {why}")))?;
-    device::remount(&dir, &flags).map_err(|error| {
+    device::remount(&dir, flags).map_err(|error| {
         let remedy = match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) if effective_uid() != 0 => "; only root may",
             Some(libc::EPERM | libc::EACCES) => "; only root outside of this sandbox may",

@@ -40,7 +40,7 @@ enum OnLoss {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The name to hold while the command runs
     name: String,
     /// Stand in line if another holds it, for no longer than TIME [such as 30s]
@@ -63,7 +63,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let patience = Patience::of(self.wait.as_deref())?;
         let mount = Mount::find(mount)?;

@@ -11,7 +11,7 @@ use crate::supervisor::report::Report;
 use crate::sys::thread::name_process;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The connection: the descriptor is standard input
     #[arg(long, value_name = "NONCE", default_value = "")]
     connection: String,
@@ -26,7 +26,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(self) -> Result<Exit, Failure> {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
         // The supervisor starts a program by its descriptor, which has no name of its own.
         name_process("claimfs");
         // The path is taken as it is: nothing may touch the mount before it is served.

@@ -13,7 +13,7 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure, child};
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Run a command as a session of its own, and pass its exit code through
     Run(Run),
     /// List the live sessions
@@ -23,7 +23,7 @@ pub enum Verb {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Run {
+pub(super) struct Run {
     /// The session's id [default: one that no live session has]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -38,20 +38,20 @@ pub struct Run {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Ls {
+pub(super) struct Ls {
     /// Print the sessions as JSON, a line each
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct End {
+pub(super) struct End {
     /// The session's id
     id: String,
 }
 
 impl Verb {
-    pub fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
         match self {
             Self::Run(run) => run.run(mount),
             Self::Ls(ls) => ls.run(mount),

@@ -20,27 +20,27 @@ use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE};
 
 /// Prints a line on standard output. A closed pipe is not an error.
-pub fn say(text: &str) {
+pub(super) fn say(text: &str) {
     _ = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// Prints JSON on standard output, in one line.
-pub fn say_json(value: &Value) {
+pub(super) fn say_json(value: &Value) {
     _ = write!(io::stdout().lock(), "{}", render::line(value));
 }
 
 /// Prints a line on standard error.
-pub fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     _ = writeln!(io::stderr().lock(), "claimfs: {text}");
 }
 
 /// The root of a mount.
 #[derive(Clone, Debug)]
-pub struct Mount(PathBuf);
+pub(super) struct Mount(PathBuf);
 
 impl Mount {
     /// `--mount DIR`, else `$CLAIMFS_MOUNT`, else the only claimfs mount of this mount namespace.
-    pub fn find(named: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn find(named: Option<&Path>) -> Result<Self, Failure> {
         let named = named.map(Path::to_path_buf);
         let named = named.or_else(|| {
             env::var_os("CLAIMFS_MOUNT")
@@ -87,21 +87,21 @@ impl Mount {
     }
 
     /// The path of a file of the mount.
-    pub fn path(&self, parts: &[&str]) -> PathBuf {
+    pub(super) fn path(&self, parts: &[&str]) -> PathBuf {
         parts
             .iter()
             .fold(self.0.clone(), |path, part| path.join(part))
     }
 
     /// The text of a file of the mount.
-    pub fn read(&self, parts: &[&str]) -> Result<String, Failure> {
+    pub(super) fn read(&self, parts: &[&str]) -> Result<String, Failure> {
         let path = self.path(parts);
         fs::read_to_string(&path)
             .map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))
     }
 
     /// Writes a command to `control`.
-    pub fn control(&self, command: &Value) -> io::Result<()> {
+    pub(super) fn control(&self, command: &Value) -> io::Result<()> {
         let mut control = OpenOptions::new()
             .write(true)
             .open(self.path(&["control"]))?;
@@ -109,13 +109,13 @@ impl Mount {
     }
 
     /// The content of `self`.
-    pub fn whoami(&self) -> Result<Value, Failure> {
+    pub(super) fn whoami(&self) -> Result<Value, Failure> {
         let text = self.read(&["self"])?;
         serde_json::from_str(&text).map_err(|error| Failure::unavailable(format!("self: {error}")))
     }
 
     /// The records of all leases, oldest first.
-    pub fn leases(&self) -> Result<Vec<Value>, Failure> {
+    pub(super) fn leases(&self) -> Result<Vec<Value>, Failure> {
         let text = self.read(&["leases"])?;
         let records = text
             .lines()
@@ -126,7 +126,7 @@ impl Mount {
     }
 
     /// The records of all waiters.
-    pub fn waiters(&self) -> Result<Vec<Value>, Failure> {
+    pub(super) fn waiters(&self) -> Result<Vec<Value>, Failure> {
         let text = self.read(&["waiters"])?;
         let records = text.lines();
         Ok(records
@@ -135,7 +135,7 @@ impl Mount {
     }
 
     /// An attribute of a file of the mount that is JSON, if it has it.
-    pub fn attribute(&self, parts: &[&str], attribute: &str) -> Option<Value> {
+    pub(super) fn attribute(&self, parts: &[&str], attribute: &str) -> Option<Value> {
         let mut text = Vec::with_capacity(ATTRIBUTE_MAX);
         let spare = rustix::buffer::spare_capacity(&mut text);
         rustix::fs::getxattr(self.path(parts), attribute, spare).ok()?;
@@ -144,7 +144,7 @@ impl Mount {
 
     /// The record of one lease: an attribute of its file in `queue/`, so that its cost does not
     /// depend on how many leases there are.
-    pub fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
+    pub(super) fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
         if let Some(record) = self.attribute(&["queue", name.as_str()], RECORD) {
             return Ok(Some(record));
         }
@@ -239,7 +239,7 @@ fn no_mount(dir: &Path) -> String {
 
 /// How to revive a mount whose server or supervisor is dead. Only the user who mounted it has its
 /// state.
-pub fn again(mount: &mountinfo::Mount) -> String {
+pub(super) fn again(mount: &mountinfo::Mount) -> String {
     let dir = mount.dir.display();
     match mount.owner().filter(|owner| *owner != effective_uid()) {
         Some(owner) => {
@@ -250,7 +250,7 @@ pub fn again(mount: &mountinfo::Mount) -> String {
 }
 
 /// The message for a mount that does not admit this process.
-pub fn denied(mount: &mountinfo::Mount) -> String {
+pub(super) fn denied(mount: &mountinfo::Mount) -> String {
     let owner = mount.owner();
     let owner = owner.map_or(String::from("another user"), |uid| {
         format!("another user (uid {uid})")
@@ -263,7 +263,7 @@ pub fn denied(mount: &mountinfo::Mount) -> String {
 }
 
 /// The claimfs mounted on a directory, dead or alive, and its canonical path.
-pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Failure> {
+pub(super) fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Failure> {
     let dir = resolve_existing(dir)?;
     let there = mountinfo::on(&dir)
         .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
@@ -285,17 +285,17 @@ pub fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Failure> {
 }
 
 /// Parses the name of a claim.
-pub fn claim_name(text: &str) -> Result<Name, Failure> {
+pub(super) fn claim_name(text: &str) -> Result<Name, Failure> {
     Name::new(text.as_bytes()).map_err(|refusal| bad_name("name", text, refusal))
 }
 
 /// Parses the id of a session.
-pub fn session_id(text: &str) -> Result<SessionId, Failure> {
+pub(super) fn session_id(text: &str) -> Result<SessionId, Failure> {
     SessionId::new(text.as_bytes()).map_err(|refusal| bad_name("session id", text, refusal))
 }
 
 /// Parses a TTL.
-pub fn ttl(text: &str) -> Result<Duration, Failure> {
+pub(super) fn ttl(text: &str) -> Result<Duration, Failure> {
     content::ttl(text).ok_or_else(|| {
         let shown = printable(text);
         Failure::usage(format!(
@@ -317,7 +317,7 @@ fn bad_name(what: &str, text: &str, refusal: Refusal) -> Failure {
 }
 
 /// A field of a record as text for a terminal.
-pub fn field(record: &Value, key: &str) -> String {
+pub(super) fn field(record: &Value, key: &str) -> String {
     match &record[key] {
         Value::String(text) => printable(text),
         Value::Null => String::from("?"),
@@ -326,7 +326,7 @@ pub fn field(record: &Value, key: &str) -> String {
 }
 
 /// The age of a time in a record: `12 s`, `5 min`, `3 h 20 min`, `4 d 2 h`.
-pub fn ago(record: &Value, key: &str, now: SystemTime) -> String {
+pub(super) fn ago(record: &Value, key: &str, now: SystemTime) -> String {
     let since = record[key]
         .as_str()
         .and_then(|text| text.parse::<Timestamp>().ok());
@@ -346,7 +346,7 @@ pub fn ago(record: &Value, key: &str, now: SystemTime) -> String {
 /// The message for a name that another holds.
 ///
 /// Under process scope it names a process, since the caller may be of the same session.
-pub fn held_by(name: &Name, record: &Value) -> String {
+pub(super) fn held_by(name: &Name, record: &Value) -> String {
     let (session, pid, command) = (
         field(record, "session"),
         field(record, "pid"),
@@ -362,13 +362,13 @@ pub fn held_by(name: &Name, record: &Value) -> String {
 }
 
 /// A process in a record, as every message names it.
-pub fn process(process: &Value) -> String {
+pub(super) fn process(process: &Value) -> String {
     let (pid, command) = (field(process, "pid"), field(process, "command"));
     format!("pid {pid} ({command})")
 }
 
 /// Prints rows under a heading. Without rows, prints the heading only on a terminal.
-pub fn table(heading: &[&str], rows: &[Vec<String>]) {
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
     if io::stdout().is_terminal() || !rows.is_empty() {
         for line in aligned(heading, rows) {
             say(&line);
@@ -377,7 +377,7 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) {
 }
 
 /// Rows under a heading, each column as wide as its widest cell.
-pub fn aligned(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+pub(super) fn aligned(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
     let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
     let width = |column: usize| {

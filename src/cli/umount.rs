@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Unmount also if it is in use: it vanishes at once, and ends with its last user
     #[arg(short, long)]
     lazy: bool,
@@ -30,7 +30,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self) -> Result<Exit, Failure> {
+    pub(super) fn run(&self) -> Result<Exit, Failure> {
         let (dir, mount) = tool::mounted_on(&self.dir)?;
         let shown = dir.display();
         // A mount that has lost its server need not be spared if it is busy.

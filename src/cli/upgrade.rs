@@ -14,13 +14,13 @@ use crate::sys::signals;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Where claimfs is mounted
     dir: PathBuf,
 }
 
 impl Arguments {
-    pub fn run(&self) -> Result<Exit, Failure> {
+    pub(super) fn run(&self) -> Result<Exit, Failure> {
         let (dir, mount) = tool::mounted_on(&self.dir)?;
         let shown = dir.display();
         let state_dir = StateDir::of(&mount);

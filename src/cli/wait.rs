@@ -7,7 +7,7 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The name to wait for
     name: String,
     /// No longer than this, such as 30s
@@ -16,7 +16,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let patience = match &self.timeout {
             Some(time) => Patience::For(tool::ttl(time)?),

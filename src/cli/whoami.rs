@@ -8,14 +8,14 @@ use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Print all of it as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Arguments {
-    pub fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let me = Mount::find(mount)?.whoami()?;
         if self.json {
             tool::say_json(&me);

@@ -1,4 +1,4 @@
-//! The known coding agents: data only.
+//! The known coding agents: a table.
 //!
 //! An agent runs each command of a conversation in fresh processes, mostly a shell that exits a
 //! second later. Its own process therefore holds their claims. It is found by the variables that it
@@ -6,8 +6,9 @@
 //! children and not on itself, so it is the parent of the topmost process that carries one. A
 //! variable that declares a pid names it directly.
 //!
-//! The order matters where one agent poses as another: if one process matches two, the first row
-//! wins.
+//! The order matters where one agent poses as another, as `amp` does: if one process matches two,
+//! the first row wins. An interpreter that runs an agent's script is known by
+//! `process/proc.rs`.
 //!
 //! Variables that editors set in their terminals (`ROO_ACTIVE`, `CLINE_ACTIVE`,
 //! `WINDSURF_CASCADE_TERMINAL`, `COPILOT_AGENT`) are left out: the process above these terminals is

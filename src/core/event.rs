@@ -105,7 +105,16 @@ impl Event {
             What::SessionEnded { .. } => (0, FREEING),
             What::Queued { .. } | What::Joined { .. } => (2 * FREEING, 0),
             What::LeftQueue { .. } | What::Accepted { .. } | What::Left { .. } => (0, 2 * FREEING),
-            _ => (0, 0),
+            What::Passed { .. }
+            | What::Prolonged { .. }
+            | What::Handed { .. }
+            | What::Granted { .. }
+            | What::Altered { .. }
+            | What::Linked { .. }
+            | What::Unlinked { .. }
+            | What::Bound { .. }
+            | What::Limited { .. }
+            | What::Forgotten { .. } => (0, 0),
         };
         let is_small = matches!(self.what, What::Forgotten { .. } | What::Unlinked { .. });
         SpaceDelta {
@@ -137,7 +146,27 @@ impl Event {
         match &self.what {
             What::Joined { root, .. } => Some((&root.process, root.environ)),
             What::Bound { binding, .. } => Some((&binding.process, 0)),
-            _ => None,
+            // The heir, and a maker, are roots already.
+            What::Passed { .. }
+            | What::Claimed { .. }
+            | What::SessionStarted { .. }
+            | What::Left { .. }
+            | What::Prolonged { .. }
+            | What::SessionEnded { .. }
+            | What::Handed { .. }
+            | What::Released { .. }
+            | What::Reaped { .. }
+            | What::Expired { .. }
+            | What::Broken { .. }
+            | What::Queued { .. }
+            | What::Granted { .. }
+            | What::Accepted { .. }
+            | What::LeftQueue { .. }
+            | What::Altered { .. }
+            | What::Linked { .. }
+            | What::Unlinked { .. }
+            | What::Limited { .. }
+            | What::Forgotten { .. } => None,
         }
     }
 
@@ -172,6 +201,11 @@ fn space_of(name: &Name) -> u64 {
 }
 
 /// The content of an event.
+///
+/// Journals have these names, and those of the fields, so they stay; a claimfs of before refuses a
+/// journal with a new one. A new one concerns `apply` (the compiler says where), the rest of this
+/// file, [`super::Outcome`], the effects, `freed` in the queues, the quotas, and for people
+/// `render`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A session began.
@@ -343,6 +377,7 @@ pub enum What {
         waiter: WaiterId,
     },
     /// The waiter left the queue, or closed its file before it read its grant.
+    // The name in journals.
     #[serde(rename = "LeftLine")]
     LeftQueue {
         /// The waiter.

@@ -12,7 +12,7 @@ pub enum Exit {
     Held,
     /// 2: the arguments make no sense.
     Usage,
-    /// 3: no mount, or not available.
+    /// 3: no mount, or not available; or nobody outlives the command to hold the claim.
     Unavailable,
     /// The exit code of a child process.
     Child(u8),

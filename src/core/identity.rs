@@ -1,9 +1,9 @@
 //! Whose lease is it? Finds the session of a caller, as a function over a view of processes.
 //!
 //! Promises: the same view gives the same answer, and reading has no effect. An ancestry that
-//! changes while it is read is read again. A process of another uid, pid 1 and subreapers never
-//! become roots of a session. The exception is the first process of a sandbox or a container, to
-//! which claims pass last.
+//! changes while it is read is read again. A process above the caller that is of another uid, pid
+//! 1, or known as a subreaper never becomes a root of a session. The exception is the first process
+//! of a sandbox or a container: claims pass to it last, and it may be the agent.
 //!
 //! The first of these rules that applies decides; of 1 and 2, the one whose root is nearer to the
 //! caller:
@@ -31,7 +31,7 @@ pub const SESSION_VARIABLES: [&str; 4] = [
 ];
 
 /// Read at most this many processes from the caller up.
-pub const CHAIN_MAX: usize = 1024;
+const CHAIN_MAX: usize = 1024;
 
 /// Answer EAGAIN after this many attempts to read an ancestry that keeps changing.
 const ATTEMPTS: usize = 1000;

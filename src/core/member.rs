@@ -32,7 +32,8 @@ impl Scope {
 pub struct Standing<'a> {
     /// The session.
     pub id: &'a SessionId,
-    /// The rule that made the session, or `Registered` if one of its roots was registered.
+    /// The rule that made the session, or `Registered` if one of its roots was registered: but that
+    /// of a terminal stays what it is.
     pub rule: Rule,
     /// True if the process itself was registered.
     pub registered: bool,
@@ -54,6 +55,7 @@ pub enum Rule {
     /// Rule 5: the POSIX session, which all processes of a terminal share.
     Posix,
     /// No rule: the mount sees none of its processes, and only its deadline ends it.
+    // The name in journals.
     #[serde(rename = "Named")]
     Remote,
 }

@@ -1,11 +1,11 @@
-//! The vocabulary and the rules: names, processes, leases, commands, events, refusals, and the
-//! table that decides.
+//! The vocabulary and the rules: names, processes, leases, contents, commands, events, refusals,
+//! numbers of nodes, failures; whose a caller is, and the table that decides.
 //!
-//! Promises: every value is valid, so a [`Name`] or [`SessionId`] cannot be made from bytes that
-//! the name rule refuses. One type, [`Event`], is what the table applies, what a journal records
-//! and what readers of `events` see.
+//! Promises: every name and id is valid, so a [`Name`] or [`SessionId`] cannot be made from bytes
+//! that the name rule refuses. One type, [`Event`], is what the table applies, what a journal
+//! records and what readers of `events` see.
 //!
-//! Does not know: files, clocks, threads, `/proc`, fuser. Times and processes arrive as values.
+//! Does not know: I/O, clocks, threads, `/proc`, fuser. Times and processes arrive as values.
 
 pub mod agents;
 mod command;

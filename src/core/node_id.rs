@@ -9,9 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ino, SessionKey, WaiterId};
 
-/// A file or directory that exists as long as the mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fixed {
+/// Makes the enum and the list of its variants from one list.
+macro_rules! fixed {
+    ($($(#[$about:meta])* $file:ident,)*) => {
+        /// A file or directory that exists as long as the mount.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Fixed {
+            $($(#[$about])* $file,)*
+        }
+
+        impl Fixed {
+            /// All of them, in the order of their numbers from 1 on: 1 is the root of any FUSE
+            /// filesystem.
+            pub const ALL: &[Self] = &[$(Self::$file,)*];
+        }
+    };
+}
+
+// A new one comes last: the kernel keeps these numbers while servers and versions change.
+fixed! {
     /// The mount itself.
     Root,
     /// `README`.
@@ -34,23 +50,6 @@ pub enum Fixed {
     Waiters,
     /// `events`.
     Events,
-}
-
-impl Fixed {
-    /// All of them, in the order of their numbers from 1 on: 1 is the root of any FUSE filesystem.
-    pub const ALL: [Self; 11] = [
-        Self::Root,
-        Self::Readme,
-        Self::Claims,
-        Self::Sessions,
-        Self::Own,
-        Self::Leases,
-        Self::Control,
-        Self::Metrics,
-        Self::Queue,
-        Self::Waiters,
-        Self::Events,
-    ];
 }
 
 /// An inode number or a handle, by its kind.

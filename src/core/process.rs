@@ -93,7 +93,7 @@ impl Ending {
 
     /// The signal that killed it, if its leases are free because of that. SIGPIPE does not count:
     /// it only means that a reader closed a pipe.
-    pub fn killed_by(self) -> Option<u8> {
+    pub(in crate::core) fn killed_by(self) -> Option<u8> {
         match self {
             Self::Killed(SIGPIPE) | Self::Exited(_) | Self::Unknown => None,
             Self::Killed(signal) => Some(signal),

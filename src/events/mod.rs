@@ -2,29 +2,26 @@
 //! waiting requests.
 //!
 //! Promises: a reader gets every line since its open, in order, or is told how many it missed.
-//! While there are no readers, no line is kept or rendered. A reader that never reads costs no more
-//! than the lines that are kept.
+//! While there are no readers, no line is kept, and none need be rendered. A reader that never
+//! reads costs no more than the lines that are kept.
 //!
 //! Lock order: this lock is the last one. Nothing is called while it is held.
 //!
-//! Does not know: the meaning of a line, or fuser.
+//! Does not know: the meaning of a line, but for `missed`, or fuser.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::core::{NodeId, WaiterId};
-use crate::handoff::{Position, Reading};
-
-/// How many lines are kept for slow readers.
-pub const LINES_MAX: usize = 65_536;
+use crate::handoff::{LINES_MAX, Position, Reading};
 
 /// The number of the first line. The numbers below it stand for lines that a resumed reader missed.
 const FIRST: u64 = 1 << 32;
 
 /// Why the waiting thread was woken.
 #[derive(Debug, Default)]
-pub struct WakeUp {
+pub(crate) struct WakeUp {
     /// Waiters whose state has changed.
     pub waiters: Vec<WaiterId>,
     /// There are new lines.
@@ -33,7 +30,7 @@ pub struct WakeUp {
 
 impl WakeUp {
     /// Whether it concerns a descriptor.
-    pub fn concerns(&self, fh: NodeId) -> bool {
+    pub(crate) fn concerns(&self, fh: NodeId) -> bool {
         match fh {
             NodeId::Reader(_) => self.lines,
             NodeId::Waiter(waiter) => self.waiters.contains(&waiter),
@@ -44,7 +41,7 @@ impl WakeUp {
 
 /// Lines for readers, and wake-ups for the thread that serves them.
 #[derive(Debug, Default)]
-pub struct EventStream {
+pub(crate) struct EventStream {
     state: Mutex<State>,
     woken: Condvar,
 }
@@ -62,7 +59,7 @@ struct State {
     readers: HashMap<u64, Reader>,
     next_reader: u64,
     is_woken: bool,
-    /// How often anything happened.
+    /// It rises with each line and each waiter that is told.
     generation: u64,
     wake_up: WakeUp,
 }
@@ -176,12 +173,12 @@ impl EventStream {
     }
 
     /// True if a published line would have a reader.
-    pub fn has_readers(&self) -> bool {
+    pub(crate) fn has_readers(&self) -> bool {
         !self.lock().readers.is_empty()
     }
 
     /// Adds the line of an event, if there are readers.
-    pub fn publish(&self, seq: u64, line: String) {
+    pub(crate) fn publish(&self, seq: u64, line: String) {
         let mut state = self.lock();
         if state.readers.is_empty() {
             return;
@@ -200,7 +197,7 @@ impl EventStream {
 
     /// Restores the lines, which are complete from event `from` on, and the readers of the previous
     /// server.
-    pub fn resume(
+    pub(crate) fn resume(
         &self,
         lines: impl IntoIterator<Item = (u64, String)>,
         from: u64,
@@ -251,7 +248,7 @@ impl EventStream {
 
     /// The lines of event `seq` and later, at most `limit` of the newest; and the event from which
     /// on they are complete.
-    pub fn since(&self, seq: u64, limit: usize) -> (VecDeque<(u64, String)>, u64) {
+    pub(crate) fn since(&self, seq: u64, limit: usize) -> (VecDeque<(u64, String)>, u64) {
         let state = self.lock();
         let wanted = usize::try_from(state.line_of(seq) - state.first).unwrap_or(usize::MAX);
         let skip = wanted.max(state.lines.len().saturating_sub(limit));
@@ -262,9 +259,9 @@ impl EventStream {
         (lines.collect(), from)
     }
 
-    /// What a reader may still ask for of the lines of events before `before`. Its last read began
-    /// at the event `from`.
-    pub fn left_out(&self, reader: u64, from: u64, before: u64) -> LeftOut {
+    /// The lines of events before `before` that a reader may still ask for. Its last read began at
+    /// the event `from`.
+    pub(crate) fn left_out(&self, reader: u64, from: u64, before: u64) -> LeftOut {
         let state = self.lock();
         let Some(reader) = state.readers.get(&reader) else {
             return LeftOut::default();
@@ -278,20 +275,20 @@ impl EventStream {
     }
 
     /// Wakes the thread for a waiter whose turn has come or that left its queue.
-    pub fn tell(&self, waiter: WaiterId) {
+    pub(crate) fn tell(&self, waiter: WaiterId) {
         let mut state = self.lock();
         state.wake_up.waiters.push(waiter);
         state.generation += 1;
         self.notify(&mut state);
     }
 
-    /// Wakes the thread that serves the readers: there is a new one.
-    pub fn wake(&self) {
+    /// Wakes the thread that serves the readers: a pending read was added.
+    pub(crate) fn wake(&self) {
         self.notify(&mut self.lock());
     }
 
     /// Has a reader served again, for which something may have happened while nobody knew of it.
-    pub fn wake_for(&self, fh: NodeId) {
+    pub(crate) fn wake_for(&self, fh: NodeId) {
         let mut state = self.lock();
         match fh {
             NodeId::Reader(_) => state.wake_up.lines = true,
@@ -307,12 +304,12 @@ impl EventStream {
     }
 
     /// A number that is another one once anything has happened.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.lock().generation
     }
 
     /// Blocks until a wake-up or a deadline.
-    pub fn wait(&self, until: Option<Instant>) -> WakeUp {
+    pub(crate) fn wait(&self, until: Option<Instant>) -> WakeUp {
         let mut state = self.lock();
         while !state.is_woken {
             let Some(until) = until else {
@@ -334,7 +331,7 @@ impl EventStream {
     }
 
     /// Opens a reader at the current end of the stream.
-    pub fn open(&self) -> (u64, Position) {
+    pub(crate) fn open(&self) -> (u64, Position) {
         let mut state = self.lock();
         state.next_reader += 1;
         let (id, next) = (state.next_reader, state.first + state.lines.len() as u64);
@@ -351,7 +348,7 @@ impl EventStream {
     }
 
     /// Removes a reader. The last one takes all lines with it.
-    pub fn close(&self, reader: u64) {
+    pub(crate) fn close(&self, reader: u64) {
         let mut state = self.lock();
         state.readers.remove(&reader);
         if state.readers.is_empty() {
@@ -361,7 +358,7 @@ impl EventStream {
     }
 
     /// True if a read would return something.
-    pub fn is_ready(&self, reader: u64) -> bool {
+    pub(crate) fn is_ready(&self, reader: u64) -> bool {
         let state = self.lock();
         let end = state.first + state.lines.len() as u64;
         let reader = state.readers.get(&reader);
@@ -370,7 +367,7 @@ impl EventStream {
 
     /// Reads at most `size` bytes at an offset: whole lines, if the buffer fits one. `None` if
     /// there is nothing to read.
-    pub fn read(&self, reader: u64, offset: u64, size: usize) -> Option<Read> {
+    pub(crate) fn read(&self, reader: u64, offset: u64, size: usize) -> Option<Read> {
         let mut state = self.lock();
         let mut open = state.readers.remove(&reader)?;
         let read = state.read(&mut open, offset, size);
@@ -381,7 +378,7 @@ impl EventStream {
 
 /// Lines that a reader may still ask for, and that are not kept for the next server.
 #[derive(Debug, Default)]
-pub struct LeftOut {
+pub(crate) struct LeftOut {
     /// The bytes of its last read.
     pub last: Vec<u8>,
     /// The number of lines that its last read had.
@@ -392,7 +389,7 @@ pub struct LeftOut {
 
 /// The result of a read.
 #[derive(Debug)]
-pub struct Read {
+pub(crate) struct Read {
     /// The lines.
     pub bytes: Vec<u8>,
     /// Where the reader is now.
@@ -471,7 +468,7 @@ mod tests {
         (stream, reader, reading)
     }
 
-    /// What the reader reads at this offset on the next server, which has the lines from `from` on.
+    /// The next read at this offset, on the next server, which has the lines from `from` on.
     fn next(from: u64, reading: &Reading, offset: u64) -> String {
         let next = EventStream::default();
         let lines = (from..20).map(|seq| (seq, line(seq)));

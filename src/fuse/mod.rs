@@ -1,9 +1,9 @@
 //! The FUSE side: decode a request, call the tree, reply.
 //!
-//! Promises: every request is answered, with EIO if its handler panics. One match turns refusals
-//! into errnos. Handlers ask the tree whether the uid rules permit a request, since the mount has
-//! no `default_permissions`: with it the kernel would ask for the attributes of the directory again
-//! after each create.
+//! Promises: every request is answered, with EIO if its handler panics. A panic elsewhere ends this
+//! server, and the next one answers. One match turns refusals into errnos. Handlers ask the tree
+//! whether the uid rules permit a request, since the mount has no `default_permissions`: with it
+//! the kernel would ask for the attributes of the directory again after each create.
 //!
 //! Does not know: who is alive, who holds which lease, `/proc`, journals.
 
@@ -35,7 +35,7 @@ use self::convert::{
     descriptor, file_attr, file_type, moment, node, open_flags, permission_bits, ttl, wants,
     xattr_name,
 };
-use self::errno::{errno, errno_name};
+use self::errno::errno;
 use self::pending::PendingReplies;
 use self::workers::Workers;
 use crate::core::{Attributes, NAME_MAX, NodeId, Outcome, Refusal, Shape};
@@ -46,7 +46,7 @@ use crate::tree::permissions::{AttrChange, EXECUTE, READ, Times, WRITE};
 use crate::tree::{Attr, Opened, Tree};
 
 /// The number of threads on which fuser calls handlers.
-pub const FUSER_THREADS: usize = 1;
+pub(crate) const FUSER_THREADS: usize = 1;
 
 /// The number of workers for requests that change something.
 const COMMAND_WORKERS: usize = 1;
@@ -65,12 +65,12 @@ thread_local! {
 }
 
 /// Whether this thread is in a handler. A panic there is caught and answered.
-pub fn is_handling() -> bool {
+pub(crate) fn is_handling() -> bool {
     HANDLING.get()
 }
 
 /// The filesystem that fuser drives.
-pub struct ClaimFs {
+pub(crate) struct ClaimFs {
     tree: Arc<Tree>,
     pending: Arc<PendingReplies>,
     /// For requests that change something and may wait for the disk. See [`handoff::THREADS`].
@@ -88,7 +88,10 @@ pub struct ClaimFs {
 impl ClaimFs {
     /// Serves a tree. Starts the threads for pending replies and for long requests. Calls `first`
     /// when the first request has come, and again when one was answered.
-    pub fn new(tree: Tree, first: impl Fn(bool) + Send + Sync + 'static) -> io::Result<Self> {
+    pub(crate) fn new(
+        tree: Tree,
+        first: impl Fn(bool) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let tree = Arc::new(tree);
         Ok(Self {
             pending: PendingReplies::start(Arc::clone(&tree))?,
@@ -103,7 +106,7 @@ impl ClaimFs {
     }
 
     /// The capabilities that the kernel offers: 0 until the connection begins.
-    pub fn offered(&self) -> Arc<AtomicU64> {
+    pub(crate) fn offered(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.offered)
     }
 
@@ -230,11 +233,20 @@ impl ClaimFs {
 
 /// See [`ClaimFs::run`].
 fn run<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
-    look(tree, handler).inspect_err(|errno| tree.metrics().refused(errno_name(*errno)))
+    attempt(tree, handler).map_err(|refusal| {
+        let (errno, name) = errno(refusal);
+        tree.metrics().refused(name);
+        errno
+    })
 }
 
 /// See [`ClaimFs::look`].
 fn look<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
+    attempt(tree, handler).map_err(|refusal| errno(refusal).0)
+}
+
+/// Calls a handler, and counts the time that it takes.
+fn attempt<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     let start = Instant::now();
     HANDLING.set(true);
     let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
@@ -247,7 +259,7 @@ fn look<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<
     });
     HANDLING.set(false);
     tree.metrics().served(start.elapsed());
-    result.map_err(errno)
+    result
 }
 
 /// The capabilities that are requested from the kernel.
@@ -264,7 +276,7 @@ pub const WISHES: [InitFlags; 6] = [
 impl Filesystem for ClaimFs {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.offered.store(config.capabilities().bits(), Relaxed);
-        // Each is optional, but for FUSE_ATOMIC_O_TRUNC, since OPEN decides about truncation.
+        // Each is optional: kernels that lack one are too old for the mount anyway (README).
         for wish in WISHES {
             if let Err(missing) = config.add_capabilities(wish) {
                 log::debug!("the kernel lacks {missing:?}");

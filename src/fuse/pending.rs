@@ -182,7 +182,7 @@ impl PendingReplies {
 }
 
 fn send(reply: ReplyData, answer: Answer) {
-    match answer.map_err(errno) {
+    match answer.map_err(|refusal| errno(refusal).0) {
         Ok(bytes) => reply.data(&bytes),
         Err(errno) => reply.error(errno),
     }

@@ -10,11 +10,11 @@
 //! Promises: the outcome of a request is known until it is certain that the kernel has the answer.
 //! A live server and a recovery apply events and notes by the same functions.
 //!
-//! Does not know: the journal's frames, fuser, processes.
+//! Does not know: the journal's frames, fuser, who is alive.
 
 mod descriptors;
 mod replies;
-pub mod spool;
+pub(crate) mod spool;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -29,8 +29,8 @@ use crate::core::table::{Effects, Table};
 use crate::core::{Event, Name, NodeId, Outcome, WaiterId};
 use crate::render;
 
-/// The number of lines that are kept for readers of `events` while a journal is recovered.
-const LINES_MAX: usize = 65_536;
+/// The number of lines that are kept for slow readers of `events`.
+pub(crate) const LINES_MAX: usize = 65_536;
 
 /// A change that is no event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +195,7 @@ impl Handoff {
         self.replies.outcome(key)
     }
 
-    /// Applies a note. `sent` is the request that opened the descriptor, if one did.
+    /// Applies a note. `sent` is the request that opened the descriptor of `Opened`, if one did.
     pub fn note(&mut self, note: Note, sent: Option<Sent>) {
         if let (Note::Opened { fh, .. }, Some(sent)) = (&note, sent) {
             let outcome = Outcome {
@@ -228,7 +228,7 @@ impl Handoff {
 
     /// Applies the events of one decision, which the journal has, and remembers their outcome for
     /// the request that asked for them.
-    pub fn commit(
+    pub(crate) fn commit(
         &mut self,
         table: &mut Table,
         events: &[Event],
@@ -250,7 +250,7 @@ impl Handoff {
 }
 
 /// Follows the events, one after the other.
-pub trait Observer {
+pub(crate) trait Observer {
     /// Called before an event is applied, with the table as it is then.
     fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event);
 
@@ -259,7 +259,7 @@ pub trait Observer {
 }
 
 /// The observer of a recovery. It keeps lines of `events` for readers that lag behind.
-pub struct Recovery;
+pub(crate) struct Recovery;
 
 impl Observer for Recovery {
     fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event) {

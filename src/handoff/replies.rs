@@ -60,14 +60,14 @@ pub(super) struct ReplyCache {
 
 impl ReplyCache {
     /// The outcome of a request, if it was carried out and its answer may not have arrived.
-    pub fn outcome(&self, key: Key) -> Option<Outcome> {
+    pub(super) fn outcome(&self, key: Key) -> Option<Outcome> {
         self.done.get(&key).copied()
     }
 
     /// Notes that a thread has carried out a request. Its earlier requests are answered by now. The
     /// kernel sends requests again before all others, so once each thread of this server has
     /// carried out a new one, all requests of earlier servers are answered too.
-    pub fn carried_out(&mut self, sent: Sent, outcome: Outcome) {
+    pub(super) fn carried_out(&mut self, sent: Sent, outcome: Outcome) {
         let newest = self.newest.entry(sent.thread).or_default();
         if newest.first().is_some_and(|before| before.0 != sent.key.0) {
             for answered in newest.drain(..) {
@@ -85,7 +85,7 @@ impl ReplyCache {
     }
 
     /// Notes that another server has taken over: none of its threads has carried anything out.
-    pub fn taken_over(&mut self) {
+    pub(super) fn taken_over(&mut self) {
         self.past.clear();
     }
 }
@@ -96,14 +96,14 @@ pub(super) mod pairs {
 
     use super::{Cow, Deserialize, HashMap, Key, Outcome};
 
-    pub fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         map: &HashMap<Key, Outcome>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Cow<'static, HashMap<Key, Outcome>>, D::Error> {
         let pairs = Vec::<(Key, Outcome)>::deserialize(deserializer)?;

@@ -16,7 +16,7 @@ const BYTES_MAX: usize = 1 << 20;
 
 /// The snapshots of one mount. Each file has the number of its reader's handle as its name.
 #[derive(Debug)]
-pub struct Spool {
+pub(crate) struct Spool {
     dir: PathBuf,
     /// The lengths of those that this server has kept. No file is written under this lock.
     kept: Mutex<HashMap<NodeId, usize>>,
@@ -24,7 +24,7 @@ pub struct Spool {
 
 impl Spool {
     /// A spool in a directory.
-    pub fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf) -> Self {
         let kept = Mutex::default();
         Self { dir, kept }
     }
@@ -34,7 +34,7 @@ impl Spool {
     }
 
     /// Whether this server has kept a text.
-    pub fn has(&self, fh: NodeId) -> bool {
+    pub(crate) fn has(&self, fh: NodeId) -> bool {
         self.lock().contains_key(&fh)
     }
 
@@ -44,7 +44,7 @@ impl Spool {
 
     /// Keeps a text, unless there is too much. If a text is not kept and the server dies, its
     /// reader finds the end of the file too early.
-    pub fn keep(&self, fh: NodeId, text: &str) {
+    pub(crate) fn keep(&self, fh: NodeId, text: &str) {
         let write = || fs::write(self.path(fh), text);
         {
             let mut kept = self.lock();
@@ -65,18 +65,18 @@ impl Spool {
     }
 
     /// A text that was kept.
-    pub fn find(&self, fh: NodeId) -> Option<String> {
+    pub(crate) fn find(&self, fh: NodeId) -> Option<String> {
         fs::read_to_string(self.path(fh)).ok()
     }
 
     /// Removes a text that nobody reads any more.
-    pub fn forget(&self, fh: NodeId) {
+    pub(crate) fn forget(&self, fh: NodeId) {
         self.lock().remove(&fh);
         _ = fs::remove_file(self.path(fh));
     }
 
     /// Removes all snapshots: on a new connection nobody reads them.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         _ = fs::remove_dir_all(&self.dir);
     }
 }

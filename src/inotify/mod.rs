@@ -1,5 +1,5 @@
 //! Makes inotify tell watchers of `claims/` about names that went without a call: by a reap, an
-//! expiry or a break.
+//! expiry, a break, or the end of a session.
 //!
 //! The kernel tells watchers of a directory only about calls in it. So a helper process of ours
 //! calls unlink(2) there, through the mount, for each name that has gone, and the server answers it
@@ -7,8 +7,8 @@
 //!
 //! The helper is no thread of the server: a server that is killed inside a request of its own would
 //! hang, and the mount with it. It has no `/dev/fuse` descriptor, reads names from a pipe, ends
-//! when that is closed, and nothing waits for it. It is paced, and so late: a name is free long
-//! before.
+//! when that is closed, and nothing waits for it but an unmount, for 200 ms. It is paced, and so
+//! late: a name is free long before.
 //!
 //! Does not know: why a name has gone.
 
@@ -54,7 +54,7 @@ type Removal = (Name, bool);
 
 /// The server's side.
 #[derive(Debug, Default)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     removals: OnceLock<SyncSender<Removal>>,
     /// The helper's pid; 0 while there is none, [`ENDED`] once there will be none.
     helper: Arc<AtomicU32>,
@@ -68,7 +68,7 @@ impl Notifier {
     /// Starts the thread that passes names to the helper, which is started with the first of them.
     /// `device` is the mount's device number, as mountinfo shows it: the helper touches nothing
     /// else.
-    pub fn start(&self, mount: &Path, device: &str) -> io::Result<()> {
+    pub(crate) fn start(&self, mount: &Path, device: &str) -> io::Result<()> {
         let (sender, removals) = mpsc::sync_channel(WAITING_MAX);
         let helper = Arc::clone(&self.helper);
         let words = [OsString::from("notify"), mount.into(), device.into()];
@@ -80,7 +80,7 @@ impl Notifier {
     }
 
     /// Has watchers told of a name that has gone. Never waits.
-    pub fn tell(&self, name: &Name, is_directory: bool) {
+    pub(crate) fn tell(&self, name: &Name, is_directory: bool) {
         let Some(removals) = self.removals.get() else {
             return;
         };
@@ -105,7 +105,7 @@ impl Notifier {
     }
 
     /// Ends the helper, before the mount goes: while it works it keeps it busy.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let helper = self.helper.swap(ENDED, SeqCst);
         // It is a child that has not been waited for, so that its pid is still its own.
         if helper == 0 || helper == ENDED || signals::send(helper, libc::SIGKILL).is_err() {
@@ -124,18 +124,18 @@ impl Notifier {
     }
 
     /// Whether a name that has gone was a directory.
-    pub fn was_directory(&self, name: &Name) -> bool {
+    pub(crate) fn was_directory(&self, name: &Name) -> bool {
         self.directories().contains(name)
     }
 
     /// The watchers have been told of a name.
-    pub fn told(&self, name: &Name) {
+    pub(crate) fn told(&self, name: &Name) {
         self.directories().remove(name);
     }
 
     /// Whether a caller is the helper. For the helper, a name that has gone is still there, and may
     /// be removed.
-    pub fn is(&self, task: u32) -> bool {
+    pub(crate) fn is(&self, task: u32) -> bool {
         task != 0 && self.helper.load(SeqCst) == task
     }
 }
@@ -213,7 +213,7 @@ fn spawn(words: &[OsString]) -> io::Result<(Child, ChildStdin)> {
 
 /// The helper's side: removes the names that it reads, until there are no more, or until its path
 /// leads to another file system: the mount may be detached, and what is below it is not ours.
-pub fn serve(mount: &Path, device: &str, mut removals: impl Read) -> io::Result<()> {
+pub(crate) fn serve(mount: &Path, device: &str, mut removals: impl Read) -> io::Result<()> {
     let claims = mount.join("claims");
     let mut buffer = [0; 4096];
     let mut removal: Vec<u8> = Vec::new();

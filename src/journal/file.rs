@@ -21,7 +21,7 @@ const REST_MAX: usize = 16 << 20;
 
 /// Why a file is not used.
 #[derive(Debug)]
-pub enum Unfit {
+pub(super) enum Unfit {
     /// The file does not belong there, for this reason. It may be set aside.
     Foreign(String),
     /// It cannot be read now.
@@ -35,7 +35,7 @@ impl From<io::Error> for Unfit {
 }
 
 /// Opens a regular file that belongs to this process's user or to root, if it exists.
-pub fn open(path: &Path, for_writing: bool) -> Result<Option<File>, Unfit> {
+pub(super) fn open(path: &Path, for_writing: bool) -> Result<Option<File>, Unfit> {
     // Check before opening: opening a device may have effects.
     match fs::symlink_metadata(path) {
         Ok(metadata) => is_fit(&metadata)?,
@@ -77,7 +77,7 @@ fn is_fit(metadata: &Metadata) -> Result<(), Unfit> {
 
 /// Reads the frames of a file and the bytes after them: all of these, or only the beginning if no
 /// frame can follow. Also returns the length of the file in bytes.
-pub fn load(file: &File) -> (Vec<u8>, u64, io::Result<()>) {
+pub(super) fn load(file: &File) -> (Vec<u8>, u64, io::Result<()>) {
     let (mut bytes, mut at) = (Vec::new(), 0);
     let mut is_spoiled = false;
     let length = |bytes: &[u8]| {
@@ -122,7 +122,7 @@ fn may_follow(bytes: &[u8], seen: usize) -> bool {
 
 /// Links a file to the first free name `NAME.corrupt.N`. It also keeps its own name until another
 /// file is renamed over that. A directory, or a file that cannot have two names, is moved.
-pub fn set_aside(dir: &Path, name: &str) -> io::Result<()> {
+pub(super) fn set_aside(dir: &Path, name: &str) -> io::Result<()> {
     let from = dir.join(name);
     for number in 0_u64.. {
         let to = dir.join(format!("{name}.corrupt.{number}"));
@@ -139,7 +139,7 @@ pub fn set_aside(dir: &Path, name: &str) -> io::Result<()> {
 }
 
 /// Creates a file for writing and replaces one of this name.
-pub fn create(path: &Path) -> io::Result<File> {
+pub(super) fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
     match options.open(path) {

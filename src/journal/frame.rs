@@ -11,17 +11,17 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 /// The largest payload in bytes. A table of a million leases takes less.
-pub const PAYLOAD_MAX: usize = 1 << 31;
+pub(super) const PAYLOAD_MAX: usize = 1 << 31;
 
 /// The largest payload of an appended frame in bytes. Requests need a hundredth of it. Text that is
 /// read as a length gives more.
-pub const ENTRY_MAX: usize = 1 << 28;
+pub(super) const ENTRY_MAX: usize = 1 << 28;
 
 /// The smallest payload in bytes: `{}`.
 const PAYLOAD_MIN: usize = 2;
 
 /// The length and checksum before a payload, in bytes.
-pub const HEADER: usize = 8;
+pub(super) const HEADER: usize = 8;
 
 /// The smallest page of memory, in bytes.
 const PAGE: u64 = 4096;
@@ -31,7 +31,7 @@ const USUAL: usize = 1024;
 
 /// The payload of the frame at an offset, and the offset of the next frame. `None` if there is no
 /// whole frame.
-pub fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
+pub(super) fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     let size = usize::try_from(u32::from_le_bytes(*length)).ok()?;
@@ -44,7 +44,7 @@ pub fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
 }
 
 /// The payload length that the first frame states, if a frame can have that length.
-pub fn payload_length(bytes: &[u8]) -> Option<usize> {
+pub(super) fn payload_length(bytes: &[u8]) -> Option<usize> {
     let length = u32::from_le_bytes(*bytes.first_chunk::<4>()?);
     let length = usize::try_from(length).ok()?;
     (PAYLOAD_MIN..=PAYLOAD_MAX)
@@ -53,7 +53,7 @@ pub fn payload_length(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Why these bytes do not begin with a whole frame.
-pub fn flaw(bytes: &[u8]) -> &'static str {
+pub(super) fn flaw(bytes: &[u8]) -> &'static str {
     match payload_length(bytes) {
         Some(length) if bytes.len() < HEADER + length => {
             "its length leads past the end, and it does not break off as an unfinished write does"
@@ -71,7 +71,7 @@ fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
 }
 
 /// A frame with this value as its payload.
-pub fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
+pub(super) fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut frame = Vec::with_capacity(USUAL);
     frame.extend([0; HEADER]);
     serde_json::to_writer(&mut frame, value)?;
@@ -92,13 +92,13 @@ fn sealed(mut frame: Vec<u8>) -> io::Result<Vec<u8>> {
 /// An empty frame that replaces the remains of a torn one.
 ///
 /// It is one byte longer than the remains, or as long as the smallest frame if that is more.
-pub struct Filler {
+pub(super) struct Filler {
     frame: Vec<u8>,
     remains: usize,
 }
 
 impl Filler {
-    pub fn new(remains: usize) -> io::Result<Self> {
+    pub(super) fn new(remains: usize) -> io::Result<Self> {
         let mut frame = vec![b' '; (remains + 1).max(HEADER + PAYLOAD_MIN)];
         frame[HEADER] = b'{';
         if let Some(last) = frame.last_mut() {
@@ -108,7 +108,7 @@ impl Filler {
         Ok(Self { frame, remains })
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.frame.len()
     }
 
@@ -119,7 +119,7 @@ impl Filler {
     /// overwritten with spaces, backwards. Then comes the header: its length is not larger than
     /// that of the torn frame, and reaches past the end even while only some of its bytes are
     /// written. The last byte completes the frame.
-    pub fn writes(&self, at: u64) -> Vec<(usize, &[u8])> {
+    pub(super) fn writes(&self, at: u64) -> Vec<(usize, &[u8])> {
         let (first, last) = (HEADER + 1, self.frame.len() - 1);
         let mut writes = Vec::new();
         let mut until = self.remains;
@@ -138,7 +138,7 @@ impl Filler {
 /// True if the bytes after the last whole frame are the remains of an interrupted write: a proper
 /// prefix of a frame, perhaps with spaces at its end that a [`Filler`] wrote. Such a frame was
 /// never answered. Any other tail was once whole, or is not a frame.
-pub fn is_torn(tail: &[u8]) -> bool {
+pub(super) fn is_torn(tail: &[u8]) -> bool {
     if tail.len() < 4 {
         return true;
     }

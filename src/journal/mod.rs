@@ -88,10 +88,10 @@ const _: () = assert!(JOURNAL_MAX >= 4 * PAYLOAD_MAX as u64);
 const TOKENS_MAX: u64 = 256;
 
 /// The name of the journal in a state directory.
-pub const JOURNAL: &str = "journal";
+pub(crate) const JOURNAL: &str = "journal";
 
 /// The name of the file that says which tokens are reserved.
-pub const RESERVED: &str = "tokens";
+pub(crate) const RESERVED: &str = "tokens";
 
 const VERSION: u32 = 1;
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::stdio::dup2_stderr;
 
 /// How long the log may be by default, in bytes. With the one before it, it takes twice as much.
-pub const BYTES_MAX: u64 = 8 << 20;
+pub(crate) const BYTES_MAX: u64 = 8 << 20;
 
 /// Standard error of this process.
 const STDERR: &str = "/proc/self/fd/2";
@@ -28,7 +28,7 @@ const DELETED: &[u8] = b" (deleted)";
 type Identity = (u64, u64);
 
 /// The log, open to append to.
-pub struct LogFile {
+pub(super) struct LogFile {
     path: PathBuf,
     /// Where it is moved when it is full.
     before: PathBuf,
@@ -40,7 +40,7 @@ pub struct LogFile {
 
 impl LogFile {
     /// The log at a path, if standard error is that file, or the one that it was moved to.
-    pub fn behind_stderr(path: &Path, bytes_max: u64) -> Option<Self> {
+    pub(super) fn behind_stderr(path: &Path, bytes_max: u64) -> Option<Self> {
         let dir = fs::canonicalize(path.parent()?).ok()?;
         let path = dir.join(path.file_name()?);
         let mut before = path.clone().into_os_string();
@@ -63,7 +63,7 @@ impl LogFile {
     }
 
     /// Appends a line.
-    pub fn append(&mut self, line: &[u8]) -> io::Result<()> {
+    pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
         self.follow();
         let size = self.file.metadata().map_or(0, |there| there.len());
         if size > 0 && size + line.len() as u64 > self.bytes_max {
@@ -74,7 +74,7 @@ impl LogFile {
 
     /// Goes on with the file that is at the path by now, which is made if there is none. If that
     /// fails, the open file takes the lines.
-    pub fn follow(&mut self) {
+    pub(super) fn follow(&mut self) {
         let is_other = match fs::symlink_metadata(&self.path) {
             Ok(there) => there.is_file() && !self.is_open(&there),
             Err(error) => error.kind() == io::ErrorKind::NotFound,

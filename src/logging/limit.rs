@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// A rate of lines.
 #[derive(Clone, Copy, Debug)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Lines a second, on average.
     pub per_second: u32,
     /// Lines at once, after a pause.
@@ -19,7 +19,7 @@ pub struct Rate {
 }
 
 /// The rate of lines about one uid.
-pub const UID: Rate = Rate {
+pub(crate) const UID: Rate = Rate {
     per_second: 10,
     burst: 120,
 };
@@ -53,14 +53,14 @@ const _: () = assert!(ALL.per_second > USERS.per_second + ROOT.per_second + NOBO
 const _: () = assert!(ALL.burst > USERS.burst + ROOT.burst + NOBODY.burst);
 
 /// How many uids besides root are told apart; the others share the rate of one.
-pub const UIDS_MAX: usize = 64;
+pub(super) const UIDS_MAX: usize = 64;
 
 /// How long after the first line that is left out a line about that is written.
 const DUE: Duration = Duration::from_secs(1);
 
 /// The users that lines are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub(super) enum Whose {
     /// One user.
     Uid(u32),
     /// The users beyond the first [`UIDS_MAX`].
@@ -73,7 +73,7 @@ pub enum Whose {
 
 /// Lines that were left out. Displayed, it is a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeftOut {
+pub(super) struct LeftOut {
     /// The users that they were about.
     pub whose: Whose,
     /// How many.
@@ -82,7 +82,7 @@ pub struct LeftOut {
 
 /// The lines that were written and left out so far, as far as they count.
 #[derive(Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     uids: BTreeMap<u32, Tally>,
     others: Tally,
     users: Bucket,
@@ -104,7 +104,7 @@ struct Tally {
 
 impl Limits {
     /// Empty buckets.
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         const NONE: Tally = Tally {
             bucket: Bucket(Duration::ZERO),
             left_out: 0,
@@ -121,7 +121,7 @@ impl Limits {
 
     /// Counts a line about a uid, or about an unknown user. False if there is no room: then it
     /// counts as left out.
-    pub fn admits(&mut self, uid: Option<u32>, now: Duration) -> bool {
+    pub(super) fn admits(&mut self, uid: Option<u32>, now: Duration) -> bool {
         let users = uid.filter(|uid| *uid != 0).map(|_| self.users);
         let (tally, rate) = match uid {
             None => (&mut self.nobody, NOBODY),
@@ -139,7 +139,7 @@ impl Limits {
     }
 
     /// The same for all lines, those that [`Limits::admits`] has admitted included.
-    pub fn admits_any(&mut self, now: Duration) -> bool {
+    pub(super) fn admits_any(&mut self, now: Duration) -> bool {
         let after = self.all.bucket.after_one(ALL, now);
         match after {
             Some(after) => self.all.bucket = after,
@@ -149,7 +149,7 @@ impl Limits {
     }
 
     /// Takes the lines that were left out and are due to be mentioned.
-    pub fn take_due(&mut self, now: Duration) -> Vec<LeftOut> {
+    pub(super) fn take_due(&mut self, now: Duration) -> Vec<LeftOut> {
         let due = self.tallies();
         let due = due.filter(|(_, tally)| tally.due().is_some_and(|at| at <= now));
         due.map(|(whose, tally)| LeftOut {
@@ -160,7 +160,7 @@ impl Limits {
     }
 
     /// When the next of them are due.
-    pub fn next_due(&mut self) -> Option<Duration> {
+    pub(super) fn next_due(&mut self) -> Option<Duration> {
         self.tallies().filter_map(|(_, tally)| tally.due()).min()
     }
 

@@ -1,8 +1,9 @@
 //! The log: where its lines are written, and how many there may be.
 //!
-//! Promises: whatever users do, the lines about each uid are bounded, as are all lines together,
-//! and a line says how many were left out; the log file in the state directory is bounded in size.
-//! Nothing here waits for another process.
+//! Promises: whatever users do, the lines about each uid (`limited!`) are bounded, as are all lines
+//! together, and a line says how many were left out; debug lines are not. The log file in the state
+//! directory is bounded in size. Nothing here waits for another process, unless standard error,
+//! which is the log in the foreground, is a pipe to one.
 //!
 //! Does not know: what the lines say.
 
@@ -18,10 +19,10 @@ use std::time::{Duration, Instant};
 use env_logger::{Builder, Env, Target};
 use log::{Level, Log, Metadata, Record};
 
-pub use self::file::BYTES_MAX;
+pub(crate) use self::file::BYTES_MAX;
 use self::file::LogFile;
 use self::limit::Limits;
-pub use self::limit::UID;
+pub(crate) use self::limit::UID;
 
 /// The targets of this program's lines begin with this; the others are of libraries.
 const OURS: &str = "claimfs";
@@ -64,7 +65,7 @@ struct Shared(Arc<Mutex<LogFile>>);
 
 /// Logs to standard error, at the level that `RUST_LOG` sets. If standard error is the log at this
 /// path, the file is bounded to so many bytes.
-pub fn begin(path: &Path, bytes: u64) {
+pub(crate) fn begin(path: &Path, bytes: u64) {
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
     let file = LogFile::behind_stderr(path, bytes);
     let file = file.map(|file| Shared(Arc::new(Mutex::new(file))));
@@ -80,7 +81,7 @@ pub fn begin(path: &Path, bytes: u64) {
 }
 
 /// Makes standard error, which children inherit, the log that is at its path now.
-pub fn follow() {
+pub(crate) fn follow() {
     if let Some(file) = LOGGER.get().and_then(|logger| logger.file.as_ref()) {
         file.lock().follow();
     }
@@ -88,7 +89,7 @@ pub fn follow() {
 
 /// Whether there is room for a line that a user causes; if not it is counted. Lines of a lower
 /// level than usual are never left out.
-pub fn admits(uid: Option<u32>, level: Level) -> bool {
+pub(crate) fn admits(uid: Option<u32>, level: Level) -> bool {
     level <= log::max_level()
         && (level > Level::Info || count(|limits, now| limits.admits(uid, now)))
 }

@@ -35,7 +35,7 @@ const NAMED_MAX: usize = 8;
 
 /// A process, for a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
+pub(crate) struct Who {
     /// Its pid in this pid namespace.
     pub pid: u32,
     /// The name that ps(1) shows.
@@ -72,7 +72,7 @@ impl std::fmt::Display for Who {
 }
 
 /// Processes as a part of a sentence: the first of them, and how many more there are.
-pub fn list(all: &[Who]) -> String {
+pub(crate) fn list(all: &[Who]) -> String {
     let named: Vec<String> = all.iter().take(NAMED_MAX).map(Who::to_string).collect();
     let named = named.join(", ");
     match all.len().saturating_sub(NAMED_MAX) {
@@ -83,7 +83,7 @@ pub fn list(all: &[Who]) -> String {
 
 /// The process that has a lock of a state directory.
 #[derive(Clone, Debug)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The process.
     pub who: Who,
     /// The uid that it runs as.
@@ -98,7 +98,7 @@ pub struct Holder {
 impl Holder {
     /// Its mounts with this state directory in its own mount namespace. An error if they cannot be
     /// read.
-    pub fn mounts(&self, state_dir: &Path) -> io::Result<Vec<Mount>> {
+    pub(crate) fn mounts(&self, state_dir: &Path) -> io::Result<Vec<Mount>> {
         let mut mounts = mountinfo::of(self.who.pid)?;
         mounts.retain(|mount| {
             let is_its = || same_place(&mount.source, state_dir);
@@ -109,18 +109,18 @@ impl Holder {
     }
 
     /// The device number of its mount, where the kernel tells it.
-    pub fn device(&self) -> Option<&str> {
+    pub(crate) fn device(&self) -> Option<&str> {
         self.device.as_deref()
     }
 
     /// Whether it is in the mount namespace of this process.
-    pub fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         let own = namespace("self");
         own.is_some() && own == namespace(&self.who.pid.to_string())
     }
 
     /// The directory of its mount, according to the command line of a server.
-    pub fn dir(&self) -> Option<PathBuf> {
+    pub(crate) fn dir(&self) -> Option<PathBuf> {
         let words = fs::read(format!("/proc/{}/cmdline", self.who.pid)).ok()?;
         let mut words = words.split(|byte| *byte == 0);
         words.find(|word| *word == b"--")?;
@@ -130,7 +130,7 @@ impl Holder {
 }
 
 /// Whether two paths are the same, or lead to the same directory.
-pub fn same_place(one: &Path, other: &Path) -> bool {
+pub(crate) fn same_place(one: &Path, other: &Path) -> bool {
     let identity = |path| {
         fs::metadata(path)
             .map(|there| (there.dev(), there.ino()))
@@ -141,7 +141,7 @@ pub fn same_place(one: &Path, other: &Path) -> bool {
 
 /// Whether somebody holds a lock. It takes the lock itself for a moment, which
 /// [`super::state_dir::StateDir::take`] waits out.
-pub fn is_locked(lock: &Path) -> bool {
+pub(crate) fn is_locked(lock: &Path) -> bool {
     let tried = open(lock).map(|file| file.try_lock_shared());
     matches!(tried, Ok(Err(TryLockError::WouldBlock)))
 }
@@ -160,13 +160,13 @@ fn open(lock: &Path) -> io::Result<File> {
 }
 
 /// The pid in the file of a lock.
-pub fn pid_in(lock: &Path) -> io::Result<Option<u32>> {
+pub(crate) fn pid_in(lock: &Path) -> io::Result<Option<u32>> {
     let said = io::read_to_string(open(lock)?)?;
     Ok(said.trim().parse().ok())
 }
 
 /// The process that holds a lock. `None` also if it cannot be seen from here.
-pub fn of(lock: &Path) -> Option<Holder> {
+pub(crate) fn of(lock: &Path) -> Option<Holder> {
     let path = fs::canonicalize(lock).ok()?;
     let device = mountinfo::holding(&path).ok()??.device;
     let (major, minor) = device.split_once(':')?;
@@ -209,7 +209,7 @@ fn holder(pid: u32, lock_id: &str) -> Option<Holder> {
 
 /// The device number of the mount that is served on a descriptor of this process, as mountinfo
 /// shows it, where the kernel tells it.
-pub fn served_on(device: &impl AsRawFd) -> Option<String> {
+pub(crate) fn served_on(device: &impl AsRawFd) -> Option<String> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", device.as_raw_fd())).ok()?;
     let mut lines = info.lines();
     let connection = lines.find_map(|line| line.strip_prefix("fuse_connection:"))?;
@@ -218,7 +218,7 @@ pub fn served_on(device: &impl AsRawFd) -> Option<String> {
 
 /// The processes of other mount namespaces that have a mount of this device, in the order of their
 /// pids.
-pub fn beside(device: &str) -> Vec<Who> {
+pub(crate) fn beside(device: &str) -> Vec<Who> {
     let own = namespace("self");
     // Each namespace is read once.
     let mut has_it: HashMap<PathBuf, bool> = HashMap::new();
@@ -242,7 +242,7 @@ pub fn beside(device: &str) -> Vec<Who> {
 
 /// Ends a process that holds a lock, if it is a supervisor or a server: by SIGTERM, and by SIGKILL
 /// if that does not help. Whether it is gone.
-pub fn end(lock: &Path, pid: u32) -> bool {
+pub(crate) fn end(lock: &Path, pid: u32) -> bool {
     for (number, patience) in [(libc::SIGTERM, TERM), (libc::SIGKILL, KILL)] {
         // Checked again before each signal: the pid is its own only while it holds the lock.
         if of(lock).is_some_and(|holder| holder.who.pid == pid && holder.has_device) {
@@ -256,7 +256,7 @@ pub fn end(lock: &Path, pid: u32) -> bool {
 }
 
 /// Waits until a process no longer holds a lock. Whether that happened in time.
-pub fn wait_gone(lock: &Path, pid: u32, patience: Duration) -> bool {
+pub(crate) fn wait_gone(lock: &Path, pid: u32, patience: Duration) -> bool {
     let until = Instant::now() + patience;
     while is_locked(lock) && of(lock).is_none_or(|holder| holder.who.pid == pid) {
         if Instant::now() > until {

@@ -1,13 +1,13 @@
 //! Checks before a mount is made, and mounting itself.
 //!
-//! Promises: an error is a sentence that names the thing, the reason and the way out; SIGTERM and
-//! SIGINT unmount; a dead mount of this plan is removed, and never anybody else's.
+//! Promises: an error is a sentence that names the thing, the reason and the way out; a dead mount
+//! of this plan is removed, and never anybody else's.
 //!
-//! Does not know: every rule, and what a server does.
+//! Does not know: any rule. Serving is `Plan::serve` in `server`.
 
-pub mod holder;
-pub mod state_dir;
-pub mod takeover;
+pub(crate) mod holder;
+pub(crate) mod state_dir;
+pub(crate) mod takeover;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -28,13 +28,13 @@ use crate::sys::mountinfo::{self, FS_TYPE};
 use crate::sys::signals::{Signals, expect_children};
 
 /// How many leases a mount holds by default.
-pub const DEFAULT_MAX_LEASES: usize = 1 << 20;
+pub(crate) const DEFAULT_MAX_LEASES: usize = 1 << 20;
 
 /// The plan of a mount: the directory and the options.
 // Each is a switch of the command line.
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Where: an absolute path without symlinks.
     pub dir: PathBuf,
     /// Where the log and the state are kept.
@@ -64,7 +64,7 @@ pub struct Plan {
 }
 
 /// An absolute path without symlinks for a directory that may be a dead mount, or be missing.
-pub fn resolve_dir(dir: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn resolve_dir(dir: &Path) -> Result<PathBuf, Failure> {
     match fs::canonicalize(dir) {
         Ok(path) => Ok(path),
         Err(error)
@@ -88,7 +88,7 @@ fn missing(dir: &Path, error: &io::Error) -> Failure {
 }
 
 /// An absolute path without symlinks for a directory that exists, and may be a dead mount.
-pub fn resolve_existing(dir: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn resolve_existing(dir: &Path) -> Result<PathBuf, Failure> {
     match fs::canonicalize(dir) {
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => beneath_parent(dir),
         result => {
@@ -115,7 +115,7 @@ impl Plan {
     /// Refuses what can be known to be wrong before mounting. Makes the directory if there is none,
     /// removes a dead mount of this plan, and ends an earlier server whose mount is gone. `tell`
     /// gets sentences about the processes that this affects.
-    pub fn check(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+    pub(crate) fn check(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
         let dir = self.dir.display();
         if !Path::new(device::DEVICE).exists() {
             return Err(Failure::unavailable(format!(
@@ -232,7 +232,7 @@ impl Plan {
 
     /// Mounts, and supervises servers on the mount until it is gone. `words` are the arguments of
     /// `claimfs serve`.
-    pub fn supervise(
+    pub(crate) fn supervise(
         &self,
         program: PathBuf,
         words: Vec<OsString>,

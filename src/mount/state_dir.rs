@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// A lock of a state directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lock {
+pub(crate) enum Lock {
     /// The supervisor's: a state directory has one mount at a time.
     Supervisor,
     /// The server's: one process at a time appends to the journal.
@@ -64,11 +64,11 @@ impl Lock {
 
 /// A state directory, by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateDir(PathBuf);
+pub(crate) struct StateDir(PathBuf);
 
 impl StateDir {
     /// The directory at a path, which becomes absolute.
-    pub fn at(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn at(path: &Path) -> Result<Self, Failure> {
         let absolute = path::absolute(path);
         absolute
             .map(Self)
@@ -76,14 +76,14 @@ impl StateDir {
     }
 
     /// The state directory of a mount, which is its source.
-    pub fn of(mount: &Mount) -> Self {
+    pub(crate) fn of(mount: &Mount) -> Self {
         Self(mount.source.clone())
     }
 
     /// The state directory that a mount has unless it is told otherwise:
     /// `/var/lib/claimfs/ESCAPED-DIR` for root, the same below `$XDG_STATE_HOME` (`~/.local/state`)
     /// for a user.
-    pub fn default_of(dir: &Path) -> Result<Self, Failure> {
+    pub(crate) fn default_of(dir: &Path) -> Result<Self, Failure> {
         let base = if effective_uid() == 0 {
             PathBuf::from("/var/lib")
         } else if let Some(base) = env::var_os("XDG_STATE_HOME")
@@ -103,32 +103,32 @@ impl StateDir {
     }
 
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// The log, of the supervisor and of servers in the background.
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.0.join(LOG)
     }
 
     /// A lock.
-    pub fn lock(&self, lock: Lock) -> PathBuf {
+    pub(crate) fn lock(&self, lock: Lock) -> PathBuf {
         self.0.join(lock.name())
     }
 
     /// The file that says what came of an upgrade: nothing if all is well.
-    pub fn upgraded(&self) -> PathBuf {
+    pub(crate) fn upgraded(&self) -> PathBuf {
         self.0.join(UPGRADED)
     }
 
     /// The spool: renderings that are read in several reads.
-    pub fn spool(&self) -> PathBuf {
+    pub(crate) fn spool(&self) -> PathBuf {
         self.0.join(SPOOL)
     }
 
     /// Makes the directory, and what is in it private.
-    pub fn make(&self) -> Result<(), Failure> {
+    pub(crate) fn make(&self) -> Result<(), Failure> {
         let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -144,7 +144,7 @@ impl StateDir {
     }
 
     /// Writes what came of an upgrade: why it failed, or nothing.
-    pub fn write_upgraded(&self, why: &str) -> io::Result<()> {
+    pub(crate) fn write_upgraded(&self, why: &str) -> io::Result<()> {
         let path = self.upgraded();
         let new = path.with_extension("new");
         fs::write(&new, why)?;
@@ -153,7 +153,7 @@ impl StateDir {
 
     /// Refuses a state directory that the mount on `dir` would hide from its own server, or that
     /// another mount may take away.
-    pub fn check_apart(&self, dir: &Path) -> Result<(), Failure> {
+    pub(crate) fn check_apart(&self, dir: &Path) -> Result<(), Failure> {
         let (shown, on) = (self.0.display(), dir.display());
         let real = real(&self.0);
         let identity = |path: &Path| {
@@ -186,7 +186,7 @@ impl StateDir {
 
     /// Why others can change what is in the directory, each with the way out. Empty for one that
     /// does not exist.
-    pub fn faults(&self) -> Vec<String> {
+    pub(crate) fn faults(&self) -> Vec<String> {
         let me = effective_uid();
         let mut faults = Vec::new();
         let Ok(there) = fs::metadata(&self.0) else {
@@ -224,7 +224,7 @@ impl StateDir {
     }
 
     /// Whether there is no journal, or nothing in it.
-    pub fn is_without_journal(&self) -> bool {
+    pub(crate) fn is_without_journal(&self) -> bool {
         match fs::symlink_metadata(self.0.join(JOURNAL)) {
             Ok(there) => there.is_file() && there.len() == 0,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -245,7 +245,7 @@ impl StateDir {
 
     /// Takes the rights to our files away from everybody else. Files of an earlier version may have
     /// been made readable by its umask.
-    pub fn make_private(&self) {
+    pub(crate) fn make_private(&self) {
         for path in self.files() {
             if let Err(error) = narrow(&path) {
                 log::warn!("{}: others may read it: {error}", path.display());
@@ -254,7 +254,7 @@ impl StateDir {
     }
 
     /// Takes a lock, and writes the pid of this process into it.
-    pub fn take(&self, lock: Lock) -> Result<File, Failure> {
+    pub(crate) fn take(&self, lock: Lock) -> Result<File, Failure> {
         let path = self.lock(lock);
         let failed = |error: &dyn std::fmt::Display| {
             Failure::unavailable(format!("{}: {error}", path.display()))
@@ -363,7 +363,7 @@ fn open_lock(path: &Path) -> Result<File, Failure> {
 }
 
 /// The sentence for a lock that another process has.
-pub fn taken(path: &Path, holder: Option<&Holder>) -> Failure {
+pub(crate) fn taken(path: &Path, holder: Option<&Holder>) -> Failure {
     let shown = path.display();
     let Some(holder) = holder else {
         return Failure::unavailable(format!(

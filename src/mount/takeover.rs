@@ -169,7 +169,7 @@ impl Plan {
 
 /// Who else has a file system that is unmounted in one place.
 #[derive(Debug)]
-pub struct Leaving {
+pub(crate) struct Leaving {
     /// The processes of other mount namespaces that have it too.
     pub beside: Vec<Who>,
     /// Where else it is mounted in this mount namespace.
@@ -180,7 +180,7 @@ pub struct Leaving {
 
 impl Leaving {
     /// Finds that out, before the mount is unmounted.
-    pub fn look(mount: &Mount) -> io::Result<Self> {
+    pub(crate) fn look(mount: &Mount) -> io::Result<Self> {
         let here = mountinfo::all()?.into_iter();
         let here = here.filter(|other| other.device == mount.device && other.dir != mount.dir);
         let servers = Servers::of(&StateDir::of(mount));
@@ -195,13 +195,13 @@ impl Leaving {
     }
 
     /// Whether the server ends once this is unmounted.
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         self.here.is_empty() && self.servers.is_some()
     }
 
     /// Ends the server after the unmounting. It ends by itself if nobody else has the mount.
     /// Whether it is gone.
-    pub fn end(&self, patience: Duration) -> bool {
+    pub(crate) fn end(&self, patience: Duration) -> bool {
         let Some(servers) = self.servers.as_ref().filter(|_| self.is_end()) else {
             return true;
         };

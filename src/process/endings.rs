@@ -106,7 +106,7 @@ impl Search {
 
 /// The source of endings that this kernel has.
 #[derive(Debug)]
-pub struct Endings {
+pub(super) struct Endings {
     says: Says,
 }
 

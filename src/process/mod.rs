@@ -4,8 +4,8 @@
 //! exited, or no process with its pid is the one that was meant), and whatever cannot be found out
 //! counts as alive.
 //!
-//! Does not know: rules, what a session is, and what becomes of the dead. The system
-//! calls themselves are in [`crate::sys`].
+//! Does not know: leases, or what becomes of the dead; of sessions only what `core::identity` asks
+//! for. The system calls themselves are in [`crate::sys`].
 
 mod boot;
 mod connector;
@@ -367,7 +367,7 @@ impl Processes {
 }
 
 /// The present.
-pub fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     Moment {
         wall: SystemTime::now(),
         boot: clock::since_boot(),

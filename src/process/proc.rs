@@ -5,10 +5,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-/// How much of an environment is read at most, in bytes: twice `ARG_MAX` with the usual stack
-/// limit.
-/// The longest file that is read, in bytes. The arguments and the environment of a program have 6 MiB
-/// together at most (execve(2)).
+/// The longest file that is read, in bytes. The arguments and the environment of a program have
+/// 6 MiB together at most (execve(2)).
 const READ_MAX: u64 = 8 << 20;
 
 /// Most files are shorter than this, in bytes.
@@ -44,9 +42,9 @@ fn read_at_most(path: &str, most: u64) -> io::Result<Vec<u8>> {
 /// thread that has none is exiting itself.
 const THREADS_MAX: usize = 64;
 
-/// The environment of a task as of its last exec; `FileTooLarge` if it has more bytes than that. It reads as empty
-/// for a process whose leader has exited: then the other threads are tried, until one still has
-/// memory. A task that waits for an answer (`waits`) has memory.
+/// The environment of a task as of its last exec; `FileTooLarge` if it has more bytes than that. It
+/// reads as empty for a process whose leader has exited: then the other threads are tried, until
+/// one still has memory. A task that waits for an answer (`waits`) has memory.
 pub(super) fn environ(task: u32, waits: bool, most: usize) -> io::Result<Vec<u8>> {
     let most = READ_MAX.min(most as u64);
     // A task without memory has no address of an environment in its stat either.

@@ -1,6 +1,6 @@
 //! Counters, and their rendering in Prometheus text format.
 //!
-//! Does not know: when an event counts. Its callers decide that.
+//! Does not know: when an event counts (`core/table/effects.rs`), or which refusals do (`fuse`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,11 +16,11 @@ const BOUNDS: [u64; 12] = [
 ];
 
 /// The counter that `claimfs doctor` checks.
-pub const STATUS_OVERFLOWS: &str = "claimfs_status_overflows_total";
+pub(crate) const STATUS_OVERFLOWS: &str = "claimfs_status_overflows_total";
 
 /// Counters since the server began.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Names granted.
     pub grants: AtomicU64,
     /// Names released by their holders.
@@ -41,7 +41,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Counts an event.
-    pub fn count(&self, count: Count) {
+    pub(crate) fn count(&self, count: Count) {
         let counter = match count {
             Count::Grant => &self.grants,
             Count::Release => &self.releases,
@@ -54,7 +54,7 @@ impl Metrics {
     }
 
     /// Counts a request that was refused with this errno.
-    pub fn refused(&self, errno: &'static str) {
+    pub(crate) fn refused(&self, errno: &'static str) {
         *self
             .refusals
             .lock()
@@ -64,7 +64,7 @@ impl Metrics {
     }
 
     /// Counts a request and its duration.
-    pub fn served(&self, took: Duration) {
+    pub(crate) fn served(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if let Some(bucket) = BOUNDS.iter().position(|bound| micros <= *bound) {
             self.buckets[bucket].fetch_add(1, Relaxed);
@@ -76,7 +76,13 @@ impl Metrics {
 
     /// The content of the file `metrics`. `source` names where process endings are read;
     /// `overflows` counts how often there were too many of them to read.
-    pub fn render(&self, leases: usize, sessions: usize, source: &str, overflows: u64) -> String {
+    pub(crate) fn render(
+        &self,
+        leases: usize,
+        sessions: usize,
+        source: &str,
+        overflows: u64,
+    ) -> String {
         let mut out = String::new();
         self.render_counters(&mut out);
         let gauges = [

@@ -1,9 +1,9 @@
-//! Leases, sessions, waiters and events as JSON and as sentences: one flat object a line, the same
+//! Leases, sessions, waiters and events as JSON and as sentences: one object a line, the same
 //! wherever it is shown.
 //!
-//! Does not know: where the text is shown, or any rule.
+//! Does not know: how anything is decided. It repeats in words what the rules decided.
 
-pub mod metrics;
+pub(crate) mod metrics;
 mod notice;
 
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use self::notice::{LOGGED, Notice, notice};
+pub(crate) use self::notice::{LOGGED, Notice, notice};
 use crate::core::content::RECORD_TAGS;
 use crate::core::identity::Ancestry;
 use crate::core::table::{Inode, Lease, Session, Table};
@@ -23,13 +23,13 @@ use crate::core::{
 };
 
 /// A time as RFC 3339 in UTC, to the millisecond.
-pub fn moment(at: SystemTime) -> String {
+pub(crate) fn moment(at: SystemTime) -> String {
     Timestamp::try_from(at).map_or_else(|_| String::from("?"), |at| format!("{at:.3}"))
 }
 
 /// JSON as one line. Characters that would mislead a terminal are escaped as JSON allows, even
 /// where JSON does not require it.
-pub fn line(value: &Value) -> String {
+pub(crate) fn line(value: &Value) -> String {
     let text = value.to_string();
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {
@@ -46,7 +46,7 @@ pub fn line(value: &Value) -> String {
 
 /// The record of a lease.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     name: Name,
     session: SessionId,
     token: Token,
@@ -64,7 +64,7 @@ pub struct Record {
 
 impl Record {
     /// The record of a lease, as it is now.
-    pub fn of(table: &Table, name: &Name) -> Option<Self> {
+    pub(crate) fn of(table: &Table, name: &Name) -> Option<Self> {
         let (lease, inode, session) = table.last(name)?;
         let bound = inode.bound.as_deref().filter(|bound| !bound.passes);
         let maker = inode.bound.as_deref().filter(|bound| bound.passes);
@@ -90,7 +90,7 @@ impl Record {
     }
 
     /// The record as one flat object. `now` is the time since boot.
-    pub fn json(&self, now: Duration) -> Value {
+    pub(crate) fn json(&self, now: Duration) -> Value {
         let mut record = json!({
             "name": self.name.as_str(),
             "session": self.session.as_str(),
@@ -129,7 +129,7 @@ impl Record {
 
 /// The record of a lease as JSON: its holder, token and deadline, and how many wait for it. `now`
 /// is the time since boot.
-pub fn lease(table: &Table, name: &Name, now: Duration) -> Option<Value> {
+pub(crate) fn lease(table: &Table, name: &Name, now: Duration) -> Option<Value> {
     Record::of(table, name).map(|record| record.json(now))
 }
 
@@ -150,7 +150,7 @@ pub fn lease_line(table: &Table, name: &Name, now: Duration) -> String {
 
 /// A place in a queue, as `waiters` shows it.
 #[derive(Debug)]
-pub struct WaiterRecord {
+pub(crate) struct WaiterRecord {
     name: Name,
     place: usize,
     session: Option<SessionId>,
@@ -161,7 +161,7 @@ pub struct WaiterRecord {
 }
 
 /// All waiters by name, each queue in order.
-pub fn waiters(table: &Table) -> Vec<WaiterRecord> {
+pub(crate) fn waiters(table: &Table) -> Vec<WaiterRecord> {
     let mut all = Vec::new();
     for name in table.queued_names() {
         for (place, (_, waiter)) in table.queue(name).enumerate() {
@@ -181,7 +181,7 @@ pub fn waiters(table: &Table) -> Vec<WaiterRecord> {
 }
 
 /// The content of `waiters`.
-pub fn waiter_lines(waiters: &[WaiterRecord]) -> String {
+pub(crate) fn waiter_lines(waiters: &[WaiterRecord]) -> String {
     let mut lines = String::new();
     for waiter in waiters {
         let record = json!({
@@ -199,7 +199,7 @@ pub fn waiter_lines(waiters: &[WaiterRecord]) -> String {
 }
 
 /// The line that a waiter reads once a second.
-pub fn progress(
+pub(crate) fn progress(
     name: &Name,
     holder: &SessionId,
     since: SystemTime,
@@ -333,7 +333,7 @@ fn event_line(event: &Event, word: &str, more: Value) -> String {
 
 /// The content of the file of a session.
 #[derive(Debug)]
-pub struct SessionRecord {
+pub(crate) struct SessionRecord {
     id: SessionId,
     uid: u32,
     rule: Rule,
@@ -345,7 +345,7 @@ pub struct SessionRecord {
 
 impl SessionRecord {
     /// A session as it is now: its roots, its leases, its start.
-    pub fn of(table: &Table, session: &Session) -> Self {
+    pub(crate) fn of(table: &Table, session: &Session) -> Self {
         let names = session.leases.iter().filter_map(|token| table.name(*token));
         let names = names.filter(|name| table.lease(*name).is_some());
         Self {
@@ -360,7 +360,7 @@ impl SessionRecord {
     }
 
     /// The content as one object.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let roots: Vec<Value> = self.roots.iter().map(root).collect();
         let leases: Vec<&str> = self.leases.iter().map(Name::as_str).collect();
         let mut record = json!({
@@ -380,7 +380,7 @@ impl SessionRecord {
 
 /// The attributes of a file in `sessions/`: its roots as a JSON array. To read them costs the same
 /// whatever the session holds.
-pub fn session_tags(session: &Session) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn session_tags(session: &Session) -> Vec<(String, Vec<u8>)> {
     let roots = session.roots.iter().map(root).collect::<Value>();
     vec![(
         format!("{RECORD_TAGS}roots"),
@@ -403,7 +403,7 @@ fn root(root: &Root) -> Value {
 
 /// The attributes of the file in `queue/` of a name that is held: the fields of its record, and the
 /// record as one JSON object.
-pub fn queue_tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn queue_tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)> {
     let mut tags = tags(table, name, now);
     if let Some(record) = lease(table, name, now) {
         tags.push((
@@ -434,7 +434,7 @@ const STAYS: &str = "you claimed for it, or the process that you are a copy of d
 
 /// The content of `self`: the caller's session, the rule that decided it, and the processes whose
 /// death ends it. `live` are the roots of that session, if it exists.
-pub fn identity(
+pub(crate) fn identity(
     ancestry: &Ancestry,
     member: Option<&Member>,
     parent: Option<&Member>,
@@ -559,7 +559,7 @@ fn successors<'a>(member: &'a Member, live: &'a [Root]) -> Vec<&'a Root> {
 }
 
 /// The content of `self` for a caller whose ancestry cannot be read.
-pub fn unseen(uid: u32, refusal: Refusal) -> String {
+pub(crate) fn unseen(uid: u32, refusal: Refusal) -> String {
     let why = match refusal {
         Refusal::NotPermitted => {
             "the mount cannot see your process, so it cannot tell whether you live: you may look, and claim for a session \
@@ -572,6 +572,7 @@ pub fn unseen(uid: u32, refusal: Refusal) -> String {
         Refusal::Shortage => {
             "the server of this mount has no descriptors or no memory left, so it cannot look who you are: try again later"
         }
+        // `Unsettled`, and what no caller is refused for.
         _ => "the processes above you changed faster than they could be read: try again",
     };
     line(&json!({ "session": null, "rule": null, "why": why, "live": false, "uid": uid }))
@@ -579,13 +580,13 @@ pub fn unseen(uid: u32, refusal: Refusal) -> String {
 
 /// True if a lease may have ended with the single command that a session variable was set for: it
 /// was held for less than a second.
-pub fn is_trap(lease: &Lease, session: &Session, now: SystemTime) -> bool {
+fn is_trap(lease: &Lease, session: &Session, now: SystemTime) -> bool {
     let held = now.duration_since(lease.since).unwrap_or_default();
     session.rule == Rule::Variable && held < Duration::from_secs(1)
 }
 
 /// The log line for a lease that was taken from a dead holder.
-pub fn reaped(
+fn reaped(
     name: &Name,
     lease: &Lease,
     inode: &Inode,

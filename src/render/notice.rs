@@ -10,10 +10,10 @@ use crate::core::{Event, Name, What, printable};
 
 /// The number of leases of an ended session that get a line each. To write a line takes longer than
 /// everything else that is done about a lease.
-pub const LOGGED: usize = 100;
+pub(crate) const LOGGED: usize = 100;
 
 /// A line for the log.
-pub struct Notice<'a> {
+pub(crate) struct Notice<'a> {
     /// The uid whose share of lines it counts against.
     pub uid: u32,
     /// Its level.
@@ -30,7 +30,7 @@ impl<'a> Notice<'a> {
 }
 
 /// The line for an event. The table is as it was before.
-pub fn notice<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
+pub(crate) fn notice<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
     match &event.what {
         What::Reaped { name, .. } | What::Expired { name, .. } | What::Handed { name, .. }
             if name.is_scratch() =>

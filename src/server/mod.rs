@@ -3,9 +3,9 @@
 //! Promises: the state is recovered before any request is answered; SIGTERM and SIGINT unmount, and
 //! SIGUSR2 makes way for another server at a moment at which nothing is half done.
 //!
-//! Does not know: every rule, and how the mount came to be.
+//! Does not know: any rule, or how the mount came to be.
 
-pub mod reaper;
+mod reaper;
 
 use std::fs::File;
 use std::io;
@@ -51,7 +51,7 @@ const MADE_WAY: i32 = 75;
 
 /// The connection that a server serves.
 #[derive(Clone, Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// A name that no other connection of this boot has.
     pub nonce: String,
     /// The capabilities of the kernel, if it has told an earlier server.
@@ -75,7 +75,7 @@ fn watches(descriptors: usize) -> Watches {
 
 impl Plan {
     /// Reads the state, as a server does that takes over a connection.
-    pub fn prove(&self, nonce: &str) -> Result<(), Failure> {
+    pub(crate) fn prove(&self, nonce: &str) -> Result<(), Failure> {
         let boot = Boot::current().map_err(|error| self.failed(&error))?;
         self.belongs(&self.recall(&boot)?, nonce)
     }
@@ -96,7 +96,7 @@ impl Plan {
     }
 
     /// Serves a connection until the mount is gone. `report` sends reports to the supervisor.
-    pub fn serve(
+    pub(crate) fn serve(
         &self,
         link: &Link,
         report: impl Fn(Report) + Send + Sync + 'static,

@@ -22,7 +22,7 @@ const SWEEP: usize = 8;
 const REST: Duration = Duration::from_micros(20);
 
 /// Starts the thread; it ends with the process.
-pub fn start(processes: Arc<Processes>, store: Arc<Store>) -> io::Result<()> {
+pub(crate) fn start(processes: Arc<Processes>, store: Arc<Store>) -> io::Result<()> {
     thread::Builder::new()
         .name(String::from("reaper"))
         .spawn(move || run(&processes, &store))

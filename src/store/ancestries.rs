@@ -25,7 +25,11 @@ pub(super) struct Ancestries(Mutex<HashMap<u32, (Instant, Arc<Ancestry>)>>);
 
 impl Ancestries {
     /// The caller and the processes above it. EPERM for one that the mount cannot see.
-    pub fn get(&self, processes: &Processes, caller: Caller) -> Result<Arc<Ancestry>, Refusal> {
+    pub(super) fn get(
+        &self,
+        processes: &Processes,
+        caller: Caller,
+    ) -> Result<Arc<Ancestry>, Refusal> {
         if caller.task == 0 {
             return Err(Refusal::NotPermitted);
         }

@@ -30,7 +30,7 @@ struct Pending {
 
 /// The claims and sessions that a request names.
 #[derive(Debug, Default)]
-pub struct Concerns {
+pub(crate) struct Concerns {
     /// Claims.
     pub names: Vec<Name>,
     /// Sessions.
@@ -54,7 +54,7 @@ impl Debug for Request {
 
 /// A request that has come. Dropped once it was carried out.
 #[derive(Debug)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// Its time: the time since boot.
     pub at: Duration,
     number: u64,

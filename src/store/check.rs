@@ -41,7 +41,7 @@ impl Inner {
             return true;
         }
         let dead: Vec<Process> = session.roots.iter().map(|root| root.process).collect();
-        // With no root left, nothing passes to another process.
+        // With no root left, nothing passes to another process, so no ending need be waited for.
         for process in dead {
             let ending = self.processes.ending(&process);
             let ending = Some(ending.unwrap_or(Ending::Unknown));
@@ -297,12 +297,12 @@ impl Inner {
         }
     }
 
-    /// Records the death of a process. As long as its ending is unknown and the ending matters, the
-    /// process above holds its leases.
+    /// Records the death of a process. Until its ending is known, if that matters, the process
+    /// above holds its leases (see `Table::holder`).
     pub(super) fn died(&mut self, process: Process) {
         let ending = self.processes.ending(&process);
         self.commit_own(&Command::Died { process, ending });
-        if ending.is_none() && self.table.is_unsettled(&process) {
+        if ending.is_none() && self.table.leave_unsettled(&process) {
             self.processes.watch_reaping(&process);
         }
     }

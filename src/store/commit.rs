@@ -269,7 +269,7 @@ impl Inner {
         granted.collect()
     }
 
-    /// Whether a waiter is dying. It cannot die before its read is answered.
+    /// Whether a waiter is dying. It cannot die before its call is answered.
     fn is_doomed(&self, (waiter, key, pid): Grant) -> bool {
         // The pid is the waiter's while a live root of its session has it.
         let session = self.table.session_by_key(key);
@@ -284,7 +284,7 @@ impl Inner {
     }
 
     /// Watches the processes that become roots, before anything is granted that depends on them.
-    /// Returns those that are dead by now. They are reported once they are roots.
+    /// Returns those that are dead by now. `follow_up` records their deaths.
     fn watch(&self, events: &[Event], caller: Option<Caller>) -> Result<Vec<Process>, Refusal> {
         let mut dead = Vec::new();
         for (process, environ) in events.iter().filter_map(Event::dependence) {

@@ -2,14 +2,14 @@
 //!
 //! Promises: an event is in the journal and applied before any caller is told of it. Each answer
 //! about a session is given after its roots were checked, so a holder that is proven dead holds
-//! nothing. Every root of a live session is watched.
+//! nothing; only who waits is told without that. Every root of a live session is watched.
 //!
 //! Lock order: one descriptor of a file in `queue/` (`tree`), then the store's mutex, then one of
 //! those of [`Processes`], [`EventStream`], `Arrivals`, the log and the maps of `tree`. None of
 //! the latter locks the store. Ancestries are read before the store is locked, and the inotify
 //! notifier is told after it was unlocked.
 //!
-//! Does not know: fuser, the files of the mount, how a record or an event is formatted.
+//! Does not know: fuser, what a file shows, how a record or an event is formatted.
 
 mod ancestries;
 mod arrivals;
@@ -29,9 +29,9 @@ use std::time::{Duration, Instant};
 
 use self::ancestries::Ancestries;
 use self::arrivals::Arrivals;
-pub use self::arrivals::{Arrival, Concerns};
-pub use self::principal::{Caller, Principal};
-pub use self::waiting::{Seat, Turn};
+pub(crate) use self::arrivals::{Arrival, Concerns};
+pub(crate) use self::principal::{Caller, Principal};
+pub(crate) use self::waiting::{Seat, Turn};
 use crate::core::identity::Ancestry;
 use crate::core::table::{Node, Table};
 use crate::core::{
@@ -46,7 +46,7 @@ use crate::process::{self, Processes, Source};
 use crate::render::metrics::Metrics;
 
 /// The leases of one mount.
-pub struct Store {
+pub(crate) struct Store {
     /// The store's mutex. See the lock order of this module.
     inner: Mutex<Inner>,
     processes: Arc<Processes>,
@@ -126,7 +126,7 @@ impl DerefMut for Locked<'_> {
 
 impl Store {
     /// A store for a table and a connection. [`Store::recover`] comes next.
-    pub fn new(
+    pub(crate) fn new(
         table: Table,
         mut handoff: Handoff,
         journal: Box<dyn Log>,
@@ -167,7 +167,7 @@ impl Store {
     }
 
     /// Notes the arrival of a request that is carried out later.
-    pub fn arrive(
+    pub(crate) fn arrive(
         &self,
         uid: u32,
         concerns: impl FnOnce() -> Concerns + Send + 'static,
@@ -176,12 +176,12 @@ impl Store {
     }
 
     /// The counters.
-    pub fn metrics(&self) -> Arc<Metrics> {
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
     }
 
     /// The event stream.
-    pub fn stream(&self) -> Arc<EventStream> {
+    pub(crate) fn stream(&self) -> Arc<EventStream> {
         Arc::clone(&self.stream)
     }
 
@@ -197,7 +197,7 @@ impl Store {
 
     /// The caller of a request, with the processes above it. A caller that the mount cannot see is
     /// a principal too, which some commands accept.
-    pub fn principal(&self, caller: Caller) -> Result<Principal, Refusal> {
+    pub(crate) fn principal(&self, caller: Caller) -> Result<Principal, Refusal> {
         let ancestry = match caller.task {
             0 => None,
             _ => Some(self.ancestries.get(&self.processes, caller)?),
@@ -206,7 +206,7 @@ impl Store {
     }
 
     /// The ancestry of a caller's parent. EPERM if the mount cannot see the parent.
-    pub fn parent_ancestry(&self, ancestry: &Ancestry) -> Result<Ancestry, Refusal> {
+    pub(crate) fn parent_ancestry(&self, ancestry: &Ancestry) -> Result<Ancestry, Refusal> {
         let parent = Some(ancestry.caller().parent)
             .filter(|parent| *parent != 0)
             .ok_or(Refusal::NotPermitted)?;
@@ -214,18 +214,18 @@ impl Store {
     }
 
     /// The session of a caller.
-    pub fn member(&self, ancestry: &Ancestry) -> Result<Member, Refusal> {
+    pub(crate) fn member(&self, ancestry: &Ancestry) -> Result<Member, Refusal> {
         self.lock().member(ancestry)
     }
 
     /// Carries out a command.
-    pub fn execute(&self, who: &Principal, command: &Command) -> Result<Outcome, Refusal> {
+    pub(crate) fn execute(&self, who: &Principal, command: &Command) -> Result<Outcome, Refusal> {
         self.lock().carry_out(who, command)
     }
 
     /// Carries out a command for the session of the caller. `command` makes it from that session,
     /// or from the reason why the session cannot be found.
-    pub fn execute_as_member(
+    pub(crate) fn execute_as_member(
         &self,
         who: &Principal,
         command: impl for<'m> FnOnce(Result<&'m Member, Refusal>) -> Result<Command<'m>, Refusal>,
@@ -238,7 +238,7 @@ impl Store {
 
     /// Creates a claim or an entry of one, or opens the caller's own if `exclusive` is not set. The
     /// inode counts as opened. `show` is told whether it is new, under the lock.
-    pub fn create<R>(
+    pub(crate) fn create<R>(
         &self,
         who: &Principal,
         name: Place,
@@ -264,7 +264,7 @@ impl Store {
     }
 
     /// Opens a claim for reading, which anybody may.
-    pub fn open_to_read(&self, ino: Ino) -> Result<(), Refusal> {
+    pub(crate) fn open_to_read(&self, ino: Ino) -> Result<(), Refusal> {
         let mut inner = self.lock();
         inner.check(Subject::Inode(ino), None);
         inner.table.node(ino).ok_or(Refusal::Lost)?;
@@ -273,7 +273,12 @@ impl Store {
     }
 
     /// Opens a claim for writing, which its holder alone may.
-    pub fn open_to_write(&self, who: &Principal, ino: Ino, truncate: bool) -> Result<(), Refusal> {
+    pub(crate) fn open_to_write(
+        &self,
+        who: &Principal,
+        ino: Ino,
+        truncate: bool,
+    ) -> Result<(), Refusal> {
         let mut inner = self.lock();
         let by = &inner.member(who.ancestry()?)?;
         inner.carry_out(who, &Command::Reclaim { ino, by, truncate })?;
@@ -284,12 +289,12 @@ impl Store {
 
     /// Releases a claim that was created for a kernel lock, which was refused, and that nothing was
     /// written to.
-    pub fn withdraw(&self, ino: Ino) {
+    pub(crate) fn withdraw(&self, ino: Ino) {
         self.lock().commit_own(&Command::Withdraw { ino });
     }
 
     /// Counts a descriptor of an inode as closed.
-    pub fn close(&self, ino: Ino) {
+    pub(crate) fn close(&self, ino: Ino) {
         let mut inner = self.lock();
         if let Some(count) = inner.opens.get_mut(&ino) {
             *count -= 1;
@@ -301,7 +306,7 @@ impl Store {
     }
 
     /// Notes that the kernel has forgotten an inode: it has no descriptor.
-    pub fn forgotten(&self, ino: Ino) {
+    pub(crate) fn forgotten(&self, ino: Ino) {
         let mut inner = self.lock();
         if ino < inner.inherited {
             inner.drop_nameless(ino);
@@ -309,7 +314,7 @@ impl Store {
     }
 
     /// The outcome of a request that is sent again, if it was carried out when it was sent first.
-    pub fn outcome(&self, caller: Caller) -> Option<Outcome> {
+    pub(crate) fn outcome(&self, caller: Caller) -> Option<Outcome> {
         if !caller.is_again() {
             return None;
         }
@@ -318,7 +323,7 @@ impl Store {
 
     /// Waits until all events that must survive a loss of power are on disk. The store is not
     /// locked meanwhile. After an error (EIO) the lease stays held until its deadline.
-    pub fn sync(&self) -> Result<(), Refusal> {
+    pub(crate) fn sync(&self) -> Result<(), Refusal> {
         let unsynced = self.lock().journal.unsynced();
         let synced = unsynced.and_then(|files| files.iter().try_for_each(File::sync_data));
         synced.map_err(|error| {
@@ -332,43 +337,43 @@ impl Store {
     }
 
     /// Records a note. If it cannot be appended, it is lost if this server is killed.
-    pub fn note(&self, note: Note) {
+    pub(crate) fn note(&self, note: Note) {
         self.lock().note(note, None);
     }
 
     /// Records that a request has opened a descriptor, so that it is answered in the same way if it
     /// is sent again.
-    pub fn opened(&self, caller: Caller, note: Note) {
+    pub(crate) fn opened(&self, caller: Caller, note: Note) {
         self.lock().note(note, Some(caller));
     }
 
     /// The state of the connection.
-    pub fn handoff(&self) -> Handoff {
+    pub(crate) fn handoff(&self) -> Handoff {
         self.lock().handoff.clone()
     }
 
     /// The source from which the store learns how a process ended.
-    pub fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         self.processes.source()
     }
 
     /// The number of times that endings of processes were lost, since too many came at once.
-    pub fn status_overflows(&self) -> u64 {
+    pub(crate) fn status_overflows(&self) -> u64 {
         self.processes.status_overflows()
     }
 
     /// Locks the store for ever, between two requests. This server answers no other.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         std::mem::forget(self.lock());
     }
 
     /// The present.
-    pub fn now(&self) -> Moment {
+    pub(crate) fn now() -> Moment {
         process::now()
     }
 
     /// Ends at most `limit` leases whose deadline has passed. Whether there are more.
-    pub fn expire(&self, limit: usize) -> bool {
+    pub(crate) fn expire(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         let has_more = (0..limit).all(|_| inner.expire_next());
         inner.set_alarm();
@@ -376,13 +381,13 @@ impl Store {
     }
 
     /// Records the death of a process, which is proven.
-    pub fn died(&self, process: Process) {
+    pub(crate) fn died(&self, process: Process) {
         self.lock().died(process);
     }
 
     /// Records at most `limit` of the leases that ended sessions left behind. Whether there are
     /// more.
-    pub fn sweep(&self, limit: usize) -> bool {
+    pub(crate) fn sweep(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         inner.commit_own(&Command::Sweep { limit }) && inner.table.wants_sweep()
     }

@@ -34,7 +34,7 @@ pub(super) struct Observers<'a> {
 }
 
 impl<'a> Observers<'a> {
-    pub fn new(stream: &'a EventStream, metrics: &'a Metrics) -> Self {
+    pub(super) fn new(stream: &'a EventStream, metrics: &'a Metrics) -> Self {
         Self {
             stream,
             metrics,

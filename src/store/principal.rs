@@ -12,7 +12,7 @@ use crate::handoff::{AGAIN, Key, Sent};
 
 /// The caller of a request, as the kernel describes it.
 #[derive(Clone, Copy, Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The thread. 0 if it is in a pid namespace that the mount cannot see.
     pub task: u32,
     /// Its uid for files.
@@ -54,7 +54,7 @@ thread_local! {
 
 /// The caller of a request, resolved. The processes above it are read before any lock is taken.
 #[derive(Clone, Debug)]
-pub struct Principal {
+pub(crate) struct Principal {
     /// The request, if there is one that may be sent again.
     pub(super) caller: Option<Caller>,
     ancestry: Option<Arc<Ancestry>>,
@@ -64,7 +64,7 @@ pub struct Principal {
 
 impl Principal {
     /// The principal of a request. It has no ancestry if the mount cannot see the caller.
-    pub fn new(caller: Caller, ancestry: Option<Arc<Ancestry>>) -> Self {
+    pub(crate) fn new(caller: Caller, ancestry: Option<Arc<Ancestry>>) -> Self {
         Self {
             caller: Some(caller),
             ancestry,
@@ -74,7 +74,7 @@ impl Principal {
     }
 
     /// The principal of a command that is carried out after its request was answered.
-    pub fn of_ancestry(ancestry: Arc<Ancestry>) -> Self {
+    pub(crate) fn of_ancestry(ancestry: Arc<Ancestry>) -> Self {
         Self {
             caller: None,
             uid: ancestry.uid(),
@@ -84,29 +84,29 @@ impl Principal {
     }
 
     /// The caller and the processes above it. EPERM if the mount cannot see the caller.
-    pub fn ancestry(&self) -> Result<&Arc<Ancestry>, Refusal> {
+    pub(crate) fn ancestry(&self) -> Result<&Arc<Ancestry>, Refusal> {
         self.ancestry.as_ref().ok_or(Refusal::NotPermitted)
     }
 
     /// Its uid for files.
-    pub fn uid(&self) -> u32 {
+    pub(crate) fn uid(&self) -> u32 {
         self.uid
     }
 
     /// Its gid for files.
-    pub fn gid(&self) -> u32 {
+    pub(crate) fn gid(&self) -> u32 {
         self.gid
     }
 
     /// The caller's process and those above it, nearest first.
-    pub fn chain(&self) -> Vec<Process> {
+    pub(crate) fn chain(&self) -> Vec<Process> {
         let ancestry = self.ancestry.as_ref();
         ancestry.map_or_else(Vec::new, |ancestry| ancestry.processes())
     }
 
     /// The caller of a command that depends on its uid and sandbox, not on its session. `chain` is
     /// that of [`Principal::chain`].
-    pub fn asker<'a>(&self, chain: &'a [Process]) -> Asker<'a> {
+    pub(crate) fn asker<'a>(&self, chain: &'a [Process]) -> Asker<'a> {
         let caller = self.ancestry.as_ref().map(|ancestry| ancestry.caller());
         Asker {
             uid: self.uid,
@@ -117,7 +117,7 @@ impl Principal {
     }
 
     /// The remote session of this id, for which the caller acts.
-    pub fn remote(&self, id: SessionId) -> RemoteSession {
+    pub(crate) fn remote(&self, id: SessionId) -> RemoteSession {
         let pidns = self.ancestry.as_ref();
         RemoteSession {
             id,

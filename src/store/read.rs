@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_micros(20);
 
 impl Store {
     /// Shows the table, after the liveness of the subject was checked.
-    pub fn read<R>(&self, about: Subject, show: impl FnOnce(&Table) -> R) -> R {
+    pub(crate) fn read<R>(&self, about: Subject, show: impl FnOnce(&Table) -> R) -> R {
         let mut inner = self.lock();
         inner.check(about, None);
         show(&inner.table)
@@ -25,7 +25,7 @@ impl Store {
 
     /// Shows the live leases after a token in the order of their tokens, until `show` returns
     /// false.
-    pub fn leases(
+    pub(crate) fn leases(
         &self,
         after: Token,
         mut show: impl FnMut(&Table, &Name, &Lease, &Inode) -> bool,
@@ -63,7 +63,7 @@ impl Store {
     /// Shows all live leases as a snapshot, in the order of their tokens. Returns the number of the
     /// newest event that it reflects, as the error: `known` had no result for that number. It is
     /// not asked while any lease has a deadline, since records show the time that is left.
-    pub fn snapshot<R>(
+    pub(crate) fn snapshot<R>(
         &self,
         known: impl FnOnce(u64) -> Option<R>,
         mut show: impl FnMut(&Table, &Name),
@@ -117,7 +117,11 @@ impl Store {
     }
 
     /// Shows the live sessions after a key, until `show` returns false.
-    pub fn sessions(&self, after: SessionKey, mut show: impl FnMut(&Table, &Session) -> bool) {
+    pub(crate) fn sessions(
+        &self,
+        after: SessionKey,
+        mut show: impl FnMut(&Table, &Session) -> bool,
+    ) {
         let mut inner = self.lock();
         let mut last = after;
         loop {

@@ -11,13 +11,13 @@ use crate::process::Watch;
 
 impl Store {
     /// The ancestry of a process that made a request to an earlier server. `None` if it is gone.
-    pub fn ancestry_again(&self, process: &Process, uid: u32) -> Option<Ancestry> {
+    pub(crate) fn ancestry_again(&self, process: &Process, uid: u32) -> Option<Ancestry> {
         let ancestry = self.processes.ancestry(None, process.pid, uid).ok()?;
         (ancestry.caller().process == *process).then_some(ancestry)
     }
 
     /// Takes over a connection whose descriptors were opened on an earlier server.
-    pub fn take_over(&self) {
+    pub(crate) fn take_over(&self) {
         let mut inner = self.lock();
         inner.inherited = inner.table.next_ino();
         inner.note(Note::TakenOver, None);
@@ -26,7 +26,7 @@ impl Store {
     /// Watches the processes of the recovered table, and records the death of those that are gone.
     /// None is alive unless this is the `same_boot`. No descriptor is open, and nobody waits,
     /// unless this is the `same_connection`.
-    pub fn recover(&self, same_boot: bool, same_connection: bool) {
+    pub(crate) fn recover(&self, same_boot: bool, same_connection: bool) {
         let mut inner = self.lock();
         let processes = inner.table.processes();
         let processes: Vec<(Process, u64)> = processes

@@ -12,7 +12,7 @@ use crate::core::{
 
 /// A place in a queue.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     /// The waiter and its session. `None` if the caller's session holds the name already.
     pub waiter: Option<(WaiterId, SessionKey)>,
     /// The caller's session, if the caller is its only root. The lease will end with the caller.
@@ -21,7 +21,7 @@ pub struct Seat {
 
 /// The state of a waiter.
 #[derive(Clone, Debug)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// It holds the name.
     Granted,
     /// Its session holds the name in another way.
@@ -44,7 +44,7 @@ pub enum Turn {
 
 impl Store {
     /// Takes a place in the queue of a name, or the name if it is free.
-    pub fn queue(&self, who: &Principal, name: &Name) -> Result<Seat, Refusal> {
+    pub(crate) fn queue(&self, who: &Principal, name: &Name) -> Result<Seat, Refusal> {
         let ancestry = who.ancestry()?;
         let mut inner = self.lock();
         let creation = Creation {
@@ -68,14 +68,14 @@ impl Store {
     }
 
     /// Whether a name is held, by the grant of this token.
-    pub fn has_token(&self, name: &Name, token: Token) -> bool {
+    pub(crate) fn has_token(&self, name: &Name, token: Token) -> bool {
         self.read(Subject::Name(name.as_str()), |table| {
             table.lease(name).is_some_and(|lease| lease.token == token)
         })
     }
 
     /// The caller's session, if the caller is its only root.
-    pub fn alone(&self, who: &Principal) -> Option<SessionId> {
+    pub(crate) fn alone(&self, who: &Principal) -> Option<SessionId> {
         let ancestry = who.ancestry().ok()?;
         let mut inner = self.lock();
         let by = inner.member(ancestry).ok()?;
@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// The state of a session's waiter for a name.
-    pub fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
+    pub(crate) fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
         let inner = self.lock();
         if inner.table.granted(waiter).is_some() {
             return Turn::Granted;
@@ -114,12 +114,12 @@ impl Store {
     }
 
     /// Whether a thread has a pending signal that will end it.
-    pub fn is_doomed(&self, task: u32) -> bool {
+    pub(crate) fn is_doomed(&self, task: u32) -> bool {
         task != 0 && self.processes.is_doomed(task)
     }
 
     /// Records that a waiter is told that it holds the name. False if it does not hold it any more.
-    pub fn accept(&self, waiter: WaiterId) -> bool {
+    pub(crate) fn accept(&self, waiter: WaiterId) -> bool {
         let mut inner = self.lock();
         if let Some((name, _)) = inner.table.granted(waiter) {
             let name = name.clone();
@@ -129,12 +129,12 @@ impl Store {
     }
 
     /// Removes a waiter from its queue.
-    pub fn leave(&self, waiter: WaiterId) {
+    pub(crate) fn leave(&self, waiter: WaiterId) {
         self.lock().commit_own(&Command::Leave { waiter });
     }
 
     /// All waiters, with their sessions and names.
-    pub fn seats(&self) -> Vec<(WaiterId, SessionKey, Name)> {
+    pub(crate) fn seats(&self) -> Vec<(WaiterId, SessionKey, Name)> {
         let inner = self.lock();
         let table = &inner.table;
         let waiting = table.waiters().filter_map(|waiter| {

@@ -4,7 +4,7 @@
 //! Root mounts by mount(2), others by fusermount3 with the protocol of `fusermount.c` of libfuse 3:
 //! it sends the descriptor over the socket whose number is in `_FUSE_COMMFD`.
 //!
-//! Does not know: everything that is served on the descriptor.
+//! Does not know: anything that is served on the descriptor.
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, OpenOptions};
@@ -26,7 +26,7 @@ use crate::sys::mount::MountFlags;
 use crate::sys::mountinfo::FS_TYPE;
 
 /// The device that FUSE mounts are made of.
-pub const DEVICE: &str = "/dev/fuse";
+pub(crate) const DEVICE: &str = "/dev/fuse";
 
 /// `FUSE_NOTIFY_RESEND`: the kernel is to send again what is not answered yet.
 const NOTIFY_RESEND: u32 = 7;
@@ -82,7 +82,7 @@ fn mount_directly(dir: &Path, source: &Path, options: &Options) -> io::Result<Ow
 
 /// The new flags of a mount, which stays `nosuid` and `nodev`.
 #[derive(Clone, Copy, Debug)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// Follow no symlinks.
     pub nosymfollow: bool,
     /// Admit no execution.
@@ -95,7 +95,7 @@ pub struct Flags {
 }
 
 /// Changes the flags of the mount on a directory.
-pub fn remount(dir: &Path, flags: &Flags) -> io::Result<()> {
+pub(crate) fn remount(dir: &Path, flags: Flags) -> io::Result<()> {
     let read_only = flags.read_only.unwrap_or(flags.is_read_only);
     let mut bits = MountFlags::NOSUID | MountFlags::NODEV;
     bits.set(MountFlags::NOSYMFOLLOW, flags.nosymfollow);
@@ -160,7 +160,7 @@ fn mount_by_helper(dir: &Path, source: &Path, options: &Options) -> io::Result<O
 /// The kernel sends INIT only once, and fuser insists on it. So fuser gets one end of a pair of
 /// sockets, on which it reads an INIT with the contents of the kernel's own; then that end is
 /// replaced by the real descriptor.
-pub fn adopt<FS: Filesystem>(
+pub(crate) fn adopt<FS: Filesystem>(
     fs: FS,
     device: &OwnedFd,
     capabilities: u64,
@@ -209,7 +209,7 @@ fn init(capabilities: u64) -> [u8; 104] {
 
 /// Unmounts a directory. `lazy` also if it is in use: it vanishes at once, and ends with its last
 /// user.
-pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
+pub(crate) fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
     let Err(error) = sys::mount::unmount(dir, lazy) else {
         return Ok(());
     };
@@ -235,7 +235,7 @@ pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
 
 /// The same, repeated while the mount is busy, for this time: a mount may be busy for a moment
 /// although it is not in use.
-pub fn unmount_patiently(dir: &Path, lazy: bool, patience: Duration) -> io::Result<()> {
+pub(crate) fn unmount_patiently(dir: &Path, lazy: bool, patience: Duration) -> io::Result<()> {
     let deadline = Instant::now() + patience;
     loop {
         match unmount(dir, lazy) {

@@ -2,21 +2,21 @@
 //! servers: it starts one, waits for its end, and starts the next on the same descriptor.
 //!
 //! ```text
-//! claimfs mount          the supervisor                               claimfs serve, one after the other
-//!                        holds the descriptor  ── standard input ──▶  answers requests on it
-//!                        reads its reports     ◀─ standard output ──  lost, ready, asked, answered, failed
-//!                        passes signals on     ── signals ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way
+//! claimfs mount          the supervisor                               claimfs serve, one after the
+//! other holds the descriptor  ── standard input ──▶  answers requests on it reads its reports
+//! ◀─ standard output ──  lost, ready, asked, answered, failed passes signals on     ── signals
+//! ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way
 //! ```
 //!
-//! Promises: it never touches the mount, so that no fault of a server can hang it; after a crash it
-//! starts the program that it holds open, whatever has become of its file; and it never starts a
-//! second server before the first is gone.
+//! Promises: it makes no call that a server must answer, so that no fault of one can hang it; after
+//! a crash it starts the program that it holds open, whatever has become of its file; and it never
+//! starts a second server before the first is gone.
 //!
-//! Does not know: everything that is served.
+//! Does not know: anything that is served.
 
 pub mod device;
-pub mod program;
-pub mod report;
+mod program;
+pub(crate) mod report;
 mod server;
 
 use std::ffi::OsString;
@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const HAS_RESEND: u64 = 1 << 39;
 
 /// The mount that is supervised.
-pub struct Service<'a> {
+pub(crate) struct Service<'a> {
     /// Mounts, and returns the descriptor on which requests arrive.
     pub mount: &'a dyn Fn() -> Result<OwnedFd, Failure>,
     /// Takes the mount away. Whether it was still there.
@@ -60,7 +60,7 @@ pub struct Service<'a> {
 }
 
 /// A notice for the process that started the supervisor.
-pub enum Notice {
+pub(crate) enum Notice {
     /// Requests are answered, for the first time.
     Ready,
     /// Something was lost.
@@ -97,7 +97,7 @@ struct Supervisor<'a> {
 }
 
 /// Supervises a mount until it is gone.
-pub fn run(
+pub(crate) fn run(
     service: &Service,
     signals: Signals,
     mut notify: impl FnMut(Notice),

@@ -19,23 +19,23 @@ use crate::sys::signals::Signals;
 
 /// A program, held open.
 #[derive(Debug)]
-pub struct Program(File);
+pub(crate) struct Program(File);
 
 impl Program {
     /// The program of this process.
-    pub fn current() -> Result<Self, Failure> {
+    pub(crate) fn current() -> Result<Self, Failure> {
         Self::open(Path::new("/proc/self/exe"))
     }
 
     /// The program that is at a path now.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let opened = File::open(path).map(Self);
         opened.map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))
     }
 
     /// A command that serves with it: first the words about this server, then those about the
     /// mount.
-    pub fn server(&self, first: &[&str], words: &[OsString], signals: Signals) -> Command {
+    pub(crate) fn server(&self, first: &[&str], words: &[OsString], signals: Signals) -> Command {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
         command.arg0("claimfs").arg("serve").args(first).args(words);
         signals.unblock_in(&mut command);
@@ -44,7 +44,7 @@ impl Program {
 
     /// The program that is at a path now, if it shows that it starts and can read the state of a
     /// connection, which changes nothing.
-    pub fn proved(
+    pub(crate) fn proved(
         path: &Path,
         connection: &str,
         words: &[OsString],

@@ -6,7 +6,7 @@
 
 /// A report of a server to its supervisor. Each is one line: a word, a space, and the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
+pub(crate) enum Report {
     /// Something was lost, as a sentence.
     Lost(String),
     /// The server answers requests from now on. The kernel has these capabilities on the
@@ -24,7 +24,7 @@ pub enum Report {
 
 impl Report {
     /// The line, without its end.
-    pub fn to_line(&self) -> String {
+    pub(crate) fn to_line(&self) -> String {
         let one_line = |text: &str| text.replace('\n', " ");
         match self {
             Self::Lost(what) => format!("lost {}", one_line(what)),
@@ -37,7 +37,7 @@ impl Report {
     }
 
     /// The report that a line is; `None` for a line that is none, as a later version may write.
-    pub fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "lost" => Some(Self::Lost(rest.to_owned())),

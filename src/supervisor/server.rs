@@ -40,7 +40,11 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it, and a thread that reads its reports.
-    pub fn start(number: u64, mut command: Command, sender: Sender<Input>) -> io::Result<Self> {
+    pub(super) fn start(
+        number: u64,
+        mut command: Command,
+        sender: Sender<Input>,
+    ) -> io::Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take();
         thread::spawn(move || {
@@ -80,7 +84,7 @@ pub(super) struct Crashes(Vec<Instant>);
 impl Crashes {
     /// Counts the end of a server. Returns how long to wait before the next one is started, or why
     /// there is no point in another.
-    pub fn count(
+    pub(super) fn count(
         &mut self,
         server: &Server,
         status: ExitStatus,

@@ -11,7 +11,7 @@ use super::pidfd;
 
 /// The pid and the pidfd of a child that has exited with this code and been waited for. `before` is
 /// called before it exits.
-pub fn exited(
+pub(crate) fn exited(
     code: u8,
     before: impl FnOnce(u32, &Arc<OwnedFd>),
 ) -> io::Result<(u32, Arc<OwnedFd>)> {

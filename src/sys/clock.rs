@@ -7,17 +7,17 @@ use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long ago this machine booted, suspension included.
-pub fn since_boot() -> Duration {
+pub(crate) fn since_boot() -> Duration {
     read(ClockId::Boottime)
 }
 
 /// How long the processor has worked for this thread.
-pub fn of_thread() -> Duration {
+pub(crate) fn of_thread() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
 /// The unit of times in `/proc` (proc(5)).
-pub fn ticks_per_second() -> u64 {
+pub(crate) fn ticks_per_second() -> u64 {
     clock_ticks_per_second().max(1)
 }
 

@@ -14,7 +14,7 @@ use rustix::net::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// How many descriptors this process may have open.
-pub fn limit() -> usize {
+pub(crate) fn limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
@@ -22,7 +22,7 @@ pub fn limit() -> usize {
 }
 
 /// Raises the limit of open descriptors as far as this process may: each root of a session is one.
-pub fn raise_limit() -> io::Result<()> {
+pub(crate) fn raise_limit() -> io::Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit {
         current: maximum,
@@ -32,7 +32,7 @@ pub fn raise_limit() -> io::Result<()> {
 }
 
 /// Whether an error says that there are no more descriptors or no more memory, and nothing else.
-pub fn is_shortage(error: &io::Error) -> bool {
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
@@ -41,7 +41,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
 
 /// Receives one descriptor, close-on-exec, as an `SCM_RIGHTS` message (unix(7)); `None` if there is
 /// none in the message.
-pub fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0_u8; 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -54,13 +54,13 @@ pub fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
 }
 
 /// A pair of connected sockets, close-on-exec, that keep the borders between messages.
-pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
     Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Makes the descriptor number of `old`, which stays open, a duplicate of `new`, close-on-exec.
-pub fn replace(old: &impl AsFd, new: &impl AsFd) -> io::Result<()> {
+pub(crate) fn replace(old: &impl AsFd, new: &impl AsFd) -> io::Result<()> {
     // SAFETY: the number is open while `old` is borrowed, and stays so; its owner closes it, since
     // this second one is never dropped.
     let old = unsafe { OwnedFd::from_raw_fd(old.as_fd().as_raw_fd()) };

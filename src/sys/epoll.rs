@@ -6,38 +6,38 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData};
 
-pub use rustix::event::epoll::EventFlags as Interest;
+pub(crate) use rustix::event::epoll::EventFlags as Interest;
 
 /// How many events one call of [`Epoll::wait`] returns at most.
-pub const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// A set of descriptors to wait for, each under a number.
 #[derive(Debug)]
-pub struct Epoll(OwnedFd);
+pub(crate) struct Epoll(OwnedFd);
 
 impl Epoll {
     /// An empty set.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
     /// Adds a descriptor.
-    pub fn add(&self, fd: &impl AsFd, interest: Interest, id: u64) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: &impl AsFd, interest: Interest, id: u64) -> io::Result<()> {
         Ok(epoll::add(&self.0, fd, EventData::new_u64(id), interest)?)
     }
 
     /// Changes the events that a descriptor is waited for. One that is not there has been removed.
-    pub fn modify(&self, fd: &impl AsFd, interest: Interest, id: u64) {
+    pub(crate) fn modify(&self, fd: &impl AsFd, interest: Interest, id: u64) {
         _ = epoll::modify(&self.0, fd, EventData::new_u64(id), interest);
     }
 
     /// Removes a descriptor, if it is there.
-    pub fn remove(&self, fd: &impl AsFd) {
+    pub(crate) fn remove(&self, fd: &impl AsFd) {
         _ = epoll::delete(&self.0, fd);
     }
 
     /// Sleeps until something has happened, and returns the numbers of the descriptors.
-    pub fn wait(&self) -> io::Result<impl Iterator<Item = u64> + Clone + use<>> {
+    pub(crate) fn wait(&self) -> io::Result<impl Iterator<Item = u64> + Clone + use<>> {
         let mut space = [MaybeUninit::<Event>::uninit(); BATCH];
         let mut ids = [0; BATCH];
         let (events, _) = epoll::wait(&self.0, &mut space, None)?;

@@ -7,11 +7,11 @@ use rustix::event::{EventfdFlags, eventfd};
 
 /// A descriptor that is readable after each [`EventFd::wake`].
 #[derive(Debug)]
-pub struct EventFd(OwnedFd);
+pub(crate) struct EventFd(OwnedFd);
 
 impl EventFd {
     /// One that is not readable yet.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(eventfd(
             0,
             EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
@@ -20,7 +20,7 @@ impl EventFd {
 
     /// Wakes the threads that wait for it. It fails only if the counter is full: then it is
     /// readable anyway.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }

@@ -3,11 +3,11 @@
 use rustix::process::{geteuid, getgid, getuid};
 
 /// The uid that this process acts as: files that it creates get it.
-pub fn effective_uid() -> u32 {
+pub(crate) fn effective_uid() -> u32 {
     geteuid().as_raw()
 }
 
 /// The real uid and gid of this process: its mounts belong to them.
-pub fn real_ids() -> (u32, u32) {
+pub(crate) fn real_ids() -> (u32, u32) {
     (getuid().as_raw(), getgid().as_raw())
 }

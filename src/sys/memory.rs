@@ -7,7 +7,7 @@ const LARGE: i32 = 256 * 1024;
 
 /// Has large allocations returned to the machine when they are freed. Without it the allocator
 /// raises its threshold and keeps them.
-pub fn give_back() {
+pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
     {
         // SAFETY: mallopt takes no pointer. A threshold that is set no longer grows by itself.

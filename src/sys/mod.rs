@@ -1,30 +1,30 @@
-//! Facilities of the kernel, one file each: system calls as safe functions with `io::Result`s.
+//! Facilities of the kernel, one file each: system calls as safe functions.
 //!
 //! Promises: `unsafe` is allowed only here, by name, in the files that need it (`child`,
 //! `descriptors`, `memory`, `namespace`, `pidfd`, `poll`, `signals`, `thread`); all other calls go
 //! through rustix. A call that a signal interrupts is repeated where the function says so, and is
 //! an error of kind `Interrupted` elsewhere.
 //!
-//! Does not know: everything of claimfs but the type of its file system.
+//! Does not know: anything of claimfs but the type of its file system.
 
-pub mod child;
-pub mod clock;
-pub mod descriptors;
-pub mod epoll;
-pub mod eventfd;
-pub mod files;
-pub mod ids;
-pub mod memory;
-pub mod mount;
+pub(crate) mod child;
+pub(crate) mod clock;
+pub(crate) mod descriptors;
+pub(crate) mod epoll;
+pub(crate) mod eventfd;
+pub(crate) mod files;
+pub(crate) mod ids;
+pub(crate) mod memory;
+pub(crate) mod mount;
 pub mod mountinfo;
-pub mod namespace;
-pub mod pidfd;
-pub mod poll;
-pub mod proc_events;
-pub mod signals;
-pub mod terminal;
-pub mod thread;
-pub mod timer;
+pub(crate) mod namespace;
+pub(crate) mod pidfd;
+pub(crate) mod poll;
+pub(crate) mod proc_events;
+pub(crate) mod signals;
+pub(crate) mod terminal;
+pub(crate) mod thread;
+pub(crate) mod timer;
 
 use rustix::process::Pid;
 

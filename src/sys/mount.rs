@@ -6,10 +6,10 @@ use std::path::Path;
 
 use rustix::mount::{self, UnmountFlags};
 
-pub use rustix::mount::MountFlags;
+pub(crate) use rustix::mount::MountFlags;
 
 /// Mounts a file system of this type on a directory.
-pub fn mount(
+pub(crate) fn mount(
     dir: &Path,
     source: &Path,
     fs_type: &str,
@@ -20,12 +20,12 @@ pub fn mount(
 }
 
 /// Changes the flags of the mount on a directory.
-pub fn remount(dir: &Path, flags: MountFlags) -> io::Result<()> {
+pub(crate) fn remount(dir: &Path, flags: MountFlags) -> io::Result<()> {
     Ok(mount::mount_remount(dir, flags, c"")?)
 }
 
 /// Unmounts a directory, which is not followed if it is a symlink. `lazy` also if it is in use.
-pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
+pub(crate) fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::DETACH, lazy);
     Ok(mount::unmount(dir, flags)?)

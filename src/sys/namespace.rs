@@ -8,13 +8,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
 /// The inode number of the pid namespace of a process.
-pub fn of_pids(pid: impl Display) -> io::Result<u64> {
+pub(crate) fn of_pids(pid: impl Display) -> io::Result<u64> {
     Ok(fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
 }
 
 /// The first process of the pid namespace that a process is in, as this one's namespace numbers it.
 /// ENOTTY before Linux 6.11.
-pub fn first_process(pid: u32) -> io::Result<u32> {
+pub(crate) fn first_process(pid: u32) -> io::Result<u32> {
     /// `_IOR(0xb7, 6, int)` (`NS_GET_PID_FROM_PIDNS` of `include/uapi/linux/nsfs.h`).
     const FROM_NAMESPACE: libc::c_ulong = 0x8004_B706;
     let namespace = File::open(format!("/proc/{pid}/ns/pid"))?;

@@ -18,25 +18,25 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use super::poll;
 
 /// How many pidfds one call of [`any_exited`] looks at.
-pub const POLLED_MAX: usize = 32;
+pub(crate) const POLLED_MAX: usize = 32;
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
 const PIDFS_MAGIC: u64 = 0x5049_4446;
 
 /// The pidfd of a process. An error for a thread that is not the first of its process.
-pub fn open(pid: u32) -> io::Result<OwnedFd> {
+pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
     let pid = super::pid(pid).ok_or(Errno::INVAL)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Whether the whole thread group behind a pidfd has exited.
-pub fn has_exited(pidfd: &OwnedFd) -> bool {
+pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
     poll::is_readable(pidfd)
 }
 
 /// Whether any of these whole thread groups has exited, of which at most [`POLLED_MAX`] are looked
 /// at.
-pub fn any_exited(pidfds: &[BorrowedFd]) -> bool {
+pub(crate) fn any_exited(pidfds: &[BorrowedFd]) -> bool {
     let Some(first) = pidfds.first() else {
         return false;
     };
@@ -47,14 +47,14 @@ pub fn any_exited(pidfds: &[BorrowedFd]) -> bool {
 }
 
 /// Whether the process behind a pidfd has been waited for (Linux 6.11).
-pub fn is_reaped(pidfd: &OwnedFd) -> bool {
+pub(crate) fn is_reaped(pidfd: &OwnedFd) -> bool {
     let mut polls = [PollFd::new(pidfd, PollFlags::empty())];
     let ready = poll::look(&mut polls);
     ready == Ok(1) && polls[0].revents().contains(PollFlags::HUP)
 }
 
 /// The inode of a pidfd, unique for the boot; 0 where the kernel has no pidfs.
-pub fn inode(pidfd: &OwnedFd) -> io::Result<u64> {
+pub(crate) fn inode(pidfd: &OwnedFd) -> io::Result<u64> {
     /// Found out from the first pidfd: all are of the same kind.
     static HAS_PIDFS: OnceLock<bool> = OnceLock::new();
     let has_pidfs = if let Some(has_pidfs) = HAS_PIDFS.get() {
@@ -68,7 +68,7 @@ pub fn inode(pidfd: &OwnedFd) -> io::Result<u64> {
 
 /// Whether the kernel gives each process an inode of its own, which is never used again in this
 /// boot.
-pub fn has_pidfs() -> bool {
+pub(crate) fn has_pidfs() -> bool {
     let own = open(std::process::id());
     own.and_then(|own| inode(&own))
         .is_ok_and(|inode| inode != 0)
@@ -94,13 +94,13 @@ const EXIT: u64 = 1 << 3;
 
 /// The effective uid behind a pidfd; `None` if the process is gone or the kernel cannot tell
 /// (before Linux 6.13).
-pub fn effective_uid(pidfd: &OwnedFd) -> Option<u32> {
+pub(crate) fn effective_uid(pidfd: &OwnedFd) -> Option<u32> {
     Some(info(pidfd, CREDS)?.creds[2])
 }
 
 /// The wait status of a process that has been waited for; `None` if it has not been, or the kernel
 /// cannot tell (before Linux 6.15).
-pub fn wait_status(pidfd: &OwnedFd) -> Option<i32> {
+pub(crate) fn wait_status(pidfd: &OwnedFd) -> Option<i32> {
     Some(info(pidfd, EXIT)?.exit_code)
 }
 

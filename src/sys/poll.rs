@@ -21,14 +21,14 @@ pub(super) fn look(polls: &mut [PollFd]) -> Result<usize, Errno> {
 }
 
 /// Whether a descriptor is readable now. False on an error.
-pub fn is_readable(fd: &impl AsFd) -> bool {
+pub(crate) fn is_readable(fd: &impl AsFd) -> bool {
     let mut polls = [PollFd::new(fd, PollFlags::IN)];
     look(&mut polls) == Ok(1) && polls[0].revents().contains(PollFlags::IN)
 }
 
 /// Waits until a descriptor is readable; false if it is not within this time. A signal is no reason
 /// to return.
-pub fn wait_readable(fd: &impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
+pub(crate) fn wait_readable(fd: &impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
     let until = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -44,7 +44,7 @@ pub fn wait_readable(fd: &impl AsFd, timeout: Option<Duration>) -> io::Result<bo
 }
 
 /// Waits until nobody can read any more what is written to a pipe.
-pub fn wait_unread(pipe: &impl AsFd) -> io::Result<()> {
+pub(crate) fn wait_unread(pipe: &impl AsFd) -> io::Result<()> {
     let wait = || poll(&mut [PollFd::new(pipe, PollFlags::empty())], None);
     retry_on_intr(wait)?;
     Ok(())
@@ -53,7 +53,7 @@ pub fn wait_unread(pipe: &impl AsFd) -> io::Result<()> {
 /// A file whose reads wait in `poll` first. A process that is to end while it waits there ends at
 /// once; one that waits in the read of a FUSE file ends when the server has answered.
 #[derive(Debug)]
-pub struct Polled(pub File);
+pub(crate) struct Polled(pub File);
 
 impl Read for Polled {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -35,12 +35,12 @@ const EXIT: u32 = 0x8000_0000;
 
 /// A socket on which the kernel tells of processes.
 #[derive(Debug)]
-pub struct ProcEvents(OwnedFd);
+pub(crate) struct ProcEvents(OwnedFd);
 
 impl ProcEvents {
     /// Subscribes, with so many bytes of buffer. Without the right to do so, or in a namespace of
     /// its own, it may succeed and nothing ever comes.
-    pub fn subscribe(buffer: usize) -> io::Result<Self> {
+    pub(crate) fn subscribe(buffer: usize) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (family, kind) = (AddressFamily::NETLINK, SocketType::DGRAM);
         let socket = socket_with(family, kind, flags, Some(CONNECTOR))?;
@@ -53,7 +53,7 @@ impl ProcEvents {
 
     /// The messages of the next datagram; none if it is not from the kernel. `WouldBlock` if there
     /// is none, and ENOBUFS once after messages were lost.
-    pub fn receive(&self) -> io::Result<Vec<Change>> {
+    pub(crate) fn receive(&self) -> io::Result<Vec<Change>> {
         let mut buffer = [MaybeUninit::uninit(); DATAGRAM];
         let ((datagram, _), _, from) = recvfrom(&self.0, &mut buffer, RecvFlags::empty())?;
         let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
@@ -92,7 +92,7 @@ fn subscription() -> Vec<u8> {
 
 /// A message of the kernel about a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// A task was created: a process, if both numbers are the same, else a thread.
     Forked {
         /// The new task.

@@ -14,7 +14,7 @@ const SI_KERNEL: i32 = 0x80;
 
 /// Sends a signal to a process: to this one, to a child that has not been waited for yet, or to one
 /// that has a lock. ESRCH if there is none.
-pub fn send(pid: u32, signal: i32) -> io::Result<()> {
+pub(crate) fn send(pid: u32, signal: i32) -> io::Result<()> {
     let pid = super::pid(pid).ok_or(Errno::SRCH)?;
     let signal = Signal::from_named_raw(signal).ok_or(Errno::INVAL)?;
     Ok(kill_process(pid, signal)?)
@@ -22,7 +22,7 @@ pub fn send(pid: u32, signal: i32) -> io::Result<()> {
 
 /// Keeps the pid of a child that has ended until it is waited for, as is the default. This process
 /// may have been started with SIGCHLD ignored, and the pids would be used again.
-pub fn expect_children() {
+pub(crate) fn expect_children() {
     // SAFETY: the default action takes no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
@@ -30,14 +30,14 @@ pub fn expect_children() {
 /// Signals that are blocked until [`Signals::wait`] takes them, in this thread and those that it
 /// starts from now on.
 #[derive(Clone, Copy)]
-pub struct Signals {
+pub(crate) struct Signals {
     blocked: libc::sigset_t,
     before: libc::sigset_t,
 }
 
 impl Signals {
     /// Blocks these signals.
-    pub fn block(signals: &[i32]) -> Self {
+    pub(crate) fn block(signals: &[i32]) -> Self {
         let mut blocked = MaybeUninit::<libc::sigset_t>::zeroed();
         let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
         // SAFETY: sigemptyset initialises the set that the other calls use; both sets outlive the
@@ -57,7 +57,7 @@ impl Signals {
 
     /// Starts a command with the signals blocked that were so when this process began; it would
     /// inherit those of this process otherwise.
-    pub fn unblock_in(self, command: &mut Command) {
+    pub(crate) fn unblock_in(self, command: &mut Command) {
         let before = self.before;
         // SAFETY: the closure makes one system call, which may be made between fork and exec, on a
         // set that it owns.
@@ -71,7 +71,7 @@ impl Signals {
 
     /// Sleeps until one of them arrives. Returns its number, and whether the kernel itself sent it:
     /// a terminal's go to the whole foreground, children included.
-    pub fn wait(&self) -> (i32, bool) {
+    pub(crate) fn wait(&self) -> (i32, bool) {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         loop {
             // SAFETY: the set is initialised, and `info`, for which zeroes are valid, outlives the

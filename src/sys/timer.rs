@@ -11,16 +11,16 @@ use rustix::time::{
 
 /// A timer that is not set until it is told to.
 #[derive(Debug)]
-pub struct Timer(OwnedFd);
+pub(crate) struct Timer(OwnedFd);
 
 impl Timer {
     /// One that goes on while the machine is suspended: for [`Timer::set`].
-    pub fn since_boot() -> io::Result<Self> {
+    pub(crate) fn since_boot() -> io::Result<Self> {
         Self::new(TimerfdClockId::Boottime)
     }
 
     /// One that stops while the machine is suspended: for [`Timer::start`].
-    pub fn monotonic() -> io::Result<Self> {
+    pub(crate) fn monotonic() -> io::Result<Self> {
         Self::new(TimerfdClockId::Monotonic)
     }
 
@@ -30,12 +30,12 @@ impl Timer {
     }
 
     /// Sets it to a time since boot; `None` stops it.
-    pub fn set(&self, at: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set(&self, at: Option<Duration>) -> io::Result<()> {
         self.arm(TimerfdTimerFlags::ABSTIME, at)
     }
 
     /// Sets it to this time from now.
-    pub fn start(&self, after: Duration) -> io::Result<()> {
+    pub(crate) fn start(&self, after: Duration) -> io::Result<()> {
         self.arm(TimerfdTimerFlags::empty(), Some(after))
     }
 

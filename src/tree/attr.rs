@@ -32,7 +32,7 @@ pub(super) const STREAM_SIZE: u64 = 4096;
 
 /// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A directory.
     Directory,
     /// A regular file.
@@ -43,7 +43,7 @@ pub enum Kind {
 
 /// The attributes of a node, as stat(2) shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attr {
+pub(crate) struct Attr {
     /// Inode number.
     pub ino: NodeId,
     /// Kind.
@@ -68,14 +68,14 @@ pub struct Attr {
 
 impl Attr {
     /// Whether the node exists as long as the mount does.
-    pub fn is_fixed(&self) -> bool {
+    pub(crate) fn is_fixed(&self) -> bool {
         matches!(self.ino, NodeId::Fixed(_) | NodeId::QueueFile(_))
     }
 }
 
 impl Tree {
     /// The attributes of a node. ESTALE if it was lost.
-    pub fn attr(&self, ino: NodeId) -> Result<Attr, Refusal> {
+    pub(crate) fn attr(&self, ino: NodeId) -> Result<Attr, Refusal> {
         match ino {
             NodeId::Fixed(fixed) => Ok(self.fixed(fixed)),
             NodeId::Claim(ino) => self

@@ -13,7 +13,7 @@ use crate::store::{Caller, Principal};
 
 impl Tree {
     /// Sets size, mode and times, each if given.
-    pub fn set_attr(
+    pub(crate) fn set_attr(
         &self,
         caller: Caller,
         ino: NodeId,
@@ -48,7 +48,7 @@ impl Tree {
     }
 
     /// Removes a file, or a directory by rmdir(2): releases a claim, or ends a session.
-    pub fn remove(
+    pub(crate) fn remove(
         &self,
         caller: Caller,
         parent: NodeId,
@@ -76,7 +76,7 @@ impl Tree {
     }
 
     /// Creates a claim or an entry of one without opening it: a file, a directory or a symlink.
-    pub fn make(
+    pub(crate) fn make(
         &self,
         caller: Caller,
         parent: NodeId,
@@ -106,7 +106,7 @@ impl Tree {
     }
 
     /// Gives a file another name, by link(2).
-    pub fn link(
+    pub(crate) fn link(
         &self,
         caller: Caller,
         ino: NodeId,
@@ -125,7 +125,7 @@ impl Tree {
     }
 
     /// Swaps two names.
-    pub fn exchange(
+    pub(crate) fn exchange(
         &self,
         caller: Caller,
         (one_parent, one): (NodeId, &[u8]),
@@ -140,7 +140,7 @@ impl Tree {
     }
 
     /// Renames a claim or an entry of one.
-    pub fn rename(
+    pub(crate) fn rename(
         &self,
         caller: Caller,
         (from_parent, from): (NodeId, &[u8]),

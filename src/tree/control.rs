@@ -104,7 +104,7 @@ impl ControlCommand {
 }
 
 /// The names and sessions in the lines of a write to `control`.
-pub fn concerns(data: &[u8]) -> Concerns {
+pub(crate) fn concerns(data: &[u8]) -> Concerns {
     let mut concerns = Concerns::default();
     let text = std::str::from_utf8(data).unwrap_or_default();
     let lines = text.lines();

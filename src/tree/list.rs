@@ -18,7 +18,7 @@ const DOTS: u64 = 2;
 
 /// An entry of a directory.
 #[derive(Debug)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// Its name.
     pub name: &'a [u8],
     /// The offset from which a listing goes on after it.
@@ -29,7 +29,7 @@ pub struct Entry<'a> {
 
 impl Tree {
     /// Lists a directory from an offset on, until `emit` returns false: it has enough.
-    pub fn list(
+    pub(crate) fn list(
         &self,
         ino: NodeId,
         offset: u64,
@@ -66,7 +66,7 @@ impl Tree {
     }
 
     fn list_root(&self, after: u64, mut emit: impl FnMut(Entry) -> bool) {
-        let listed = Fixed::ALL.into_iter();
+        let listed = Fixed::ALL.iter().copied();
         let listed = listed.filter(|file| ![Fixed::Root, UNLISTED].contains(file));
         let numbered = listed.map(|file| (file, NodeId::Fixed(file).number()));
         for (file, number) in numbered.filter(|(_, number)| *number > after) {

@@ -12,7 +12,7 @@ use crate::core::{Fixed, Label, NAME_MAX, Name, NodeId, Refusal, SessionId, Shap
 
 impl Tree {
     /// The node of a name in a directory. ENOENT also for a name that cannot be created.
-    pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Attr, Refusal> {
+    pub(crate) fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Attr, Refusal> {
         match parent {
             NodeId::Fixed(Fixed::Root) => {
                 let mut all = Fixed::ALL.iter().filter(|file| **file != Fixed::Root);
@@ -58,7 +58,7 @@ impl Tree {
     }
 
     /// The target of a symlink, byte for byte.
-    pub fn target(&self, ino: NodeId) -> Result<Arc<[u8]>, Refusal> {
+    pub(crate) fn target(&self, ino: NodeId) -> Result<Arc<[u8]>, Refusal> {
         let NodeId::Claim(ino) = ino else {
             return Err(Refusal::Lost);
         };
@@ -70,7 +70,7 @@ impl Tree {
     }
 
     /// The largest size that a file can have, in bytes.
-    pub fn room(&self, ino: NodeId) -> Result<u64, Refusal> {
+    pub(crate) fn room(&self, ino: NodeId) -> Result<u64, Refusal> {
         let NodeId::Claim(ino) = ino else {
             return Err(Refusal::Lost);
         };
@@ -79,13 +79,13 @@ impl Tree {
     }
 
     /// Whether the caller is the helper process that makes inotify fire.
-    pub fn is_notifier(&self, task: u32) -> bool {
+    pub(crate) fn is_notifier(&self, task: u32) -> bool {
         self.notifier.is(task)
     }
 
     /// The node of a name that is gone, for the helper process: a file or directory that it can
     /// remove. If the name is held again, the node that it has.
-    pub fn tombstone(&self, parent: NodeId, name: &[u8]) -> Result<Attr, Refusal> {
+    pub(crate) fn tombstone(&self, parent: NodeId, name: &[u8]) -> Result<Attr, Refusal> {
         let found = self.lookup(parent, name);
         if parent != NodeId::Fixed(Fixed::Claims) || found.is_ok() {
             return found;
@@ -101,7 +101,7 @@ impl Tree {
     }
 
     /// Answers the helper process, which removes a name that is gone. EBUSY if it is held again.
-    pub fn remove_tombstone(&self, parent: NodeId, name: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn remove_tombstone(&self, parent: NodeId, name: &[u8]) -> Result<(), Refusal> {
         let name = self.name(name)?;
         self.notifier.told(&name);
         if parent != NodeId::Fixed(Fixed::Claims) || self.lease(name.as_str(), |_, _| ()).is_some()

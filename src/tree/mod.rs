@@ -17,14 +17,14 @@
 //! └── events            0444  what happens from the opening on, a line each: not listed
 //! ```
 //!
-//! Promises: a fixed file has size 0, or the size of a page if it is waited on, and reads in full.
-//! A text that is rendered is one snapshot for all reads of a descriptor, from its start on. The
-//! handle of a claim that is open for writing is its inode number.
+//! Promises: a fixed file has size 0, or the size of a page if it is waited on, and reads in full
+//! (`events` has no end). A text that is rendered is one snapshot for all reads of a descriptor,
+//! from its start on. The handle of a claim that is open for writing is its inode number.
 //!
 //! Lock order: a descriptor of a file in `queue/` (`waiting::Waiting`), then the store. The maps
 //! of [`Tree`] are taken last, also under the store's lock; nothing is called under them.
 //!
-//! Does not know: fuser, or how the store finds its answers.
+//! Does not know: fuser, how a death is found out, how a change is recorded.
 
 mod attr;
 mod changes;
@@ -34,7 +34,7 @@ mod kept;
 mod list;
 mod lookup;
 mod open;
-pub mod permissions;
+pub(crate) mod permissions;
 mod read;
 mod registering;
 mod waiting;
@@ -46,13 +46,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-pub use self::attr::{Attr, Kind};
+pub(crate) use self::attr::{Attr, Kind};
 use self::descriptors::Descriptors;
 use self::kept::Kept;
-pub use self::list::Entry;
 use self::open::Unwritten;
-pub use self::open::{Handle, Opened};
-pub use self::read::MANUAL;
+pub(crate) use self::open::{Handle, Opened};
 use self::waiting::QueueFiles;
 use crate::core::table::{Inode, Lease, Node, Session, Table};
 use crate::core::{
@@ -73,7 +71,7 @@ const LIVES: u64 = 256;
 const _: () = assert!(LIFE * (LIVES + 1) <= COUNT_END);
 
 /// The files of one mount.
-pub struct Tree {
+pub(crate) struct Tree {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     /// Names with a leading dot are admitted in `claims/`.
@@ -104,7 +102,7 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tree {
     /// The files of a mount. The fixed ones belong to `uid` and `gid`; `dotfiles` admits scratch
     /// entries with a leading dot.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<Store>,
         notifier: Arc<Notifier>,
         spool: Spool,
@@ -142,29 +140,29 @@ impl Tree {
     }
 
     /// The outcome of a request that is sent again, if it was carried out when it was sent first.
-    pub fn outcome(&self, caller: Caller) -> Option<Outcome> {
+    pub(crate) fn outcome(&self, caller: Caller) -> Option<Outcome> {
         self.store.outcome(caller)
     }
 
     /// The descriptors that were polled on an earlier server, with the kernel's poll handles. Their
     /// pollers must be notified, so that they poll again.
-    pub fn pollers(&self) -> Vec<(NodeId, u64)> {
+    pub(crate) fn pollers(&self) -> Vec<(NodeId, u64)> {
         let handoff = self.store.handoff();
         handoff.descriptors.pollers.into_iter().collect()
     }
 
     /// Records that a descriptor is polled, with the kernel's poll handle.
-    pub fn polled(&self, fh: NodeId, kh: u64) {
+    pub(crate) fn polled(&self, fh: NodeId, kh: u64) {
         self.store.note(Note::Polled { fh, kh });
     }
 
     /// The counters of this mount.
-    pub fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
     /// The number of leases, and their maximum.
-    pub fn usage(&self) -> (usize, usize) {
+    pub(crate) fn usage(&self) -> (usize, usize) {
         self.store.read(Subject::Nothing, |table| {
             (table.lease_count(), table.max_leases())
         })

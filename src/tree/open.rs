@@ -15,7 +15,7 @@ use crate::store::Caller;
 
 /// An open descriptor, as the reply to the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handle {
+pub(crate) struct Handle {
     /// Its number.
     pub fh: NodeId,
     /// The kind of its file.
@@ -24,7 +24,7 @@ pub struct Handle {
 
 impl Handle {
     /// A descriptor of a claim or of an entry of one. Its handle is its inode number.
-    pub fn of_claim(ino: NodeId) -> Self {
+    pub(super) fn of_claim(ino: NodeId) -> Self {
         Self {
             fh: ino,
             opened: Opened::Claim,
@@ -34,12 +34,12 @@ impl Handle {
 
 /// The kind of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub(crate) enum Opened {
     /// A claim. It needs no FLUSH at each close.
     Claim,
-    /// A text that is rendered for the descriptor, or that is written to it.
+    /// A text that is rendered for the descriptor, or that is written to it; or `events`.
     Text,
-    /// A stream, without positions.
+    /// A file in `queue/`, which has no positions.
     Stream,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Unwritten {
 
 impl Tree {
     /// Creates a file: a claim, or a registration in `sessions/`.
-    pub fn create(
+    pub(crate) fn create(
         &self,
         caller: Caller,
         parent: NodeId,
@@ -93,7 +93,7 @@ impl Tree {
     }
 
     /// Opens a file. Its mode was checked before.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         caller: Caller,
         ino: NodeId,
@@ -153,7 +153,7 @@ impl Tree {
     }
 
     /// Opens a directory. That of a claim exists while it is open, also without a name.
-    pub fn open_directory(&self, ino: NodeId) -> Result<NodeId, Refusal> {
+    pub(crate) fn open_directory(&self, ino: NodeId) -> Result<NodeId, Refusal> {
         if let NodeId::Claim(ino) = ino {
             self.store.open_to_read(ino)?;
         }
@@ -186,7 +186,7 @@ impl Tree {
     }
 
     /// Closes a descriptor: the kernel has no copy of it left.
-    pub fn release(&self, caller: Caller, ino: NodeId, fh: NodeId) {
+    pub(crate) fn release(&self, caller: Caller, ino: NodeId, fh: NodeId) {
         if self.spool.has(fh) || self.is_older(fh) {
             self.spool.forget(fh);
         }
@@ -207,7 +207,7 @@ impl Tree {
     /// Notes that a kernel lock on a file was refused. If the file was created for it and nothing
     /// is written to it, its claim is released when it is closed. Otherwise it would exclude others
     /// as long as its session lives, and nobody would know why.
-    pub fn lock_refused(&self, ino: NodeId) {
+    pub(crate) fn lock_refused(&self, ino: NodeId) {
         if let NodeId::Claim(ino) = ino
             && let Some(unwritten) = guard(&self.unwritten).get_mut(&ino)
         {

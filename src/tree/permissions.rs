@@ -10,18 +10,18 @@ use crate::core::{Fixed, NodeId, Refusal};
 use crate::store::Caller;
 
 /// The permission bits of access(2).
-pub const READ: u8 = 4;
+pub(crate) const READ: u8 = 4;
 /// See [`READ`].
-pub const WRITE: u8 = 2;
+pub(crate) const WRITE: u8 = 2;
 /// See [`READ`].
-pub const EXECUTE: u8 = 1;
+pub(crate) const EXECUTE: u8 = 1;
 
 /// The sticky bit of a directory's mode.
 const STICKY: u16 = 0o1000;
 
 /// The times that a setattr sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Times {
+pub(crate) enum Times {
     /// None.
     Kept,
     /// All that it sets, to the present.
@@ -32,7 +32,7 @@ pub enum Times {
 
 /// A setattr, as far as permissions depend on it.
 #[derive(Clone, Copy, Debug)]
-pub struct AttrChange {
+pub(crate) struct AttrChange {
     /// It sets the mode.
     pub mode: bool,
     /// It sets the size, and not through a descriptor that is open for writing.
@@ -47,21 +47,21 @@ pub struct AttrChange {
 
 impl Tree {
     /// The attributes of a node whose mode lets the caller do what `wants` says. EACCES if not.
-    pub fn permit(&self, caller: Caller, ino: NodeId, wants: u8) -> Result<Attr, Refusal> {
+    pub(crate) fn permit(&self, caller: Caller, ino: NodeId, wants: u8) -> Result<Attr, Refusal> {
         let attr = self.attr(ino)?;
         permits(&attr, caller, wants)?;
         Ok(attr)
     }
 
     /// Checks that the caller may create and remove names in a directory, as far as its mode says.
-    pub fn permit_entry(&self, caller: Caller, parent: NodeId) -> Result<(), Refusal> {
+    pub(crate) fn permit_entry(&self, caller: Caller, parent: NodeId) -> Result<(), Refusal> {
         self.permit(caller, parent, WRITE | EXECUTE)?;
         Ok(())
     }
 
     /// Checks that the caller may remove a name: also the sticky bit of the directory, which leaves
     /// this to the owners of the file and of the directory (EPERM).
-    pub fn permit_removal(
+    pub(crate) fn permit_removal(
         &self,
         caller: Caller,
         parent: NodeId,
@@ -82,7 +82,7 @@ impl Tree {
     }
 
     /// Checks that the caller may change these attributes of a node.
-    pub fn permit_change(
+    pub(crate) fn permit_change(
         &self,
         caller: Caller,
         ino: NodeId,

@@ -12,23 +12,34 @@ use super::{Tree, first_name, guard};
 use crate::core::content;
 use crate::core::{Fixed, Ino, NodeId, Refusal, Subject};
 use crate::render::{self, Record, SessionRecord};
-use crate::store::{Caller, Principal};
+use crate::store::{Caller, Principal, Store};
 
 /// The content of `README`.
-pub const MANUAL: &str = include_str!("../manual/mount.txt");
+const MANUAL: &str = include_str!("../manual/mount.txt");
 
 impl Tree {
     /// Whether the first read of an inode may take long: it renders the whole table or a whole
     /// session, or reads all processes above the caller.
-    pub fn is_long(ino: NodeId) -> bool {
-        matches!(
-            ino,
-            NodeId::Fixed(Fixed::Leases | Fixed::Waiters | Fixed::Own) | NodeId::Session(_)
-        )
+    pub(crate) fn is_long(ino: NodeId) -> bool {
+        match ino {
+            NodeId::Session(_) => true,
+            NodeId::Fixed(file) => match file {
+                Fixed::Leases | Fixed::Waiters | Fixed::Own => true,
+                Fixed::Root
+                | Fixed::Readme
+                | Fixed::Claims
+                | Fixed::Sessions
+                | Fixed::Control
+                | Fixed::Metrics
+                | Fixed::Queue
+                | Fixed::Events => false,
+            },
+            _ => false,
+        }
     }
 
     /// Reads a range of a file and passes the bytes to `show`.
-    pub fn read<R>(
+    pub(crate) fn read<R>(
         &self,
         caller: Caller,
         ino: NodeId,
@@ -59,12 +70,12 @@ impl Tree {
     }
 
     /// Whether a read at an offset goes on with a text that was rendered before.
-    pub fn is_begun(&self, fh: NodeId, offset: u64) -> bool {
+    pub(crate) fn is_begun(&self, fh: NodeId, offset: u64) -> bool {
         offset > 0 && (self.is_older(fh) || guard(&self.kept).has_begun(fh))
     }
 
     /// Whether a read shows something other than the bytes that the file's size counts.
-    pub fn is_rendered(&self, ino: NodeId, fh: NodeId) -> bool {
+    pub(crate) fn is_rendered(&self, ino: NodeId, fh: NodeId) -> bool {
         match ino {
             NodeId::Claim(_) if fh.is_stream() => true,
             NodeId::Claim(ino) => {
@@ -84,7 +95,7 @@ impl Tree {
         size: usize,
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Refusal> {
-        let now = self.store.now().boot;
+        let now = Store::now().boot;
         let begun = self.begun(fh, offset);
         // The content is shown under the lock, without a copy. A record is shown after it.
         let read = self.node(ino, |table, node| {
@@ -153,7 +164,23 @@ impl Tree {
                 // Formatted after the store's lock is released.
                 render::line(&shown.flatten().ok_or(Refusal::Lost)?.json())
             }
-            _ => String::new(),
+            // Directories, files that are only written, and streams.
+            NodeId::Fixed(
+                Fixed::Root
+                | Fixed::Claims
+                | Fixed::Sessions
+                | Fixed::Control
+                | Fixed::Queue
+                | Fixed::Events,
+            )
+            | NodeId::Claim(_)
+            | NodeId::Registration(_)
+            | NodeId::Text(_)
+            | NodeId::QueueFile(_)
+            | NodeId::Waiter(_)
+            | NodeId::Seated(_)
+            | NodeId::Reader(_)
+            | NodeId::Tombstone(_) => String::new(),
         }))
     }
 
@@ -172,7 +199,7 @@ impl Tree {
             Err(seq) => seq,
         };
         // Formatted after the store's lock is released.
-        let now = self.store.now().boot;
+        let now = Store::now().boot;
         let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", records.len());
         for record in records {
             text.push_str(&render::line(&record.json(now)));

@@ -79,7 +79,7 @@ impl Tree {
 
     /// Notes that a descriptor has registered its session. The session that exists is now its own,
     /// so `O_EXCL` no longer refuses it.
-    pub fn registered(&self, fh: NodeId) {
+    pub(crate) fn registered(&self, fh: NodeId) {
         self.descriptors.update(fh, |open| open.exclusive = false);
     }
 

@@ -193,7 +193,7 @@ impl Tree {
     }
 
     /// The kernel forgets a number of lookups of an inode.
-    pub fn forget(&self, ino: NodeId, times: u64) {
+    pub(crate) fn forget(&self, ino: NodeId, times: u64) {
         match ino {
             NodeId::Claim(ino) => self.store.forgotten(ino),
             NodeId::QueueFile(_) => {
@@ -233,7 +233,7 @@ impl Tree {
     }
 
     /// The descriptor that a request opened when it was sent first.
-    pub fn reopened(&self, caller: Caller, ino: NodeId, outcome: Outcome) -> Handle {
+    pub(crate) fn reopened(&self, caller: Caller, ino: NodeId, outcome: Outcome) -> Handle {
         let seat = outcome.seat.map(|(waiter, _)| NodeId::Waiter(waiter));
         if let Some(fh) = seat
             && let Ok(who) = self.store.principal(caller)
@@ -258,7 +258,7 @@ impl Tree {
     }
 
     /// Notes that the kernel has a descriptor.
-    pub fn confirmed(&self, fh: NodeId) {
+    pub(crate) fn confirmed(&self, fh: NodeId) {
         let waiting = self.descriptors.waiting(fh);
         let waiter = waiting.and_then(|waiting| guard(&waiting).waiter);
         if let Some((waiter, _)) = waiter {
@@ -279,7 +279,7 @@ impl Tree {
     /// The answer to a read. `None` if it has to wait. With `tick` it has waited long enough, and
     /// is answered so that its reader sees its signals: with a progress line in `queue/`, with
     /// EINTR in `events`.
-    pub fn read_stream(
+    pub(crate) fn read_stream(
         &self,
         task: u32,
         fh: NodeId,
@@ -348,7 +348,7 @@ impl Tree {
 
     /// Whether a descriptor is ready: in `queue/` once a read would not wait, apart from progress
     /// lines.
-    pub fn is_ready(&self, fh: NodeId) -> bool {
+    pub(crate) fn is_ready(&self, fh: NodeId) -> bool {
         if let NodeId::Reader(reader) = fh {
             return self.stream.is_ready(reader);
         }
@@ -380,7 +380,7 @@ impl Tree {
     }
 
     /// The event stream.
-    pub fn stream(&self) -> &crate::events::EventStream {
+    pub(crate) fn stream(&self) -> &crate::events::EventStream {
         &self.stream
     }
 }

@@ -15,18 +15,18 @@ const COMMANDS_MAX: usize = 16;
 
 impl Tree {
     /// Whether an inode is that of `control`. A write to it may wait for the disk.
-    pub fn is_control(ino: NodeId) -> bool {
+    pub(crate) fn is_control(ino: NodeId) -> bool {
         ino == NodeId::Fixed(Fixed::Control)
     }
 
     /// Notes the arrival of a write to `control` that is carried out later.
-    pub fn arrive(&self, uid: u32, data: &[u8]) -> Arrival {
+    pub(crate) fn arrive(&self, uid: u32, data: &[u8]) -> Arrival {
         let data = data.to_vec();
         self.store.arrive(uid, move || control::concerns(&data))
     }
 
     /// Writes to a file that was opened for it.
-    pub fn write(
+    pub(crate) fn write(
         &self,
         caller: Caller,
         ino: NodeId,

@@ -9,7 +9,7 @@ use super::{Tree, first_name};
 use crate::core::content;
 use crate::core::{Change, NodeId, Refusal, SessionId, Subject, Token};
 use crate::render;
-use crate::store::Caller;
+use crate::store::{Caller, Store};
 
 /// Set to the token of a lease, takes the name from its holder.
 const BREAK: &str = "user.claimfs.break";
@@ -63,8 +63,8 @@ impl Setting {
 impl Tree {
     /// All extended attributes of a node: those of the record, then those that the holder set. A
     /// file in `queue/` has those of the record of its name.
-    pub fn xattrs(&self, ino: NodeId) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
-        let now = self.store.now().boot;
+    pub(crate) fn xattrs(&self, ino: NodeId) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
+        let now = Store::now().boot;
         match ino {
             NodeId::Claim(ino) => {
                 let xattrs = self.node(ino, |table, node| {
@@ -95,7 +95,7 @@ impl Tree {
 
     /// Sets an extended attribute, or removes it if `value` is `None`. [`Setting`] lists the
     /// commands among them. EOPNOTSUPP outside `user.`.
-    pub fn set_xattr(
+    pub(crate) fn set_xattr(
         &self,
         caller: Caller,
         ino: NodeId,

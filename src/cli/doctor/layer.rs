@@ -52,7 +52,7 @@ pub(super) struct Layer {
 
 impl Layer {
     /// The problem and the remedy.
-    pub fn sentence(&self) -> String {
+    pub(super) fn sentence(&self) -> String {
         let (root, fs_type) = (self.root.display(), &self.mount.fs_type);
         let bind = "bind the mount itself instead ('mount --bind', 'bwrap --bind', 'docker -v'), and lay nothing over it";
         match kind(fs_type) {

@@ -2,7 +2,7 @@
 //! holder set them.
 //!
 //! Promises: reads return the bytes that were written and the times that were set, to the
-//! nanosecond. Nothing grows beyond its limit.
+//! nanosecond. Nothing grows beyond its limit. (That a blank body reads as the record is `tree`'s.)
 //!
 //! Does not know: who holds the claim, or whether anybody does.
 
@@ -32,7 +32,7 @@ pub const TAGS_MAX: usize = 4 * 1024;
 /// The prefix of the extended attributes that show the record. Nobody may set them.
 pub const RECORD_TAGS: &str = "user.claimfs.";
 
-/// The inode behind a claim.
+/// The content of an inode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     /// File, directory or symlink. It never changes.
@@ -83,7 +83,7 @@ impl Content {
     }
 
     /// Rebuilds the fields that are not serialized.
-    pub fn complete(&mut self) {
+    pub(in crate::core) fn complete(&mut self) {
         if let Some(entries) = &mut self.entries {
             entries.complete();
         }
@@ -171,7 +171,7 @@ impl Content {
     }
 
     /// Replaces the inode numbers of the entries.
-    pub fn renumber(&mut self, number: impl Fn(Ino) -> Ino) {
+    pub(in crate::core) fn renumber(&mut self, number: impl Fn(Ino) -> Ino) {
         if let Some(entries) = &mut self.entries {
             entries.renumber(number);
         }
@@ -328,7 +328,7 @@ impl Entries {
     }
 
     /// Checks that names are unique and the next cookie is new.
-    pub fn is_sound(&self) -> bool {
+    pub(in crate::core) fn is_sound(&self) -> bool {
         let newest = self.by_cookie.keys().next_back().copied().unwrap_or(0);
         let first = self.by_cookie.keys().next().copied().unwrap_or(1);
         first > 0

@@ -1,7 +1,7 @@
 //! The effects of an event outside of the table.
 //!
-//! Promises: apart from `apply` and the rules, only this file matches on events. Observers get the
-//! effects.
+//! Promises: observers match on no event, since they get the effects. Sentences about events are in
+//! `render`.
 //!
 //! Does not know: who the observers are.
 

@@ -4,17 +4,17 @@
 //! A directory claim is like a filesystem of its own. Links and renames across its edge are refused
 //! (EXDEV), so that its totals are in one place and all entries go in one step.
 //!
-//! Does not know: who holds a claim, or for how long.
+//! Does not know: how a claim is taken, or for how long it is held.
 
 use super::{Below, Draft, Ino, Label, Node, Table};
 use crate::core::content::{Content, INSIDE_MAX};
 use crate::core::{Creation, Member, Place, Refusal, Shape};
 
 /// The largest number of entries in a directory claim, at all depths (ENOSPC past it).
-pub const ENTRIES_MAX: usize = 4096;
+pub(super) const ENTRIES_MAX: usize = 4096;
 
 /// The greatest depth of an entry (ENOSPC past it). An entry of the claim itself has depth 1.
-pub const DEPTH_MAX: usize = 16;
+pub(super) const DEPTH_MAX: usize = 16;
 
 impl<'a> Node<'a> {
     /// Its content.

@@ -1,17 +1,21 @@
 //! The rules: grants, refusals, and when a name is free.
 //!
-//! [`Table::decide`] holds every rule and changes nothing. [`Table::apply`] changes the state and
-//! decides nothing. The events between the two are recorded, so that applying them again gives the
-//! same table.
+//! [`Table::decide`] holds every rule of the table and changes nothing. [`Table::apply`] changes
+//! the state and decides nothing. The events between the two are recorded, so that applying them
+//! again gives the same table.
 //!
-//! Invariants after each event:
-//! - a name has at most one lease, and a lease has one holder: the session of its inode;
+//! Invariants after each decision:
+//! - a name has at most one lease, and a lease is of one session: that of its inode, which may name
+//!   a process of it as the holder;
 //! - tokens, inode numbers and session keys only rise;
 //! - a session that is over shows no leases, although these are swept one event at a time; the same
 //!   holds for a process that died and whose leases passed to nobody;
 //! - a process that holds a lease under process scope is a root of the lease's session, or the
 //!   lease is lost;
 //! - a session that is not over has a root or a deadline.
+//!
+//! One change of the state is no event: [`Table::leave_unsettled`] records a dead process whose
+//! ending is not known yet. The next server finds it out again.
 //!
 //! Does not know: clocks, threads, files, `/proc`, fuser. The death of a process and the time are
 //! arguments.
@@ -231,6 +235,7 @@ pub struct Table {
     #[serde(skip)]
     deadlines: BTreeSet<(Duration, Due)>,
     /// The queues, by name.
+    // The name in journals.
     #[serde(rename = "lines")]
     queues: BTreeMap<Name, BTreeMap<WaiterId, Waiter>>,
     /// The name that each waiter waits for.

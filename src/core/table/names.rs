@@ -1,7 +1,6 @@
 //! The rules of names: taking one, changing its inode, giving it up.
 //!
-//! Does not know: when a session is over (`sessions.rs`), or the other ends of a lease
-//! (`terms.rs`).
+//! Does not know: what ends a session (`sessions.rs`), or the other ends of a lease (`terms.rs`).
 
 use super::terms::renews;
 use super::{Draft, Inode, Lost, Node, Table};

@@ -38,7 +38,7 @@ impl Table {
     }
 
     /// The newest waiter of all, which may have left its queue.
-    pub fn newest_waiter(&self) -> WaiterId {
+    pub(super) fn newest_waiter(&self) -> WaiterId {
         WaiterId(self.next_waiter - 1)
     }
 
@@ -211,6 +211,7 @@ impl Table {
                     let ended = self.freed_by_end(*key, *why).into_iter();
                     freed.extend(ended.filter(|(name, _)| !known.contains(name)));
                 }
+                // Not for anybody in the queue: what changes the holder or the inode alone.
                 _ => {}
             }
         }
@@ -244,7 +245,7 @@ impl Table {
         lost.collect()
     }
 
-    /// The queued names that a session holds.
+    /// The queued names that a session holds, each with the event about its lease.
     fn freed_by_end(&self, key: SessionKey, why: End) -> Vec<(Name, Option<What>)> {
         let Some(session) = self.sessions.get(&key) else {
             return Vec::new();

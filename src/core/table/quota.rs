@@ -4,7 +4,7 @@
 //! Promises: no command is refused for what another uid gets by it. A release succeeds even if the
 //! first in the queue is at its quota. A check costs the same however many uids there are.
 //!
-//! Does not know: what is claimed, and why.
+//! Does not know: which names are claimed, and why.
 
 use super::Table;
 use crate::core::{Binding, Command, Event, Refusal, SessionKey, What};

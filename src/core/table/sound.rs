@@ -132,7 +132,7 @@ impl Table {
         ensure(session.key == key, "it has another's number")?;
         ensure_deadline(session.deadline.as_ref())?;
         let waits = |waiter: &WaiterId| self.waiter(*waiter).is_some_and(|there| there.key == key);
-        ensure(session.waiters.iter().all(waits), "it waits in no line")?;
+        ensure(session.waiters.iter().all(waits), "it waits in no queue")?;
         if !session.is_alive() {
             let is_bare = session.roots.is_empty() && session.waiters.is_empty();
             return ensure(
@@ -177,7 +177,7 @@ impl Table {
             }
             count += queue.len();
         }
-        ensure(count == self.waiting.len(), "a waiter stands in no line")
+        ensure(count == self.waiting.len(), "a waiter is in no queue")
     }
 
     /// Checks the inode of a claim and all inodes inside it: that the totals are right, and the

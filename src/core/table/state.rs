@@ -3,7 +3,7 @@
 //! Promises: no read shows a lost lease or a session that is over, except [`Table::last`] and the
 //! reads that say so.
 //!
-//! Does not know: any rule, or how the state came to be (`apply`).
+//! Does not know: what is refused, or how the state came to be (`apply`).
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -342,7 +342,7 @@ impl Table {
     }
 
     /// Records that a process is dead and its ending is not known yet. False if it is no root.
-    pub fn is_unsettled(&mut self, process: &Process) -> bool {
+    pub fn leave_unsettled(&mut self, process: &Process) -> bool {
         let is_root = self.roots.contains_key(process);
         if is_root {
             self.unsettled.insert(*process);

@@ -212,10 +212,13 @@ fn hold(actor: &mut Actor, path: &str, shape: Shape, text: &str) {
     }
 }
 
-/// All that shows of the claims: the leases, and the attributes and the text of `x`.
-fn picture(mount: &Mount, other: &mut Actor) -> (String, Answer<Value>, Option<String>) {
+/// All that shows of the claims: the leases, and the attributes and the text of `x`. The first line
+/// of `leases` has the number of the newest event, which may be the last one about a dead session.
+fn picture(mount: &Mount, other: &mut Actor) -> (Vec<String>, Answer<Value>, Option<String>) {
     let text = std::fs::read_to_string(mount.path(X)).ok();
-    (mount.read("leases"), other.stat(X), text)
+    let leases = mount.read("leases");
+    let leases = leases.lines().skip(1).map(String::from).collect();
+    (leases, other.stat(X), text)
 }
 
 fn check(mount: &Mount, other: &mut Actor, outcome: Outcome, before: Option<&Value>) {

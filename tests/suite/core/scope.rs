@@ -413,7 +413,7 @@ fn a_zombie_of_which_nobody_can_tell_how_it_ended_is_stood_for_by_its_parent() {
     let whole = [shell, script, part];
     world.claim("x", &member(&whole)).unwrap();
     assert_eq!(world.died(part, None), []);
-    assert!(world.table.is_unsettled(&part));
+    assert!(world.table.leave_unsettled(&part));
     // Nothing is written down, and the script may act on it; its siblings may not.
     let other = member(&[shell, process(40)]);
     assert_eq!(world.holder("x"), Some(20));

@@ -46,8 +46,9 @@ impl Trap {
 
 impl Drop for Trap {
     fn drop(&mut self) {
-        // It lets go of what it traces.
-        unsafe { libc::kill(self.strace.id() as i32, libc::SIGTERM) };
+        // The kernel lets go of what it traces. To let go itself, strace waits for the first thread
+        // of a server that it has just killed, which ends after others that strace has to wait for.
+        _ = self.strace.kill();
         _ = self.strace.wait();
     }
 }

@@ -3,7 +3,8 @@
 //! Promises: no event fails, and no count overflows, whatever a journal contains. `sound.rs` checks
 //! afterwards whether events that were read have led to a valid state.
 //!
-//! Does not know: any rule. An event was decided before it arrives here.
+//! Does not know: whether an event was right. It was decided before it arrives here; what follows
+//! from it is here.
 
 mod inode;
 mod names;
