@@ -180,8 +180,8 @@ impl Store {
         Arc::clone(&self.metrics)
     }
 
-    /// The event stream.
-    pub(crate) fn stream(&self) -> Arc<EventStream> {
+    /// The stream of events: lines for readers, and wake-ups for who serves them.
+    pub(crate) fn subscribe(&self) -> Arc<EventStream> {
         Arc::clone(&self.stream)
     }
 

@@ -111,7 +111,7 @@ impl Tree {
         gid: u32,
     ) -> Self {
         let handoff = store.handoff();
-        let (metrics, stream) = (store.metrics(), store.stream());
+        let (metrics, stream) = (store.metrics(), store.subscribe());
         let oldest_handle = 1 + (handoff.lives % LIVES) * LIFE;
         if handoff.lives == 0 {
             spool.clear();

@@ -1,0 +1,408 @@
+//! The state from a journal: which frames count, and what is refused.
+//!
+//! Does not know: how a journal is written.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::disk::Reserved;
+use super::file::{self, Unfit, load};
+use super::frame::{flaw, frame_at, is_torn};
+use super::{Entry, Head, JOURNAL, JOURNAL_MAX, RESERVED, VERSION, Version, size};
+use crate::core::failure::Failure;
+use crate::core::table::Table;
+use crate::core::{Event, printable};
+use crate::handoff::{Handoff, Recovery};
+use crate::process::Boot;
+
+/// The content of a state directory.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The table, as far as it could be read.
+    pub table: Table,
+    /// The connection that the previous server answered on.
+    pub handoff: Handoff,
+    /// True if it was written in this boot, so that its processes may be alive.
+    pub same_boot: bool,
+    /// A sentence for the log about the data that was lost, if any.
+    pub lost: Option<String>,
+    /// Files to set aside before they are replaced.
+    pub(super) aside: Vec<&'static str>,
+    /// The end of the last whole frame.
+    pub(super) end: usize,
+    /// The size of the table when it was last written: in bytes, and as [`Table::weight`].
+    pub(super) base: (u64, usize),
+    /// The content of `tokens`.
+    pub(super) reserved: Reserved,
+}
+
+impl Recovered {
+    /// An empty state.
+    fn nothing(max_leases: usize) -> Self {
+        Self {
+            table: Table::new(max_leases),
+            handoff: Handoff::default(),
+            same_boot: false,
+            lost: None,
+            aside: Vec::new(),
+            end: 0,
+            base: (0, 0),
+            reserved: Reserved::default(),
+        }
+    }
+
+    /// An empty state, since the journal is set aside. `lost` is a sentence.
+    fn without_journal(max_leases: usize, lost: String) -> Self {
+        Self {
+            lost: Some(lost),
+            aside: vec![JOURNAL],
+            ..Self::nothing(max_leases)
+        }
+    }
+
+    /// True if its journal may be appended to.
+    pub(super) fn may_continue(&self) -> bool {
+        self.same_boot && !self.aside.contains(&JOURNAL)
+    }
+}
+
+/// The bytes of a journal, and facts about it from elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its path, for messages.
+    pub path: &'a Path,
+    /// Its content, or the beginning if no whole frame can follow.
+    pub bytes: &'a [u8],
+    /// Its length in bytes.
+    pub size: u64,
+    /// The last boot in which a server began here, according to `tokens`.
+    pub began: Option<&'a str>,
+}
+
+impl Source<'_> {
+    fn is_all(&self) -> bool {
+        self.bytes.len() as u64 == self.size
+    }
+}
+
+/// Why a damaged journal is not served.
+const ALIVE: &str =
+    "may be alive, so nothing is served; once they are gone, 'claimfs mount --repair'";
+
+/// The loss if no journal is left: the end of a sentence.
+const ALL_LOST: &str = "all that was held here is lost, and who held it may still be alive";
+
+/// Reads a state directory without changing it.
+///
+/// A damaged journal is refused if its claimants may be alive. With `repair`, or if `tokens` says
+/// that no server began here in this boot, what comes before the damage is used.
+pub fn read(
+    dir: &Path,
+    boot: &Boot,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Failure> {
+    let (reserved, unknown) = match Reserved::read(dir) {
+        Ok(reserved) => (reserved, None),
+        Err(why) => {
+            let path = dir.join(RESERVED);
+            let why = foreign(&path, why)?;
+            if !repair {
+                return Err(Failure::unavailable(format!(
+                    "{why}; which tokens were granted is not known, so nothing is served; \
+                     'claimfs mount --repair' sets it aside",
+                )));
+            }
+            let lost = format!("{why}; if the journal is lost too, tokens are granted again");
+            (Reserved::default(), Some(lost))
+        }
+    };
+    let began = reserved.boot.as_deref();
+    let mut recovered = read_journal(dir, boot, began, max_leases, repair)?;
+    // Only a journal that is continued knows the newest token; any other may have lost some.
+    if !recovered.same_boot || recovered.lost.is_some() {
+        recovered.table.skip_tokens(reserved.tokens);
+    }
+    recovered.reserved = reserved;
+    if let Some(unknown) = unknown {
+        let before = recovered.lost.take().map(|lost| format!("{lost}; "));
+        recovered.lost = Some(before.unwrap_or_default() + &unknown);
+        recovered.aside.push(RESERVED);
+    }
+    Ok(recovered)
+}
+
+/// Why a file is not used, as the beginning of a sentence.
+fn foreign(path: &Path, why: Unfit) -> Result<String, Failure> {
+    match why {
+        Unfit::Foreign(why) => Ok(format!("{}: {why}", path.display())),
+        Unfit::Unreadable(error) => {
+            Err(Failure::unavailable(format!("{}: {error}", path.display())))
+        }
+    }
+}
+
+fn read_journal(
+    dir: &Path,
+    boot: &Boot,
+    began: Option<&str>,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Failure> {
+    let path = &dir.join(JOURNAL);
+    let began_here = began == Some(boot.id.as_str());
+    let began_earlier = began.is_some() && !began_here;
+    let file = match file::open(path, false) {
+        Ok(file) => file,
+        Err(why) => {
+            let why = foreign(path, why)?;
+            if !repair && !began_earlier {
+                return Err(Failure::unavailable(format!(
+                    "{why}; whoever claimed here {ALIVE} sets it aside and begins with nothing held"
+                )));
+            }
+            let lost = format!("{why}; {ALL_LOST}");
+            return Ok(Recovered::without_journal(max_leases, lost));
+        }
+    };
+    let Some(file) = file else {
+        if !began_here {
+            return Ok(Recovered::nothing(max_leases));
+        }
+        let path = path.display();
+        let why = format!("{path}: it is missing, although a server began here in this boot");
+        if !repair {
+            return Err(Failure::unavailable(format!(
+                "{why}; whoever claimed here {ALIVE} begins with nothing held"
+            )));
+        }
+        let lost = format!("{why}; {ALL_LOST}");
+        return Ok(Recovered::without_journal(max_leases, lost));
+    };
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if length == 0 && began.is_none() {
+        // Another program made this file: a server renames the complete file into place.
+        return Ok(Recovered::nothing(max_leases));
+    }
+    if length > JOURNAL_MAX && !repair && !began_earlier {
+        return Err(Failure::unavailable(format!(
+            "{}: it is {length} bytes long, and no journal is longer than {JOURNAL_MAX}; whoever \
+             claimed here {ALIVE} keeps what is whole at its beginning and sets the rest aside",
+            path.display()
+        )));
+    }
+    let (bytes, size, loaded) = load(&file);
+    if let Err(error) = loaded
+        && !repair
+        && !began_earlier
+    {
+        return Err(Failure::unavailable(format!(
+            "{}: byte {} cannot be read: {error}; whoever claimed after that {ALIVE} sets the rest \
+             aside",
+            path.display(),
+            bytes.len()
+        )));
+    }
+    let bytes = &bytes[..];
+    let source = Source {
+        path,
+        bytes,
+        size,
+        began,
+    };
+    replay(source, boot, max_leases, repair)
+}
+
+/// The state that the bytes of a journal describe: see [`read`].
+pub fn replay(
+    source: Source,
+    boot: &Boot,
+    max_leases: usize,
+    repair: bool,
+) -> Result<Recovered, Failure> {
+    let path = source.path.display();
+    let Replayed {
+        mut table,
+        mut handoff,
+        written,
+        mut end,
+        mut base,
+        mut problem,
+    } = replay_frames(source, max_leases);
+    table = table.reindexed();
+    if let Err(flaw) = table.check() {
+        // Nobody can tell which event was wrong, so discard all of them.
+        let why = format!("it contradicts itself: {flaw}");
+        (table, handoff) = (Table::new(max_leases), Handoff::default());
+        (problem, end, base) = (Some(why), 0, (0, 0));
+    }
+    let same_boot = written.as_ref().is_some_and(|there| there.id == boot.id);
+    if same_boot
+        && written
+            .as_ref()
+            .is_some_and(|there| there.pidns != boot.pidns)
+    {
+        return Err(Failure::unavailable(format!(
+            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from there",
+        )));
+    }
+    let began_here = source.began == Some(boot.id.as_str());
+    let began_earlier = source.began.is_some() && !began_here;
+    // A process that claimed in an earlier boot is dead, even if its record is lost.
+    let may_live = same_boot || began_here || (written.is_none() && !began_earlier);
+    let left = source.size - end as u64;
+    if problem.is_some() && end > 0 && was_never_answered(source, end, may_live) {
+        log::info!(
+            "{path}: the last {left} bytes are of an event that was never answered, and are passed over"
+        );
+        problem = None;
+    }
+    let stale = began_here && !same_boot;
+    let lost = match damage(source.size, end, problem, stale) {
+        Some((why, _)) if may_live && !repair => {
+            return Err(Failure::unavailable(format!(
+                "{path}: {why}; whoever claimed after that {ALIVE} sets the rest aside"
+            )));
+        }
+        Some((why, lost)) => Some(format!("{path}: {why}; {lost}")),
+        None => None,
+    };
+    Ok(Recovered {
+        table,
+        handoff,
+        same_boot,
+        aside: lost.iter().map(|_| JOURNAL).collect(),
+        lost,
+        end,
+        base,
+        reserved: Reserved::default(),
+    })
+}
+
+/// The flaw of a journal that is whole up to `end`, and what a repair would lose. A `stale` journal
+/// is older than the last server here.
+fn damage(size: u64, end: usize, problem: Option<String>, stale: bool) -> Option<(String, String)> {
+    let left = size - end as u64;
+    match problem {
+        Some(why) => Some((
+            format!("corrupt at byte {end} of {size}: {why}"),
+            format!("the last {left} bytes are lost, with what was claimed and released in them"),
+        )),
+        None if stale => Some((
+            String::from("written in an earlier boot, although a server began here in this one"),
+            String::from(ALL_LOST),
+        )),
+        None => None,
+    }
+}
+
+/// True if the bytes after the last whole frame were never answered, or died with the machine.
+fn was_never_answered(source: Source, end: usize, may_live: bool) -> bool {
+    let tail = &source.bytes[end..];
+    let holds_frames = || (0..tail.len()).any(|at| frame_at(tail, at).is_some());
+    source.is_all() && (is_torn(tail) || (!may_live && !holds_frames()))
+}
+
+/// The content of the whole frames, up to the first frame that is damaged or impossible.
+struct Replayed {
+    table: Table,
+    handoff: Handoff,
+    /// The boot in which the head was written.
+    written: Option<Boot>,
+    end: usize,
+    base: (u64, usize),
+    /// Why the rest could not be read.
+    problem: Option<String>,
+}
+
+fn replay_frames(source: Source, max_leases: usize) -> Replayed {
+    let bytes = source.bytes;
+    let mut replayed = Replayed {
+        table: Table::new(max_leases),
+        handoff: Handoff::default(),
+        written: None,
+        end: 0,
+        base: (0, 0),
+        problem: bytes.is_empty().then(|| String::from("it is empty")),
+    };
+    while replayed.end < bytes.len() {
+        if let Err(why) = replayed.frame(bytes, max_leases) {
+            replayed.problem = Some(why);
+            return replayed;
+        }
+    }
+    if !source.is_all() && replayed.problem.is_none() {
+        replayed.problem = Some(String::from("it cannot be read from there on"));
+    }
+    replayed
+}
+
+impl Replayed {
+    /// Replays one frame.
+    fn frame(&mut self, bytes: &[u8], max_leases: usize) -> Result<(), String> {
+        let frame = frame_at(bytes, self.end);
+        let (payload, next) = frame.ok_or_else(|| String::from(flaw(&bytes[self.end..])))?;
+        if let Some(head) = first_frame(self.end, payload)? {
+            let read = head.table.completed(max_leases);
+            read.check_numbers()?;
+            self.table = read;
+            head.handoff.check()?;
+            self.handoff = head.handoff;
+            let before = size(&self.handoff);
+            self.base = ((next as u64).saturating_sub(before), self.table.weight());
+            self.written = Some(head.boot);
+        } else {
+            let entry: Entry = parse(payload)?;
+            check_events(&self.table, &entry.events)?;
+            let (table, events) = (&mut self.table, &entry.events);
+            self.handoff
+                .commit(table, events, entry.sent, &mut Recovery);
+            if let Some(note) = entry.note {
+                note.check()?;
+                self.handoff.note(note, entry.sent);
+            }
+        }
+        self.end = next;
+        Ok(())
+    }
+}
+
+/// Checks that events follow those of a table: none missing, none repeated.
+fn check_events(table: &Table, events: &[Event]) -> Result<(), String> {
+    let mut seq = table.seq();
+    for event in events {
+        seq += 1;
+        if event.seq != seq {
+            return Err(format!(
+                "event {} stands where event {seq} belongs",
+                event.seq
+            ));
+        }
+        if !event.has_valid_numbers() {
+            return Err(format!(
+                "a number in event {seq} is of no kind that it could be"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The head, if this is the first frame.
+fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table, Handoff>>, String> {
+    if at > 0 {
+        return Ok(None);
+    }
+    let Version { claimfs_journal } = parse(payload)?;
+    if claimfs_journal != VERSION {
+        return Err(format!(
+            "it is of version {claimfs_journal}, and this claimfs knows version {VERSION}"
+        ));
+    }
+    parse(payload).map(Some)
+}
+
+pub(super) fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
+    // The error may quote bytes of the file.
+    serde_json::from_slice(payload).map_err(|error| printable(&error.to_string()))
+}
