@@ -15,13 +15,15 @@ mod common;
 mod support;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use support::Guard;
 
 const ROUNDS: usize = 400;
 
@@ -77,8 +79,38 @@ fn cat(dir: &Path) -> Child {
     cat.spawn().unwrap()
 }
 
-fn claim(dir: &Path) {
-    File::create_new(dir.join("claims/x")).unwrap();
+/// A process of a session of its own that takes x when it is asked to, and releases it when it is
+/// asked again. A name that this process holds is its own: it would not wait for it.
+const HOLDER: &str = "
+import os, sys
+for line in sys.stdin:
+    if line == 'claim\\n':
+        os.close(os.open('claims/x', os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        print('held', flush=True)
+    else:
+        os.unlink('claims/x')
+";
+
+struct Holder(Guard);
+
+impl Holder {
+    fn new(dir: &Path) -> Self {
+        let mut python = Command::new("python3");
+        python.args(["-c", HOLDER]).current_dir(dir);
+        python.env("CLAIMFS_SESSION", "first");
+        python.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(Guard::spawn(&mut python))
+    }
+
+    fn say(&mut self, word: &str) {
+        let stdin = self.0.0.stdin.as_mut().unwrap();
+        writeln!(stdin, "{word}").unwrap();
+    }
+
+    fn claim(&mut self) {
+        self.say("claim");
+        assert_eq!(self.0.line(), "held");
+    }
 }
 
 fn release(dir: &Path) {
@@ -123,19 +155,22 @@ fn main() {
     let server = common::mount();
     let dir = server.mount();
     let plain = format!("/dev/shm/claimfs-bench-{}", std::process::id());
+    let mut other = Holder::new(&dir);
     let mut took = vec![Vec::new(); 5];
     for _ in 0..ROUNDS {
-        claim(&dir);
+        other.claim();
         let granted = poller(&dir);
         until(|| waits(&dir));
         let start = Instant::now();
-        release(&dir);
+        other.say("release");
         took[0].push(granted.recv().unwrap() - start);
+        release(&dir);
 
+        other.claim();
         let mut waiting = cat(&dir);
         until(|| waits(&dir));
         let start = Instant::now();
-        release(&dir);
+        other.say("release");
         waiting.wait().unwrap();
         took[1].push(start.elapsed());
         release(&dir);
@@ -164,8 +199,8 @@ fn main() {
     fs::remove_file(&plain).unwrap();
     println!("pinned to one CPU, {ROUNDS} rounds, microseconds: median, 99th percentile");
     let rows = [
-        "rm to the next, by poll",
-        "rm to the end of the next cat",
+        "unlink(2) by another to the next, by poll",
+        "unlink(2) by another to the end of the next cat",
         "SIGKILL of the holder to the next, by poll",
         "SIGKILL of the holder to the end of the next cat",
         "flock on tmpfs: unlock to the next",
