@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// Stand in line if another holds it, for no longer than TIME [such as 30s]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     wait: Option<String>,
+    /// The reason, which 'claimfs show' and refusals show to others [at most 256 bytes]
+    #[arg(short, long = "reason", value_name = "TEXT")]
+    message: Option<String>,
     /// Print the lease's record as JSON, whoever holds it
     #[arg(long)]
     json: bool,
@@ -41,10 +44,14 @@ impl Arguments {
         let name = tool::claim_name(&self.name)?;
         let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
         let patience = Patience::of(self.wait.as_deref())?;
+        tool::check_reason(self.message.as_deref())?;
         if let Some(id) = &self.session {
             let id = tool::session_id(id)?;
             let there = Mount::find(mount)?;
             if is_unseen(&there.whoami()?) {
+                if self.message.is_some() {
+                    return Err(Failure::usage(NO_REASON));
+                }
                 return self.hold(&there, &name, &id, ttl);
             }
             return Err(self.exec_for(&id.as_str().into(), mount));
@@ -60,7 +67,7 @@ impl Arguments {
         let until = patience.end();
         for _ in 0..ATTEMPTS {
             if queue::create(&mount, &name)? {
-                limit(&mount, &name, ttl)?;
+                self.set_terms(&mount, &name, ttl)?;
                 let record = mount.lease(&name)?;
                 return Ok(self.taken(&name, record.as_ref(), "taken", &me));
             }
@@ -77,17 +84,23 @@ impl Arguments {
                     let text = format!("{}; waited in vain", tool::held_by(&name, &record));
                     return Ok(self.held(&record, &text));
                 }
-                limit(&mount, &name, ttl)?;
+                self.set_terms(&mount, &name, ttl)?;
                 let record = mount.lease(&name)?;
                 return Ok(self.taken(&name, record.as_ref(), "taken", &me));
             }
-            limit(&mount, &name, ttl)?;
+            self.set_terms(&mount, &name, ttl)?;
             let record = mount.lease(&name)?.unwrap_or(record);
             return Ok(self.taken(&name, Some(&record), "held already", &me));
         }
         Err(Failure::held(format!(
             "claims/{name}: taken and freed by others all the time; try again"
         )))
+    }
+
+    /// Sets the deadline and the reason of the claim that was taken.
+    fn set_terms(&self, mount: &Mount, name: &Name, ttl: Option<Duration>) -> Result<(), Failure> {
+        limit(mount, name, ttl)?;
+        mount.give_reason(name, self.message.as_deref())
     }
 
     /// Takes the name for a remote session, since the mount cannot see this process.
@@ -140,6 +153,9 @@ impl Arguments {
         if let Some(ttl) = &self.ttl {
             again.arg("--ttl").arg(ttl);
         }
+        if let Some(message) = &self.message {
+            again.arg(format!("--reason={message}"));
+        }
         let error = again.arg("--").arg(&self.name).exec();
         Failure::unavailable(format!(
             "cannot start again for session {}: {error}",
@@ -174,6 +190,9 @@ impl Arguments {
 
 const UNSEEN: &str = "the mount cannot see this process, and so not whether it lives: claim for a session that lives by a deadline, \
      with --session ID --ttl TIME, and claim again before it ends";
+
+const NO_REASON: &str =
+    "a claim for a session that lives by a deadline has no reason: leave -m out";
 
 /// The message for a claim that would end with this command.
 fn ends(name: &Name) -> String {

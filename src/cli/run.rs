@@ -46,6 +46,9 @@ pub(super) struct Arguments {
     /// Stand in line if another holds it, for no longer than TIME [such as 30s]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     wait: Option<String>,
+    /// The reason, which 'claimfs show' and refusals show to others [at most 256 bytes]
+    #[arg(short, long = "reason", value_name = "TEXT")]
+    message: Option<String>,
     /// Signal for the command if the lease is lost
     #[arg(long, value_name = "WHAT", default_value = "term")]
     on_loss: OnLoss,
@@ -66,6 +69,7 @@ impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::claim_name(&self.name)?;
         let patience = Patience::of(self.wait.as_deref())?;
+        tool::check_reason(self.message.as_deref())?;
         let mount = Mount::find(mount)?;
         let events = File::open(mount.path(&["events"]))
             .map_err(|error| Failure::unavailable(format!("events: {error}")))?;
@@ -83,6 +87,7 @@ impl Arguments {
             )));
         }
         let token = tool::field(&record, "token");
+        mount.give_reason(&name, self.message.as_deref())?;
 
         let mut command = child::command(&self.entering(&mount, &id)?)?;
         command

@@ -51,6 +51,9 @@ impl Arguments {
         let held = tool::ago(&record, "acquired_at", SystemTime::now());
         tool::say(&format!("since    {} ({held})", cell("acquired_at")));
         tool::say(&format!("token    {}", cell("token")));
+        if let Some(reason) = tool::reason(&record) {
+            tool::say(&format!("reason   {reason}, as the holder says"));
+        }
         if record.get("expires_in").is_some() {
             let (left, ttl) = (cell("expires_in"), cell("ttl"));
             tool::say(&format!("expires  in {left} s, if not renewed ({ttl} s)"));

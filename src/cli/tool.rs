@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Failure;
-use crate::core::content;
+use crate::core::content::{self, REASON, REASON_MAX};
 use crate::core::{Name, Refusal, SessionId, printable};
 use crate::mount::resolve_existing;
 use crate::render;
@@ -140,6 +140,21 @@ impl Mount {
         let spare = rustix::buffer::spare_capacity(&mut text);
         rustix::fs::getxattr(self.path(parts), attribute, spare).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Sets the reason for a claim of this process.
+    pub(super) fn give_reason(&self, name: &Name, reason: Option<&str>) -> Result<(), Failure> {
+        let Some(reason) = reason else {
+            return Ok(());
+        };
+        let path = self.path(&["claims", name.as_str()]);
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(path, REASON, reason.as_bytes(), flags).map_err(|error| {
+            Failure::unavailable(format!(
+                "claims/{name}: held, but without the reason: {}",
+                io::Error::from(error)
+            ))
+        })
     }
 
     /// The record of one lease: an attribute of its file in `queue/`, so that its cost does not
@@ -358,7 +373,25 @@ pub(super) fn held_by(name: &Name, record: &Value) -> String {
         format!("session {session} (pid {pid}, {command})")
     };
     let time = ago(record, "acquired_at", SystemTime::now());
-    format!("claims/{name}: held by {who} for {time}; see 'claimfs show {name}'")
+    let why = reason(record).map_or_else(String::new, |reason| format!(", who says {reason}"));
+    format!("claims/{name}: held by {who} for {time}{why}; see 'claimfs show {name}'")
+}
+
+/// Refuses a reason that no claim may have, before anything is taken.
+pub(super) fn check_reason(reason: Option<&str>) -> Result<(), Failure> {
+    match reason {
+        Some(reason) if reason.len() > REASON_MAX => Err(Failure::usage(format!(
+            "the reason has {} bytes, and {REASON_MAX} at most fit: shorten it",
+            reason.len()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The reason in a record, quoted, without control characters: the words of the holder.
+pub(super) fn reason(record: &Value) -> Option<String> {
+    let reason = record.get("reason")?.as_str()?;
+    Some(format!("\"{}\"", printable(reason)))
 }
 
 /// A process in a record, as every message names it.

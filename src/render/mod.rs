@@ -60,6 +60,7 @@ pub(crate) struct Record {
     is_process: bool,
     deadline: Option<Deadline>,
     waiters: usize,
+    reason: Option<String>,
 }
 
 impl Record {
@@ -86,6 +87,7 @@ impl Record {
             is_process: maker.is_some(),
             deadline: inode.deadline.or(session.deadline),
             waiters: table.queue_length(name),
+            reason: inode.content.reason().map(String::from),
         })
     }
 
@@ -122,6 +124,9 @@ impl Record {
         }
         if self.waiters > 0 {
             record["waiters"] = json!(self.waiters);
+        }
+        if let Some(reason) = &self.reason {
+            record["reason"] = json!(reason);
         }
         record
     }

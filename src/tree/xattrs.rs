@@ -71,7 +71,9 @@ impl Tree {
                     let name = first_name(table, node);
                     let record = name.map(|name| render::tags(table, name, now));
                     let mut xattrs = record.unwrap_or_default();
+                    // The record shows the reason.
                     let own = node.content().tags().iter();
+                    let own = own.filter(|(name, _)| *name != content::REASON);
                     xattrs.extend(own.map(|(name, value)| (name.clone(), value.clone())));
                     xattrs
                 });

@@ -1,5 +1,5 @@
-//! Requests in the body of a claim: the pid-file idiom, and the JSON bodies `{"session":"w1"}` and
-//! `{"ttl":"30s"}`.
+//! Requests in the body of a claim: the pid-file idiom, and the JSON bodies `{"session":"w1"}`,
+//! `{"ttl":"30s"}` and `{"reason":"nightly build"}`.
 //!
 //! Does not know: who wrote the body, or whether the request is granted. A body without a request
 //! is only text.
@@ -28,12 +28,14 @@ const JSON_MAX: usize = 4096;
 pub enum Ask {
     /// End with the process of this pid.
     Pid(u32),
-    /// At least one of the two.
+    /// At least one of the three.
     Terms {
         /// Hand the claim to this session.
         session: Option<SessionId>,
         /// Hold the claim for this long.
         ttl: Option<Duration>,
+        /// Show this reason in the record. It may be too long.
+        reason: Option<String>,
     },
 }
 
@@ -102,8 +104,14 @@ fn terms(body: &[u8]) -> Option<Ask> {
         Some(Value::Number(seconds)) => ttl(&seconds.to_string()),
         _ => None,
     };
-    let asks = session.is_some() || ttl.is_some();
-    asks.then_some(Ask::Terms { session, ttl })
+    let reason = body.get("reason").and_then(Value::as_str);
+    let reason = reason.map(String::from);
+    let asks = session.is_some() || ttl.is_some() || reason.is_some();
+    asks.then_some(Ask::Terms {
+        session,
+        ttl,
+        reason,
+    })
 }
 
 /// The pid in the first line, which may be padded with white space: UUCP pads its lock files (FHS

@@ -32,6 +32,13 @@ pub const TAGS_MAX: usize = 4 * 1024;
 /// The prefix of the extended attributes that show the record. Nobody may set them.
 pub const RECORD_TAGS: &str = "user.claimfs.";
 
+/// The extended attribute with the reason for a claim, in the words of its holder, who may set it.
+/// The record shows it.
+pub const REASON: &str = "user.claimfs.reason";
+
+/// The longest reason, in bytes of UTF-8.
+pub const REASON_MAX: usize = 256;
+
 /// The content of an inode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
@@ -188,11 +195,16 @@ impl Content {
         self.tags.as_deref().map_or(&NONE, |tags| &tags.0)
     }
 
+    /// The reason for the claim, as its holder gave it: any text.
+    pub fn reason(&self) -> Option<&str> {
+        std::str::from_utf8(self.tags().get(REASON)?).ok()
+    }
+
     /// Checks a change. Writing to a directory is [`Refusal::IsDirectory`] (EISDIR), to a symlink
     /// [`Refusal::Invalid`] (EINVAL). Past a limit it is [`Refusal::TooLarge`] (EFBIG) for the body
-    /// and [`Refusal::Full`] (ENOSPC) for the attributes. Removing a missing attribute is
-    /// [`Refusal::NoAttribute`] (ENODATA), and changing one of the record [`Refusal::NotPermitted`]
-    /// (EPERM).
+    /// or the reason, and [`Refusal::Full`] (ENOSPC) for the attributes. A reason that is no UTF-8 is
+    /// [`Refusal::Invalid`] (EINVAL). Removing a missing attribute is [`Refusal::NoAttribute`]
+    /// (ENODATA), and changing another one of the record [`Refusal::NotPermitted`] (EPERM).
     pub fn check(&self, change: &Change) -> Result<(), Refusal> {
         let end = match change {
             Change::Write { offset, data } => offset.checked_add(data.len() as u64),
@@ -213,7 +225,7 @@ impl Content {
     }
 
     fn check_tag(&self, name: &str, value: Option<&[u8]>) -> Result<(), Refusal> {
-        if name.starts_with(RECORD_TAGS) {
+        if name.starts_with(RECORD_TAGS) && name != REASON {
             return Err(Refusal::NotPermitted);
         }
         let Some(value) = value else {
@@ -223,10 +235,17 @@ impl Content {
                 .map(|_| ())
                 .ok_or(Refusal::NoAttribute);
         };
+        if name == REASON {
+            return match std::str::from_utf8(value) {
+                _ if value.len() > REASON_MAX => Err(Refusal::TooLarge),
+                Err(_) => Err(Refusal::Invalid),
+                Ok(_) => Ok(()),
+            };
+        }
         let others: usize = self
             .tags()
             .iter()
-            .filter(|(n, _)| *n != name)
+            .filter(|(n, _)| *n != name && *n != REASON)
             .map(|(n, v)| n.len() + v.len())
             .sum();
         if others + name.len() + value.len() > TAGS_MAX {

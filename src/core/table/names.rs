@@ -4,7 +4,7 @@
 
 use super::terms::renews;
 use super::{Draft, Inode, Lost, Node, Table};
-use crate::core::content::INSIDE_MAX;
+use crate::core::content::{INSIDE_MAX, REASON};
 use crate::core::{
     Change, Creation, End, Ino, Member, Name, Place, Refusal, SessionKey, Shape, What,
 };
@@ -71,6 +71,12 @@ impl Table {
     ) -> Result<(), Refusal> {
         let node = self.own(ino, by)?;
         node.content().check(change)?;
+        if let (Change::Tag { name, .. }, Some(_)) = (change, node.child)
+            && name == REASON
+        {
+            // An entry inside a claim is no lease.
+            return Err(Refusal::NotPermitted);
+        }
         self.know_all(draft, &node);
         if let Some(child) = node.child {
             let others = node.inode.below().bytes - child.content.weight();
@@ -89,7 +95,7 @@ impl Table {
             draft.renew(&node);
         }
         if let Some(ask) = ask {
-            self.decide_ask(draft, ino, node.inode, by, ask);
+            self.decide_ask(draft, ino, node.inode, by, ask)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::sessions::reaches;
 use super::{Draft, Inode, Node, Session, Table};
-use crate::core::content::Ask;
+use crate::core::content::{Ask, REASON};
 use crate::core::{
     Asker, Attributes, Binding, Change, Deadline, Ino, Member, Name, Refusal, Rule, Scope,
     SessionId, Token, What,
@@ -16,7 +16,7 @@ use crate::core::{
 
 impl Table {
     /// Decides the request in the body of a claim. A request that the writer may not make is only
-    /// text.
+    /// text; EFBIG for a reason that is too long.
     pub(super) fn decide_ask(
         &self,
         draft: &mut Draft,
@@ -24,23 +24,37 @@ impl Table {
         inode: &Inode,
         by: &Member,
         ask: Ask,
-    ) {
+    ) -> Result<(), Refusal> {
         match ask {
             Ask::Pid(pid) => {
                 if let Some(binding) = binding(inode, by, pid) {
                     draft.push(What::Bound { ino, binding });
                 }
             }
-            Ask::Terms { session, ttl } => {
+            Ask::Terms {
+                session,
+                ttl,
+                reason,
+            } => {
                 if let Some(ttl) = ttl {
                     draft.limit(ino, ttl);
                 }
                 let receiver = session.and_then(|id| self.receiver(&id, by).ok());
-                if let Some(receiver) = receiver.filter(|there| there.key != inode.holder) {
+                let receiver = receiver.filter(|there| there.key != inode.holder);
+                // With a new holder the inode gets a new number, so this comes first.
+                if let Some(reason) = reason {
+                    let change = reason_is(Some(reason));
+                    inode.content.check(&change)?;
+                    draft.push(What::Altered { ino, change });
+                } else if receiver.is_some() {
+                    drop_reason(draft, ino, inode);
+                }
+                if let Some(receiver) = receiver {
                     self.hand(draft, inode, receiver);
                 }
             }
         }
+        Ok(())
     }
 
     pub(super) fn decide_limit(
@@ -75,6 +89,7 @@ impl Table {
         let inode = self.own_claim(ino, by)?;
         let receiver = self.receiver(to, by)?;
         if receiver.key != inode.holder {
+            drop_reason(draft, ino, inode);
             self.hand(draft, inode, receiver);
         }
         Ok(())
@@ -192,6 +207,21 @@ impl Table {
                 command: Arc::clone(&root.command),
             });
         }
+    }
+}
+
+fn reason_is(reason: Option<String>) -> Change {
+    Change::Tag {
+        name: String::from(REASON),
+        value: reason.map(String::into_bytes),
+    }
+}
+
+/// The reason is in the words of a holder that gives the claim away.
+fn drop_reason(draft: &mut Draft, ino: Ino, inode: &Inode) {
+    if inode.content.reason().is_some() {
+        let change = reason_is(None);
+        draft.push(What::Altered { ino, change });
     }
 }
 

@@ -19,6 +19,8 @@ mod one_lease;
 mod permission;
 /// The pid-file idiom.
 mod pidfile;
+/// Reasons for claims.
+mod reasons;
 /// Sessions without processes, for callers that the mount cannot see.
 mod remote;
 /// Names with a leading dot.

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use claimfs::core::content::{BODY_MAX, Content, RECORD_TAGS, TAGS_MAX, TTL_MAX};
+use claimfs::core::content::{
+    BODY_MAX, Content, REASON, REASON_MAX, RECORD_TAGS, TAGS_MAX, TTL_MAX,
+};
 use claimfs::core::{Change, Creation, Refusal, Shape};
 use claimfs::tree::xattrs::Setting;
 
@@ -57,19 +59,27 @@ fn keep(
         Some(value) => after.insert(name.to_owned(), value.to_vec()).is_some(),
         None => after.remove(name).is_some(),
     };
+    let is_reason = name == REASON;
     let size: usize = after
         .iter()
+        .filter(|(name, _)| *name != REASON)
         .map(|(name, value)| name.len() + value.len())
         .sum();
     match content.check(change) {
         Ok(()) => {
-            assert!(size <= TAGS_MAX && !name.starts_with(RECORD_TAGS));
+            assert!(size <= TAGS_MAX && (is_reason || !name.starts_with(RECORD_TAGS)));
+            let text = value.map_or(Ok(""), std::str::from_utf8);
+            assert!(!is_reason || text.is_ok_and(|text| text.len() <= REASON_MAX));
             let weight = content.weight_after(change);
             content.apply(change, UNIX_EPOCH);
             assert_eq!(content.weight(), weight);
             *naive = after;
         }
-        Err(Refusal::NotPermitted) => assert!(name.starts_with(RECORD_TAGS)),
+        Err(Refusal::NotPermitted) => assert!(!is_reason && name.starts_with(RECORD_TAGS)),
+        Err(Refusal::TooLarge) => assert!(is_reason && value.unwrap().len() > REASON_MAX),
+        Err(Refusal::Invalid) => {
+            assert!(is_reason && std::str::from_utf8(value.unwrap()).is_err());
+        }
         Err(Refusal::NoAttribute) => assert!(value.is_none() && !was_there),
         Err(Refusal::Full) => assert!(size > TAGS_MAX),
         Err(refusal) => panic!("{name:?}: {refusal:?}"),

@@ -35,8 +35,12 @@ fn is_possible(ask: &Ask, body: &[u8]) {
             let line = std::str::from_utf8(line).unwrap().trim();
             assert_eq!(line.trim_start_matches('0'), pid.to_string());
         }
-        Ask::Terms { session, ttl } => {
-            assert!(session.is_some() || ttl.is_some());
+        Ask::Terms {
+            session,
+            ttl,
+            reason,
+        } => {
+            assert!(session.is_some() || ttl.is_some() || reason.is_some());
             assert!(body.len() <= 4096 && body.trim_ascii_start()[0] == b'{');
             ttl.iter().copied().for_each(is_in_bounds);
         }
