@@ -97,7 +97,7 @@ impl Holder {
     fn new(dir: &Path) -> Self {
         let mut python = Command::new("python3");
         python.args(["-c", HOLDER]).current_dir(dir);
-        python.env("CLAIMFS_SESSION", "first");
+        python.env("CLAIMFS_SESSION", "other");
         python.stdin(Stdio::piped()).stdout(Stdio::piped());
         Self(Guard::spawn(&mut python))
     }
