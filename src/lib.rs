@@ -46,7 +46,8 @@
 //!   [`handoff::Handoff::commit`], and `follow_up`, which wakes the next waiter's thread
 //!   (`fuse/pending.rs`): [`tree::Tree::read_stream`], [`store::Store::accept`].
 //! - A rule: the `decide_…` functions below [`core::table`]. Who the caller is: [`core::identity`].
-//!   Mode bits: `tree/permissions.rs`. Sizes: [`core::content`].
+//!   Mode bits: `tree/permissions.rs`. Sizes: [`core::content`]. Which paths exclude each other:
+//!   `core/table/paths.rs`; when a directory in between goes: [`core::scaffolding`].
 //!
 //! To add
 //!
@@ -65,6 +66,7 @@
 //! | session | the scope that lives or dies: an id, a uid, roots, perhaps a deadline |
 //! | root | a process that keeps a session alive |
 //! | lease, claim | a name that a session holds; the file that shows it, and the verb |
+//! | reservation, scaffolding | a lease of a path and all below it; the directories around those |
 //! | token | the fencing token: it rises with every grant |
 //! | holder, maker | who may change a lease now: a session or a process; the process that made it |
 //! | scope | session scope: the whole session holds. Process scope: the maker, and who is below it |

@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        let name = tool::claim_name(&self.name)?;
+        let name = tool::lease_name(&self.name)?;
         let mount = Mount::find(mount)?;
         let Some(record) = mount.lease(&name)? else {
             return Ok(Exit::Done);
@@ -26,17 +26,20 @@ impl Arguments {
         match written.map_err(|error| (error.raw_os_error(), error)) {
             Ok(()) => {
                 tool::say(&format!(
-                    "claims/{name}: taken from session {session} (pid {pid}), which lives"
+                    "{}: taken from session {session} (pid {pid}), which lives",
+                    name.file()
                 ));
                 Ok(Exit::Done)
             }
             // Released in the meantime, as requested.
             Err((Some(libc::ENOENT), _)) => Ok(Exit::Done),
             Err((Some(libc::ESTALE), _)) => Err(Failure::held(format!(
-                "claims/{name}: it has changed hands meanwhile; see 'claimfs show {name}'"
+                "{}: it has changed hands meanwhile; see 'claimfs show {name}'",
+                name.file()
             ))),
             Err((Some(libc::EPERM), _)) => Err(Failure::held(format!(
-                "claims/{name}: held by session {session} of another user or sandbox; only that user and root may break it"
+                "{}: held by session {session} of another user or sandbox; only that user and root may break it",
+                name.file()
             ))),
             Err((_, error)) => Err(Failure::unavailable(format!("control: {error}"))),
         }

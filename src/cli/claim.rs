@@ -63,7 +63,7 @@ impl Arguments {
         {
             return Ok(self.held(&record, &others(&name, &me, &record)));
         }
-        let me = lasting(&mount, &name, me)?;
+        let me = lasting(&mount, &ends(&name), me)?;
         let until = patience.end();
         for _ in 0..ATTEMPTS {
             if queue::create(&mount, &name)? {
@@ -270,7 +270,7 @@ fn others(name: &Name, me: &Value, record: &Value) -> String {
 
 /// Under process scope: the process that holds the claim after this command, and the one whose end
 /// frees it.
-fn outlives(me: &Value) -> Option<String> {
+pub(super) fn outlives(me: &Value) -> Option<String> {
     let next = &me["then"][0];
     let last = tool::field(me, "ends_with");
     let next = next.is_object().then(|| tool::process(next))?;
@@ -295,7 +295,7 @@ fn limit(mount: &Mount, name: &Name, ttl: Option<Duration>) -> Result<(), Failur
 }
 
 /// The content of `self`, for a process that can claim.
-fn identity(mount: &Mount) -> Result<Value, Failure> {
+pub(super) fn identity(mount: &Mount) -> Result<Value, Failure> {
     let me = mount.whoami()?;
     if is_unseen(&me) {
         return Err(Failure::usage(UNSEEN));
@@ -323,11 +323,12 @@ fn held_elsewhere(mount: &Mount, name: &Name, me: &Value) -> Result<Option<Value
 }
 
 /// The content of `self`, after making sure that the claim does not end with this command: if this
-/// process would be the only root of its session, its parent is registered as one.
-fn lasting(mount: &Mount, name: &Name, me: Value) -> Result<Value, Failure> {
+/// process would be the only root of its session, its parent is registered as one. `ends` is the
+/// message if that is not possible.
+pub(super) fn lasting(mount: &Mount, ends: &str, me: Value) -> Result<Value, Failure> {
     if me["scope"] == "process" {
         return if me["alone"] == true {
-            Err(Failure::unavailable(ends(name)))
+            Err(Failure::unavailable(ends))
         } else {
             Ok(me)
         };

@@ -17,12 +17,13 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        let name = tool::claim_name(&self.name)?;
+        let name = tool::lease_name(&self.name)?;
         let id = tool::session_id(&self.session)?;
         let mount = Mount::find(mount)?;
         let Some(record) = mount.lease(&name)? else {
             return Err(Failure::held(format!(
-                "claims/{name}: free; there is nothing to hand over"
+                "{}: free; there is nothing to hand over",
+                name.file()
             )));
         };
         let command = json!({ "give": name.as_str(), "to": id.as_str() });
@@ -32,16 +33,19 @@ impl Arguments {
                 let record = mount.lease(&name)?.unwrap_or_default();
                 let token = tool::field(&record, "token");
                 tool::say(&format!(
-                    "claims/{name}: handed to session {id}, token {token}"
+                    "{}: handed to session {id}, token {token}",
+                    name.file()
                 ));
                 Ok(Exit::Done)
             }
             Err((Some(libc::EBUSY), _)) => Err(Failure::held(tool::held_by(&name, &record))),
             Err((Some(libc::ENOENT), _)) => Err(Failure::held(format!(
-                "claims/{name}: no live session {id} to hand it to; see 'claimfs session ls'"
+                "{}: no live session {id} to hand it to; see 'claimfs session ls'",
+                name.file()
             ))),
             Err((Some(libc::EPERM), _)) => Err(Failure::held(format!(
-                "claims/{name}: session {id} is another user's, or outside your sandbox; see 'claimfs session ls'"
+                "{}: session {id} is another user's, or outside your sandbox; see 'claimfs session ls'",
+                name.file()
             ))),
             Err((_, error)) => Err(Failure::unavailable(format!("control: {error}"))),
         }

@@ -20,6 +20,7 @@ mod notify;
 mod queue;
 mod release;
 mod remount;
+mod reserve;
 mod run;
 mod serve;
 mod session;
@@ -78,6 +79,11 @@ enum Verb {
     Break(break_::Arguments),
     /// Hand a name to another live session
     Give(give::Arguments),
+    /// Reserve files and directories before you change them: 1 if another has
+    /// one of them, or a part of it
+    Reserve(reserve::Reserve),
+    /// Give reserved paths back: 0 also if they are free already
+    Unreserve(reserve::Unreserve),
     /// Wait until nobody holds a name, without taking it
     Wait(wait::Arguments),
     /// Hold a name for as long as a command runs, also if this is killed
@@ -124,6 +130,8 @@ pub fn main() -> ExitCode {
         Verb::Release(arguments) => arguments.run(mount),
         Verb::Break(arguments) => arguments.run(mount),
         Verb::Give(arguments) => arguments.run(mount),
+        Verb::Reserve(arguments) => arguments.run(mount),
+        Verb::Unreserve(arguments) => arguments.run(mount),
         Verb::Wait(arguments) => arguments.run(mount),
         Verb::Run(arguments) => arguments.run(mount),
         Verb::Events(arguments) => arguments.run(mount),

@@ -10,6 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -19,6 +20,7 @@ use super::{remount, tool};
 use crate::core::SessionId;
 use crate::core::agents::{self, Agent};
 use crate::core::identity::SESSION_VARIABLES;
+use crate::core::scaffolding::Limits;
 use crate::logging;
 use crate::mount::state_dir::StateDir;
 use crate::mount::{DEFAULT_MAX_LEASES, Plan, resolve_dir};
@@ -103,6 +105,12 @@ pub(super) struct Settings {
     /// How long the log may be, in bytes
     #[arg(long, value_name = "BYTES", hide = true)]
     log_bytes: Option<u64>,
+    /// How long an empty directory below paths/ stays that nobody uses, in milliseconds
+    #[arg(long, value_name = "MS", hide = true)]
+    directories_stay: Option<u64>,
+    /// How many empty directories there may be below paths/, and of each user but root
+    #[arg(long, value_name = "N", hide = true)]
+    max_directories: Option<usize>,
     /// Mount options as mount(8) gives them: allow_other, dotfiles, nonempty, noexec, ro;
     /// remount with ro, rw, nosuid, nodev or noexec changes a mount that is there
     #[arg(short, value_name = "OPTS", value_delimiter = ',')]
@@ -257,6 +265,7 @@ impl Settings {
             without_resend: self.without_resend,
             without_caches: self.without_caches,
             endings: self.endings.unwrap_or_default(),
+            scaffolding: self.scaffolding(),
             options,
         };
         for option in &self.options {
@@ -264,6 +273,19 @@ impl Settings {
         }
         plan.max_per_uid = self.max_per_uid.unwrap_or(plan.max_leases.div_ceil(2));
         Ok(plan)
+    }
+
+    fn scaffolding(&self) -> Limits {
+        let usual = Limits::default();
+        Limits {
+            idle: self
+                .directories_stay
+                .map_or(usual.idle, Duration::from_millis),
+            empty: self.max_directories.unwrap_or(usual.empty),
+            empty_of_uid: self
+                .max_directories
+                .map_or(usual.empty_of_uid, |most| most.div_ceil(4)),
+        }
     }
 
     /// The directory, as it was given.
@@ -459,6 +481,8 @@ mod tests {
             without_caches: true,
             endings: Some("connector:4096".parse().unwrap()),
             log_bytes: Some(9),
+            directories_stay: Some(5),
+            max_directories: Some(6),
             options: vec!["noexec".into(), "max_leases=8".into()],
             dir: PathBuf::from(&path).join("mount"),
         }

@@ -19,10 +19,10 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        let name = tool::claim_name(&self.name)?;
+        let name = tool::lease_name(&self.name)?;
         let mount = Mount::find(mount)?;
         let Some(record) = mount.lease(&name)? else {
-            tool::complain(&format!("claims/{name}: free"));
+            tool::complain(&format!("{}: free", name.file()));
             return Ok(Exit::Done);
         };
         if self.json {

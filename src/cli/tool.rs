@@ -160,6 +160,9 @@ impl Mount {
     /// The record of one lease: an attribute of its file in `queue/`, so that its cost does not
     /// depend on how many leases there are.
     pub(super) fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
+        if name.is_path() {
+            return Ok(self.attribute(&[name.as_str()], RECORD));
+        }
         if let Some(record) = self.attribute(&["queue", name.as_str()], RECORD) {
             return Ok(Some(record));
         }
@@ -304,6 +307,11 @@ pub(super) fn claim_name(text: &str) -> Result<Name, Failure> {
     Name::new(text.as_bytes()).map_err(|refusal| bad_name("name", text, refusal))
 }
 
+/// Parses the name of a lease, as `leases` has it: that of a claim, or `paths/` and a path.
+pub(super) fn lease_name(text: &str) -> Result<Name, Failure> {
+    Name::listed(text.as_bytes()).map_err(|refusal| bad_name("name", text, refusal))
+}
+
 /// Parses the id of a session.
 pub(super) fn session_id(text: &str) -> Result<SessionId, Failure> {
     SessionId::new(text.as_bytes()).map_err(|refusal| bad_name("session id", text, refusal))
@@ -362,19 +370,27 @@ pub(super) fn ago(record: &Value, key: &str, now: SystemTime) -> String {
 ///
 /// Under process scope it names a process, since the caller may be of the same session.
 pub(super) fn held_by(name: &Name, record: &Value) -> String {
+    let time = ago(record, "acquired_at", SystemTime::now());
+    let why = reason(record).map_or_else(String::new, |reason| format!(", who says {reason}"));
+    format!(
+        "{}: held by {} for {time}{why}; see 'claimfs show {name}'",
+        name.file(),
+        holder(record)
+    )
+}
+
+/// The holder in a record: under process scope a process, since its session may be the caller's.
+pub(super) fn holder(record: &Value) -> String {
     let (session, pid, command) = (
         field(record, "session"),
         field(record, "pid"),
         field(record, "command"),
     );
-    let who = if record["scope"] == "process" || record.get("bound_pid").is_some() {
+    if record["scope"] == "process" || record.get("bound_pid").is_some() {
         format!("pid {pid} ({command}, session {session})")
     } else {
         format!("session {session} (pid {pid}, {command})")
-    };
-    let time = ago(record, "acquired_at", SystemTime::now());
-    let why = reason(record).map_or_else(String::new, |reason| format!(", who says {reason}"));
-    format!("claims/{name}: held by {who} for {time}{why}; see 'claimfs show {name}'")
+    }
 }
 
 /// Refuses a reason that no claim may have, before anything is taken.

@@ -203,6 +203,35 @@ pub enum Command<'a> {
         /// The caller.
         by: &'a Member,
     },
+    /// Hand all reservations below a path to another live session.
+    GiveBelow {
+        /// The path.
+        path: Name,
+        /// The session.
+        to: SessionId,
+        /// The caller.
+        by: &'a Member,
+    },
+    /// Take several names for the caller, all or none. Those that it holds already stay. A
+    /// reservation takes the place of the caller's own ones below it.
+    Take {
+        /// The names.
+        names: Vec<Name>,
+        /// The caller.
+        by: &'a Member,
+        /// The first state of each new inode.
+        creation: Creation,
+        /// The reason for each that is new.
+        reason: Option<String>,
+    },
+    /// Give up several names, all or none, and the caller's reservations below those that are
+    /// paths. A name that is free stays so.
+    Drop {
+        /// The names.
+        names: Vec<Name>,
+        /// The caller.
+        by: &'a Member,
+    },
     /// End a claim or a session at its deadline.
     Expire {
         /// The claim or the session.
@@ -286,6 +315,9 @@ pub enum Command<'a> {
 pub enum Subject<'a> {
     /// The holder of a name in `claims/`.
     Name(&'a str),
+    /// The holders of names, and of all reservations above and below those that are paths, as far
+    /// as they decide whether the member may take them.
+    Names(&'a [Name], &'a Member),
     /// The holder of an inode.
     Inode(Ino),
     /// A session.
@@ -310,6 +342,18 @@ impl Command<'_> {
     pub fn subjects(&self) -> [Subject<'_>; 2] {
         let one = |subject| [subject, Subject::Nothing];
         match self {
+            Command::Claim {
+                name: Place::Claim(name),
+                by,
+                ..
+            } if name.is_path() => one(Subject::Names(std::slice::from_ref(name), by)),
+            Command::GiveBelow { path, to, by } => [
+                Subject::Names(std::slice::from_ref(path), by),
+                Subject::Session(to),
+            ],
+            Command::Take { names, by, .. } | Command::Drop { names, by } => {
+                one(Subject::Names(names, by))
+            }
             Command::Claim { name, .. } | Command::Release { name, .. } => one(name.into()),
             Command::Reclaim { ino, .. }
             | Command::Alter { ino, .. }
@@ -337,6 +381,14 @@ impl Command<'_> {
         }
     }
 
+    /// True for a command that gives names up and is only a line in `control`, no call.
+    pub fn is_line(&self) -> bool {
+        matches!(
+            self,
+            Command::Take { .. } | Command::Drop { .. } | Command::Yield { .. }
+        )
+    }
+
     /// True if it takes a name in `claims/` or a place in a queue, of which the number is limited.
     pub fn takes_name(&self) -> bool {
         matches!(
@@ -345,6 +397,7 @@ impl Command<'_> {
                 name: Place::Claim(_),
                 ..
             } | Command::Hold { .. }
+                | Command::Take { .. }
                 | Command::Queue { .. }
         )
     }

@@ -20,6 +20,7 @@ mod node_id;
 mod outcome;
 mod process;
 mod refusal;
+pub mod scaffolding;
 pub mod table;
 pub mod wire;
 
@@ -29,7 +30,9 @@ pub use self::lease::{
     Binding, Creation, Deadline, Due, Ino, Moment, Predecessor, SessionKey, Shape, Token, WaiterId,
 };
 pub use self::member::{Kin, Member, Rule, Scope, Standing};
-pub use self::name::{Label, NAME_MAX, Name, Place, SessionId, misleads, printable};
+pub use self::name::{
+    Label, NAME_MAX, Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Place, SessionId, misleads, printable,
+};
 pub use self::node_id::{COUNT_END, FIRST_INO, Fixed, INO_END, KEY_END, NodeId, WAITER_END};
 pub use self::outcome::Outcome;
 pub use self::process::{Above, Ending, Process, Root};

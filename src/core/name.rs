@@ -16,7 +16,17 @@ use super::{Ino, Process, Refusal, wire};
 /// The longest name of a claim or a session, in bytes, as `NAME_MAX` on other filesystems.
 pub const NAME_MAX: usize = 255;
 
-/// The name of a lease: the file name under `claims/`.
+/// The longest reserved path, in bytes, as `PATH_MAX` on other filesystems.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+/// The largest number of components of a reserved path.
+pub const PATH_LEVELS_MAX: usize = 64;
+
+/// The directory of all reservations, and the beginning of their names.
+const PATHS: &str = "paths/";
+
+/// The name of a lease: the file name under `claims/`, or the path of a reservation, as a file of
+/// the mount (`paths/home/me/app`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Name(Arc<str>);
@@ -38,6 +48,17 @@ fn valid(raw: &[u8]) -> Result<Arc<str>, Refusal> {
         return Err(Refusal::BadName);
     }
     Ok(Arc::from(text))
+}
+
+/// The rule of [`Label`].
+fn check_label(raw: &[u8]) -> Result<(), Refusal> {
+    if raw.len() > NAME_MAX {
+        return Err(Refusal::LongName);
+    }
+    if raw.is_empty() || raw == b"." || raw == b".." || raw.iter().any(|b| matches!(b, 0 | b'/')) {
+        return Err(Refusal::BadName);
+    }
+    Ok(())
 }
 
 impl AsRef<str> for Name {
@@ -71,6 +92,70 @@ impl Name {
         }
         let rest = valid(&raw[dots..])?;
         Ok(Self(Arc::from(format!("{}{rest}", ".".repeat(dots)))))
+    }
+
+    /// The name of a reservation. `raw` is the path from `/` on; a first `/` may be left out. Its
+    /// components are valid labels and UTF-8, else EINVAL; ENAMETOOLONG past 255 bytes in one, past
+    /// [`PATH_LEVELS_MAX`] of them, and past [`PATH_BYTES_MAX`] in all.
+    pub fn path(raw: &[u8]) -> Result<Self, Refusal> {
+        let path = raw.strip_prefix(b"/").unwrap_or(raw);
+        if path.len() > PATH_BYTES_MAX {
+            return Err(Refusal::LongName);
+        }
+        let mut levels = 0;
+        for label in path.split(|byte| *byte == b'/') {
+            check_label(label)?;
+            levels += 1;
+        }
+        if levels > PATH_LEVELS_MAX {
+            return Err(Refusal::LongName);
+        }
+        let path = std::str::from_utf8(path).map_err(|_| Refusal::BadName)?;
+        Ok(Self(Arc::from(format!("{PATHS}{path}"))))
+    }
+
+    /// A name as `leases` shows it: a claim, or a reservation if it begins with `paths/`.
+    pub fn listed(raw: &[u8]) -> Result<Self, Refusal> {
+        match raw.strip_prefix(PATHS.as_bytes()) {
+            Some(path) if path.starts_with(b"/") => Err(Refusal::BadName),
+            Some(path) => Self::path(path),
+            None => Self::new(raw),
+        }
+    }
+
+    /// The reserved path, without the first `/`. `None` for a claim.
+    pub fn as_path(&self) -> Option<&str> {
+        self.0.strip_prefix(PATHS)
+    }
+
+    /// True for a reservation.
+    pub fn is_path(&self) -> bool {
+        self.as_path().is_some()
+    }
+
+    /// The reservations that would cover this one, from the nearest on.
+    pub fn above(&self) -> impl Iterator<Item = &str> {
+        let path = self.as_path().unwrap_or_default();
+        let ends = path.rmatch_indices('/').map(|(at, _)| PATHS.len() + at);
+        ends.map(|end| &self.0[..end])
+    }
+
+    /// The first name below this path and the first behind all of those, in the order of names.
+    pub fn below(&self) -> (String, String) {
+        // `0` comes after `/`.
+        (format!("{}/", self.0), format!("{}0", self.0))
+    }
+
+    /// True if this is a path below another.
+    pub fn is_below(&self, other: &Self) -> bool {
+        let rest = self.0.strip_prefix(&*other.0);
+        rest.is_some_and(|rest| other.is_path() && rest.starts_with('/'))
+    }
+
+    /// The name as a file of the mount, for people: `claims/x`, `paths/home/me`.
+    pub fn file(&self) -> String {
+        let dir = if self.is_path() { "" } else { "claims/" };
+        format!("{dir}{self}")
     }
 
     /// True for a scratch entry: closed to other sessions like a claim, but not shown as a lease.
@@ -146,16 +231,7 @@ pub struct Label(#[serde(with = "wire::bytes")] Arc<[u8]>);
 impl Label {
     /// The name of an entry, by that rule: else EINVAL or ENAMETOOLONG.
     pub fn new(raw: &[u8]) -> Result<Self, Refusal> {
-        if raw.len() > NAME_MAX {
-            return Err(Refusal::LongName);
-        }
-        if raw.is_empty()
-            || raw == b"."
-            || raw == b".."
-            || raw.iter().any(|b| matches!(b, 0 | b'/'))
-        {
-            return Err(Refusal::BadName);
-        }
+        check_label(raw)?;
         Ok(Self(Arc::from(raw)))
     }
 
@@ -168,7 +244,7 @@ impl Label {
 /// The place of a name, whether it exists or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In `claims/`: a lease.
+    /// In `claims/` or below `paths/`: a lease.
     Claim(Name),
     /// In a directory claim, or in a directory below it. The holder of the claim may change it.
     Inside {
@@ -189,7 +265,11 @@ impl TryFrom<String> for Name {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::with_scratch(text.as_bytes()).map_err(|_| "no name of a claim")
+        let name = match text.strip_prefix(PATHS) {
+            Some(_) => Self::listed(text.as_bytes()),
+            None => Self::with_scratch(text.as_bytes()),
+        };
+        name.map_err(|_| "no name of a claim")
     }
 }
 

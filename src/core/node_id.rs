@@ -50,6 +50,8 @@ fixed! {
     Waiters,
     /// `events`.
     Events,
+    /// `paths/`.
+    Paths,
 }
 
 /// An inode number or a handle, by its kind.
@@ -77,6 +79,8 @@ pub enum NodeId {
     Reader(u64),
     /// A name that has gone, as only the inotify helper sees it.
     Tombstone(u64),
+    /// A directory below `paths/`.
+    Scaffold(u64),
 }
 
 /// The first inode of a claim. All below are for fixed files.
@@ -89,7 +93,8 @@ const WAITER: u64 = 1 << 44;
 const SEATED: u64 = WAITER + (1 << 43);
 const READER: u64 = 1 << 45;
 const TOMBSTONE: u64 = 1 << 46;
-const END: u64 = 1 << 47;
+const SCAFFOLD: u64 = 1 << 47;
+const END: u64 = 1 << 48;
 
 /// No inode of a claim has this number or a higher one.
 pub const INO_END: u64 = SESSION;
@@ -112,6 +117,7 @@ const _: () = {
         SEATED,
         READER,
         TOMBSTONE,
+        SCAFFOLD,
         END,
     ];
     let mut at = 1;
@@ -121,7 +127,8 @@ const _: () = {
     }
     // Each counter starts at 0 and fits into its range.
     assert!(COUNT_END <= TEXT - REGISTRATION && COUNT_END <= QUEUE_FILE - TEXT);
-    assert!(COUNT_END <= READER - SEATED && COUNT_END <= END - TOMBSTONE);
+    assert!(COUNT_END <= READER - SEATED && COUNT_END <= SCAFFOLD - TOMBSTONE);
+    assert!(COUNT_END <= END - SCAFFOLD);
     let mut at = 0;
     while at < Fixed::ALL.len() {
         assert!(Fixed::ALL[at] as usize == at);
@@ -149,7 +156,8 @@ impl NodeId {
             WAITER..SEATED => Self::Waiter(WaiterId(number - WAITER)),
             SEATED..READER => Self::Seated(number - SEATED),
             READER..TOMBSTONE => Self::Reader(number - READER),
-            TOMBSTONE..END => Self::Tombstone(number - TOMBSTONE),
+            TOMBSTONE..SCAFFOLD => Self::Tombstone(number - TOMBSTONE),
+            SCAFFOLD..END => Self::Scaffold(number - SCAFFOLD),
             END.. => return None,
         })
     }
@@ -167,6 +175,7 @@ impl NodeId {
             Self::Seated(count) => SEATED + count,
             Self::Reader(reader) => READER + reader,
             Self::Tombstone(count) => TOMBSTONE + count,
+            Self::Scaffold(count) => SCAFFOLD + count,
         }
     }
 
@@ -202,6 +211,7 @@ mod tests {
         let first_and_last = [
             (NodeId::Fixed(Fixed::Root), 1),
             (NodeId::Fixed(Fixed::Events), 11),
+            (NodeId::Fixed(Fixed::Paths), 12),
             (NodeId::Claim(Ino(1024)), 1024),
             (NodeId::Claim(Ino(INO_END - 1)), SESSION - 1),
             (NodeId::Session(SessionKey(0)), 1 << 40),
@@ -216,12 +226,14 @@ mod tests {
             (NodeId::Reader(0), 1 << 45),
             (NodeId::Tombstone(0), 1 << 46),
             (NodeId::Tombstone((1 << 46) - 1), (1 << 47) - 1),
+            (NodeId::Scaffold(0), 1 << 47),
+            (NodeId::Scaffold((1 << 47) - 1), (1 << 48) - 1),
         ];
         for (node, number) in first_and_last {
             assert_eq!(node.number(), number, "{node:?}");
             assert_eq!(NodeId::of(number), Some(node), "{number}");
         }
-        for nothing in [0, 12, 1023, 1 << 47, u64::MAX] {
+        for nothing in [0, 13, 1023, 1 << 48, u64::MAX] {
             assert_eq!(NodeId::of(nothing), None, "{nothing}");
         }
     }

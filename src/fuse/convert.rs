@@ -11,6 +11,7 @@ use fuser::{
     ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow,
 };
 
+use crate::core::scaffolding::SEEN;
 use crate::core::{NodeId, Refusal};
 use crate::store::Caller;
 use crate::tree::permissions::{READ, WRITE};
@@ -24,6 +25,11 @@ const LEASE_TTL: Duration = Duration::ZERO;
 /// not ask for each of very many names again. For that time `set -C` refuses a name whose holder
 /// has died since the listing.
 pub(super) const LISTING_TTL: Duration = Duration::from_millis(20);
+/// How long the kernel may cache a directory below `paths/`, so that it does not ask for each level
+/// of a path again and again. For that time it may take a reservation that has replaced a directory
+/// for the directory.
+const DIRECTORY_TTL: Duration = Duration::from_millis(20);
+const _: () = assert!(DIRECTORY_TTL.as_millis() < SEEN.as_millis());
 /// A listing is long if there are more leases than this.
 pub(super) const LONG_LISTING: usize = 1024;
 
@@ -77,10 +83,10 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
 }
 
 pub(super) fn ttl(attr: &Attr) -> &'static Duration {
-    if attr.is_fixed() {
-        &FIXED_TTL
-    } else {
-        &LEASE_TTL
+    match attr.ino {
+        _ if attr.is_fixed() => &FIXED_TTL,
+        NodeId::Scaffold(_) => &DIRECTORY_TTL,
+        _ => &LEASE_TTL,
     }
 }
 

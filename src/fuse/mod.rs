@@ -730,7 +730,8 @@ impl Filesystem for ClaimFs {
             let long = self.tree.usage().0 > LONG_LISTING;
             self.tree.list(node(ino)?, offset, |entry| {
                 let attr = file_attr(&entry.attr);
-                let ttl = if long && !entry.attr.is_fixed() {
+                let is_claim = matches!(entry.attr.ino, NodeId::Claim(_) | NodeId::Session(_));
+                let ttl = if long && is_claim {
                     &LISTING_TTL
                 } else {
                     ttl(&entry.attr)

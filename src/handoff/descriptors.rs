@@ -162,7 +162,7 @@ impl Descriptors {
                 self.pollers.remove(&fh);
             }
             Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
-            Note::TakenOver | Note::Began { .. } => {}
+            Note::Scaffold(_) | Note::Dismantled { .. } | Note::TakenOver | Note::Began { .. } => {}
         }
     }
 

@@ -25,6 +25,7 @@ use self::descriptors::is_queue_file;
 pub use self::descriptors::{Descriptors, Open, Position, Reading};
 pub use self::replies::{AGAIN, Key, Sent, THREADS};
 use self::replies::{ReplyCache, pairs};
+use crate::core::scaffolding::{Plank, Scaffolding};
 use crate::core::table::{Effects, Table};
 use crate::core::{Event, Name, NodeId, Outcome, WaiterId};
 use crate::render;
@@ -46,6 +47,13 @@ pub enum Note {
     Forgotten {
         /// Its inode.
         ino: NodeId,
+    },
+    /// A directory below `paths/` was made.
+    Scaffold(Plank),
+    /// A directory below `paths/` has gone, and all below it.
+    Dismantled {
+        /// Its number.
+        number: u64,
     },
     /// A descriptor was opened, or the next server must know something else of it.
     Opened {
@@ -88,7 +96,11 @@ impl Note {
             Self::Opened { fh, open } => open.fits(*fh),
             Self::Polled { fh, .. } => fh.is_stream(),
             Self::Closed { fh } => fh.is_stream() || matches!(fh, NodeId::Registration(_)),
-            Self::Confirmed { .. } | Self::TakenOver | Self::Began { .. } => true,
+            Self::Scaffold(plank) => plank.is_sound(),
+            Self::Dismantled { .. }
+            | Self::Confirmed { .. }
+            | Self::TakenOver
+            | Self::Began { .. } => true,
         };
         ensure(is_right)
     }
@@ -112,6 +124,8 @@ pub struct Handoff {
     pub lines: VecDeque<(u64, String)>,
     /// None of the lines from this event on is missing.
     pub lines_from: u64,
+    /// The directories below `paths/`.
+    pub scaffolding: Scaffolding,
     replies: ReplyCache,
 }
 
@@ -128,10 +142,20 @@ struct Flat<'a> {
     pollers: Cow<'a, BTreeMap<NodeId, u64>>,
     lines: Cow<'a, VecDeque<(u64, String)>>,
     lines_from: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scaffolding: Vec<Plank>,
+    /// The number of the next directory.
+    #[serde(skip_serializing_if = "is_first")]
+    next_scaffold: u64,
     #[serde(with = "pairs")]
     done: Cow<'a, HashMap<Key, Outcome>>,
     newest: Cow<'a, BTreeMap<u64, Vec<Key>>>,
     past: Cow<'a, BTreeSet<u64>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_first(next: &u64) -> bool {
+    *next <= Scaffolding::default().next()
 }
 
 impl Serialize for Handoff {
@@ -145,6 +169,8 @@ impl Serialize for Handoff {
             pollers: Cow::Borrowed(&self.descriptors.pollers),
             lines: Cow::Borrowed(&self.lines),
             lines_from: self.lines_from,
+            scaffolding: self.scaffolding.planks().collect(),
+            next_scaffold: self.scaffolding.next(),
             done: Cow::Borrowed(&self.replies.done),
             newest: Cow::Borrowed(&self.replies.newest),
             past: Cow::Borrowed(&self.replies.past),
@@ -167,6 +193,7 @@ impl<'de> Deserialize<'de> for Handoff {
             },
             lines: flat.lines.into_owned(),
             lines_from: flat.lines_from,
+            scaffolding: Scaffolding::of(&flat.scaffolding, flat.next_scaffold),
             replies: ReplyCache {
                 done: flat.done.into_owned(),
                 newest: flat.newest.into_owned(),
@@ -195,11 +222,17 @@ impl Handoff {
         self.replies.outcome(key)
     }
 
-    /// Applies a note. `sent` is the request that opened the descriptor of `Opened`, if one did.
+    /// Applies a note. `sent` is the request that opened the descriptor of `Opened`, or made the
+    /// directory of `Scaffold`, if one did.
     pub fn note(&mut self, note: Note, sent: Option<Sent>) {
-        if let (Note::Opened { fh, .. }, Some(sent)) = (&note, sent) {
+        let made = match &note {
+            Note::Opened { fh, .. } => Some(*fh),
+            Note::Scaffold(plank) => Some(NodeId::Scaffold(plank.number)),
+            _ => None,
+        };
+        if let Some((fh, sent)) = made.zip(sent) {
             let outcome = Outcome {
-                fh: Some(*fh),
+                fh: Some(fh),
                 ..Outcome::default()
             };
             self.replies.carried_out(sent, outcome);
@@ -217,6 +250,8 @@ impl Handoff {
                 open: Open::Reading(reading),
                 ..
             } if self.descriptors.wanted().is_none() => self.lines_from = reading.to.seq,
+            Note::Scaffold(plank) => self.scaffolding.add(plank),
+            Note::Dismantled { number } => self.scaffolding.remove(*number),
             _ => {}
         }
         let is_closed = matches!(note, Note::Closed { .. });

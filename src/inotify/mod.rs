@@ -1,5 +1,5 @@
-//! Makes inotify tell watchers of `claims/` about names that went without a call: by a reap, an
-//! expiry, a break, or the end of a session.
+//! Makes inotify tell watchers of `claims/` and of `paths/` about names that went without a call:
+//! by a reap, an expiry, a break, the end of a session, or a line in `control`.
 //!
 //! The kernel tells watchers of a directory only about calls in it. So a helper process of ours
 //! calls unlink(2) there, through the mount, for each name that has gone, and the server answers it
@@ -97,7 +97,8 @@ impl Notifier {
                 .unwrap_or_else(PoisonError::into_inner);
             if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
                 log::warn!(
-                    "claims/{name}: more than {WAITING_MAX} names go at once; watchers are not told of this one and others"
+                    "{}: more than {WAITING_MAX} names go at once; watchers are not told of this one and others",
+                    name.file()
                 );
                 *complained = Some(Instant::now());
             }
@@ -162,7 +163,8 @@ fn hand_on(removals: &Receiver<Removal>, words: &[OsString], helper: &AtomicU32)
                     limited!(
                         None,
                         log::Level::Warn,
-                        "watchers are not told that claims/{name} has gone: {error}"
+                        "watchers are not told that {} has gone: {error}",
+                        name.file()
                     );
                     thread::sleep(PAUSE);
                     continue;
@@ -178,7 +180,8 @@ fn hand_on(removals: &Receiver<Removal>, words: &[OsString], helper: &AtomicU32)
             limited!(
                 None,
                 log::Level::Warn,
-                "watchers are not told that claims/{name} has gone: {error}"
+                "watchers are not told that {} has gone: {error}",
+                name.file()
             );
             if helper
                 .compare_exchange(child.id(), 0, SeqCst, SeqCst)
@@ -214,7 +217,6 @@ fn spawn(words: &[OsString]) -> io::Result<(Child, ChildStdin)> {
 /// The helper's side: removes the names that it reads, until there are no more, or until its path
 /// leads to another file system: the mount may be detached, and what is below it is not ours.
 pub(crate) fn serve(mount: &Path, device: &str, mut removals: impl Read) -> io::Result<()> {
-    let claims = mount.join("claims");
     let mut buffer = [0; 4096];
     let mut removal: Vec<u8> = Vec::new();
     loop {
@@ -224,7 +226,13 @@ pub(crate) fn serve(mount: &Path, device: &str, mut removals: impl Read) -> io::
         }
         for byte in &buffer[..count] {
             if *byte == 0 {
-                let dir = match open(&claims, device) {
+                // A reservation has a `/` in its name, and is below `paths/`.
+                let dir = if removal.contains(&b'/') {
+                    "paths"
+                } else {
+                    "claims"
+                };
+                let dir = match open(&mount.join(dir), device) {
                     // The mount is gone.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                     dir => dir?,
@@ -263,6 +271,7 @@ fn carry_out(dir: &File, removal: &[u8]) {
     };
     // Below the directory that was checked, even if its path leads elsewhere by now.
     let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    let name = name.strip_prefix(b"paths/").unwrap_or(name);
     let path = path.join(OsStr::from_bytes(name));
     _ = if *kind == b'd' {
         fs::remove_dir(path)

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use self::state_dir::{Lock, StateDir};
 use crate::core::agents::Agent;
 use crate::core::failure::Failure;
+use crate::core::scaffolding::Limits;
 use crate::process::Search;
 use crate::supervisor::{self, Notice, Service, device};
 use crate::sys::files::keep_private;
@@ -59,6 +60,8 @@ pub(crate) struct Plan {
     pub without_caches: bool,
     /// Where to read how processes ended.
     pub endings: Search,
+    /// The limits of the directories below `paths/`.
+    pub scaffolding: Limits,
     /// Flags of the mount.
     pub options: device::Options,
 }

@@ -621,7 +621,8 @@ fn reaped(
         ""
     };
     format!(
-        "reaped claims/{name}: session {} (pid {}, {}){end}; it held the claim for {:.3} s, token {}{hint}",
+        "reaped {}: session {} (pid {}, {}){end}; it held the claim for {:.3} s, token {}{hint}",
+        name.file(),
         session.id,
         lease.pid,
         printable(&lease.command),

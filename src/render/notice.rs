@@ -74,8 +74,10 @@ fn expired<'a>(table: &'a Table, name: &'a Name) -> Option<Notice<'a>> {
     let seconds = ttl.unwrap_or_default().as_secs_f64();
     let text = move || {
         format!(
-            "expired claims/{name}: session {} did not renew it for {seconds:.3} s; token {}",
-            session.id, lease.token.0,
+            "expired {}: session {} did not renew it for {seconds:.3} s; token {}",
+            name.file(),
+            session.id,
+            lease.token.0,
         )
     };
     Some(Notice::new(session.uid, Level::Info, text))
@@ -92,8 +94,12 @@ fn handed<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
     let session = table.session_by_key(*key)?;
     let text = move || {
         format!(
-            "handed claims/{name}: session {} gave it to session {}; token {}, now {}",
-            giver.id, session.id, lease.token.0, token.0,
+            "handed {}: session {} gave it to session {}; token {}, now {}",
+            name.file(),
+            giver.id,
+            session.id,
+            lease.token.0,
+            token.0,
         )
     };
     Some(Notice::new(giver.uid, Level::Info, text))
@@ -113,8 +119,9 @@ fn broken<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
     let (lease, _, session) = table.last(name)?;
     let text = move || {
         format!(
-            "broken claims/{name}: uid {uid} (pid {pid}, {}) took it from session {} (pid {}, {}), \
+            "broken {}: uid {uid} (pid {pid}, {}) took it from session {} (pid {}, {}), \
              which lives; token {}",
+            name.file(),
             printable(command),
             session.id,
             lease.pid,

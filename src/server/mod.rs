@@ -264,6 +264,7 @@ impl Plan {
             Arc::clone(&processes),
             Arc::clone(notifier),
         );
+        store.limit_scaffolding(self.scaffolding);
         Ok((Arc::new(store), processes))
     }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::Inner;
 use crate::core::identity::{Ancestry, Sight};
 use crate::core::{
-    Command, Due, Ending, Ino, Member, Process, Refusal, Root, Rule, Scope, SessionId, SessionKey,
-    Subject, Token,
+    Command, Due, Ending, Ino, Member, Name, Process, Refusal, Root, Rule, Scope, SessionId,
+    SessionKey, Subject, Token,
 };
 use crate::process;
 
@@ -79,11 +79,11 @@ impl Inner {
     /// caller cannot exit before it has its answer.
     pub(super) fn check(&mut self, about: Subject, by: Option<&Ancestry>) {
         match about {
-            Subject::Name(name) => {
-                let last = self.table.last(name);
-                if let Some((ino, holder)) = last.map(|(lease, inode, _)| (lease.ino, inode.holder))
-                {
-                    self.check_holder(ino, holder, by);
+            Subject::Name(name) => self.check_name(name, by),
+            Subject::Names(names, member) => {
+                for name in names {
+                    self.check_name(name.as_str(), by);
+                    self.check_paths(name, member, by);
                 }
             }
             Subject::Inode(ino) => {
@@ -100,6 +100,37 @@ impl Inner {
             }
             Subject::Roots(id) => self.check_roots(id),
             Subject::Nothing => {}
+        }
+    }
+
+    fn check_name(&mut self, name: &str, by: Option<&Ancestry>) {
+        let last = self.table.last(name);
+        if let Some((ino, holder)) = last.map(|(lease, inode, _)| (lease.ino, inode.holder)) {
+            self.check_holder(ino, holder, by);
+        }
+    }
+
+    /// Checks the reservations above a path, and below it up to the first that another holds.
+    fn check_paths(&mut self, path: &Name, member: &Member, by: Option<&Ancestry>) {
+        if !path.is_path() {
+            return;
+        }
+        for above in path.above() {
+            self.check_name(above, by);
+        }
+        let mut last: Option<Name> = None;
+        loop {
+            let next = self.table.below(path, last.as_ref()).next().cloned();
+            let Some(name) = next else {
+                return;
+            };
+            self.check_name(name.as_str(), by);
+            let lease = self.table.lease(&name);
+            let inode = lease.and_then(|lease| self.table.inode(lease.ino));
+            if inode.is_some_and(|inode| !self.table.holds(member, inode)) {
+                return;
+            }
+            last = Some(name);
         }
     }
 
@@ -225,6 +256,7 @@ impl Inner {
     /// Sets the alarm for the next deadline.
     pub(super) fn set_alarm(&mut self) {
         let next = self.next_deadline().map(|(until, _)| until);
+        let next = next.into_iter().chain(self.scaffolding_alarm()).min();
         if next != self.alarm {
             self.alarm = next;
             self.processes.alarm(next);

@@ -49,6 +49,9 @@ impl Inner {
         for about in command.subjects() {
             self.check(about, by);
         }
+        if let Command::Take { names, by, .. } = command {
+            self.check_directories(names, by.uid)?;
+        }
         let next = self.table.next_ino();
         let mut outcome = match self.commit(command, who.caller) {
             // Sessions that are dead, and that nobody has asked about since, may hold the space.
@@ -175,12 +178,14 @@ impl Inner {
             self.unwatch(&events);
             refusal(&error)
         })?;
-        let mut observers = Observers::new(&self.stream, &self.metrics);
+        let is_line = command.is_line();
+        let mut observers = Observers::new(&self.stream, &self.metrics, is_line);
         let outcome = self
             .handoff
             .commit(&mut self.table, &events, sent, &mut observers);
         let observed = observers.observed;
-        self.follow_up(observed, dead);
+        let uid = caller.map_or(0, |caller| caller.uid);
+        self.follow_up(observed, dead, uid);
         Ok(outcome)
     }
 
@@ -195,15 +200,17 @@ impl Inner {
     }
 
     /// Does what follows from a decision once all its events are applied. `dead` are new roots that
-    /// died before they were watched.
-    fn follow_up(&mut self, observed: Observed, dead: Vec<Process>) {
+    /// died before they were watched. `uid` is that of the caller.
+    fn follow_up(&mut self, observed: Observed, dead: Vec<Process>, uid: u32) {
         let Observed {
             unneeded,
             unlinked,
             woken,
             vanished,
+            shifts,
         } = observed;
         self.vanished.extend(vanished);
+        self.shift(shifts, uid);
         self.compact_if_due();
         // A later event of the decision may depend on a process that an earlier one released.
         for process in &unneeded {

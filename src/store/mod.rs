@@ -19,6 +19,7 @@ mod observers;
 mod principal;
 mod read;
 mod recovery;
+mod scaffolding;
 mod waiting;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use self::ancestries::Ancestries;
 use self::arrivals::Arrivals;
 pub(crate) use self::arrivals::{Arrival, Concerns};
 pub(crate) use self::principal::{Caller, Principal};
+pub(crate) use self::scaffolding::Spot;
 pub(crate) use self::waiting::{Seat, Turn};
 use crate::core::identity::Ancestry;
 use crate::core::table::{Node, Table};
@@ -79,6 +81,8 @@ struct Inner {
     arrivals: Arc<Arrivals>,
     /// The deadline at which the reaper wakes.
     alarm: Option<Duration>,
+    /// See [`Inner::scaffolding_alarm`].
+    scaffolding_due: Option<Duration>,
     /// The time of the last check of all sessions.
     checked: Option<Instant>,
 }
@@ -153,6 +157,7 @@ impl Store {
             vanished: Vec::new(),
             arrivals: Arc::clone(&arrivals),
             alarm: None,
+            scaffolding_due: None,
             checked: None,
         };
         Self {
@@ -372,10 +377,12 @@ impl Store {
         process::now()
     }
 
-    /// Ends at most `limit` leases whose deadline has passed. Whether there are more.
+    /// Ends at most `limit` leases whose deadline has passed, and removes directories that nobody
+    /// uses any more. Whether there are more.
     pub(crate) fn expire(&self, limit: usize) -> bool {
         let mut inner = self.lock();
         let has_more = (0..limit).all(|_| inner.expire_next());
+        let has_more = inner.remove_unused() || has_more;
         inner.set_alarm();
         has_more
     }

@@ -5,6 +5,7 @@
 //!
 //! Does not know: the kinds of events.
 
+use super::scaffolding::Shift;
 use crate::core::table::{Effects, Table};
 use crate::core::{Event, Ino, Name, Process, WaiterId};
 use crate::events::EventStream;
@@ -24,21 +25,26 @@ pub(super) struct Observed {
     pub woken: Vec<WaiterId>,
     /// Names that went without a call, and whether they were directories.
     pub vanished: Vec<(Name, bool)>,
+    /// Reservations that came and went.
+    pub shifts: Vec<Shift>,
 }
 
 pub(super) struct Observers<'a> {
     stream: &'a EventStream,
     metrics: &'a Metrics,
     has_readers: bool,
+    /// The command is a line in `control`, so that no call tells watchers of the names that go.
+    is_line: bool,
     pub observed: Observed,
 }
 
 impl<'a> Observers<'a> {
-    pub(super) fn new(stream: &'a EventStream, metrics: &'a Metrics) -> Self {
+    pub(super) fn new(stream: &'a EventStream, metrics: &'a Metrics, is_line: bool) -> Self {
         Self {
             stream,
             metrics,
             has_readers: stream.has_readers(),
+            is_line,
             observed: Observed::default(),
         }
     }
@@ -64,6 +70,18 @@ impl Observer for Observers<'_> {
         observed.unneeded.extend(effects.unneeded);
         observed.unlinked.extend(effects.unlinked);
         observed.woken.extend(effects.woken);
-        observed.vanished.extend(effects.vanished);
+        let vanished = effects
+            .vanished
+            .filter(|gone| !gone.by_call || self.is_line);
+        observed
+            .vanished
+            .extend(vanished.map(|gone| (gone.name, gone.is_directory)));
+        let gone = effects
+            .unreserved
+            .map(|(name, token)| Shift::Take(name, token));
+        let come = effects
+            .reserved
+            .map(|(name, token)| Shift::Put(name, token));
+        observed.shifts.extend(gone.into_iter().chain(come));
     }
 }

@@ -66,7 +66,7 @@ impl Store {
                 inner.commit_own(&Command::Restart { key });
             }
         }
-        inner.set_alarm();
+        inner.resume_scaffolding();
         self.processes.wake();
     }
 }

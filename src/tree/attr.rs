@@ -22,6 +22,7 @@ pub(super) const fn fixed(fixed: Fixed) -> (&'static str, Kind, u16) {
         Fixed::Queue => ("queue", Kind::Directory, 0o555),
         Fixed::Waiters => ("waiters", Kind::File, 0o444),
         Fixed::Events => ("events", Kind::File, 0o444),
+        Fixed::Paths => ("paths", Kind::Directory, 0o1777),
     }
 }
 
@@ -85,6 +86,7 @@ impl Tree {
                 .session_file(ino, |session| self.session_attr(session))
                 .ok_or(Refusal::Lost),
             NodeId::QueueFile(_) => Ok(self.queue_file_attr(ino)),
+            NodeId::Scaffold(dir) => self.directory_attr(dir),
             NodeId::Tombstone(_) => Ok(self.virtual_file(ino, 0)),
             _ => {
                 let open = self.descriptors.registration(ino).ok_or(Refusal::Lost)?;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Attr, Tree, hide};
+use super::{Attr, Tree, hide, paths};
 use crate::core::{
     Attributes, Change, Command, Creation, Fixed, Ino, Name, NodeId, Refusal, SessionId, Shape,
     Token,
@@ -34,6 +34,8 @@ impl Tree {
                     }
                 }
             }
+            // Directories of reservations are the same for all: their modes and times stay.
+            NodeId::Scaffold(_) => {}
             // `touch sessions/w1` registers, and gets an error if it cannot.
             NodeId::Registration(_) if attributes.mtime.is_some() => {
                 if self.outcome(caller).is_none() {
@@ -62,6 +64,7 @@ impl Tree {
                 self.end_own(caller, id)
             }
             _ => {
+                self.check_no_directory(parent, name, directory)?;
                 let place = self.place(parent, name).map_err(hide)?;
                 self.execute(caller, |by| {
                     let by = by?;
@@ -84,6 +87,9 @@ impl Tree {
         shape: Shape,
         mode: u16,
     ) -> Result<Attr, Refusal> {
+        if let Some(dir) = paths::directory(parent).filter(|_| shape == Shape::Directory) {
+            return self.make_directory(caller, dir, name);
+        }
         let place = self.place(parent, name)?;
         let (uid, gid) = (caller.uid, caller.gid);
         let creation = Creation {
@@ -187,6 +193,52 @@ impl Tree {
             let by = by?;
             Ok(Command::Give { ino, to, by })
         })
+    }
+
+    /// Gives all reservations below a path to another live session.
+    pub(super) fn give_below(
+        &self,
+        caller: Caller,
+        path: Name,
+        to: SessionId,
+    ) -> Result<(), Refusal> {
+        self.execute(caller, |by| {
+            let by = by?;
+            Ok(Command::GiveBelow { path, to, by })
+        })
+    }
+
+    /// Takes several names for the caller, all or none.
+    pub(super) fn take(
+        &self,
+        caller: Caller,
+        names: Vec<Name>,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        let creation = Creation {
+            shape: Shape::File,
+            mode: 0o644,
+            uid: caller.uid,
+            gid: caller.gid,
+        };
+        let who = self.store.principal(caller)?;
+        self.store.execute_as_member(&who, |by| {
+            Ok(Command::Take {
+                names,
+                by: by?,
+                creation,
+                reason,
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Gives up several names of the caller, all or none.
+    pub(super) fn give_up(&self, caller: Caller, names: Vec<Name>) -> Result<(), Refusal> {
+        let who = self.store.principal(caller)?;
+        self.store
+            .execute_as_member(&who, |by| Ok(Command::Drop { names, by: by? }))?;
+        Ok(())
     }
 
     /// Takes a name from a live holder. The holder's uid and root may. ESTALE if the token is not

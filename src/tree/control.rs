@@ -6,9 +6,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::core::content;
+use crate::core::content::{self, REASON_MAX};
 use crate::core::{Name, Refusal, SessionId, Token};
 use crate::store::Concerns;
+
+/// The most names or paths that a line may list (EFBIG past it).
+pub const LISTED_MAX: usize = 256;
+
+/// The longest line with a list, in bytes (EFBIG past it).
+pub const LINE_MAX: usize = 64 * 1024;
 
 /// A command: a line in `control`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +34,18 @@ pub enum ControlCommand {
         name: Name,
         /// The session.
         session: SessionId,
+    },
+    /// Take several names for the session of the writer, all or none.
+    Take {
+        /// The names, of claims or of reservations.
+        names: Vec<Name>,
+        /// The reason for each.
+        reason: Option<String>,
+    },
+    /// Give up several names of that session, all or none.
+    Drop {
+        /// The names, of claims or of reservations.
+        names: Vec<Name>,
     },
     /// Take a claim from its holder.
     Break {
@@ -58,14 +76,17 @@ pub enum ControlCommand {
 }
 
 impl ControlCommand {
-    /// Reads a line, a JSON object. EINVAL if it is no command. An invalid name or id is refused as
-    /// anywhere else.
+    /// Reads a line, a JSON object. EINVAL if it is no command, EFBIG if it lists too much. An
+    /// invalid name or id is refused as anywhere else.
     pub fn parse(line: &str) -> Result<Self, Refusal> {
+        let length = line.len();
         let line: Value = serde_json::from_str(line).map_err(|_| Refusal::Invalid)?;
-        let name = |key: &str| {
-            let name = line.get(key).and_then(Value::as_str);
-            name.map(|name| Name::new(name.as_bytes())).transpose()
-        };
+        if let Some(listing) = Self::listing(&line, length)? {
+            return Ok(listing);
+        }
+        let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::as_bytes);
+        let name = |key: &str| text(key).map(Name::new).transpose();
+        let listed = |key: &str| text(key).map(Name::listed).transpose();
         let id = |key: &str| {
             let id = line.get(key).and_then(Value::as_str);
             SessionId::new(id.ok_or(Refusal::Invalid)?.as_bytes())
@@ -81,14 +102,14 @@ impl ControlCommand {
         } else if let Some(name) = name("release")? {
             let session = id("session")?;
             Ok(Self::Release { name, session })
-        } else if let Some(name) = name("break")? {
+        } else if let Some(name) = listed("break")? {
             let token = line.get("token").and_then(Value::as_u64);
             let token = Token(token.ok_or(Refusal::Invalid)?);
             Ok(Self::Break { name, token })
-        } else if let Some(name) = name("give")? {
+        } else if let Some(name) = listed("give")? {
             let to = id("to")?;
             Ok(Self::Give { name, to })
-        } else if let Some(name) = name("ttl")? {
+        } else if let Some(name) = listed("ttl")? {
             let ttl = match line.get("seconds") {
                 Some(Value::Null) => None,
                 _ => Some(seconds().ok_or(Refusal::Invalid)?),
@@ -101,6 +122,45 @@ impl ControlCommand {
             Err(Refusal::Invalid)
         }
     }
+
+    /// Reads a line that lists names or paths. `None` if it does not; `length` is that of the line.
+    fn listing(line: &Value, length: usize) -> Result<Option<Self>, Refusal> {
+        type Rule = fn(&[u8]) -> Result<Name, Refusal>;
+        let lists: [(&str, Rule, bool); 4] = [
+            ("claim", Name::new, true),
+            ("release", Name::new, false),
+            ("reserve", Name::path, true),
+            ("unreserve", Name::path, false),
+        ];
+        let found = lists.into_iter().find_map(|(key, rule, takes)| {
+            let list = line.get(key)?.as_array()?;
+            Some((list, rule, takes))
+        });
+        let Some((list, rule, takes)) = found else {
+            return Ok(None);
+        };
+        if list.len() > LISTED_MAX || length > LINE_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        if list.is_empty() {
+            return Err(Refusal::Invalid);
+        }
+        let name = |name: &Value| rule(name.as_str().ok_or(Refusal::Invalid)?.as_bytes());
+        let names = list.iter().map(name).collect::<Result<Vec<_>, _>>()?;
+        let reason = match line.get("reason") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(reason)) if reason.len() > REASON_MAX => {
+                return Err(Refusal::TooLarge);
+            }
+            Some(Value::String(reason)) => Some(reason.clone()),
+            Some(_) => return Err(Refusal::Invalid),
+        };
+        Ok(Some(if takes {
+            Self::Take { names, reason }
+        } else {
+            Self::Drop { names }
+        }))
+    }
 }
 
 /// The names and sessions in the lines of a write to `control`.
@@ -110,6 +170,10 @@ pub(crate) fn concerns(data: &[u8]) -> Concerns {
     let lines = text.lines();
     for command in lines.filter_map(|line| ControlCommand::parse(line).ok()) {
         let (name, session) = match command {
+            ControlCommand::Take { names, .. } | ControlCommand::Drop { names } => {
+                concerns.names.extend(names);
+                continue;
+            }
             ControlCommand::Claim { name, session, .. }
             | ControlCommand::Release { name, session } => (Some(name), Some(session)),
             ControlCommand::Break { name, .. }

@@ -7,6 +7,7 @@
 
 use super::attr::{claim_attr, fixed, node_attr};
 use super::{Attr, Kind, Tree};
+use crate::core::scaffolding::TOP;
 use crate::core::{Fixed, Ino, NodeId, Refusal, SessionKey, Token};
 
 /// A file that is found by its name and not listed. A program that reads everything that is listed
@@ -14,7 +15,7 @@ use crate::core::{Fixed, Ino, NodeId, Refusal, SessionKey, Token};
 const UNLISTED: Fixed = Fixed::Events;
 
 /// The number of entries before all others: `.` and `..`.
-const DOTS: u64 = 2;
+pub(super) const DOTS: u64 = 2;
 
 /// An entry of a directory.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ impl Tree {
         let up = match ino {
             NodeId::Fixed(Fixed::Root) => dir,
             NodeId::Claim(ino) => self.attr(self.above(ino))?,
+            NodeId::Scaffold(dir) => self.attr(self.above_directory(dir))?,
             _ => self.attr(NodeId::ROOT)?,
         };
         for (at, name, attr) in [(1, &b"."[..], dir), (2, b"..", up)] {
@@ -57,6 +59,8 @@ impl Tree {
             NodeId::Fixed(Fixed::Claims) => self.list_claims(after, emit),
             NodeId::Fixed(Fixed::Sessions) => self.list_sessions(after, emit),
             NodeId::Fixed(Fixed::Queue) => {}
+            NodeId::Fixed(Fixed::Paths) => self.list_paths(TOP, after, emit),
+            NodeId::Scaffold(dir) => self.list_paths(dir, after, emit),
             NodeId::Claim(ino) if dir.kind == Kind::Directory => {
                 self.list_inside(ino, after, emit);
             }
@@ -83,6 +87,9 @@ impl Tree {
 
     fn list_claims(&self, after: u64, mut emit: impl FnMut(Entry) -> bool) {
         self.store.leases(Token(after), |_, name, lease, inode| {
+            if name.is_path() {
+                return true;
+            }
             emit(Entry {
                 name: name.as_str().as_bytes(),
                 offset: lease.token.0 + DOTS,

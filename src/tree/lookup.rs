@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::attr::{claim_attr, fixed, node_attr};
 use super::{Attr, Kind, Tree, hide};
+use crate::core::scaffolding::TOP;
 use crate::core::table::{Node, Session, Table};
 use crate::core::{Fixed, Label, NAME_MAX, Name, NodeId, Refusal, SessionId, Shape};
 
@@ -40,6 +41,8 @@ impl Tree {
                 self.session(&id, |_, session| attr(session))
                     .ok_or(Refusal::NotFound)
             }
+            NodeId::Fixed(Fixed::Paths) => self.look_up_path(TOP, name),
+            NodeId::Scaffold(dir) => self.look_up_path(dir, name),
             NodeId::Claim(dir) => {
                 let label = Label::new(name).map_err(hide)?;
                 let found = self.node(dir, |table, node| {
@@ -87,12 +90,15 @@ impl Tree {
     /// remove. If the name is held again, the node that it has.
     pub(crate) fn tombstone(&self, parent: NodeId, name: &[u8]) -> Result<Attr, Refusal> {
         let found = self.lookup(parent, name);
-        if parent != NodeId::Fixed(Fixed::Claims) || found.is_ok() {
+        if found.is_ok() || found == Err(Refusal::Lost) {
             return found;
         }
+        let Some(gone) = self.leased(parent, name) else {
+            return found;
+        };
         let ino = NodeId::Tombstone(self.next_handle.fetch_add(1, Relaxed));
         let file = self.virtual_file(ino, 0);
-        let kind = if self.notifier.was_directory(&self.name(name)?) {
+        let kind = if self.notifier.was_directory(&gone?) {
             Kind::Directory
         } else {
             Kind::File
@@ -102,12 +108,19 @@ impl Tree {
 
     /// Answers the helper process, which removes a name that is gone. EBUSY if it is held again.
     pub(crate) fn remove_tombstone(&self, parent: NodeId, name: &[u8]) -> Result<(), Refusal> {
-        let name = self.name(name)?;
-        self.notifier.told(&name);
-        if parent != NodeId::Fixed(Fixed::Claims) || self.lease(name.as_str(), |_, _| ()).is_some()
-        {
-            return Err(Refusal::Busy);
+        let gone = self.leased(parent, name).ok_or(Refusal::Busy)??;
+        self.notifier.told(&gone);
+        match self.lookup(parent, name) {
+            Err(Refusal::NotFound) => Ok(()),
+            _ => Err(Refusal::Busy),
         }
-        Ok(())
+    }
+
+    /// The name of a lease in `claims/`, or in a directory of reservations. `None` in others.
+    fn leased(&self, parent: NodeId, name: &[u8]) -> Option<Result<Name, Refusal>> {
+        match parent {
+            NodeId::Fixed(Fixed::Claims) => Some(self.name(name)),
+            _ => self.path_in(parent, name),
+        }
     }
 }

@@ -5,6 +5,8 @@
 //! ├── README            0444  the manual
 //! ├── claims/           1777  the leases: create = acquire, remove = release
 //! │   └── NAME                exists exactly while a live session holds it
+//! ├── paths/            1777  reservations of paths: a file covers its path and all below it
+//! │   └── DIR/NAME            directories are nobody's, and go once they are empty and unused
 //! ├── queue/            0555  lists nothing, and has a file for every name
 //! │   └── NAME          0444  reads to its end once claims/NAME is the reader's
 //! ├── waiters           0444  who waits for what, a line each
@@ -34,6 +36,7 @@ mod kept;
 mod list;
 mod lookup;
 mod open;
+mod paths;
 pub(crate) mod permissions;
 mod read;
 mod registering;
@@ -227,7 +230,10 @@ impl Tree {
         match parent {
             NodeId::Fixed(Fixed::Claims) => self.name(name).map(Place::Claim),
             NodeId::Claim(dir) => Label::new(name).map(|label| Place::Inside { dir, label }),
-            _ => Err(Refusal::NotPermitted),
+            _ => match self.path_in(parent, name) {
+                Some(path) => path.map(Place::Claim),
+                None => Err(Refusal::NotPermitted),
+            },
         }
     }
 }

@@ -112,11 +112,12 @@ impl Tree {
             // Root passes every mode, but nobody writes to these.
             NodeId::QueueFile(_) if write => return Err(Refusal::Denied),
             NodeId::QueueFile(_) => return self.open_queue(caller, ino),
+            NodeId::Scaffold(_) => return Err(Refusal::IsDirectory),
             NodeId::Fixed(fixed) => fixed,
             _ => return Ok(self.text()),
         };
         match fixed {
-            Fixed::Root | Fixed::Claims | Fixed::Sessions | Fixed::Queue => {
+            Fixed::Root | Fixed::Claims | Fixed::Sessions | Fixed::Queue | Fixed::Paths => {
                 Err(Refusal::IsDirectory)
             }
             Fixed::Control => Ok(self.text()),
@@ -154,8 +155,10 @@ impl Tree {
 
     /// Opens a directory. That of a claim exists while it is open, also without a name.
     pub(crate) fn open_directory(&self, ino: NodeId) -> Result<NodeId, Refusal> {
-        if let NodeId::Claim(ino) = ino {
-            self.store.open_to_read(ino)?;
+        match ino {
+            NodeId::Claim(ino) => self.store.open_to_read(ino)?,
+            NodeId::Scaffold(dir) => self.store.open_directory(dir)?,
+            _ => {}
         }
         Ok(ino)
     }
@@ -195,6 +198,9 @@ impl Tree {
                 self.close_unwritten(ino);
             }
             self.store.close(ino);
+        }
+        if let NodeId::Scaffold(dir) = ino {
+            self.store.close_directory(dir);
         }
         match fh {
             NodeId::Text(_) => guard(&self.kept).close(fh),

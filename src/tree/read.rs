@@ -32,7 +32,8 @@ impl Tree {
                 | Fixed::Control
                 | Fixed::Metrics
                 | Fixed::Queue
-                | Fixed::Events => false,
+                | Fixed::Events
+                | Fixed::Paths => false,
             },
             _ => false,
         }
@@ -171,7 +172,8 @@ impl Tree {
                 | Fixed::Sessions
                 | Fixed::Control
                 | Fixed::Queue
-                | Fixed::Events,
+                | Fixed::Events
+                | Fixed::Paths,
             )
             | NodeId::Claim(_)
             | NodeId::Registration(_)
@@ -180,7 +182,8 @@ impl Tree {
             | NodeId::Waiter(_)
             | NodeId::Seated(_)
             | NodeId::Reader(_)
-            | NodeId::Tombstone(_) => String::new(),
+            | NodeId::Tombstone(_)
+            | NodeId::Scaffold(_) => String::new(),
         }))
     }
 

@@ -89,8 +89,13 @@ impl Tree {
                 self.store.execute(&who, &Command::Yield { name, by })?;
                 Ok(())
             }
+            ControlCommand::Take { names, reason } => self.take(caller, names, reason),
+            ControlCommand::Drop { names } => self.give_up(caller, names),
             ControlCommand::Break { name, token } => self.break_lease(caller, name, token),
-            ControlCommand::Give { name, to } => self.give(caller, inode(&name)?, to),
+            ControlCommand::Give { name, to } => match inode(&name) {
+                Err(Refusal::NotFound) if name.is_path() => self.give_below(caller, name, to),
+                ino => self.give(caller, ino?, to),
+            },
             ControlCommand::Limit { name, ttl } => self.limit(caller, inode(&name)?, ttl),
             ControlCommand::End { session: id } => {
                 let who = self.store.principal(caller)?;

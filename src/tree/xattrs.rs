@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Tree, first_name};
 use crate::core::content;
-use crate::core::{Change, NodeId, Refusal, SessionId, Subject, Token};
+use crate::core::{Change, Name, NodeId, Refusal, SessionId, Subject, Token};
 use crate::render;
 use crate::store::{Caller, Store};
 
@@ -69,7 +69,15 @@ impl Tree {
             NodeId::Claim(ino) => {
                 let xattrs = self.node(ino, |table, node| {
                     let name = first_name(table, node);
-                    let record = name.map(|name| render::tags(table, name, now));
+                    // There is no file in `queue/` for a reservation.
+                    let tags = |name: &Name| {
+                        if name.is_path() {
+                            render::queue_tags(table, name, now)
+                        } else {
+                            render::tags(table, name, now)
+                        }
+                    };
+                    let record = name.map(tags);
                     let mut xattrs = record.unwrap_or_default();
                     // The record shows the reason.
                     let own = node.content().tags().iter();
@@ -104,6 +112,12 @@ impl Tree {
         name: &str,
         value: Option<&[u8]>,
     ) -> Result<(), Refusal> {
+        if let NodeId::Scaffold(dir) = ino {
+            return match Setting::parse(name, value)? {
+                Setting::Give(to) => self.give_directory(caller, dir, to),
+                _ => Err(Refusal::NotPermitted),
+            };
+        }
         let NodeId::Claim(ino) = ino else {
             return Err(Refusal::Unsupported);
         };

@@ -21,6 +21,10 @@ use crate::core::{Attributes, Change, Creation, Ino, Label, Refusal, Shape};
 /// The largest body of a claim, in bytes (EFBIG past it).
 pub const BODY_MAX: usize = 64 * 1024;
 
+/// The largest body of a reservation, in bytes (EFBIG past it): moving a larger file to `paths/`
+/// fails before it is deleted.
+pub const PATH_BODY_MAX: usize = 4 * 1024;
+
 /// The largest total size within a directory claim, in bytes (ENOSPC past it), and so of a file
 /// there (EFBIG).
 pub const INSIDE_MAX: usize = 1024 * 1024;
@@ -202,8 +206,8 @@ impl Content {
 
     /// Checks a change. Writing to a directory is [`Refusal::IsDirectory`] (EISDIR), to a symlink
     /// [`Refusal::Invalid`] (EINVAL). Past a limit it is [`Refusal::TooLarge`] (EFBIG) for the body
-    /// or the reason, and [`Refusal::Full`] (ENOSPC) for the attributes. A reason that is no UTF-8 is
-    /// [`Refusal::Invalid`] (EINVAL). Removing a missing attribute is [`Refusal::NoAttribute`]
+    /// or the reason, and [`Refusal::Full`] (ENOSPC) for the attributes. A reason that is no UTF-8
+    /// is [`Refusal::Invalid`] (EINVAL). Removing a missing attribute is [`Refusal::NoAttribute`]
     /// (ENODATA), and changing another one of the record [`Refusal::NotPermitted`] (EPERM).
     pub fn check(&self, change: &Change) -> Result<(), Refusal> {
         let end = match change {

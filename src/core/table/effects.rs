@@ -25,11 +25,26 @@ pub struct Effects {
     pub left: Option<WaiterId>,
     /// A waiter that knows now that its session holds the name.
     pub accepted: Option<Accepted>,
-    /// A name that went although nobody called unlink(2) or rmdir(2), and whether it was a
-    /// directory.
-    pub vanished: Option<(Name, bool)>,
+    /// A name that went.
+    pub vanished: Option<Vanished>,
+    /// A reservation that was granted, with its token.
+    pub reserved: Option<(Name, Token)>,
+    /// A reservation that no longer has this token.
+    pub unreserved: Option<(Name, Token)>,
     /// The counter for it. Scratch entries are not counted.
     pub count: Option<Count>,
+}
+
+/// A name that went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vanished {
+    /// The name.
+    pub name: Name,
+    /// True if it was a directory.
+    pub is_directory: bool,
+    /// True if its holder released it, so that unlink(2), rmdir(2) or rename(2) was called for it,
+    /// or a line in `control` names it.
+    pub by_call: bool,
 }
 
 /// A grant that the waiter knows of.
@@ -70,6 +85,8 @@ impl Table {
             unneeded: self.unneeded(what),
             woken: self.woken(what),
             vanished: self.vanished(what),
+            reserved: reserved(what),
+            unreserved: unreserved(what),
             count: count(what),
             ..Effects::default()
         };
@@ -139,7 +156,7 @@ impl Table {
         }
     }
 
-    fn vanished(&self, what: &What) -> Option<(Name, bool)> {
+    fn vanished(&self, what: &What) -> Option<Vanished> {
         let (name, by_call) = match what {
             What::Reaped { name, .. } | What::Expired { name, .. } | What::Broken { name, .. } => {
                 (name, false)
@@ -150,7 +167,33 @@ impl Table {
         };
         let (_, inode, session) = self.last(name)?;
         let is_directory = inode.content.shape == Shape::Directory;
-        (!by_call || !session.is_alive()).then(|| (name.clone(), is_directory))
+        Some(Vanished {
+            name: name.clone(),
+            is_directory,
+            by_call: by_call && session.is_alive(),
+        })
+    }
+}
+
+fn reserved(what: &What) -> Option<(Name, Token)> {
+    match what {
+        What::Claimed { name, token, .. } | What::Handed { name, token, .. } => {
+            name.is_path().then(|| (name.clone(), *token))
+        }
+        _ => None,
+    }
+}
+
+fn unreserved(what: &What) -> Option<(Name, Token)> {
+    match what {
+        What::Released { name, token }
+        | What::Reaped { name, token, .. }
+        | What::Expired { name, token }
+        | What::Broken { name, token, .. }
+        | What::Handed {
+            name, was: token, ..
+        } => name.is_path().then(|| (name.clone(), *token)),
+        _ => None,
     }
 }
 

@@ -12,7 +12,8 @@
 //!   holds for a process that died and whose leases passed to nobody;
 //! - a process that holds a lease under process scope is a root of the lease's session, or the
 //!   lease is lost;
-//! - a session that is not over has a root or a deadline.
+//! - a session that is not over has a root or a deadline;
+//! - of two reservations, neither path is above the other's, unless one is lost.
 //!
 //! One change of the state is no event: [`Table::leave_unsettled`] records a dead process whose
 //! ending is not known yet. The next server finds it out again.
@@ -24,6 +25,7 @@ mod apply;
 mod effects;
 mod inside;
 mod names;
+mod paths;
 mod queue;
 mod quota;
 mod remote;
@@ -218,6 +220,9 @@ pub struct Table {
     leases: HashMap<Name, Lease>,
     #[serde(skip)]
     names: BTreeMap<Token, Name>,
+    /// The reservations among the names, in their order.
+    #[serde(skip)]
+    paths: BTreeSet<Name>,
     /// Boxed, since a map keeps spare room for as many entries again.
     inodes: HashMap<Ino, Box<Inode>>,
     children: HashMap<Ino, Child>,
@@ -270,6 +275,7 @@ impl Table {
             next_waiter: 1,
             leases: HashMap::new(),
             names: BTreeMap::new(),
+            paths: BTreeSet::new(),
             inodes: HashMap::new(),
             children: HashMap::new(),
             sessions: BTreeMap::new(),
@@ -307,6 +313,8 @@ impl Table {
                 | Command::Hold { .. }
                 | Command::Queue { .. }
                 | Command::Give { .. }
+                | Command::Take { .. }
+                | Command::GiveBelow { .. }
                 | Command::Join { .. }
         );
         let is_short = self.next_ino >= INO_END - NUMBERS_LEFT
@@ -356,6 +364,14 @@ impl Table {
             Command::Give { ino, to, by } => self.decide_give(draft, *ino, to, by),
             Command::Break { name, token, by } => self.decide_break(draft, name, *token, by),
             Command::Hold { name, by, ttl } => self.decide_hold(draft, name, by, *ttl),
+            Command::Take {
+                names,
+                by,
+                creation,
+                reason,
+            } => self.decide_take(draft, names, by, creation, reason.as_deref()),
+            Command::Drop { names, by } => self.decide_drop(draft, names, by),
+            Command::GiveBelow { path, to, by } => self.decide_give_below(draft, path, to, by),
             Command::Yield { name, by } => self.decide_yield(draft, name, by),
             Command::Accept { .. }
             | Command::Restart { .. }

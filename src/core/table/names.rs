@@ -23,11 +23,14 @@ impl Table {
                 return self.decide_create(draft, *dir, label, creation);
             }
         };
+        if name.is_path() {
+            self.check_path(name, by, creation)?;
+        }
         if self.lease_count() >= self.max_leases {
             return Err(Refusal::Full);
         }
         let key = self.enter(draft, by)?;
-        self.record_loss(draft, name);
+        self.record_losses(draft, std::iter::once(name));
         let ino = draft.ino();
         draft.grant(name, key, ino, Some(creation.clone()), by);
         Ok(())
@@ -174,9 +177,12 @@ impl Table {
                 return self.decide_link_inside(draft, ino, *dir, label, by);
             }
         };
-        self.node(ino).ok_or(Refusal::Lost)?;
+        let node = self.node(ino).ok_or(Refusal::Lost)?;
         if self.lease(name).is_some() {
             return Err(Refusal::Exists);
+        }
+        if name.is_path() || self.is_reserved(&node) {
+            return Err(Refusal::NotPermitted);
         }
         let node = self.own(ino, by)?;
         if node.links() == 0 {
@@ -219,6 +225,9 @@ impl Table {
         other: &Place,
         by: &Member,
     ) -> Result<(), Refusal> {
+        if is_path(one) || is_path(other) {
+            return Err(Refusal::NotPermitted);
+        }
         let (Place::Claim(one), Place::Claim(other)) = (one, other) else {
             return self.decide_exchange_inside(draft, one, other, by);
         };
@@ -263,6 +272,9 @@ impl Table {
         noreplace: bool,
         by: &Member,
     ) -> Result<(), Refusal> {
+        if is_path(from) || is_path(to) {
+            return Err(Refusal::NotPermitted);
+        }
         let source = self.found(from, by)?.ok_or(Refusal::NotFound)?;
         let target = self.found(to, by)?;
         if noreplace && target.is_some() {
@@ -334,6 +346,12 @@ impl Table {
         }
     }
 
+    /// True for the inode of a reservation, which has one name only.
+    fn is_reserved(&self, node: &Node) -> bool {
+        let mut names = node.inode.names.iter();
+        names.any(|token| self.names.get(token).is_some_and(Name::is_path))
+    }
+
     /// Records the loss of a name whose session is over or whose process is dead, if it is not
     /// recorded yet.
     pub(super) fn record_loss(&self, draft: &mut Draft, name: &Name) {
@@ -363,4 +381,9 @@ impl Table {
             None => {}
         }
     }
+}
+
+/// Reservations are not linked, renamed or exchanged (EPERM).
+fn is_path(place: &Place) -> bool {
+    matches!(place, Place::Claim(name) if name.is_path())
 }

@@ -57,6 +57,17 @@ impl Table {
         });
     }
 
+    /// EDQUOT if the leases of a uid, and so many directories below `paths/`, are more than its
+    /// quota.
+    pub fn check_share(&self, uid: u32, directories: usize) -> Result<(), Refusal> {
+        let leases = self.shares.get(&uid).map_or(0, |share| share.leases);
+        let most = self.max_per_uid.filter(|_| uid != 0);
+        if most.is_some_and(|most| leases + directories > most) {
+            return Err(Refusal::Quota);
+        }
+        Ok(())
+    }
+
     /// Changes the share of a uid, and the total of all shares.
     fn change_share(&mut self, uid: u32, change: impl FnOnce(&mut Share)) {
         let share = self.shares.entry(uid).or_default();
@@ -174,6 +185,7 @@ impl Table {
             | Command::Link { by, .. }
             | Command::Rename { by, .. }
             | Command::Join { by, .. }
+            | Command::Take { by, .. }
             | Command::Queue { by, .. } => by.uid,
             Command::Hold { by, .. } => by.uid,
             Command::Alter { by, .. }

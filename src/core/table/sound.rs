@@ -84,6 +84,12 @@ impl Table {
                 return Err(format!("the token of {name} is not its own"));
             }
         }
+        for path in &self.paths {
+            let live = |name: &str| self.lease(name).is_some();
+            if live(path.as_str()) && path.above().any(live) {
+                return Err(format!("{path} is reserved twice"));
+            }
+        }
         // Equal counts: so no inode and no session has a token without a lease.
         let inodes: usize = self.inodes.values().map(|inode| inode.names.len()).sum();
         let sessions = self.sessions.values().map(|session| session.leases.len());

@@ -210,7 +210,7 @@ impl Table {
     }
 }
 
-fn reason_is(reason: Option<String>) -> Change {
+pub(super) fn reason_is(reason: Option<String>) -> Change {
     Change::Tag {
         name: String::from(REASON),
         value: reason.map(String::into_bytes),

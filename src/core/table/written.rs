@@ -20,6 +20,7 @@ impl Table {
         self.shares.clear();
         self.watched = 0;
         self.names.clear();
+        self.paths.clear();
         self.ids.clear();
         self.roots.clear();
         self.bound.clear();
@@ -36,6 +37,9 @@ impl Table {
     fn complete(&mut self) {
         for (name, lease) in &self.leases {
             self.names.insert(lease.token, name.clone());
+            if name.is_path() {
+                self.paths.insert(name.clone());
+            }
         }
         let mut bound_uids = Vec::new();
         for (ino, inode) in &mut self.inodes {

@@ -15,6 +15,8 @@ mod kinds;
 mod mount;
 /// One lease, read alone.
 mod one_lease;
+/// Reservations of paths.
+mod paths;
 /// Calls of a second user: the uid rules.
 mod permission;
 /// The pid-file idiom.

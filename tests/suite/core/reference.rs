@@ -3,7 +3,8 @@
 //! table, wherever the server dies; a name has one holder, and tokens rise; and once every process
 //! is dead nothing is left.
 //!
-//! The reference knows claims that are files. `leaks.rs` adds directories with what is in them,
+//! The reference knows claims that are files, and reservations; after each event no two of these
+//! overlap. `leaks.rs` adds directories with what is in them,
 //! symlinks and scratch names, and checks the invariants of the table instead.
 //!
 //! A failure prints the shortest sequence that fails, ready to be pasted as a test at the end of
@@ -68,6 +69,9 @@ fn op((kind, who, name, other, number): (u32, u8, u8, u8, u8)) -> Op {
         (3, Op::Leave(many)),
         (4, Op::Hold(who, name, 1 + few)),
         (2, Op::Yield(who, name)),
+        (7, Op::Take(who, name, to)),
+        (3, Op::Drop(who, name, to)),
+        (2, Op::GiveBelow(who, name, id)),
         (2, Op::Tell),
         (1, Op::Stop(who, number < 64)),
         (2, Op::Sweep(few)),
@@ -171,7 +175,8 @@ fn a_million_random_steps_do_to_the_table_what_the_readme_says() {
     assert!(steps >= STEPS);
     // Without this, a run whose steps are all refused would pass.
     let all = [
-        "EBUSY", "EDQUOT", "EEXIST", "ENODATA", "ENOENT", "ENOSPC", "EPERM", "ESTALE", "done",
+        "EBUSY", "EDQUOT", "EEXIST", "EISDIR", "ENODATA", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM",
+        "ESTALE", "done",
     ];
     for (_, answers) in explored {
         assert_eq!(answers, Answers::from(all));

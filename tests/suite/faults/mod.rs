@@ -3,6 +3,8 @@
 
 /// Attacks by strangers, and their outcome: the table of the README.
 mod attacks;
+/// Agents that edit the files of one tree, and are killed.
+mod edits;
 /// One caller that keeps the others waiting.
 mod fairness;
 /// The journal on a full disk.
@@ -13,3 +15,5 @@ mod histories;
 mod journal_damage;
 /// Clients that notice nothing while the server is killed again and again.
 pub mod kills;
+/// Racers for paths that overlap, and a referee.
+mod overlaps;

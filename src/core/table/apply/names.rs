@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 use super::super::{Inode, Lease, Table};
-use crate::core::content::{BODY_MAX, Content};
+use crate::core::content::{BODY_MAX, Content, PATH_BODY_MAX};
 use crate::core::{Binding, Creation, Due, Event, Ino, Name, Process, SessionKey, Token, What};
 
 impl Table {
@@ -81,7 +81,12 @@ impl Table {
                     from: None,
                 })
             });
-            let content = Content::new(creation.clone(), BODY_MAX, lease.since);
+            let room = if name.is_path() {
+                PATH_BODY_MAX
+            } else {
+                BODY_MAX
+            };
+            let content = Content::new(creation.clone(), room, lease.since);
             self.inodes.insert(
                 lease.ino,
                 Box::new(Inode {
@@ -102,6 +107,9 @@ impl Table {
             session.leases.insert(lease.token);
         }
         self.names.insert(lease.token, name.clone());
+        if name.is_path() {
+            self.paths.insert(name.clone());
+        }
         self.leases.insert(name.clone(), lease);
     }
 
@@ -161,6 +169,9 @@ impl Table {
             return;
         };
         self.names.remove(&lease.token);
+        if name.is_path() {
+            self.paths.remove(name);
+        }
         let holder = self.inodes.get(&lease.ino).and_then(|inode| {
             let bound = inode.bound.as_ref().map(|bound| bound.process);
             bound.filter(|_| self.is_lost(inode))

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use claimfs::core::content::TTL_MAX;
 use claimfs::core::identity::{Facts, Sight, Variable, View, ancestry};
-use claimfs::core::{Process, Refusal, SessionId};
+use claimfs::core::{Name, Process, Refusal, SessionId};
 use claimfs::tree::control::ControlCommand;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     for line in text.lines() {
         match ControlCommand::parse(line) {
             Ok(order) => is_written_as_it_is_read(&order),
-            Err(Refusal::Invalid | Refusal::BadName | Refusal::LongName) => {}
+            Err(Refusal::Invalid | Refusal::BadName | Refusal::LongName | Refusal::TooLarge) => {}
             Err(refusal) => panic!("{line:?}: {refusal:?}"),
         }
     }
@@ -32,6 +32,16 @@ fn is_written_as_it_is_read(order: &ControlCommand) {
             json!({"claim": name, "session": session, "seconds": ttl.as_secs_f64()})
         }
         ControlCommand::Release { name, session } => json!({"release": name, "session": session}),
+        ControlCommand::Take { names, reason } => {
+            let mut line = json!({ (list(names, ["claim", "reserve"])): shown(names) });
+            if let Some(reason) = reason {
+                line["reason"] = json!(reason);
+            }
+            line
+        }
+        ControlCommand::Drop { names } => {
+            json!({ (list(names, ["release", "unreserve"])): shown(names) })
+        }
         ControlCommand::Break { name, token } => json!({"break": name, "token": token}),
         ControlCommand::Give { name, to } => json!({"give": name, "to": to}),
         ControlCommand::Limit { name, ttl } => {
@@ -47,6 +57,16 @@ fn is_written_as_it_is_read(order: &ControlCommand) {
         assert!(one.abs_diff(other) <= ROUNDING, "{one:?} {other:?}");
         assert!(one >= Duration::from_millis(1) && one <= TTL_MAX, "{one:?}");
     }
+}
+
+/// The key of a list: of claims, or of paths.
+fn list(names: &[Name], keys: [&'static str; 2]) -> &'static str {
+    keys[usize::from(names[0].is_path())]
+}
+
+fn shown(names: &[Name]) -> Vec<&str> {
+    let shown = |name| Name::as_path(name).unwrap_or(name.as_str());
+    names.iter().map(shown).collect()
 }
 
 /// A control command with any time made the same, and that time.

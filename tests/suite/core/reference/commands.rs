@@ -21,6 +21,8 @@ pub fn errno(refusal: Refusal) -> &'static str {
         Refusal::Full => "ENOSPC",
         Refusal::Quota => "EDQUOT",
         Refusal::NoAttribute => "ENODATA",
+        Refusal::NotDirectory => "ENOTDIR",
+        Refusal::IsDirectory => "EISDIR",
         _ => "another",
     }
 }
@@ -174,6 +176,21 @@ impl World {
             Op::Yield(_, of) => Command::Yield {
                 name: name(of),
                 by: named,
+            },
+            Op::Take(_, one, other) => Command::Take {
+                names: vec![name(one), name(other)],
+                by,
+                creation,
+                reason: None,
+            },
+            Op::Drop(_, one, other) => Command::Drop {
+                names: vec![name(one), name(other)],
+                by,
+            },
+            Op::GiveBelow(_, of, to) => Command::GiveBelow {
+                path: name(of),
+                to: self.ids[to as usize].clone(),
+                by,
             },
             _ => unreachable!("{op:?} is asked by nobody"),
         })

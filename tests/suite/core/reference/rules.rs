@@ -2,7 +2,9 @@
 //! contain only what exists now. It shares no code with the table. Where those pages are silent, as
 //! on which of two refusals comes first, it does what the table does.
 
-use super::words::{Answer, Caller, IDS, Lease, Op, Process, Session, need};
+use super::words::{
+    Answer, Caller, IDS, Lease, NAMES, Op, Process, Session, is_above, is_path, need,
+};
 
 #[derive(Clone, Default)]
 pub struct Reference {
@@ -40,6 +42,7 @@ impl Reference {
                 self.lose("released", |there| there.name == name);
             }
             Op::Rename(_, from, to, noreplace) => {
+                need(!is_path(from) && !is_path(to), "EPERM")?;
                 self.lease(from)?;
                 need(!noreplace || self.lease(to).is_err(), "EEXIST")?;
                 let there = self.mine(by, from)?;
@@ -51,6 +54,7 @@ impl Reference {
                 }
             }
             Op::Exchange(_, one, other) => {
+                need(!is_path(one) && !is_path(other), "EPERM")?;
                 self.lease(one).and(self.lease(other))?;
                 let (a, b) = (self.mine(by, one)?, self.mine(by, other)?);
                 if a.file != b.file {
@@ -63,6 +67,7 @@ impl Reference {
             Op::Link(_, name, new) => {
                 self.lease(name)?;
                 need(self.lease(new).is_err(), "EEXIST")?;
+                need(!is_path(name) && !is_path(new), "EPERM")?;
                 let there = self.mine(by, name)?;
                 self.space()?;
                 self.enter(by, 1, 0)?;
@@ -76,23 +81,18 @@ impl Reference {
                     lease.deadline = (ttl > 0).then_some((ttl, now + ttl));
                 }
             }
-            Op::Give(_, name, to) => {
-                let there = self.mine(by, name)?;
-                let to = self.session(IDS[to as usize]).ok_or("ENOENT")?;
-                need(
-                    to.by.uid == by.uid && !to.by.named && !to.by.terminal,
-                    "EPERM",
-                )?;
-                if to.key != there.key {
-                    let (key, file) = (to.key, self.newest + 1);
-                    let names = self.leases.clone().into_iter();
-                    for mut lease in names.filter(|lease| lease.file == there.file) {
-                        (lease.key, lease.file) = (key, file);
-                        self.grant(lease.name, lease);
-                    }
-                    self.lost.push(there.file);
+            Op::Give(_, name, to) => self.give(by, name, to)?,
+            Op::GiveBelow(_, path, to) => {
+                let mut given = self.clone();
+                let below = self.below(path);
+                need(!below.is_empty(), "ENOENT")?;
+                for name in below {
+                    given.give(by, name, to)?;
                 }
+                *self = given;
             }
+            Op::Take(_, one, other) => self.take(by, &topmost(one, other))?,
+            Op::Drop(_, one, other) => self.drop(by, &topmost(one, other))?,
             Op::Break(_, name, is_stale) => {
                 let holder = self.uid(self.lease(name)?.key);
                 need(by.uid == 0 || by.uid == holder, "EPERM")?;
@@ -149,6 +149,88 @@ impl Reference {
         }
         self.serve();
         Ok(())
+    }
+
+    fn give(&mut self, by: Caller, name: u8, to: u8) -> Answer {
+        let there = self.mine(by, name)?;
+        let to = self.session(IDS[to as usize]).ok_or("ENOENT")?;
+        let may = to.by.uid == by.uid && !to.by.named && !to.by.terminal;
+        need(may, "EPERM")?;
+        if to.key != there.key {
+            let (key, file) = (to.key, self.newest + 1);
+            let names = self.leases.clone().into_iter();
+            for mut lease in names.filter(|lease| lease.file == there.file) {
+                (lease.key, lease.file) = (key, file);
+                self.grant(lease.name, lease);
+            }
+            self.lost.push(there.file);
+        }
+        Ok(())
+    }
+
+    /// All names or none. What is the caller's already, or below what is, needs nothing more.
+    fn take(&mut self, by: Caller, names: &[u8]) -> Answer {
+        let (mut wanted, mut known) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.cover(*name) {
+                Some(there) => {
+                    self.mine(by, there.name).map_err(|_| "EBUSY")?;
+                    known.push(there.grant);
+                }
+                None => wanted.push(*name),
+            }
+        }
+        let mut replaced = Vec::new();
+        for name in &wanted {
+            topmost_is_roots(by, *name)?;
+            for below in self.below(*name) {
+                self.mine(by, below).map_err(|_| "EBUSY")?;
+                replaced.push(below);
+            }
+        }
+        let (more, fewer) = (wanted.len(), replaced.len());
+        need(self.leases.len() + more <= self.limits.0 + fewer, "ENOSPC")?;
+        if wanted.is_empty() {
+            self.granted.retain(|place| !known.contains(&place.1));
+            return Ok(());
+        }
+        let key = self.enter(by, more.saturating_sub(fewer), 0)?;
+        self.granted.retain(|place| !known.contains(&place.1));
+        self.lose("released", |there| replaced.contains(&there.name));
+        for name in wanted {
+            self.grant(name, Lease::new(self.newest + 1, key));
+        }
+        Ok(())
+    }
+
+    /// All names or none, with what the caller has below those that are paths.
+    fn drop(&mut self, by: Caller, names: &[u8]) -> Answer {
+        let mut dropped = Vec::new();
+        for name in names {
+            if self.lease(*name).is_ok() {
+                self.mine(by, *name)?;
+                dropped.push(*name);
+            }
+            let below = self.below(*name).into_iter();
+            dropped.extend(below.filter(|below| self.mine(by, *below).is_ok()));
+        }
+        self.lose("released", |there| dropped.contains(&there.name));
+        Ok(())
+    }
+
+    /// The reservations below a path, in their order.
+    fn below(&self, path: u8) -> Vec<u8> {
+        let mut names: Vec<u8> = self.leases.iter().map(|there| there.name).collect();
+        names.retain(|name| is_above(path, *name));
+        names.sort_by_key(|name| NAMES[*name as usize]);
+        names
+    }
+
+    /// The lease of a name, or of a path above it.
+    fn cover(&self, name: u8) -> Option<Lease> {
+        let mut leases = self.leases.iter();
+        let covers = |it: &&Lease| it.name == name || is_above(it.name, name);
+        leases.find(covers).copied()
     }
 
     pub fn died(&mut self, process: Process) {
@@ -209,6 +291,9 @@ impl Reference {
         if self.lease(name).is_ok() {
             return self.open(by, name, truncate);
         }
+        topmost_is_roots(by, name)?;
+        need(self.cover(name).is_none(), "ENOTDIR")?;
+        need(self.below(name).is_empty(), "EISDIR")?;
         self.space()?;
         let key = self.enter(by, 1, 0)?;
         self.grant(name, Lease::new(self.newest + 1, key));
@@ -308,4 +393,20 @@ impl Reference {
             there.register(me, there.key == key);
         }
     }
+}
+
+/// Two names in their order, without the second if the first is the same or above it.
+fn topmost(one: u8, other: u8) -> Vec<u8> {
+    let mut names = vec![one, other];
+    names.sort_by_key(|name| NAMES[*name as usize]);
+    if names[0] == names[1] || is_above(names[0], names[1]) {
+        names.pop();
+    }
+    names
+}
+
+/// Only root reserves a path of one component.
+fn topmost_is_roots(by: Caller, name: u8) -> Answer {
+    let levels = NAMES[name as usize].matches('/').count();
+    need(levels != 1 || by.uid == 0, "EPERM")
 }

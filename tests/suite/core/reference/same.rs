@@ -4,7 +4,7 @@ use claimfs::core::table;
 use claimfs::core::{Event, SessionId, Token, WaiterId, What};
 
 use super::commands::process;
-use super::words::{NAMES, Session};
+use super::words::{NAMES, Session, is_above};
 use super::world::World;
 
 /// The failure, as a sentence.
@@ -45,6 +45,10 @@ impl World {
         let at = self.names.iter().position(|there| there == name).unwrap();
         same!(self.holders[at], was, "{event:?} while that is held by");
         self.holders[at] = is;
+        let held = (0..NAMES.len() as u8).filter(|name| self.holders[*name as usize].is_some());
+        let held: Vec<u8> = held.collect();
+        let overlaps = |one: &u8| held.iter().any(|other| is_above(*one, *other));
+        same!(held.iter().any(overlaps), false, "{event:?}: two overlap");
         if let Some(Token(token)) = is {
             same!(
                 token > self.newest,

@@ -53,6 +53,11 @@ pub enum Op {
     /// One of [`NAMED`] holds a name for so many seconds.
     Hold(Who, Name, u64),
     Yield(Who, Name),
+    /// Take two names in one step, or give them up.
+    Take(Who, Name, Name),
+    Drop(Who, Name, Name),
+    /// Give all reservations below a path.
+    GiveBelow(Who, Name, Id),
     /// A process dies, and another has its pid. The table is told at once, before its descriptors
     /// are closed.
     Kill(Who, bool),
@@ -74,7 +79,29 @@ pub enum Op {
     Reboot,
 }
 
-pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// Claims, then reservations.
+pub const NAMES: [&str; 9] = [
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "paths/p",
+    "paths/p/q",
+    "paths/p/q/r",
+    "paths/p/s",
+];
+
+/// True for a reservation.
+pub fn is_path(name: Name) -> bool {
+    NAMES[name as usize].contains('/')
+}
+
+/// True if the first is a reservation above the second.
+pub fn is_above(one: Name, other: Name) -> bool {
+    let rest = NAMES[other as usize].strip_prefix(NAMES[one as usize]);
+    is_path(one) && rest.is_some_and(|rest| rest.starts_with('/'))
+}
 
 pub const IDS: [&str; 7] = ["w1", "w2", "t1", "v1", "r1", "n1", "n2"];
 

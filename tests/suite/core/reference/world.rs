@@ -20,7 +20,7 @@ use claimfs::process::Boot;
 use super::commands::{errno, member, process};
 use super::rules::Reference;
 use super::same::{Outcome, same};
-use super::words::{self, Answer, Caller, IDS, NAMED, NAMES, Op, PEOPLE};
+use super::words::{self, Answer, Caller, IDS, NAMED, NAMES, Op, PEOPLE, is_path};
 use crate::support::TempDir;
 
 /// A name, and how it went.
@@ -88,7 +88,7 @@ impl World {
                 ..Reference::default()
             },
             names: NAMES
-                .map(|name| Name::new(name.as_bytes()).unwrap())
+                .map(|name| Name::listed(name.as_bytes()).unwrap())
                 .to_vec(),
             ids: IDS
                 .map(|id| SessionId::new(id.as_bytes()).unwrap())
@@ -186,6 +186,9 @@ impl World {
                 }
             }
             Op::WriteTo(_, _) if self.open.is_empty() => {}
+            // There is no queue for paths, and sessions without processes reserve none.
+            Op::Queue(_, name) | Op::Hold(_, name, _) | Op::Yield(_, name) if is_path(name) => {}
+            Op::GiveBelow(_, name, _) if !is_path(name) => {}
             Op::Hold(who, ..) | Op::Yield(who, ..) => {
                 let (id, uid) = NAMED[who as usize % NAMED.len()];
                 let by = Caller {
@@ -221,7 +224,10 @@ impl World {
         | Op::Join(who, ..)
         | Op::End(who, ..)
         | Op::EndOwn(who, ..)
-        | Op::Queue(who, ..)) = op
+        | Op::Queue(who, ..)
+        | Op::Take(who, ..)
+        | Op::Drop(who, ..)
+        | Op::GiveBelow(who, ..)) = op
         else {
             return None;
         };

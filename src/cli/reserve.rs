@@ -1,0 +1,369 @@
+//! `claimfs reserve PATH…` and `claimfs unreserve PATH…`
+//!
+//! Real paths become files below `paths/`: absolute, with symlinks resolved as far as they exist.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::claim::{identity, lasting, outlives};
+use super::queue::Patience;
+use super::tool::{self, Mount};
+use super::{Exit, Failure};
+use crate::core::{Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Refusal, printable};
+use crate::sys::poll::wait_readable;
+
+/// Translates paths of a sandbox into those of the host: `FROM=TO`, several divided by `:`.
+const PATH_MAP: &str = "CLAIMFS_PATH_MAP";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Reserve {
+    /// The files and directories: a directory is reserved with all below it
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Wait while another holds one of them, for no longer than TIME [such as 30s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    wait: Option<String>,
+    /// The reason, which 'claimfs show' and refusals show to others [at most 256 bytes]
+    #[arg(short, long = "reason", value_name = "TEXT")]
+    message: Option<String>,
+    /// Print the records of the reservations as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Unreserve {
+    /// The files and directories to give back, with all that is yours below them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+impl Reserve {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        tool::check_reason(self.message.as_deref())?;
+        let patience = Patience::of(self.wait.as_deref())?;
+        let names = names(&self.paths)?;
+        let mount = Mount::find(mount)?;
+        let me = lasting(&mount, ENDS, identity(&mount)?)?;
+        let mut command = json!({ "reserve": listed(&names) });
+        if let Some(reason) = &self.message {
+            command["reason"] = json!(reason);
+        }
+        let end = patience.end();
+        let mut changes = Changes::open(&mount)?;
+        loop {
+            match mount.control(&command) {
+                Ok(()) => return self.done(&mount, &names, &me),
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                Err(error) => return Err(refused(&names, &error)),
+            }
+            if patience == Patience::None || !changes.wait(end)? {
+                let obstacles = obstacles(&mount, &names, &me)?;
+                let waited = if patience == Patience::None {
+                    ""
+                } else {
+                    "; waited in vain"
+                };
+                return match obstacles {
+                    // It went meanwhile.
+                    None if patience == Patience::None => continue,
+                    None => Err(Failure::held("waited in vain")),
+                    Some(text) => Err(Failure::held(format!("{text}{waited}"))),
+                };
+            }
+        }
+    }
+
+    fn done(&self, mount: &Mount, names: &[Name], me: &Value) -> Result<Exit, Failure> {
+        let whose = outlives(me).map_or_else(String::new, |whose| format!("; {whose}"));
+        for name in names {
+            let Some((by, record)) = covering(mount, name)? else {
+                continue;
+            };
+            if self.json {
+                tool::say_json(&record);
+                continue;
+            }
+            let (session, token) = (
+                tool::field(&record, "session"),
+                tool::field(&record, "token"),
+            );
+            let path = shown(name);
+            tool::say(&if by == *name {
+                format!("{path}: reserved by session {session}, token {token}{whose}")
+            } else {
+                format!("{path}: reserved already, as a part of {}", shown(&by))
+            });
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Unreserve {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        let names = names(&self.paths)?;
+        let mount = Mount::find(mount)?;
+        match mount.control(&json!({ "unreserve": listed(&names) })) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                let me = mount.whoami()?;
+                let obstacle = names.iter().find_map(|name| {
+                    let held = covering(&mount, name).ok().flatten();
+                    held.filter(|(by, record)| by == name && !is_own(&me, record))
+                });
+                // Its holder gave it back in the meantime.
+                let Some((name, record)) = obstacle else {
+                    return Ok(Exit::Done);
+                };
+                return Err(Failure::held(held(&name, &name, &record)));
+            }
+            Err(error) => return Err(refused(&names, &error)),
+        }
+        for name in &names {
+            if let Some((by, record)) = covering(&mount, name)?
+                && by != *name
+                && is_own(&mount.whoami()?, &record)
+            {
+                tool::complain(&format!(
+                    "{}: still reserved, as a part of {1}: 'claimfs unreserve {1}'",
+                    shown(name),
+                    shown(&by)
+                ));
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The message for a reservation that would end with this command.
+const ENDS: &str = "nothing reserved, as nobody in its session outlives this command (setsid, sudo, ssh and script start one) and \
+     the reservation would end with it. Reserve in a script that goes on, or give its commands one session: \
+     'claimfs session run -- COMMAND', or the same $CLAIMFS_SESSION for all";
+
+fn listed(names: &[Name]) -> Vec<&str> {
+    names.iter().filter_map(Name::as_path).collect()
+}
+
+/// The reserved path, as a person writes it.
+fn shown(name: &Name) -> String {
+    printable(&format!("/{}", name.as_path().unwrap_or_default()))
+}
+
+/// The names of reservations of real paths.
+fn names(paths: &[PathBuf]) -> Result<Vec<Name>, Failure> {
+    let map = std::env::var_os(PATH_MAP).unwrap_or_default();
+    let names = paths.iter().map(|path| {
+        let shown = printable(&path.to_string_lossy());
+        let path = translated(&map, &resolved(path)?);
+        Name::path(path.as_os_str().as_bytes()).map_err(|refusal| {
+            Failure::usage(match refusal {
+                Refusal::LongName => format!(
+                    "'{shown}': too long; a path has at most {PATH_BYTES_MAX} bytes, {PATH_LEVELS_MAX} levels, and 255 bytes in each"
+                ),
+                _ if path == Path::new("/") => {
+                    format!("'{shown}': everything; reserve a directory in it")
+                }
+                _ => format!("'{shown}': no path in UTF-8; rename it, or reserve the directory above"),
+            })
+        })
+    });
+    names.collect()
+}
+
+/// An absolute path, with symlinks resolved as far as it exists.
+fn resolved(path: &Path) -> Result<PathBuf, Failure> {
+    let shown = printable(&path.to_string_lossy());
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Failure::usage(format!("'{shown}': no path: {error}")))?;
+    let mut rest: Vec<&OsStr> = Vec::new();
+    let mut there = absolute.as_path();
+    loop {
+        if let Ok(real) = fs::canonicalize(there) {
+            return Ok(rest.iter().rev().fold(real, |path, part| path.join(part)));
+        }
+        let Some(Component::Normal(last)) = there.components().next_back() else {
+            return Err(Failure::usage(format!(
+                "'{shown}': leads up from a directory that does not exist; write it without '..'"
+            )));
+        };
+        rest.push(last);
+        there = there.parent().unwrap_or(Path::new("/"));
+    }
+}
+
+/// A path, as the host has it: by the longest `FROM` of the map that it is below.
+fn translated(map: &OsStr, path: &Path) -> PathBuf {
+    let pairs = map.as_bytes().split(|byte| *byte == b':');
+    let pairs = pairs.filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (from, to) = (OsStr::from_bytes(&pair[..at]), &pair[at + 1..]);
+        let rest = path.strip_prefix(from).ok()?;
+        Some((from.len(), Path::new(OsStr::from_bytes(to)).join(rest)))
+    });
+    let longest = pairs.max_by_key(|(length, _)| *length);
+    longest.map_or_else(|| path.to_path_buf(), |(_, path)| path)
+}
+
+/// The reservation that covers a path, with its record: the file itself, or the nearest above.
+fn covering(mount: &Mount, name: &Name) -> Result<Option<(Name, Value)>, Failure> {
+    let itself = std::iter::once(name.as_str());
+    for name in itself.chain(name.above()) {
+        let is_file = fs::symlink_metadata(mount.path(&[name])).is_ok_and(|file| file.is_file());
+        if is_file && let Ok(name) = Name::listed(name.as_bytes()) {
+            return Ok(mount.lease(&name)?.map(|record| (name, record)));
+        }
+    }
+    Ok(None)
+}
+
+/// The first reservation of another that is in the way, with its holder, as a message.
+fn obstacles(mount: &Mount, names: &[Name], me: &Value) -> Result<Option<String>, Failure> {
+    for name in names {
+        if let Some((by, record)) = covering(mount, name)?
+            && !is_own(me, &record)
+        {
+            return Ok(Some(held(name, &by, &record)));
+        }
+        let mut dirs = vec![mount.path(&[name.as_str()])];
+        while let Some(dir) = dirs.pop() {
+            let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+            for entry in entries {
+                let path = entry.path();
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    dirs.push(path);
+                    continue;
+                }
+                let below = path.strip_prefix(mount.path(&[])).unwrap_or(&path);
+                if let Ok(below) = Name::listed(below.as_os_str().as_bytes())
+                    && let Some(record) = mount.lease(&below)?
+                    && !is_own(me, &record)
+                {
+                    return Ok(Some(held(name, &below, &record)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// True if the caller may count on a reservation: its session holds it or, under process scope,
+/// this process or one above it.
+fn is_own(me: &Value, record: &Value) -> bool {
+    if record["session"] != me["session"] {
+        return false;
+    }
+    let above = me["then"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_above = above.iter().any(|next| next["pid"] == record["pid"]);
+    me["scope"] != "process" || record["pid"] == me["pid"] || is_above
+}
+
+/// The message for a path of which another holds a part, or all.
+fn held(name: &Name, by: &Name, record: &Value) -> String {
+    let time = tool::ago(record, "acquired_at", SystemTime::now());
+    let why = tool::reason(record).map_or_else(String::new, |why| format!(", who says {why}"));
+    let which = if by == name {
+        String::new()
+    } else if name.is_below(by) {
+        format!(", as a part of {},", shown(by))
+    } else {
+        format!(" in part ({})", shown(by))
+    };
+    format!(
+        "{}: reserved{which} by {} for {time}{why}; see 'claimfs show {by}'",
+        shown(name),
+        tool::holder(record)
+    )
+}
+
+fn refused(names: &[Name], error: &io::Error) -> Failure {
+    let path = names.first().map_or_else(String::new, shown);
+    let why = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "only root may reserve a directory right below '/', which would stop everybody"
+        }
+        Some(libc::EFBIG) => {
+            "more than 256 paths, or 64 KiB of them; reserve a directory above them"
+        }
+        Some(libc::EDQUOT) => "more than your user may have at once; give others back",
+        Some(libc::ENOSPC) => "the mount has no room for more leases",
+        _ => return Failure::unavailable(format!("{path}: {error}")),
+    };
+    Failure::unavailable(format!("{path}: {why}"))
+}
+
+/// The events of the mount, to try again when a reservation may have gone.
+struct Changes {
+    events: File,
+    /// The end of what was read: a word may be cut in two.
+    tail: Vec<u8>,
+}
+
+impl Changes {
+    fn open(mount: &Mount) -> Result<Self, Failure> {
+        let events = File::open(mount.path(&["events"]));
+        let events = events.map_err(|error| Failure::unavailable(format!("events: {error}")))?;
+        let tail = Vec::new();
+        Ok(Self { events, tail })
+    }
+
+    /// Waits until something happened to a reservation. False if time runs out before.
+    fn wait(&mut self, end: Option<Instant>) -> Result<bool, Failure> {
+        let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
+        let mut buffer = [0; 8 * 1024];
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if !wait_readable(&self.events, left).map_err(failed)? {
+                return Ok(false);
+            }
+            let count = self.events.read(&mut buffer).map_err(failed)?;
+            if count == 0 {
+                return Err(Failure::unavailable("events: the mount has ended"));
+            }
+            self.tail.extend_from_slice(&buffer[..count]);
+            let has = |word: &[u8]| self.tail.windows(word.len()).any(|part| part == word);
+            let is_it = has(b"\"paths/") || has(b"\"missed\"");
+            let keep = self.tail.len().saturating_sub(8);
+            self.tail.drain(..keep);
+            if is_it {
+                self.tail.clear();
+                return Ok(true);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::path::{Path, PathBuf};
+
+    use super::{resolved, translated};
+
+    #[test]
+    fn the_longest_part_of_the_map_counts() {
+        let map = OsStr::new("/work=/home/me/app:/work/deep=/data::broken");
+        let translate = |path: &str| translated(map, Path::new(path));
+        assert_eq!(translate("/work/src"), Path::new("/home/me/app/src"));
+        assert_eq!(translate("/work/deep/x"), Path::new("/data/x"));
+        assert_eq!(translate("/works"), Path::new("/works"));
+        assert_eq!(translate("/work"), Path::new("/home/me/app/"));
+    }
+
+    #[test]
+    fn paths_are_resolved_as_far_as_they_exist() {
+        let resolve = |path: &str| resolved(Path::new(path)).ok();
+        assert_eq!(
+            resolve("/proc/self/../../no such/file"),
+            Some(PathBuf::from("/no such/file"))
+        );
+        assert_eq!(resolve("/no such/../file"), None);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(resolve("./no such"), Some(here.join("no such")));
+    }
+}

@@ -1,0 +1,226 @@
+use libc::{EBUSY, EFBIG, EINVAL, ENAMETOOLONG, EPERM};
+use serde_json::{Value, json};
+
+use super::tree;
+use crate::support::{Actor, Answer, Mount};
+
+/// Writes a line to `control`.
+fn order(by: &mut Actor, line: &Value) -> Answer<()> {
+    let fd = by.open("control", libc::O_WRONLY)?;
+    let written = by.write(fd, &format!("{line}\n"));
+    by.close(fd)?;
+    written.map(|_| ())
+}
+
+#[test]
+fn a_list_of_claims_is_taken_whole_or_not_at_all() {
+    let Some((mount, mut me, mut other)) = Mount::with_two() else {
+        return;
+    };
+    order(&mut me, &json!({"claim": ["b", "a"], "reason": "both"})).unwrap();
+    for name in ["a", "b"] {
+        let record = mount.record(name).unwrap();
+        assert_eq!(
+            (&record["session"], &record["reason"]),
+            (&json!("me"), &json!("both"))
+        );
+    }
+    let token = mount.token("a");
+    // What is ours is done already, and keeps its token and its reason.
+    order(&mut me, &json!({"claim": ["a", "c", "a"]})).unwrap();
+    assert_eq!(mount.token("a"), token);
+    assert_eq!(mount.record("a").unwrap()["reason"], "both");
+    assert_eq!(order(&mut other, &json!({"claim": ["d", "a"]})), Err(EBUSY));
+    assert_eq!(
+        order(&mut other, &json!({"release": ["d", "a"]})),
+        Err(EBUSY)
+    );
+    assert_eq!(mount.claims(), ["a", "b", "c"]);
+    // Absent is done already, and a directory goes if it is empty.
+    me.mkdir("claims/dir").unwrap();
+    order(&mut me, &json!({"release": ["a", "none", "dir"]})).unwrap();
+    assert_eq!(mount.claims(), ["b", "c"]);
+    order(&mut other, &json!({"claim": ["a", "d"]})).unwrap();
+}
+
+#[test]
+fn a_list_of_paths_is_taken_whole_and_overlaps_collapse() {
+    let Some((mount, mut me, mut other)) = Mount::with_two() else {
+        return;
+    };
+    let paths = json!({"reserve": ["/w/a/b", "w/a", "/w/a/c", "/w/d"], "reason": "build"});
+    order(&mut me, &paths).unwrap();
+    assert_eq!(tree(&mount), ["w/", "w/a", "w/d"]);
+    assert_eq!(mount.record("paths/w/a").unwrap()["reason"], "build");
+    // Below one's own nothing more is needed.
+    let token = mount.token("paths/w/a");
+    order(&mut me, &json!({"reserve": ["/w/a/b/c", "/w/a"]})).unwrap();
+    assert_eq!(
+        (tree(&mount), mount.token("paths/w/a")),
+        (vec!["w/".into(), "w/a".into(), "w/d".into()], token)
+    );
+    // Another stands in the way: at, below and above it. Nothing is taken.
+    for path in ["/w/a", "/w/a/x", "/w"] {
+        let refused = order(&mut other, &json!({"reserve": ["/v/x", path]}));
+        assert_eq!(refused, Err(EBUSY), "{path}");
+    }
+    assert_eq!(tree(&mount).len(), 3);
+    // A reservation takes the place of one's own below it, and of empty directories.
+    me.mkdir("paths/w/empty").unwrap();
+    me.mkdir("paths/w/empty/too").unwrap();
+    order(&mut me, &json!({"reserve": ["/w/empty"]})).unwrap();
+    assert_eq!(
+        order(&mut other, &json!({"unreserve": ["/w/a"]})),
+        Err(EBUSY)
+    );
+    order(&mut other, &json!({"unreserve": ["/w/a/x", "/w", "/none"]})).unwrap();
+    assert_eq!(tree(&mount), ["w/", "w/a", "w/d", "w/empty"]);
+    // Giving a directory back gives back all that is ours below it.
+    order(&mut other, &json!({"reserve": ["/w/others"]})).unwrap();
+    order(&mut me, &json!({"unreserve": ["/w"]})).unwrap();
+    assert_eq!(tree(&mount), ["w/", "w/others"]);
+    order(&mut other, &json!({"unreserve": ["/w"]})).unwrap();
+    order(&mut me, &json!({"reserve": ["/w"]})).unwrap();
+    assert_eq!(tree(&mount), ["w"]);
+}
+
+#[test]
+fn a_list_up_to_its_edges() {
+    let Some((mount, mut me, _)) = Mount::with_two() else {
+        return;
+    };
+    let numbered =
+        |count: usize| -> Vec<String> { (0..count).map(|at| format!("w/{at}")).collect() };
+    order(&mut me, &json!({"reserve": numbered(256)})).unwrap();
+    order(&mut me, &json!({"unreserve": numbered(256)})).unwrap();
+    for key in ["reserve", "unreserve"] {
+        assert_eq!(order(&mut me, &json!({key: numbered(257)})), Err(EFBIG));
+    }
+    let claims = |count: usize| -> Vec<String> { (0..count).map(|at| at.to_string()).collect() };
+    for key in ["claim", "release"] {
+        order(&mut me, &json!({key: claims(256)})).unwrap();
+        assert_eq!(order(&mut me, &json!({key: claims(257)})), Err(EFBIG));
+    }
+    // 64 KiB a line.
+    for (length, expected) in [(64 * 1024, Ok(())), (64 * 1024 + 1, Err(EFBIG))] {
+        let paths = json!({"reserve": ["/w/x"], "pad": ""}).to_string().len();
+        let line = json!({"reserve": ["/w/x"], "pad": "x".repeat(length - paths)});
+        assert_eq!(line.to_string().len(), length);
+        assert_eq!(order(&mut me, &line), expected);
+    }
+    for (reason, expected) in [("x".repeat(256), Ok(())), ("x".repeat(257), Err(EFBIG))] {
+        let line = json!({"reserve": ["/w/y"], "reason": reason});
+        assert_eq!(order(&mut me, &line), expected);
+    }
+    let before = tree(&mount);
+    for path in [
+        "", "/", "//", "/w/", "/w//x", "/w/./x", "/w/../x", ".", "..", "/w/\0",
+    ] {
+        for key in ["reserve", "unreserve"] {
+            let refused = order(&mut me, &json!({key: ["/w/z", path]}));
+            assert_eq!(refused, Err(EINVAL), "{path:?}");
+        }
+    }
+    for line in [
+        json!({"reserve": []}),
+        json!({"reserve": "w/x"}),
+        json!({"reserve": [1]}),
+        json!({"reserve": ["/w/z"], "reason": 1}),
+        json!({"claim": ["a/b"]}),
+        json!({"claim": [".x"]}),
+    ] {
+        assert_eq!(order(&mut me, &line), Err(EINVAL), "{line}");
+    }
+    let deep = vec!["d"; 65].join("/");
+    let long = ["n".repeat(256)].join("/");
+    let full = format!(
+        "{}/{}",
+        vec!["n".repeat(255); 15].join("/"),
+        "n".repeat(257)
+    );
+    for path in [deep, long, full] {
+        assert_eq!(
+            order(&mut me, &json!({"reserve": [path]})),
+            Err(ENAMETOOLONG)
+        );
+    }
+    assert_eq!(tree(&mount), before);
+}
+
+#[test]
+fn only_root_reserves_a_path_of_one_component_in_a_list_too() {
+    let Some(mount) = Mount::shared(&[]) else {
+        return;
+    };
+    let mut user = Actor::start(&mount, Some("user"), |command| {
+        std::os::unix::process::CommandExt::uid(command, 4242);
+    });
+    assert_eq!(
+        order(&mut user, &json!({"reserve": ["/home/me", "/home"]})),
+        Err(EPERM)
+    );
+    assert_eq!(order(&mut user, &json!({"reserve": ["/home"]})), Err(EPERM));
+    order(&mut user, &json!({"reserve": ["/home/me"]})).unwrap();
+    assert_eq!(tree(&mount), ["home/", "home/me"]);
+}
+
+#[test]
+fn a_directory_is_given_with_all_below_it_or_not_at_all() {
+    let Some((mount, mut me, mut other)) = Mount::with_two() else {
+        return;
+    };
+    let mut heir = mount.actor(Some("heir"));
+    heir.claim("heirloom").unwrap();
+    order(
+        &mut me,
+        &json!({"reserve": ["/w/a", "/w/b/c", "/w/d"], "reason": "mine"}),
+    )
+    .unwrap();
+    order(&mut other, &json!({"reserve": ["/w/e"]})).unwrap();
+    let give = |path: &str| json!({"give": path, "to": "heir"});
+    assert_eq!(order(&mut me, &give("paths/w")), Err(EBUSY));
+    assert_eq!(mount.session_of("paths/w/a").unwrap(), "me");
+    order(&mut other, &json!({"unreserve": ["/w/e"]})).unwrap();
+    let token = mount.token("paths/w/b/c");
+    order(&mut me, &give("paths/w")).unwrap();
+    for path in ["paths/w/a", "paths/w/b/c", "paths/w/d"] {
+        let record = mount.record(path).unwrap();
+        assert_eq!(record["session"], "heir");
+        assert!(record["reason"].is_null(), "{record}");
+    }
+    assert!(mount.token("paths/w/b/c") > token);
+    assert_eq!(order(&mut me, &give("paths/w")), Err(EBUSY));
+    assert_eq!(order(&mut me, &give("paths/none")), Err(libc::ENOENT));
+    // By the attribute of the directory too.
+    order(&mut me, &json!({"reserve": ["/v/a", "/v/b"]})).unwrap();
+    me.setxattr("paths/v", "user.claimfs.session", "heir", 0)
+        .unwrap();
+    assert_eq!(mount.session_of("paths/v/b").unwrap(), "heir");
+    assert_eq!(
+        tree(&mount),
+        ["v/", "v/a", "v/b", "w/", "w/a", "w/b/", "w/b/c", "w/d"]
+    );
+}
+
+#[test]
+fn terms_and_breaking_are_those_of_leases() {
+    let Some((mount, mut me, mut other)) = Mount::with_two() else {
+        return;
+    };
+    order(&mut me, &json!({"reserve": ["/w/a", "/w/b"]})).unwrap();
+    let name = "paths/w/a";
+    order(&mut me, &json!({"ttl": name, "seconds": 600})).unwrap();
+    assert!(mount.record(name).unwrap()["expires_in"].as_f64().unwrap() > 500.0);
+    assert_eq!(
+        order(&mut other, &json!({"ttl": name, "seconds": 1})),
+        Err(EBUSY)
+    );
+    let token = mount.token(name);
+    order(&mut other, &json!({"break": name, "token": token})).unwrap();
+    assert_eq!(tree(&mount), ["w/", "w/b"]);
+    // A reservation that expires is free at once, and so is all below it.
+    order(&mut me, &json!({"ttl": "paths/w/b", "seconds": 0.001})).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    other.mkdir("paths/w/b").unwrap();
+    order(&mut other, &json!({"reserve": ["/w/b/c"]})).unwrap();
+}
