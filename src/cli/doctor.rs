@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use self::layer::Layer;
+use super::reserve::PATH_MAP;
 use super::tool;
 use super::{Exit, Failure};
 use crate::core::printable;
@@ -316,6 +317,13 @@ fn check_session(report: &mut Report, dir: &Path, me: &Value) {
     }
     let (session, rule) = (tool::field(me, "session"), tool::field(me, "rule"));
     Report::ok(&format!("{dir}: you are session {session} ({rule}: {why})"));
+    // Another pid namespace than the mount's: so probably other paths, too.
+    if me["pid"] != process::id() && std::env::var_os(PATH_MAP).is_none() {
+        Report::note(&format!(
+            "{dir}: in a sandbox the same file may have another path, and 'claimfs reserve' compares paths: \
+             if so, set {PATH_MAP}=INSIDE=OUTSIDE"
+        ));
+    }
 }
 
 enum Answer {

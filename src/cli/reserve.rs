@@ -19,7 +19,7 @@ use crate::core::{Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Refusal, printable};
 use crate::sys::poll::wait_readable;
 
 /// Translates paths of a sandbox into those of the host: `FROM=TO`, several divided by `:`.
-const PATH_MAP: &str = "CLAIMFS_PATH_MAP";
+pub(super) const PATH_MAP: &str = "CLAIMFS_PATH_MAP";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Reserve {

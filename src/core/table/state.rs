@@ -124,10 +124,12 @@ impl Table {
             .map(|child| child.content.weight() + 400);
         let people = 300 * self.sessions.len() + 200 * self.root_count();
         let waiters = 300 * self.waiting.len();
+        let paths: usize = self.paths.iter().map(|path| path.as_str().len()).sum();
         1000 + bodies.sum::<usize>()
             + children.sum::<usize>()
             + people
             + waiters
+            + paths
             + 200 * self.leases.len()
     }
 

@@ -2,15 +2,16 @@
 //! down what it was told. It judges nothing.
 //!
 //! The first letter of a name is its kind: `a` is for all ways to take a name but waiting, `q` is
-//! waited for in the queue, `t` has a deadline, `g` is given away.
+//! waited for in the queue, `t` has a deadline, `g` is given away. Those below `paths/` are
+//! reservations, two of which overlap.
 
-use std::env;
 use std::ffi::CString;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread::sleep;
 use std::time::Duration;
+use std::{env, fs};
 
 use libc::{O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY};
 
@@ -57,7 +58,20 @@ fn c(text: &str) -> CString {
 }
 
 fn claim(name: &str) -> CString {
+    if name.starts_with("paths/") {
+        return c(name);
+    }
     c(&format!("claims/{name}"))
+}
+
+/// Writes a line to `control`.
+fn order(line: &str) -> Answer {
+    unsafe {
+        let fd = libc::open(c"control".as_ptr(), O_WRONLY);
+        let written = answer(libc::write(fd, line.as_ptr().cast(), line.len()) as i64);
+        libc::close(fd);
+        written
+    }
 }
 
 /// The result of a system call, as an answer.
@@ -137,7 +151,8 @@ impl Client {
     }
 
     fn take_at_once(&mut self) {
-        let name = match self.dice.below(10) {
+        let name = match self.dice.below(12) {
+            10.. => return self.reserve(),
             0..5 => self.one_of('a', 4),
             5 | 6 => self.one_of('q', 2),
             7 | 8 => self.one_of('t', 2),
@@ -157,6 +172,30 @@ impl Client {
         self.create(&name);
         if name.starts_with('t') && self.holds(&name) {
             self.limit(&name);
+        }
+    }
+
+    /// Takes a path, one at a time.
+    fn reserve(&mut self) {
+        if self.held.iter().any(|held| held.name.starts_with("paths/")) {
+            return;
+        }
+        let name = ["paths/h/p/q", "paths/h/r", "paths/h/p"][self.dice.below(3)];
+        // Where a directory may be, its existence says nothing of a holder.
+        if name != "paths/h/p" && self.dice.below(2) == 0 {
+            _ = fs::create_dir_all(Path::new(name).parent().unwrap());
+            return self.create(name);
+        }
+        let line = format!("{{\"reserve\":[\"{}\"]}}\n", &name["paths".len()..]);
+        let reserve = || order(&line);
+        if self
+            .recorder
+            .record(Call::Reserve(name.to_owned()), reserve)
+            == Answer::Done
+        {
+            self.is_granted(name, false);
+            // For a moment the kernel may take it for the directory that it has replaced.
+            self.held.last_mut().unwrap().is_linked = true;
         }
     }
 
@@ -242,7 +281,10 @@ impl Client {
     fn give_up(&mut self, index: usize) {
         let held = self.held.swap_remove(index);
         let (file, name) = (claim(&held.name), held.name);
-        if held.is_directory {
+        if name.starts_with("paths/") && held.is_linked {
+            let line = format!("{{\"unreserve\":[\"{}\"]}}\n", &name["paths".len()..]);
+            self.recorder.record(Call::Unlink(name), || order(&line));
+        } else if held.is_directory {
             let rmdir = || answer(unsafe { libc::rmdir(file.as_ptr()) });
             self.recorder.record(Call::Rmdir(name), rmdir);
         } else {
@@ -301,12 +343,9 @@ impl Client {
             return;
         }
         let line = format!("{{\"give\":\"{name}\",\"to\":\"{to}\"}}\n");
-        let given = self.recorder.record(Call::Give { name, to }, || unsafe {
-            let fd = libc::open(c"control".as_ptr(), O_WRONLY);
-            let written = answer(libc::write(fd, line.as_ptr().cast(), line.len()) as i64);
-            libc::close(fd);
-            written
-        });
+        let given = self
+            .recorder
+            .record(Call::Give { name, to }, || order(&line));
         if given == Answer::Done {
             self.held.swap_remove(index);
         }

@@ -11,12 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::memory::clock;
 
-/// A request of a client. Names are those below `claims/` and `queue/`.
+/// A request of a client. Names are those below `claims/` and `queue/`, or begin with `paths/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
     /// `O_CREAT | O_EXCL`.
     Create(String),
     Mkdir(String),
+    /// Reserves a path by a line in `control`.
+    Reserve(String),
+    /// By unlink(2), or of a path by a line in `control`.
     Unlink(String),
     Rmdir(String),
     /// Opens `queue/NAME`, which takes a place in the queue.
@@ -58,6 +61,7 @@ impl Call {
         match self {
             Self::Create(_) => "create",
             Self::Mkdir(_) => "mkdir",
+            Self::Reserve(_) => "reserve",
             Self::Unlink(_) => "unlink",
             Self::Rmdir(_) => "rmdir",
             Self::Join(_) => "join a line",
@@ -78,6 +82,7 @@ impl Call {
         match self {
             Self::Create(name)
             | Self::Mkdir(name)
+            | Self::Reserve(name)
             | Self::Unlink(name)
             | Self::Rmdir(name)
             | Self::Join(name)
@@ -100,6 +105,12 @@ impl Call {
         };
         [self.name(), from].contains(&Some(name))
     }
+}
+
+/// Of reservations that overlap, the topmost: only one of them can be held at a time.
+pub fn place(name: &str) -> &str {
+    let top = "paths/h/p";
+    if name.starts_with(top) { top } else { name }
 }
 
 /// A line of `leases`.

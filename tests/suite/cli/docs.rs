@@ -183,7 +183,7 @@ fn the_commands_of_the_readme_exist() {
         );
         verbs += 1;
     }
-    assert_eq!(verbs, 16);
+    assert_eq!(verbs, 18);
 }
 
 #[test]
@@ -195,6 +195,8 @@ fn help_reads_well_at_80_columns() {
         &["upgrade"],
         &["claim"],
         &["release"],
+        &["reserve"],
+        &["unreserve"],
         &["break"],
         &["give"],
         &["wait"],
@@ -415,6 +417,44 @@ fn what_the_readme_tells_of_waiting_and_watching_works_as_it_tells_it() {
         out.contains("\"event\":\"claimed\",\"claim\":\"NAME\"") && out.contains("\"ttl\":30"),
         "{out}"
     );
+}
+
+#[test]
+fn the_paths_of_the_readme_are_reserved_and_given_back() {
+    let Some(mount) = Mount::new() else { return };
+    let commands = block(&readme(), "<!-- path-commands -->", "sh");
+    assert_eq!(commands.len(), 4, "{commands:?}");
+    let temp = TempDir::new();
+    fs::create_dir_all(temp.path().join("src")).unwrap();
+    fs::create_dir_all(temp.path().join("docs")).unwrap();
+    let bin = Path::new(CLAIMFS).parent().unwrap().display();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    let seen = |commands: &[String]| {
+        let mut script = mount.sh(&(commands.join(" && ") + "; cat $CLAIMFS_MOUNT/leases"));
+        script.current_dir(temp.path()).env("PATH", &path);
+        script.env("CLAIMFS_MOUNT", &mount.dir);
+        text(&script.output().unwrap())
+    };
+    let (_, out, err) = seen(&commands[..1]);
+    for name in ["src/lexer.rs", "docs"] {
+        let here = fs::canonicalize(temp.path()).unwrap();
+        let name = here.join(name);
+        let says = format!("{}: reserved by session ", name.display());
+        assert!(out.contains(&says), "{out}{err}");
+        let listed = format!("\"name\":\"paths{}\"", name.display());
+        assert!(out.contains(&listed), "{out}");
+    }
+    assert_eq!(
+        out.matches("\"reason\":\"rename tokens\"").count(),
+        2,
+        "{out}"
+    );
+    let (_, out, err) = seen(&commands);
+    assert!(
+        out.contains("\"leases\":0}") && err.is_empty(),
+        "{out}{err}"
+    );
+    assert!(mount.path("paths/home/me/app").is_dir());
 }
 
 #[test]

@@ -38,6 +38,23 @@ fn a_mount_that_is_well_is_well() {
 }
 
 #[test]
+fn in_a_sandbox_paths_may_be_others() {
+    if !root_or_skip("make a pid namespace") {
+        return;
+    }
+    let Some(mount) = Mount::new() else { return };
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", CLAIMFS, "doctor"]);
+    plain(command.arg(&mount.dir));
+    let note = ["claimfs reserve", "set CLAIMFS_PATH_MAP=INSIDE=OUTSIDE"];
+    let (_, out, _) = text(&command.output().unwrap());
+    assert!(has(&out, "note", &note), "{out}");
+    let (_, out, _) = text(&command.env("CLAIMFS_PATH_MAP", "").output().unwrap());
+    assert!(!has(&out, "note", &note), "{out}");
+    assert!(!has(&doctor(&mount).1, "note", &note));
+}
+
+#[test]
 fn a_mount_that_is_dead_or_unkept_or_stopped_is_named_with_its_remedy() {
     let Some(mut mount) = Mount::new() else {
         return;

@@ -6,6 +6,8 @@ mod command;
 mod docs;
 /// `claimfs doctor`.
 mod doctor;
+/// Reserving real paths.
+mod paths;
 /// The demonstration of the README.
 mod try_it;
 /// The output and the exit code of each verb.

@@ -74,7 +74,7 @@ fn file(actor: &mut Actor, path: &str, flags: i32, texts: &[&str]) -> Vec<Answer
 }
 
 /// The preparation, and the calls during which the server is killed.
-const ACTS: [(&str, Act, Act); 31] = [
+const ACTS: [(&str, Act, Act); 34] = [
     (
         "create",
         |_| vec![],
@@ -226,6 +226,30 @@ const ACTS: [(&str, Act, Act); 31] = [
             answers
         },
     ),
+    (
+        "paths: directories",
+        |_| vec![],
+        |actor| {
+            // They stay when the actor has gone.
+            let dir = format!("paths/{}", actor.pid());
+            let inside = format!("{dir}/inside");
+            let made = [&dir, &dir, &inside].map(|dir| unit(actor.mkdir(dir)));
+            made.into()
+        },
+    ),
+    ("paths: create", work, |actor| {
+        file(actor, "paths/work/f", O_CREAT | O_EXCL | O_WRONLY, &["x"])
+    }),
+    ("lists", work, |actor| {
+        let lines = [
+            r#"{"reserve":["/work/a/b","/work/c"],"reason":"both"}"#,
+            r#"{"reserve":["/work/a"]}"#,
+            r#"{"unreserve":["/work/c"]}"#,
+            r#"{"claim":["a","b"]}"#,
+            r#"{"release":["a"]}"#,
+        ];
+        file(actor, "control", O_WRONLY, &lines)
+    }),
     ("inside: create", dir, |actor| {
         file(actor, "claims/d/f", O_CREAT | O_EXCL | O_WRONLY, &["x"])
     }),
@@ -254,6 +278,12 @@ fn dir(actor: &mut Actor) -> Vec<Answer<Value>> {
     ]
 }
 
+/// A directory for reservations, which may be there already.
+fn work(actor: &mut Actor) -> Vec<Answer<Value>> {
+    _ = actor.mkdir("paths/work");
+    vec![]
+}
+
 /// All that the mount shows but pids, times and inode numbers; tokens from the oldest on.
 fn snapshot(mount: &Mount) -> Vec<String> {
     let mut lines = names(&mount.path("sessions"));
@@ -273,7 +303,7 @@ fn snapshot(mount: &Mount) -> Vec<String> {
         ));
     }
     lines.push(mount.run(
-        "find claims/* ! -name other ! -name taken | sort | while read f; do stat -c '%n %A %h %s' \"$f\"; [ ! -s \"$f\" ] || cat \"$f\"; \
+        "find claims/* paths/work ! -name other ! -name taken | sort | while read f; do stat -c '%n %A %h %s' \"$f\"; [ ! -s \"$f\" ] || cat \"$f\"; \
          getfattr -h -n user.x \"$f\" 2>/dev/null; done; :",
     ));
     lines

@@ -15,7 +15,7 @@ use std::fmt::Write;
 use libc::{EBUSY, EEXIST, EIO, EISDIR, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM};
 
 use self::holds::{Hold, Holds};
-use super::history::{Answer, Call, History, Operation};
+use super::history::{Answer, Call, History, Operation, place};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -58,10 +58,11 @@ pub fn check(history: &History, newest: u64) -> (Vec<Finding>, u64) {
     (findings, newest)
 }
 
+/// The holds of each name; those of reservations that overlap are together.
 fn by_name(holds: &[Hold]) -> BTreeMap<&str, Vec<&Hold>> {
     let mut names: BTreeMap<&str, Vec<&Hold>> = BTreeMap::new();
     for hold in holds {
-        names.entry(&hold.name).or_default().push(hold);
+        names.entry(place(&hold.name)).or_default().push(hold);
     }
     names
 }
@@ -208,7 +209,7 @@ fn refusals(history: &History, holds: &[Hold], findings: &mut Vec<Finding>) {
         spans.insert(name, all);
     }
     let is_held = |name: &str, from: u64, to: u64| {
-        let all = spans.get(name).map_or(&[][..], Vec::as_slice);
+        let all = spans.get(place(name)).map_or(&[][..], Vec::as_slice);
         let begun = all.partition_point(|span| span.0 <= to);
         begun > 0 && all[begun - 1].1 >= from
     };
@@ -218,6 +219,10 @@ fn refusals(history: &History, holds: &[Hold], findings: &mut Vec<Finding>) {
         };
         let (asked, call) = (operation.asked, &operation.call);
         let (wanted, held_by_another): (Option<&str>, &[i32]) = match call {
+            // The directory has gone, or what is now a reservation was none when it was made.
+            Call::Create(name) if name.starts_with("paths/") && errno == ENOENT => continue,
+            Call::Create(name) if name.starts_with("paths/") => (Some(name), &[EEXIST, ENOTDIR]),
+            Call::Reserve(name) => (Some(name), &[EBUSY]),
             Call::Create(name) | Call::Mkdir(name) | Call::Link { to: name, .. } => {
                 (Some(name), &[EEXIST])
             }

@@ -211,7 +211,7 @@ impl Replay<'_, '_> {
         let is_done = matches!(told, Some((_, Answer::Done)));
         let is_possible = is_done || told.is_none();
         match &operation.call {
-            Call::Create(name) | Call::Mkdir(name) => {
+            Call::Create(name) | Call::Mkdir(name) | Call::Reserve(name) => {
                 if is_possible {
                     self.begin(name, (asked, at));
                 }
