@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use super::{Principal, Store};
+use super::{Inner, Principal, Store};
 use crate::core::{
     Command, Creation, Name, Process, Refusal, Rule, SessionId, SessionKey, Shape, Subject, Token,
     WaiterId,
@@ -84,33 +84,33 @@ impl Store {
 
     /// The state of a session's waiter for a name.
     pub(crate) fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
-        let inner = self.lock();
-        if inner.table.granted(waiter).is_some() {
-            return Turn::Granted;
+        self.lock().turn(waiter, key, name)
+    }
+
+    /// The same for a thread that is told of it. If the session holds the name by a grant that
+    /// another of its descriptors has not read, closing that one does not release it from now on.
+    pub(crate) fn turn_to_tell(
+        &self,
+        task: u32,
+        waiter: WaiterId,
+        key: SessionKey,
+        name: &Name,
+    ) -> Turn {
+        let turn = self.turn(waiter, key, name);
+        // The store is not locked while `/proc` is read, and it is read only if it matters.
+        if !matches!(turn, Turn::Held) || self.is_doomed(task) {
+            return turn;
         }
-        let waits = inner.table.waits_for(waiter);
-        let held = inner.table.lease(name).is_some();
-        let last = inner.table.last(name).filter(|_| held);
-        let Some((lease, inode, holder)) = last else {
+        let mut inner = self.lock();
+        let turn = inner.turn(waiter, key, name);
+        if let Turn::Held = turn
+            && let Some(lease) = inner.table.lease(name)
+            && let Some(waiter) = inner.table.grantee(lease.token)
+            && !inner.commit_own(&Command::Accept { waiter })
+        {
             return Turn::Over;
-        };
-        // The name was given to the session, or granted to another of its descriptors. If a process
-        // holds it, or the session of a terminal does, the holder is another script.
-        let is_shared = inode.bound.is_none() && (waits.is_none() || holder.rule != Rule::Posix);
-        if holder.key == key && is_shared {
-            return Turn::Held;
         }
-        let Some((_, before)) = waits else {
-            return Turn::Over;
-        };
-        let place = inner.table.waiter(waiter);
-        let above = place.is_some_and(|place| inner.table.waits_for_ancestor(place, inode));
-        Turn::Waits {
-            holder: holder.id.clone(),
-            since: lease.since,
-            before,
-            ancestor: above.then(|| inner.table.holder(inode)).flatten(),
-        }
+        turn
     }
 
     /// Whether a thread has a pending signal that will end it.
@@ -145,5 +145,37 @@ impl Store {
             Some((waiter, table.last(name)?.1.holder, name.clone()))
         });
         waiting.collect()
+    }
+}
+
+impl Inner {
+    /// The state of a session's waiter for a name.
+    fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
+        if self.table.granted(waiter).is_some() {
+            return Turn::Granted;
+        }
+        let waits = self.table.waits_for(waiter);
+        let held = self.table.lease(name).is_some();
+        let last = self.table.last(name).filter(|_| held);
+        let Some((lease, inode, holder)) = last else {
+            return Turn::Over;
+        };
+        // The name was given to the session, or granted to another of its descriptors. If a process
+        // holds it, or the session of a terminal does, the holder is another script.
+        let is_shared = inode.bound.is_none() && (waits.is_none() || holder.rule != Rule::Posix);
+        if holder.key == key && is_shared {
+            return Turn::Held;
+        }
+        let Some((_, before)) = waits else {
+            return Turn::Over;
+        };
+        let place = self.table.waiter(waiter);
+        let above = place.is_some_and(|place| self.table.waits_for_ancestor(place, inode));
+        Turn::Waits {
+            holder: holder.id.clone(),
+            since: lease.since,
+            before,
+            ancestor: above.then(|| self.table.holder(inode)).flatten(),
+        }
     }
 }

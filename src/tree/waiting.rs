@@ -310,7 +310,7 @@ impl Tree {
                 open.waiter = None;
                 return Some(Ok(Vec::new()));
             }
-            match self.store.turn(waiter, key, name) {
+            match self.store.turn_to_tell(task, waiter, key, name) {
                 // The reader is dying. When its descriptor is closed, the next waiter gets the
                 // name.
                 Turn::Granted | Turn::Held if self.store.is_doomed(task) => {

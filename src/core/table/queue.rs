@@ -56,6 +56,11 @@ impl Table {
         (lease.token == *token).then_some((name, *token))
     }
 
+    /// The waiter that does not know yet that it was granted the lease with this token.
+    pub fn grantee(&self, token: Token) -> Option<WaiterId> {
+        self.grantees.get(&token).copied()
+    }
+
     pub(super) fn decide_queue(
         &self,
         draft: &mut Draft,

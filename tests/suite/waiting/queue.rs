@@ -696,3 +696,21 @@ for name in sys.argv[1:]:
     first.unlink("claims/x").unwrap();
     assert!(waiter.0.wait().unwrap().success());
 }
+
+#[test]
+fn regression_a_session_that_was_told_that_it_holds_a_name_keeps_it_when_another_leaves() {
+    let Some((mount, mut holder, mut first)) = Mount::with_two() else {
+        return;
+    };
+    let mut second = mount.actor(Some("other"));
+    holder.claim("x").unwrap();
+    let granted = stand(&mut first, "x");
+    let shared = stand(&mut second, "x");
+    holder.unlink("claims/x").unwrap();
+    // The grant is the first one's, which has not read it, and so the session's.
+    assert_eq!(second.read(shared).unwrap(), "");
+    first.close(granted).unwrap();
+    assert_eq!(mount.session_of("x").as_deref(), Some("other"));
+    second.unlink("claims/x").unwrap();
+    assert!(mount.record("x").is_none());
+}
