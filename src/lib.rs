@@ -76,6 +76,7 @@
 //! | ancestry | a caller and the processes above it |
 //! | member, principal | a caller as part of a session; a caller, resolved |
 //! | queue, waiter, seat | who waits for a name, in order; one of them; its place |
+//! | ring | waiters of which each waits for a name of the next, and the last for one of the first |
 //! | command, event, effects, outcome | what is asked; what happened; what that changed; the answer |
 //! | remote session | a session without processes, which lives by a deadline |
 //! | hand off | what a server leaves to the next: replies, descriptors, the spool |

@@ -5,6 +5,7 @@
 
 pub(crate) mod metrics;
 mod notice;
+pub(crate) mod ring;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub(crate) use self::notice::{LOGGED, Notice, notice};
+use self::ring::RingRecord;
 use crate::core::content::RECORD_TAGS;
 use crate::core::identity::Ancestry;
 use crate::core::table::{Inode, Lease, Session, Table};
@@ -163,13 +165,16 @@ pub(crate) struct WaiterRecord {
     command: Arc<str>,
     uid: u32,
     since: SystemTime,
+    ring: Option<RingRecord>,
 }
 
 /// All waiters by name, each queue in order.
 pub(crate) fn waiters(table: &Table) -> Vec<WaiterRecord> {
     let mut all = Vec::new();
+    let rings = table.rings();
     for name in table.queued_names() {
-        for (place, (_, waiter)) in table.queue(name).enumerate() {
+        for (place, (id, waiter)) in table.queue(name).enumerate() {
+            let ring = rings.of(id);
             let session = table.session_by_key(waiter.key);
             all.push(WaiterRecord {
                 name: name.clone(),
@@ -179,6 +184,7 @@ pub(crate) fn waiters(table: &Table) -> Vec<WaiterRecord> {
                 command: Arc::clone(&waiter.command),
                 uid: waiter.creation.uid,
                 since: waiter.since,
+                ring: ring.and_then(|ring| RingRecord::of(table, &ring)),
             });
         }
     }
@@ -189,7 +195,7 @@ pub(crate) fn waiters(table: &Table) -> Vec<WaiterRecord> {
 pub(crate) fn waiter_lines(waiters: &[WaiterRecord]) -> String {
     let mut lines = String::new();
     for waiter in waiters {
-        let record = json!({
+        let mut record = json!({
             "claim": waiter.name.as_str(),
             "place": waiter.place,
             "session": waiter.session.as_ref().map(SessionId::as_str),
@@ -198,6 +204,9 @@ pub(crate) fn waiter_lines(waiters: &[WaiterRecord]) -> String {
             "uid": waiter.uid,
             "since": moment(waiter.since),
         });
+        if let Some(ring) = &waiter.ring {
+            ring.add_to(&mut record);
+        }
         lines.push_str(&line(&record));
     }
     lines
@@ -210,13 +219,15 @@ pub(crate) fn progress(
     since: SystemTime,
     before: usize,
     ancestor: Option<Process>,
+    ring: Option<&RingRecord>,
 ) -> String {
     let held = SystemTime::now().duration_since(since).unwrap_or_default();
     let held = held.as_secs();
     let whose = ancestor.map_or_else(String::new, |process| {
         format!(" (by pid {}, which is above you)", process.pid)
     });
-    format!("waiting for {name}: held by {holder}{whose} for {held} s, {before} ahead\n")
+    let ring = ring.map_or_else(String::new, |ring| format!("; {}", ring.sentence()));
+    format!("waiting for {name}: held by {holder}{whose} for {held} s, {before} ahead{ring}\n")
 }
 
 /// The line of `events` for an event that is about to be applied. `None` if the event is internal.

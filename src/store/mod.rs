@@ -35,7 +35,7 @@ pub(crate) use self::principal::{Caller, Principal};
 pub(crate) use self::scaffolding::Spot;
 pub(crate) use self::waiting::{Seat, Turn};
 use crate::core::identity::Ancestry;
-use crate::core::table::{Node, Table};
+use crate::core::table::{Node, Rings, Table};
 use crate::core::{
     Command, Creation, Ino, Member, Moment, Name, Outcome, Place, Process, Refusal, Subject,
 };
@@ -85,6 +85,8 @@ struct Inner {
     scaffolding_due: Option<Duration>,
     /// The time of the last check of all sessions.
     checked: Option<Instant>,
+    /// The rings of waiters, as of this time.
+    rings: Option<(Instant, Rings)>,
 }
 
 /// The locked state. When it is dropped, its own `drop` fills the outbox. Then its fields are
@@ -159,6 +161,7 @@ impl Store {
             alarm: None,
             scaffolding_due: None,
             checked: None,
+            rings: None,
         };
         Self {
             inner: Mutex::new(inner),

@@ -2,13 +2,17 @@
 //!
 //! Does not know: how a waiter is told, or which descriptor is its own.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Inner, Principal, Store};
 use crate::core::{
     Command, Creation, Name, Process, Refusal, Rule, SessionId, SessionKey, Shape, Subject, Token,
     WaiterId,
 };
+use crate::render::ring::RingRecord;
+
+/// The rings of all waiters are found at most once in this time for the progress lines.
+const RINGS_AGE: Duration = Duration::from_secs(1);
 
 /// A place in a queue.
 #[derive(Clone, Debug)]
@@ -113,6 +117,16 @@ impl Store {
         turn
     }
 
+    /// The ring that a waiter is part of. A new one may not be known for a second.
+    pub(crate) fn ring(&self, waiter: WaiterId) -> Option<RingRecord> {
+        let mut inner = self.lock();
+        inner.find_rings();
+        let ring = inner.rings.as_ref()?.1.of(waiter)?;
+        let is_still = inner.table.is_still(&ring);
+        let ring = is_still.then(|| RingRecord::of(&inner.table, &ring));
+        ring.flatten()
+    }
+
     /// Whether a thread has a pending signal that will end it.
     pub(crate) fn is_doomed(&self, task: u32) -> bool {
         task != 0 && self.processes.is_doomed(task)
@@ -176,6 +190,15 @@ impl Inner {
             since: lease.since,
             before,
             ancestor: above.then(|| self.table.holder(inode)).flatten(),
+        }
+    }
+
+    /// Finds the rings of all waiters, unless they were found a moment ago.
+    fn find_rings(&mut self) {
+        let now = Instant::now();
+        let is_recent = |at: &Instant| now.duration_since(*at) < RINGS_AGE;
+        if !self.rings.as_ref().is_some_and(|(at, _)| is_recent(at)) {
+            self.rings = Some((now, self.table.rings()));
         }
     }
 }

@@ -337,7 +337,9 @@ impl Tree {
                     ancestor,
                 } => {
                     open.text = std::mem::take(&mut open.note);
-                    let line = render::progress(name, &holder, since, before, ancestor);
+                    let ring = self.store.ring(waiter);
+                    let ring = ring.as_ref();
+                    let line = render::progress(name, &holder, since, before, ancestor, ring);
                     open.text.extend_from_slice(line.as_bytes());
                 }
             }

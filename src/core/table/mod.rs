@@ -29,6 +29,7 @@ mod paths;
 mod queue;
 mod quota;
 mod remote;
+mod rings;
 mod sessions;
 mod sound;
 mod state;
@@ -43,6 +44,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::effects::{Count, Effects};
 pub use self::quota::Watches;
+pub use self::rings::{RING_MAX, Ring, Rings};
 pub use self::sound::NUMBER_MAX;
 use crate::core::content::Content;
 use crate::core::wire;

@@ -16,6 +16,8 @@ mod numbers;
 mod paths;
 /// Random steps beside a reference that was written from the README.
 mod reference;
+/// Waiters that wait for each other.
+mod rings;
 /// Process scope.
 mod scope;
 /// All that three sessions can do with two names.

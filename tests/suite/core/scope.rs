@@ -36,7 +36,7 @@ fn ending(fate: Fate) -> Option<Ending> {
 }
 
 /// A caller of a terminal: the processes from the topmost down to it.
-fn member(chain: &[Process]) -> Member {
+pub(super) fn member(chain: &[Process]) -> Member {
     let mut above = Above::Nobody;
     let mut roots = Vec::new();
     for process in chain {

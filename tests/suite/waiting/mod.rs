@@ -6,5 +6,7 @@ mod events;
 mod granted;
 /// The order of a queue, and who leaves it.
 mod queue;
+/// Waiters that wait for each other, as `waiters` and progress lines show them.
+mod rings;
 /// The inotify events of claims.
 mod watchers;
