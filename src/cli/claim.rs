@@ -1,4 +1,4 @@
-//! `claimfs claim NAME`
+//! `claimfs claim NAME`, or one of several names, or all of them
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -10,18 +10,21 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::queue::{self, Patience};
+use super::interrupt::Interrupt;
+use super::names::{Lists, Wanted};
+use super::queue::Patience;
+use super::take::{self, Taker, Took};
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 use crate::core::{Name, SessionId};
 
-/// Give up after this many tries if the name looks free each time and is taken each time.
-const ATTEMPTS: usize = 100;
-
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The name to take
-    name: String,
+    #[arg(required_unless_present_any = ["any", "all"], conflicts_with_all = ["any", "all"])]
+    name: Option<String>,
+    #[command(flatten)]
+    lists: Lists,
     /// The session to take it for [default: the one that 'claimfs whoami' prints]
     #[arg(long, value_name = "ID")]
     session: Option<String>,
@@ -41,7 +44,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        let name = tool::claim_name(&self.name)?;
+        let wanted = self.lists.wanted(self.name.as_deref())?;
         let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
         let patience = Patience::of(self.wait.as_deref())?;
         tool::check_reason(self.message.as_deref())?;
@@ -49,52 +52,56 @@ impl Arguments {
             let id = tool::session_id(id)?;
             let there = Mount::find(mount)?;
             if is_unseen(&there.whoami()?) {
-                if self.message.is_some() {
-                    return Err(Failure::usage(NO_REASON));
-                }
-                return self.hold(&there, &name, &id, ttl);
+                return self.claim_unseen(&there, &wanted, &id, ttl);
             }
             return Err(self.exec_for(&id.as_str().into(), mount));
         }
         let mount = Mount::find(mount)?;
         let me = identity(&mount)?;
-        if patience == Patience::None
-            && let Some(record) = held_elsewhere(&mount, &name, &me)?
-        {
-            return Ok(self.held(&record, &others(&name, &me, &record)));
-        }
-        let me = lasting(&mount, &ends(&name), me)?;
-        let until = patience.end();
-        for _ in 0..ATTEMPTS {
-            if queue::create(&mount, &name)? {
-                self.set_terms(&mount, &name, ttl)?;
-                let record = mount.lease(&name)?;
-                return Ok(self.taken(&name, record.as_ref(), "taken", &me));
+        if patience == Patience::None {
+            let held = held_elsewhere(&mount, &wanted, &me)?;
+            if !held.is_empty() {
+                return Ok(self.held(&held, |name, record| others(name, &me, record)));
             }
-            // Free in the meantime: try again.
-            let Some(record) = mount.lease(&name)? else {
-                continue;
-            };
-            if !is_own(&me, &record) {
-                if patience == Patience::None {
-                    return Ok(self.held(&record, &others(&name, &me, &record)));
-                }
-                if !queue::wait(&mount, &name, until)? {
-                    let record = mount.lease(&name)?.unwrap_or(record);
-                    let text = format!("{}; waited in vain", tool::held_by(&name, &record));
-                    return Ok(self.held(&record, &text));
-                }
-                self.set_terms(&mount, &name, ttl)?;
-                let record = mount.lease(&name)?;
-                return Ok(self.taken(&name, record.as_ref(), "taken", &me));
-            }
-            self.set_terms(&mount, &name, ttl)?;
-            let record = mount.lease(&name)?.unwrap_or(record);
-            return Ok(self.taken(&name, Some(&record), "held already", &me));
         }
-        Err(Failure::held(format!(
-            "claims/{name}: taken and freed by others all the time; try again"
-        )))
+        let me = lasting(&mount, &ends(&wanted), me)?;
+        // Waiting for the second name, it gives back the first if it is asked to end.
+        let waits = patience != Patience::None && matches!(wanted, Wanted::All(_));
+        let interrupt = waits.then(Interrupt::new).transpose();
+        let interrupt = interrupt.map_err(|error| Failure::unavailable(error.to_string()))?;
+        let taker = Taker {
+            mount: &mount,
+            is_own: &|record| is_own(&me, record),
+            pid: Some(&me["pid"]),
+            patience,
+            interrupt: interrupt.as_ref(),
+        };
+        match taker.take(&wanted)? {
+            Took::Names(names) => self.took(&mount, &names, ttl, &me),
+            Took::Held(held) => Ok(self.held(&held, |name, record| others(name, &me, record))),
+            Took::InVain(held) => Ok(self.held(&held, |name, record| {
+                format!("{}; waited in vain", tool::held_by(name, record))
+            })),
+            Took::Stopped => Ok(interrupt.map_or(Exit::Held, |interrupt| interrupt.end())),
+        }
+    }
+
+    /// Sets the terms of the claims that are ours, and prints them.
+    fn took(
+        &self,
+        mount: &Mount,
+        names: &[(Name, bool)],
+        ttl: Option<Duration>,
+        me: &Value,
+    ) -> Result<Exit, Failure> {
+        for (name, _) in names {
+            self.set_terms(mount, name, ttl)?;
+        }
+        for (name, is_new) in names {
+            let how = if *is_new { "taken" } else { "held already" };
+            self.say_taken(name, mount.lease(name)?.as_ref(), how, me);
+        }
+        Ok(Exit::Done)
     }
 
     /// Sets the deadline and the reason of the claim that was taken.
@@ -103,7 +110,21 @@ impl Arguments {
         mount.give_reason(name, self.message.as_deref())
     }
 
-    /// Takes the name for a remote session, since the mount cannot see this process.
+    /// Takes the name for a session without processes, since the mount cannot see this one.
+    fn claim_unseen(
+        &self,
+        mount: &Mount,
+        wanted: &Wanted,
+        id: &SessionId,
+        ttl: Option<Duration>,
+    ) -> Result<Exit, Failure> {
+        match wanted.names() {
+            _ if self.message.is_some() => Err(Failure::usage(NO_REASON)),
+            [name] => self.hold(mount, name, id, ttl),
+            _ => Err(Failure::usage(NO_LIST)),
+        }
+    }
+
     fn hold(
         &self,
         mount: &Mount,
@@ -117,11 +138,12 @@ impl Arguments {
         match mount.control(&command) {
             Ok(()) => {
                 let record = mount.lease(name)?;
-                Ok(self.taken(name, record.as_ref(), "taken", &Value::Null))
+                self.say_taken(name, record.as_ref(), "taken", &Value::Null);
+                Ok(Exit::Done)
             }
             Err(error) => match mount.lease(name)? {
                 Some(record) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    Ok(self.held(&record, &tool::held_by(name, &record)))
+                    Ok(self.held(&[(name.clone(), record)], tool::held_by))
                 }
                 _ => Err(Failure::unavailable(format!("claims/{name}: {error}"))),
             },
@@ -156,14 +178,15 @@ impl Arguments {
         if let Some(message) = &self.message {
             again.arg(format!("--reason={message}"));
         }
-        let error = again.arg("--").arg(&self.name).exec();
+        again.args(self.lists.arguments());
+        let error = again.arg("--").args(&self.name).exec();
         Failure::unavailable(format!(
             "cannot start again for session {}: {error}",
             id.display()
         ))
     }
 
-    fn taken(&self, name: &Name, record: Option<&Value>, how: &str, me: &Value) -> Exit {
+    fn say_taken(&self, name: &Name, record: Option<&Value>, how: &str, me: &Value) {
         match record {
             Some(record) if self.json => tool::say_json(record),
             Some(record) => {
@@ -176,14 +199,13 @@ impl Arguments {
             }
             None => tool::say_json(&json!({ "name": name.as_str() })),
         }
-        Exit::Done
     }
 
-    fn held(&self, record: &Value, text: &str) -> Exit {
-        if self.json {
+    fn held(&self, held: &[(Name, Value)], text: impl Fn(&Name, &Value) -> String) -> Exit {
+        for (_, record) in held.iter().filter(|_| self.json) {
             tool::say_json(record);
         }
-        tool::complain(text);
+        take::say_held(held, text);
         Exit::Held
     }
 }
@@ -194,12 +216,21 @@ const UNSEEN: &str = "the mount cannot see this process, and so not whether it l
 const NO_REASON: &str =
     "a claim for a session that lives by a deadline has no reason: leave -m out";
 
-/// The message for a claim that would end with this command.
-fn ends(name: &Name) -> String {
+const NO_LIST: &str = "a claim for a session that lives by a deadline is of one name at a time";
+
+/// The message for claims that would end with this command.
+fn ends(wanted: &Wanted) -> String {
+    let names: Vec<&Name> = wanted.names().iter().collect();
+    let again = match wanted {
+        Wanted::Any(names) if names.len() == 1 => names[0].to_string(),
+        Wanted::Any(_) => String::from("--any LIST"),
+        Wanted::All(_) => String::from("--all LIST"),
+    };
     format!(
-        "claims/{name}: not taken, as nobody in its session outlives this command (setsid, sudo, ssh and script start one) and \
-         the claim would end with it. Hold it while a command runs: 'claimfs run {name} -- COMMAND'. Or claim it in a script \
-         that goes on there, or for a session that does: --session ID"
+        "{}: not taken, as nobody in its session outlives this command (setsid, sudo, ssh and script start one) and \
+         the claim would end with it. Hold it while a command runs: 'claimfs run {again} -- COMMAND'. Or claim it in a script \
+         that goes on there, or for a session that does: --session ID",
+        take::listed(&names)
     )
 }
 
@@ -309,17 +340,29 @@ pub(super) fn identity(mount: &Mount) -> Result<Value, Failure> {
     Ok(me)
 }
 
-/// The lease, if another session holds it and this process would have to register a shell before it
-/// could claim the name: a refused claim must not create a session.
-fn held_elsewhere(mount: &Mount, name: &Name, me: &Value) -> Result<Option<Value>, Failure> {
+/// The leases for which a claim is refused, if this process would have to register a shell before
+/// it could claim: a refused claim must not create a session.
+fn held_elsewhere(
+    mount: &Mount,
+    wanted: &Wanted,
+    me: &Value,
+) -> Result<Vec<(Name, Value)>, Failure> {
+    let mut held = Vec::new();
     if me["alone"] != true {
-        return Ok(None);
+        return Ok(held);
     }
     // The session that the shell would get.
     let posix = me["rule"] == "posix" && me["scope"] != "process";
     let own = &me[if posix { "parent_session" } else { "session" }];
-    let record = mount.lease(name)?;
-    Ok(record.filter(|record| record["session"] != *own))
+    for name in wanted.names() {
+        let record = mount.lease(name)?;
+        let record = record.filter(|record| record["session"] != *own);
+        held.extend(record.map(|record| (name.clone(), record)));
+    }
+    if matches!(wanted, Wanted::Any(names) if held.len() < names.len()) {
+        held.clear();
+    }
+    Ok(held)
 }
 
 /// The content of `self`, after making sure that the claim does not end with this command: if this

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child, session};
 
@@ -26,8 +28,7 @@ impl Arguments {
         // which holds nothing.
         let claim = std::env::var("CLAIMFS_CLAIM").unwrap_or_default();
         let token = std::env::var("CLAIMFS_TOKEN").unwrap_or_default();
-        let record = mount.lease(&tool::claim_name(&claim)?)?.unwrap_or_default();
-        if record["session"] != self.id.as_str() || tool::field(&record, "token") != token {
+        if !self.is_held(&mount, &claim, &token)? {
             return Err(Failure::held(format!(
                 "claims/{claim}: lost before the command was started"
             )));
@@ -35,5 +36,27 @@ impl Arguments {
         let mut command = child::command(&self.command)?;
         let error = command.exec();
         Err(child::unstarted(&command, &error))
+    }
+
+    /// Whether the session holds the name by this token; of several names, by these tokens.
+    fn is_held(&self, mount: &Mount, claim: &str, token: &str) -> Result<bool, Failure> {
+        let tokens: Vec<&str> = token.split(' ').collect();
+        if tokens.len() < 2 {
+            let record = mount.lease(&tool::claim_name(claim)?)?.unwrap_or_default();
+            let is_own = record["session"] == self.id.as_str();
+            return Ok(is_own && tool::field(&record, "token") == token);
+        }
+        // A name may contain spaces, so the tokens say which leases these are.
+        let session: Value = serde_json::from_str(&mount.read(&["sessions", &self.id])?)
+            .map_err(|error| Failure::unavailable(format!("sessions/{}: {error}", self.id)))?;
+        let mut held = Vec::new();
+        for name in session["leases"].as_array().into_iter().flatten() {
+            let name = tool::claim_name(name.as_str().unwrap_or_default())?;
+            let record = mount.lease(&name)?.unwrap_or_default();
+            held.push(tool::field(&record, "token"));
+        }
+        Ok(tokens
+            .iter()
+            .all(|token| held.iter().any(|held| held == token)))
     }
 }

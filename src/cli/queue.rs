@@ -3,14 +3,18 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::slice;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
 use super::Failure;
+use super::interrupt::Interrupt;
 use super::tool::{self, Mount};
 use crate::core::Name;
-use crate::sys::poll::wait_readable;
+use crate::render::ring;
+use crate::sys::poll::{wait_any_readable, wait_readable};
 
 /// How long to wait for a name that another holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,28 +57,64 @@ pub(super) fn create(mount: &Mount, name: &Name) -> Result<bool, Failure> {
     }
 }
 
-/// Waits in the queue until the claim is ours. False if time runs out before.
-pub(super) fn wait(mount: &Mount, name: &Name, until: Option<Instant>) -> Result<bool, Failure> {
-    let mut queue =
-        File::open(mount.path(&["queue", name.as_str()])).map_err(|error| refused(name, &error))?;
+/// How a wait in queues ended.
+pub(super) enum Waited {
+    /// The name at this place is ours.
+    Granted(usize),
+    /// Time ran out before.
+    InVain,
+    /// A signal arrived before.
+    Stopped,
+}
+
+/// Waits in the queues of all these names at once until one of them is ours, and leaves the others.
+/// Closing a descriptor that was granted its name and not read to its end passes the grant on, so
+/// only one is read.
+pub(super) fn wait_any(
+    mount: &Mount,
+    names: &[Name],
+    until: Option<Instant>,
+    interrupt: Option<&Interrupt>,
+) -> Result<Waited, Failure> {
+    let mut queues: Vec<File> = Vec::with_capacity(names.len());
+    for name in names {
+        let path = mount.path(&["queue", name.as_str()]);
+        queues.push(File::open(path).map_err(|error| refused(name, &error))?);
+    }
     let mut status = Status::new();
-    let mut buffer = [0; 1024];
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let second = Duration::from_secs(1);
-        let readable = wait_readable(&queue, Some(left.map_or(second, |left| left.min(second))));
-        if readable.map_err(|error| refused(name, &error))? {
-            match queue.read(&mut buffer) {
-                Ok(0) => return Ok(true),
-                // Ignore the progress line: the status below says more.
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(refused(name, &error)),
+        let fds = queues.iter().map(AsFd::as_fd);
+        let fds: Vec<_> = fds.chain(interrupt.map(AsFd::as_fd)).collect();
+        let timeout = left.map_or(second, |left| left.min(second));
+        let ready = wait_any_readable(&fds, Some(timeout));
+        let ready = ready.map_err(|error| refused(&names[0], &error))?;
+        for place in &ready {
+            match queues.get(*place) {
+                Some(queue) if is_granted(queue, &names[*place])? => {
+                    return Ok(Waited::Granted(*place));
+                }
+                Some(_) => {}
+                None => return Ok(Waited::Stopped),
             }
-        } else if left.is_some_and(|left| left.is_zero()) {
-            return Ok(false);
         }
-        status.show(mount, name)?;
+        if ready.is_empty() && left.is_some_and(|left| left.is_zero()) {
+            return Ok(Waited::InVain);
+        }
+        status.show(mount, names)?;
+    }
+}
+
+/// Whether the claim is ours, read from a descriptor in its queue.
+fn is_granted(mut queue: &File, name: &Name) -> Result<bool, Failure> {
+    let mut buffer = [0; 1024];
+    match queue.read(&mut buffer) {
+        Ok(0) => Ok(true),
+        // Ignore the progress line: the status says more.
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(refused(name, &error)),
     }
 }
 
@@ -90,7 +130,7 @@ pub(super) fn until_free(
     let mut status = Status::new();
     let mut buffer = [0; 8192];
     while mount.lease(name)?.is_some() {
-        status.show(mount, name)?;
+        status.show(mount, slice::from_ref(name))?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(false);
@@ -115,6 +155,8 @@ pub(super) fn until_free(
 struct Status {
     on_terminal: bool,
     shown: bool,
+    /// The ring that was shown last, in words.
+    ring: Option<String>,
 }
 
 impl Status {
@@ -122,42 +164,64 @@ impl Status {
         Self {
             on_terminal: io::stderr().is_terminal(),
             shown: false,
+            ring: None,
         }
     }
 
-    fn show(&mut self, mount: &Mount, name: &Name) -> Result<(), Failure> {
+    /// Shows who holds the first of these names that is held.
+    fn show(&mut self, mount: &Mount, names: &[Name]) -> Result<(), Failure> {
         if !self.on_terminal {
             return Ok(());
         }
-        let Some(record) = mount.lease(name)? else {
+        let mut held = None;
+        for name in names {
+            held = mount.lease(name)?.map(|record| (name, record));
+            if held.is_some() {
+                break;
+            }
+        }
+        let Some((name, record)) = held else {
             return Ok(());
         };
+        let more = match names.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
         let mut text = format!(
-            "claims/{name}: held by {} (pid {}, {}) for {}",
+            "claims/{name}{more}: held by {} (pid {}, {}) for {}",
             tool::field(&record, "session"),
             tool::field(&record, "pid"),
             tool::field(&record, "command"),
             tool::ago(&record, "acquired_at", SystemTime::now()),
         );
-        let waiters: Vec<Value> = mount
-            .waiters()?
-            .into_iter()
-            .filter(|waiter| waiter["claim"] == name.as_str())
-            .collect();
-        let own = waiters
-            .iter()
-            .position(|waiter| waiter["pid"] == std::process::id());
-        if let Some(own) = own {
+        let all = mount.waiters()?;
+        let is_own = |waiter: &Value| waiter["pid"] == std::process::id();
+        let queue = all.iter().filter(|waiter| waiter["claim"] == name.as_str());
+        let queue: Vec<&Value> = queue.collect();
+        if let Some(own) = queue.iter().position(|waiter| is_own(waiter)) {
             _ = fmt::Write::write_fmt(
                 &mut text,
-                format_args!("; you are {} of {}", own + 1, waiters.len()),
+                format_args!("; you are {} of {}", own + 1, queue.len()),
             );
         }
+        let mut own = all.iter().filter(|waiter| is_own(waiter));
+        self.show_ring(own.find_map(ring::sentence));
         self.shown = true;
         // A line that wraps could not be erased.
         let text: String = text.chars().take(79).collect();
         _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
         Ok(())
+    }
+
+    /// Shows a ring in lines of its own, which stay, unless it was shown already.
+    fn show_ring(&mut self, ring: Option<String>) {
+        if let Some(ring) = &ring
+            && self.ring.as_ref() != Some(ring)
+        {
+            _ = write!(io::stderr().lock(), "\r\x1b[K");
+            tool::complain(ring);
+        }
+        self.ring = ring;
     }
 }
 
@@ -170,7 +234,7 @@ impl Drop for Status {
 }
 
 /// Why a name cannot be taken, other than that another holds it.
-fn refused(name: &Name, error: &io::Error) -> Failure {
+pub(super) fn refused(name: &Name, error: &io::Error) -> Failure {
     match error.raw_os_error() {
         Some(libc::EPERM) => Failure::held(format!(
             "claims/{name}: your session id belongs to another user, or to another sandbox; see 'claimfs whoami'"
@@ -183,6 +247,9 @@ fn refused(name: &Name, error: &io::Error) -> Failure {
             "claims/{name}: your user has as many leases, sessions or places in queues as one may have: release some, or mount with a \
              larger --max-per-uid"
         )),
+        Some(libc::EFBIG) => Failure::usage(
+            "these names are more than 64 KiB together, which is too long for one step: use --wait",
+        ),
         Some(libc::ESTALE) => Failure::held(format!(
             "claims/{name}: your session ended while it waited; see 'claimfs whoami'"
         )),

@@ -1,22 +1,24 @@
-//! `claimfs run NAME -- CMD`
+//! `claimfs run NAME -- CMD`, also with one of several names, or all of them
 //!
 //! The lease belongs to a session of its own, whose roots are this process and CMD. It ends when
 //! both have ended, so a `kill -9` of this process does not free a name that CMD still uses.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{self, Child};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::queue::{self, Patience};
+use super::names::Lists;
+use super::queue::Patience;
+use super::take::{self, Taker, Took};
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child, session};
 use crate::core::Name;
@@ -25,9 +27,6 @@ use crate::sys::signals;
 
 /// CMD has this long to end after it was told that its lease is lost.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Give up after this many tries if the name is freed and taken again each time.
-const ATTEMPTS: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnLoss {
@@ -40,9 +39,13 @@ enum OnLoss {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(override_usage = USAGE)]
 pub(super) struct Arguments {
     /// The name to hold while the command runs
-    name: String,
+    #[arg(required_unless_present_any = ["any", "all"])]
+    name: Option<OsString>,
+    #[command(flatten)]
+    lists: Lists,
     /// Stand in line if another holds it, for no longer than TIME [such as 30s]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     wait: Option<String>,
@@ -57,7 +60,7 @@ pub(super) struct Arguments {
     conflict_exit_code: u8,
     /// The command and its arguments
     #[arg(
-        required = true,
+        required_unless_present_any = ["any", "all"],
         trailing_var_arg = true,
         allow_hyphen_values = true,
         value_name = "CMD"
@@ -65,72 +68,81 @@ pub(super) struct Arguments {
     command: Vec<OsString>,
 }
 
+const USAGE: &str = "claimfs run [OPTIONS] <NAME> -- <CMD>...
+       claimfs run [OPTIONS] <--any <LIST>|--all <LIST>> -- <CMD>...";
+
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        let name = tool::claim_name(&self.name)?;
+        let (name, words) = self.words()?;
+        let wanted = self.lists.wanted(name)?;
         let patience = Patience::of(self.wait.as_deref())?;
         tool::check_reason(self.message.as_deref())?;
         let mount = Mount::find(mount)?;
         let events = File::open(mount.path(&["events"]))
             .map_err(|error| Failure::unavailable(format!("events: {error}")))?;
         let id = session::Run::register_new(&mount)?;
-        if let Some(record) = take(&mount, &name, patience)? {
-            tool::complain(&tool::held_by(&name, &record));
-            return Ok(Exit::Child(self.conflict_exit_code));
-        }
+        let taker = Taker {
+            mount: &mount,
+            is_own: &|record| record["session"] == id.as_str(),
+            pid: None,
+            patience,
+            interrupt: None,
+        };
+        let names = match taker.take(&wanted)? {
+            Took::Names(names) => names,
+            Took::Held(held) | Took::InVain(held) => {
+                take::say_held(&held, tool::held_by);
+                return Ok(Exit::Child(self.conflict_exit_code));
+            }
+            Took::Stopped => return Ok(Exit::Held),
+        };
         // Signals are for CMD from here on, so block them before the first thread starts.
         let signals = child::keep_signals();
-        let record = mount.lease(&name)?.unwrap_or_default();
-        if record["session"] != id.as_str() {
-            return Err(Failure::held(format!(
-                "claims/{name}: lost as soon as it was taken"
-            )));
+        let own = Arc::new(Own::of(&mount, &id, names)?);
+        for (name, _) in &own.leases {
+            mount.give_reason(name, self.message.as_deref())?;
         }
-        let token = tool::field(&record, "token");
-        mount.give_reason(&name, self.message.as_deref())?;
-
-        let mut command = child::command(&self.entering(&mount, &id)?)?;
+        let mut command = child::command(&entering(&mount, &id, words)?)?;
         command
             .env("CLAIMFS_SESSION", &id)
-            .env("CLAIMFS_CLAIM", name.as_str())
-            .env("CLAIMFS_TOKEN", &token);
+            .env("CLAIMFS_CLAIM", own.names())
+            .env("CLAIMFS_TOKEN", own.tokens());
         let mut running = child::spawn(&mut command, &signals)?;
-        let lost = Arc::new(AtomicBool::new(false));
         if self.on_loss != OnLoss::Ignore {
-            let own = Own {
-                mount: mount.clone(),
-                name: name.clone(),
-                record: record.clone(),
-            };
-            let lost = Arc::clone(&lost);
-            thread::spawn(move || watch(events, &own, &lost));
+            let own = Arc::clone(&own);
+            thread::spawn(move || watch(events, &own));
         }
         let mut is_warned = false;
         let ended = child::supervise(&mut running, &signals, |running| {
-            if lost.load(SeqCst) {
-                self.lose(running, &name, &mut is_warned);
+            if let Some(name) = own.lost.get() {
+                self.lose(running, name, &mut is_warned);
             }
         })?;
-        // Release the lease, so that it is not reaped a moment later.
-        let own = Own {
-            mount,
-            name,
-            record,
-        };
-        if own.is_held() {
-            _ = fs::remove_file(own.mount.path(&["claims", own.name.as_str()]));
-        }
+        own.release();
         Ok(Exit::Child(child::code(ended)))
     }
 
-    /// The command line of `claimfs enter`, which joins the session and then executes the command.
-    fn entering(&self, mount: &Mount, id: &str) -> Result<Vec<OsString>, Failure> {
-        let mut words = vec![super::program()?];
-        words.extend(["enter", "--mount"].map(OsString::from));
-        words.push(mount.path(&[]).into_os_string());
-        words.extend([id, "--"].map(OsString::from));
-        words.extend(self.command.iter().cloned());
-        Ok(words)
+    /// The name, and the words of the command. With a list there is no name: then the first word
+    /// was taken for one.
+    fn words(&self) -> Result<(Option<&str>, Vec<OsString>), Failure> {
+        let all = self.name.iter().chain(&self.command);
+        if !self.lists.is_given() {
+            let name = self.name.as_ref().and_then(|name| name.to_str());
+            let name = name.ok_or_else(|| Failure::usage("a name is UTF-8"))?;
+            return Ok((Some(name), self.command.clone()));
+        }
+        // The command line says whether a word is a name or of the command.
+        let after = env::args_os().skip_while(|word| word != "--").skip(1);
+        let words: Vec<OsString> = all.cloned().collect();
+        if words.is_empty() {
+            return Err(Failure::usage("no command to run"));
+        }
+        if after.count() != words.len() {
+            return Err(Failure::usage(
+                "with --any or --all there is no NAME, and '--' comes before the command",
+            ));
+        }
+        Ok((None, words))
     }
 
     /// The lease is lost: the first call sends SIGTERM, the second SIGKILL.
@@ -153,69 +165,100 @@ impl Arguments {
     }
 }
 
-/// Takes the name, waiting in its queue if requested. `None` if it is ours, else the record of its
-/// holder.
-fn take(mount: &Mount, name: &Name, patience: Patience) -> Result<Option<Value>, Failure> {
-    let until = patience.end();
-    for _ in 0..ATTEMPTS {
-        if queue::create(mount, name)? {
-            return Ok(None);
-        }
-        if patience != Patience::None {
-            if queue::wait(mount, name, until)? {
-                return Ok(None);
-            }
-            return Ok(Some(mount.lease(name)?.unwrap_or_default()));
-        }
-        if let Some(record) = mount.lease(name)? {
-            return Ok(Some(record));
-        }
-    }
-    Err(Failure::held(format!(
-        "claims/{name}: taken and freed by others all the time; try again with --wait"
-    )))
+/// The command line of `claimfs enter`, which joins the session and then executes the command.
+fn entering(mount: &Mount, id: &str, command: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let mut words = vec![super::program()?];
+    words.extend(["enter", "--mount"].map(OsString::from));
+    words.push(mount.path(&[]).into_os_string());
+    words.extend([id, "--"].map(OsString::from));
+    words.extend(command);
+    Ok(words)
 }
 
-/// The lease, as it was when it was taken.
+/// The leases, as they were when they were taken.
 struct Own {
     mount: Mount,
-    name: Name,
-    record: Value,
+    leases: Vec<(Name, Value)>,
+    /// The first that was lost.
+    lost: OnceLock<Name>,
 }
 
 impl Own {
+    /// The leases that a session has just taken.
+    fn of(mount: &Mount, id: &str, names: Vec<(Name, bool)>) -> Result<Self, Failure> {
+        let mut leases = Vec::new();
+        for (name, _) in names {
+            let record = mount.lease(&name)?.unwrap_or_default();
+            if record["session"] != id {
+                return Err(Failure::held(format!(
+                    "claims/{name}: lost as soon as it was taken"
+                )));
+            }
+            leases.push((name, record));
+        }
+        Ok(Self {
+            mount: mount.clone(),
+            leases,
+            lost: OnceLock::new(),
+        })
+    }
+
+    /// The names, separated by spaces.
+    fn names(&self) -> String {
+        let names = self.leases.iter().map(|(name, _)| name.as_str());
+        names.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Their tokens, separated by spaces.
+    fn tokens(&self) -> String {
+        let tokens = self.leases.iter();
+        let tokens = tokens.map(|(_, record)| tool::field(record, "token"));
+        tokens.collect::<Vec<_>>().join(" ")
+    }
+
     /// True if this same lease is still held. If the mount cannot be read, assume it is.
-    fn is_held(&self) -> bool {
-        let Ok(record) = self.mount.lease(&self.name) else {
+    fn is_held(&self, name: &Name, taken: &Value) -> bool {
+        let Ok(record) = self.mount.lease(name) else {
             return true;
         };
-        let same = |key| record.as_ref().map(|record| &record[key]) == Some(&self.record[key]);
+        let same = |key| record.as_ref().map(|record| &record[key]) == Some(&taken[key]);
         same("session") && same("token") && same("acquired_at")
     }
 
-    /// True if an event means the loss of the lease. A release does not: CMD may release its own
+    /// Releases the leases, so that they are not reaped a moment later.
+    fn release(&self) {
+        for (name, record) in &self.leases {
+            if self.is_held(name, record) {
+                _ = fs::remove_file(self.mount.path(&["claims", name.as_str()]));
+            }
+        }
+    }
+
+    /// True if an event means the loss of a lease. A release does not: CMD may release its own
     /// lease.
-    fn is_lost_by(&self, event: &Value) -> bool {
-        let token = &self.record["token"];
-        let ours = event["claim"] == self.name.as_str();
+    fn is_lost_by(&self, event: &Value, name: &Name, record: &Value) -> bool {
+        let token = &record["token"];
+        let ours = event["claim"] == name.as_str();
         match event["event"].as_str() {
             Some("reaped" | "expired" | "broken") => ours && event["token"] == *token,
             Some("handed") => ours && event["was_token"] == *token,
-            Some("session_ended") => event["session"] == self.record["session"],
+            Some("session_ended") => event["session"] == record["session"],
             // Events were missed, and the loss may be among them.
-            None if event.get("missed").is_some() => !self.is_held(),
+            None if event.get("missed").is_some() => !self.is_held(name, record),
             _ => false,
         }
     }
 }
 
-/// Reads events until the lease is lost, and wakes the main thread then.
-fn watch(events: File, own: &Own, lost: &AtomicBool) {
+/// Reads events until a lease is lost, and wakes the main thread then.
+fn watch(events: File, own: &Own) {
     for line in BufReader::new(Polled(events)).lines() {
         let Ok(line) = line else { return };
         let event: Value = serde_json::from_str(&line).unwrap_or_default();
-        if own.is_lost_by(&event) {
-            lost.store(true, SeqCst);
+        let mut leases = own.leases.iter();
+        let lost = leases.find(|(name, record)| own.is_lost_by(&event, name, record));
+        if let Some((name, _)) = lost {
+            _ = own.lost.set(name.clone());
             _ = signals::send(process::id(), child::NUDGE);
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,6 +41,29 @@ pub(crate) fn wait_readable(fd: &impl AsFd, timeout: Option<Duration>) -> io::Re
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Waits until one of these descriptors is readable: the places of those that are, which are none
+/// after this time. A signal is no reason to return.
+pub(crate) fn wait_any_readable(
+    fds: &[BorrowedFd],
+    timeout: Option<Duration>,
+) -> io::Result<Vec<usize>> {
+    let until = timeout.map(|timeout| Instant::now() + timeout);
+    let polls = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN));
+    let mut polls: Vec<PollFd> = polls.collect();
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut polls, left.as_ref()) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let ready = polls.iter().enumerate();
+    let ready = ready.filter(|(_, poll)| !poll.revents().is_empty());
+    Ok(ready.map(|(place, _)| place).collect())
 }
 
 /// Waits until nobody can read any more what is written to a pipe.

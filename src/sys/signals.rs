@@ -27,6 +27,17 @@ pub(crate) fn expect_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Whether this process ignores a signal, as `nohup` makes it ignore SIGHUP.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the call changes nothing, and `action`, for which zeroes are valid, outlives it.
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Signals that are blocked until [`Signals::wait`] takes them, in this thread and those that it
 /// starts from now on.
 #[derive(Clone, Copy)]
@@ -67,6 +78,20 @@ impl Signals {
                 Ok(())
             });
         }
+    }
+
+    /// Ends this process by a signal that [`Signals::wait`] has taken. Returns if the signal was
+    /// blocked when this process began.
+    pub(crate) fn end_by(&self, signal: i32) {
+        // SAFETY: the set is initialised, and outlives the call.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            );
+        }
+        _ = send(std::process::id(), signal);
     }
 
     /// Sleeps until one of them arrives. Returns its number, and whether the kernel itself sent it:

@@ -275,6 +275,7 @@ fn what_the_manual_tells_works_as_it_tells_it() {
         "cat claims/NAME; cat leases",
         "cat queue/NAME && { work; rm claims/NAME; }",
         "claimfs run NAME --wait -- COMMAND",
+        "claimfs run --any NAME@1..4 --wait -- COMMAND",
         "claimfs give NAME SESSION",
         "claimfs claim NAME --ttl 30s",
         "echo '{\"ttl\":\"30s\"}' > claims/NAME",
@@ -360,6 +361,16 @@ fn what_the_manual_tells_works_as_it_tells_it() {
         (
             &["run", "NAME", "--wait", "--", "echo", "COMMAND"][..],
             "COMMAND\n",
+        ),
+        (
+            &["run", "--any", "NAME@1..4", "--wait", "--", "echo", "ONE"],
+            "ONE\n",
+        ),
+        (
+            &[
+                "run", "--all", "A", "--all", "B", "--wait", "--", "echo", "ALL",
+            ],
+            "ALL\n",
         ),
         (
             &["claim", "NAME", "--ttl", "30s"],
@@ -455,6 +466,39 @@ fn the_paths_of_the_readme_are_reserved_and_given_back() {
         "{out}{err}"
     );
     assert!(mount.path("paths/home/me/app").is_dir());
+}
+
+#[test]
+fn the_lists_of_the_readme_take_what_it_says() {
+    let Some(mount) = Mount::new() else { return };
+    let commands = block(&readme(), "<!-- list-commands -->", "sh");
+    let temp = TempDir::new();
+    // The commands that they run, of which each says what it holds.
+    for program in ["make", "deploy"] {
+        let path = temp.path().join(program);
+        fs::write(&path, "#!/bin/sh\necho $CLAIMFS_CLAIM $CLAIMFS_TOKEN\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&path, mode).unwrap();
+    }
+    let bin = Path::new(CLAIMFS).parent().unwrap().display();
+    let here = temp.path().display();
+    let mut script = mount.sh(&commands.join("\n"));
+    script
+        .current_dir(temp.path())
+        .env("CLAIMFS_MOUNT", &mount.dir)
+        .env(
+            "PATH",
+            format!("{bin}:{here}:{}", std::env::var("PATH").unwrap()),
+        );
+    let (code, out, err) = text(&script.output().unwrap());
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..2], ["build@1 1", "db port@8080 2 3"]);
+    for (line, name) in lines[2..].iter().zip(["build@1", "db", "port@8080"]) {
+        let says = format!("claims/{name}: taken by session ");
+        assert!(line.starts_with(&says), "{line}");
+    }
+    assert_eq!(lines.len(), 5, "{out}");
 }
 
 #[test]

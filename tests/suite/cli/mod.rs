@@ -6,6 +6,8 @@ mod command;
 mod docs;
 /// `claimfs doctor`.
 mod doctor;
+/// `--any LIST` and `--all LIST`.
+mod lists;
 /// Reserving real paths.
 mod paths;
 /// The demonstration of the README.

@@ -1,12 +1,13 @@
 //! Waiters that wait for each other: `waiters` and the progress lines name the ring. A ring is no
 //! error, since another process of a session may release a name.
 
+use std::fs;
 use std::process::Stdio;
 
 use libc::O_RDONLY;
 use serde_json::{Value, json};
 
-use crate::support::{Actor, Guard, Mount, parsed, wait_until};
+use crate::support::{Actor, CLAIMFS, Guard, Mount, parsed, wait_until};
 
 /// Sessions that hold a, b, c and so on, each its own name.
 fn holders(mount: &Mount, names: &[&str]) -> Vec<Actor> {
@@ -137,4 +138,25 @@ fn two_scripts_of_a_terminal_are_told_apart_by_their_processes() {
         "{}",
         mount.read("waiters")
     );
+}
+
+#[test]
+fn a_command_that_waits_says_on_its_terminal_that_it_is_in_a_ring() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holders = holders(&mount, &["a", "b"]);
+    wait(&mut holders[1], "a");
+    let typescript = mount.state.join("typescript");
+    let command = format!("{CLAIMFS} --mount {} claim b --wait", mount.dir.display());
+    let mut script = std::process::Command::new("script");
+    script
+        .args(["-qfec", &command])
+        .arg(&typescript)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .env("CLAIMFS_SESSION", "Sa");
+    let _script = Guard::spawn(&mut script);
+    let seen = || fs::read_to_string(&typescript).unwrap_or_default();
+    wait_until("it says so", || seen().contains("a ring: "));
+    let says = "claimfs: a ring: you wait for b, which Sb holds, which waits for a, which you hold";
+    assert!(seen().contains(says), "{:?}", seen());
 }
