@@ -224,3 +224,65 @@ fn terms_and_breaking_are_those_of_leases() {
     other.mkdir("paths/w/b").unwrap();
     order(&mut other, &json!({"reserve": ["/w/b/c"]})).unwrap();
 }
+
+#[test]
+fn under_process_scope_a_reservation_passes_to_the_parent_and_ends_with_a_kill() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "
+        mkdir -p paths/w
+        sh -c ': > paths/w/passed; echo \"{\\\"reserve\\\":[\\\"/w/listed/x\\\"]}\" > control'
+        grep -c \"\\\"pid\\\":$$,.*from_pid\" leases
+        rm paths/w/passed && echo released
+        sh -c ': > paths/w/killed; kill -9 $$' 2> /dev/null
+        (set -C; : > paths/w/killed) && echo free
+        find paths -type f | sort";
+    let (code, out, err) = crate::support::text(&mount.sh(script).output().unwrap());
+    let expected = "2\nreleased\nfree\npaths/w/killed\npaths/w/listed/x\n";
+    assert_eq!((code, out.as_str()), (0, expected), "{err}");
+    crate::support::wait_until("the shell's end", || tree(&mount) == ["w/", "w/listed/"]);
+}
+
+#[test]
+fn events_tell_of_each_reservation_that_comes_and_goes() {
+    let Some((_mount, mut me, mut other)) = Mount::with_two() else {
+        return;
+    };
+    let events = me.open("events", libc::O_RDONLY).unwrap();
+    order(&mut other, &json!({"reserve": ["/w/a/b", "/w/c"]})).unwrap();
+    order(&mut other, &json!({"reserve": ["/w/a"]})).unwrap();
+    order(&mut other, &json!({"unreserve": ["/w/c"]})).unwrap();
+    other.kill();
+    let mut seen = String::new();
+    while seen.matches("reaped").count() < 1 {
+        seen += &me.read(events).unwrap();
+    }
+    let seen: Vec<(String, String)> = seen
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|event| {
+            let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+            (word("event"), word("claim"))
+        })
+        .collect();
+    let expected = [
+        ("claimed", "paths/w/a/b"),
+        ("claimed", "paths/w/c"),
+        ("released", "paths/w/a/b"),
+        ("claimed", "paths/w/a"),
+        ("released", "paths/w/c"),
+        ("reaped", "paths/w/a"),
+    ];
+    let of_paths = seen.iter().filter(|(_, claim)| claim.starts_with("paths/"));
+    let of_paths: Vec<(&str, &str)> = of_paths
+        .map(|(event, claim)| (&**event, &**claim))
+        .collect();
+    let starts = |(event, claim): &(&str, &str)| {
+        (
+            event.trim_start_matches("claim_").to_owned(),
+            (*claim).to_owned(),
+        )
+    };
+    let of_paths: Vec<_> = of_paths.iter().map(starts).collect();
+    let expected: Vec<_> = expected.iter().map(starts).collect();
+    assert_eq!(of_paths, expected);
+}

@@ -153,8 +153,13 @@ fn walkers_read_all_and_stop_nowhere() {
     }
     if is_there("git") {
         // A repository around the mount sees no change in it.
-        let (code, _, said) = stranger(&mount, "git init -q paths/w 2>&1");
-        assert_ne!(code, 0, "{said}");
+        let (code, said, _) = stranger(&mount, "git init -q paths/w 2>&1");
+        assert!(
+            code != 0 && said.contains("Operation not permitted"),
+            "{said}"
+        );
+        let (code, said, _) = stranger(&mount, "cd paths/w/a && git status 2>&1");
+        assert!(code != 0 && said.contains("not a git repository"), "{said}");
         assert!(
             tree(&mount)
                 .iter()
