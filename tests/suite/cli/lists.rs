@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Actor, Guard, Mount, TempDir, number, parsed, skip, text, wait_until};
+use crate::support::{Actor, Guard, Mount, TempDir, number, parsed, text, wait_until};
 
 /// The output of a verb that runs in the session `session`.
 fn run(mount: &Mount, session: &str, arguments: &[&str]) -> (i32, String, String) {
@@ -196,6 +196,11 @@ fn the_one_who_waits_for_any_takes_one_grant_and_passes_the_others_on() {
     wait_until("so does the next", || waits(&mount) == 4);
     // It is granted both before it can read either.
     unsafe { libc::kill(waiting.0.id() as i32, libc::SIGSTOP) };
+    let stat = format!("/proc/{}/stat", waiting.0.id());
+    wait_until("it is stopped", || {
+        let stat = fs::read_to_string(&stat).unwrap();
+        stat.contains(") T ")
+    });
     first.unlink("claims/b").unwrap();
     first.unlink("claims/a").unwrap();
     assert_eq!(mount.session_of("a").as_deref(), Some("w"));
@@ -429,22 +434,9 @@ fn run_all_tells_its_command_all_names_and_tokens_and_ends_it_when_one_is_lost()
     done(&mount, "w", &spaces);
 }
 
-/// Whether the server takes several names in one step.
-fn takes_lists(mount: &Mount) -> bool {
-    let line = "{\"claim\":[\"probe\"]}";
-    mount
-        .sh(&format!("echo '{line}' > control"))
-        .status()
-        .unwrap()
-        .success()
-}
-
 #[test]
 fn all_without_wait_takes_all_or_nothing_and_says_who_has_what() {
     let Some(mount) = Mount::new() else { return };
-    if !takes_lists(&mount) {
-        return skip("this server does not take several names in one step");
-    }
     let mut first = holder(&mount, &["b", "d"]);
     let mut root = mount.actor(Some("w"));
     root.claim("a").unwrap();
