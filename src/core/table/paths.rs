@@ -95,6 +95,9 @@ impl Table {
         draft: &mut Draft,
         names: impl Iterator<Item = &'a Name>,
     ) {
+        if self.unswept == 0 {
+            return;
+        }
         // Two paths may be below the same one.
         let mut lost: BTreeSet<&Name> = BTreeSet::new();
         for name in names {

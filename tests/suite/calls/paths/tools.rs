@@ -153,7 +153,7 @@ fn walkers_read_all_and_stop_nowhere() {
     }
     if is_there("git") {
         // A repository around the mount sees no change in it.
-        let (code, said, _) = stranger(&mount, "git init -q paths/w 2>&1");
+        let (code, said, _) = stranger(&mount, "git init -q --template= paths/w 2>&1");
         assert!(
             code != 0 && said.contains("Operation not permitted"),
             "{said}"
