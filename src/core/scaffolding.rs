@@ -450,18 +450,28 @@ impl Scaffolding {
         }
     }
 
-    /// Makes room for an empty directory of a uid: the one that must go for it, if any. ENOSPC if
-    /// there are too many that were used just now, EDQUOT if these are of the uid.
-    pub fn make_room(&self, uid: u32, now: Duration) -> Result<Option<u64>, Refusal> {
-        let oldest = |idle: &BTreeSet<(Duration, u64)>, otherwise| match idle.first() {
-            Some((used, dir)) if *used + USED <= now => Ok(Some(*dir)),
-            _ => Err(otherwise),
+    /// Makes room for an empty directory of a uid in another directory: the one that must go for
+    /// it, if any. ENOSPC if there are too many that were used just now, EDQUOT if these are of the
+    /// uid.
+    pub fn make_room(&self, uid: u32, up: u64, now: Duration) -> Result<Option<u64>, Refusal> {
+        // The one above will not be empty any more, so it counts for the new one, and stays.
+        let above = self.dirs.get(&up).filter(|dir| up != TOP && dir.is_idle());
+        let replaces = |is: bool| usize::from(is);
+        let oldest = |idle: &BTreeSet<(Duration, u64)>, otherwise| {
+            let mut others = idle.iter().filter(|(_, dir)| *dir != up);
+            match others.next() {
+                Some((used, dir)) if *used + USED <= now => Ok(Some(*dir)),
+                _ => Err(otherwise),
+            }
         };
+        let is_own = above.is_some_and(|above| above.uid == Some(uid));
         let own = self.idle_of.get(&uid).filter(|_| uid != 0);
-        if let Some(own) = own.filter(|own| own.len() >= self.limits.empty_of_uid) {
+        if let Some(own) = own
+            && own.len() - replaces(is_own) >= self.limits.empty_of_uid
+        {
             return oldest(own, Refusal::Quota);
         }
-        if self.idle.len() >= self.limits.empty {
+        if self.idle.len() - replaces(above.is_some()) >= self.limits.empty {
             return oldest(&self.idle, Refusal::Full);
         }
         Ok(None)

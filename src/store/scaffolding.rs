@@ -78,10 +78,15 @@ impl Store {
         if inner.table.lease(&name).is_some() {
             return Err(Refusal::Exists);
         }
-        let scaffolding = &inner.handoff.scaffolding;
+        let scaffolding = &mut inner.handoff.scaffolding;
         let share = scaffolding.share(caller.uid);
-        inner.table.check_share(caller.uid, share + 1)?;
-        if let Some(oldest) = scaffolding.make_room(caller.uid, process::now().boot)? {
+        let unreserved = 4 * scaffolding.limits().empty_of_uid;
+        inner
+            .table
+            .check_directories(caller.uid, share + 1, unreserved)?;
+        let now = process::now().boot;
+        scaffolding.used(dir, now);
+        if let Some(oldest) = scaffolding.make_room(caller.uid, dir, now)? {
             inner.dismantle(oldest, false);
         }
         let number = plank.number;

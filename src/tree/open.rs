@@ -157,7 +157,11 @@ impl Tree {
     pub(crate) fn open_directory(&self, ino: NodeId) -> Result<NodeId, Refusal> {
         match ino {
             NodeId::Claim(ino) => self.store.open_to_read(ino)?,
-            NodeId::Scaffold(dir) => self.store.open_directory(dir)?,
+            NodeId::Scaffold(dir) => {
+                self.store.open_directory(dir)?;
+                // The next server does not count this descriptor, nor its closing.
+                return Ok(self.text().fh);
+            }
             _ => {}
         }
         Ok(ino)
@@ -199,7 +203,9 @@ impl Tree {
             }
             self.store.close(ino);
         }
-        if let NodeId::Scaffold(dir) = ino {
+        if let NodeId::Scaffold(dir) = ino
+            && !self.is_older(fh)
+        {
             self.store.close_directory(dir);
         }
         match fh {

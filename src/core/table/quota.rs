@@ -7,7 +7,7 @@
 //! Does not know: which names are claimed, and why.
 
 use super::Table;
-use crate::core::{Binding, Command, Event, Refusal, SessionKey, What};
+use crate::core::{Binding, Command, Event, PATH_LEVELS_MAX, Refusal, SessionKey, What};
 
 /// The resources of a uid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +66,21 @@ impl Table {
             return Err(Refusal::Quota);
         }
         Ok(())
+    }
+
+    /// EDQUOT for a directory below `paths/`, also if there are more than the levels of the
+    /// uid's reservations, and more than `unreserved`.
+    pub fn check_directories(
+        &self,
+        uid: u32,
+        directories: usize,
+        unreserved: usize,
+    ) -> Result<(), Refusal> {
+        let leases = self.shares.get(&uid).map_or(0, |share| share.leases);
+        if uid != 0 && directories > unreserved + PATH_LEVELS_MAX * leases {
+            return Err(Refusal::Quota);
+        }
+        self.check_share(uid, directories)
     }
 
     /// Changes the share of a uid, and the total of all shares.

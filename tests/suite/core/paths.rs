@@ -342,21 +342,44 @@ fn too_many_empty_directories_make_room_or_are_refused() {
         make(&mut all, TOP, &format!("7-{at}"), 7, 2 * SECOND);
     }
     // Of a uid: its own oldest goes, once it is a second old.
-    assert_eq!(all.make_room(7, SECOND * 3 / 2), Err(Refusal::Quota));
-    assert_eq!(all.make_room(7, 2 * SECOND), Ok(Some(first)));
+    assert_eq!(all.make_room(7, TOP, SECOND * 3 / 2), Err(Refusal::Quota));
+    assert_eq!(all.make_room(7, TOP, 2 * SECOND), Ok(Some(first)));
     // A walker does not keep it.
     all.seen(first, 2 * SECOND);
-    assert_eq!(all.make_room(7, 2 * SECOND), Ok(Some(first)));
-    assert_eq!(all.make_room(8, 2 * SECOND), Ok(None));
+    assert_eq!(all.make_room(7, TOP, 2 * SECOND), Ok(Some(first)));
+    assert_eq!(all.make_room(8, TOP, 2 * SECOND), Ok(None));
     for at in 0..3 {
         make(&mut all, TOP, &format!("0-{at}"), 0, 2 * SECOND);
     }
     // Of all: the oldest of anybody.
-    assert_eq!(all.make_room(8, SECOND), Err(Refusal::Full));
-    assert_eq!(all.make_room(0, 2 * SECOND), Ok(Some(first)));
+    assert_eq!(all.make_room(8, TOP, SECOND), Err(Refusal::Full));
+    assert_eq!(all.make_room(0, TOP, 2 * SECOND), Ok(Some(first)));
     // One that contains something is no empty one.
     all.put(&Name::path(b"7-0/f").unwrap(), Token(1), 2 * SECOND);
-    assert_eq!(all.make_room(7, 2 * SECOND), Ok(None));
+    assert_eq!(all.make_room(7, TOP, 2 * SECOND), Ok(None));
+}
+
+#[test]
+fn a_directory_does_not_go_for_one_that_is_made_in_it() {
+    let (idle, now) = (60 * SECOND, 9 * SECOND);
+    let mut all = Scaffolding::default();
+    all.limit(Limits {
+        idle,
+        empty: 2,
+        empty_of_uid: 1,
+    });
+    let mut deepest = make(&mut all, TOP, "a", 7, SECOND);
+    for _ in 0..5 {
+        // It takes the place of the one above, which is not empty any more.
+        assert_eq!(all.make_room(7, deepest, now), Ok(None));
+        deepest = make(&mut all, deepest, "d", 7, SECOND);
+    }
+    assert_eq!(all.make_room(7, TOP, now), Ok(Some(deepest)));
+    let other = make(&mut all, TOP, "b", 8, SECOND);
+    // In another's directory it counts for the maker, in all it does not.
+    assert_eq!(all.make_room(7, other, now), Ok(Some(deepest)));
+    assert_eq!(all.make_room(9, other, now), Ok(None));
+    assert_eq!(all.make_room(9, TOP, now), Ok(Some(deepest)));
 }
 
 #[test]

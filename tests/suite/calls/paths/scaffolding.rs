@@ -240,6 +240,27 @@ fn a_flood_of_directories_is_bounded_and_leaves_others_alone() {
 }
 
 #[test]
+fn a_tree_of_directories_without_reservations_is_bounded_too() {
+    // 4 empty directories of a uid, and 4 times as many in all.
+    let Some(mount) = Mount::shared(&["--max-directories", "16"]) else {
+        return;
+    };
+    let mut user = Actor::start(&mount, Some("user"), |command| {
+        std::os::unix::process::CommandExt::uid(command, 4242);
+    });
+    let mut at = String::from("paths");
+    for level in 0..16 {
+        at += "/d";
+        assert_eq!(user.mkdir(&at), Ok(()), "{level}");
+    }
+    assert_eq!(user.mkdir(&format!("{at}/d")), Err(EDQUOT));
+    // A reservation may have all directories above it.
+    let fd = user.open(&format!("{at}/f"), EXCLUSIVE).unwrap();
+    user.close(fd).unwrap();
+    user.mkdir(&format!("{at}/d")).unwrap();
+}
+
+#[test]
 fn directories_count_for_the_share_of_who_makes_them_however_deep() {
     let Some(mount) = Mount::shared(&["--max-per-uid", "20"]) else {
         return;
