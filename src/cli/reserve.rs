@@ -214,9 +214,12 @@ fn translated(map: &OsStr, path: &Path) -> PathBuf {
 fn covering(mount: &Mount, name: &Name) -> Result<Option<(Name, Value)>, Failure> {
     let itself = std::iter::once(name.as_str());
     for name in itself.chain(name.above()) {
-        let is_file = fs::symlink_metadata(mount.path(&[name])).is_ok_and(|file| file.is_file());
-        if is_file && let Ok(name) = Name::listed(name.as_bytes()) {
-            return Ok(mount.lease(&name)?.map(|record| (name, record)));
+        // The attribute of a directory that a reservation has just replaced is looked up again; its
+        // kind may not be.
+        if let Ok(name) = Name::listed(name.as_bytes())
+            && let Some(record) = mount.lease(&name)?
+        {
+            return Ok(Some((name, record)));
         }
     }
     Ok(None)
@@ -288,7 +291,7 @@ fn refused(names: &[Name], error: &io::Error) -> Failure {
             "only root may reserve a directory right below '/', which would stop everybody"
         }
         Some(libc::EFBIG) => {
-            "more than 256 paths, or 64 KiB of them; reserve a directory above them"
+            "more than 256 paths, 64 KiB of them, or 1,024 reservations below; name fewer, or give those below back first"
         }
         Some(libc::EDQUOT) => "more than your user may have at once; give others back",
         Some(libc::ENOSPC) => "the mount has no room for more leases",

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNT_END, Name, Refusal, Token};
+use super::{COUNT_END, Name, PATH_LEVELS_MAX, Refusal, Token};
 
 /// A directory that was looked up does not go for so long: the kernel may not ask for it again in
 /// that time.
@@ -21,6 +21,9 @@ pub const SEEN: Duration = Duration::from_secs(1);
 
 /// An empty directory that was used stays for so long, however many there are.
 const USED: Duration = Duration::from_secs(1);
+
+/// There may be so many times as many directories as empty ones, if there are no leases.
+const UNRESERVED: usize = 4;
 
 /// So many directories a server may make without a record, since its disk is full.
 const SKIPPED: u64 = 65_536;
@@ -187,6 +190,20 @@ impl Scaffolding {
         self.shares.get(&uid).copied().unwrap_or_default()
     }
 
+    /// ENOSPC if there are too many directories, empty or not, for so many leases in all.
+    pub fn check_room(&self, more: usize, leases: usize) -> Result<(), Refusal> {
+        let most = UNRESERVED * self.limits.empty + PATH_LEVELS_MAX * leases;
+        if self.len() + more > most {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    /// The most directories of a uid that are not due to its leases.
+    pub fn unreserved(&self) -> usize {
+        UNRESERVED * self.limits.empty_of_uid
+    }
+
     /// True if there is a directory of this number.
     pub fn has(&self, dir: u64) -> bool {
         self.dirs.contains_key(&dir)
@@ -195,6 +212,11 @@ impl Scaffolding {
     /// The number of directories in a directory. `None` if that is gone.
     pub fn directories(&self, dir: u64) -> Option<usize> {
         Some(self.dirs.get(&dir)?.dirs.len())
+    }
+
+    /// The uid that made a directory, if this server knows it.
+    pub fn uid(&self, dir: u64) -> Option<u32> {
+        self.dirs.get(&dir)?.uid
     }
 
     /// The directory above a directory.
@@ -239,17 +261,19 @@ impl Scaffolding {
         labels.try_fold(TOP, |dir, label| self.get(dir, label))
     }
 
-    /// The number of directories above a path that do not exist.
-    pub fn missing(&self, name: &Name) -> usize {
+    /// The paths of the directories above a path that do not exist.
+    pub fn missing<'a>(&self, name: &'a Name) -> impl Iterator<Item = &'a str> {
         let path = name.as_path().unwrap_or_default();
-        let labels: Vec<&str> = path.split('/').collect();
-        let above = &labels[..labels.len() - 1];
-        let mut at = Some(TOP);
-        let there = |label: &&&str| {
+        let (mut at, mut depth) = (Some(TOP), 0);
+        for label in path.split('/') {
             at = at.and_then(|dir| self.get(dir, label));
-            at.is_some()
-        };
-        above.len() - above.iter().take_while(there).count()
+            if at.is_none() {
+                break;
+            }
+            depth += 1;
+        }
+        let ends = path.match_indices('/').map(|(end, _)| end).skip(depth);
+        ends.map(move |end| &path[..end])
     }
 
     /// The directories in a directory after one of them, in the order of their numbers.

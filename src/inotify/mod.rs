@@ -12,7 +12,7 @@
 //!
 //! Does not know: why a name has gone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -22,8 +22,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -33,6 +32,10 @@ use crate::sys::signals;
 
 /// How many names may wait for the helper; watchers are not told of further ones.
 const WAITING_MAX: usize = 65_536;
+
+/// So many directories are remembered that were passed to the helper. It may never come for one: if
+/// the directory above it has gone too.
+const PASSED_MAX: usize = 1024;
 
 /// The pause after each name, so that callers get their turn in the directory.
 const PACE: Duration = Duration::from_millis(2);
@@ -49,17 +52,89 @@ const END: Duration = Duration::from_millis(200);
 /// How much time passes at least between two complaints about too many names.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
-/// A name that has gone, and whether it was a directory.
-type Removal = (Name, bool);
+/// How many names of one uid may wait.
+const WAITING_OF_UID: usize = WAITING_MAX / 4;
+
+/// A name that has gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Removal {
+    /// The name.
+    pub name: Name,
+    /// Whether it was a directory.
+    pub is_directory: bool,
+    /// The uid whose it was. Those of one uid wait for each other, not for those of others.
+    pub uid: u32,
+}
+
+/// The names that wait for the helper: a queue for each uid, and their turns.
+#[derive(Debug, Default)]
+struct Waiting {
+    queues: HashMap<u32, VecDeque<Removal>>,
+    turns: VecDeque<u32>,
+    count: usize,
+}
+
+impl Waiting {
+    /// Adds a name. False if there are too many.
+    fn add(&mut self, removal: Removal) -> bool {
+        let uid = removal.uid;
+        let queue = self.queues.entry(uid).or_default();
+        if self.count >= WAITING_MAX || queue.len() >= WAITING_OF_UID {
+            return false;
+        }
+        if queue.is_empty() {
+            self.turns.push_back(uid);
+        }
+        queue.push_back(removal);
+        self.count += 1;
+        true
+    }
+
+    /// The next name of the uid whose turn it is.
+    fn next(&mut self) -> Option<Removal> {
+        let uid = self.turns.pop_front()?;
+        let queue = self.queues.get_mut(&uid)?;
+        let next = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&uid);
+        } else {
+            self.turns.push_back(uid);
+        }
+        self.count -= usize::from(next.is_some());
+        next
+    }
+}
+
+/// The names that wait, and the thread that waits for them.
+#[derive(Debug, Default)]
+struct Removals(Mutex<Waiting>, Condvar);
+
+impl Removals {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Removal {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(next) = waiting.next() {
+                return next;
+            }
+            let woken = self.1.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
 
 /// The server's side.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
-    removals: OnceLock<SyncSender<Removal>>,
+    /// Set once the thread runs that passes them to the helper.
+    removals: OnceLock<Arc<Removals>>,
     /// The helper's pid; 0 while there is none, [`ENDED`] once there will be none.
     helper: Arc<AtomicU32>,
-    /// The waiting names that were directories.
-    directories: Mutex<HashSet<Name>>,
+    /// The names that were directories, and wait or were passed to the helper.
+    directories: Arc<Mutex<HashSet<Name>>>,
     /// When the last complaint about too many names was logged.
     complained: Mutex<Option<Instant>>,
 }
@@ -69,39 +144,45 @@ impl Notifier {
     /// `device` is the mount's device number, as mountinfo shows it: the helper touches nothing
     /// else.
     pub(crate) fn start(&self, mount: &Path, device: &str) -> io::Result<()> {
-        let (sender, removals) = mpsc::sync_channel(WAITING_MAX);
+        let removals = Arc::<Removals>::default();
+        let waiting = Arc::clone(&removals);
         let helper = Arc::clone(&self.helper);
+        let passed = Passed::new(Arc::clone(&self.directories));
         let words = [OsString::from("notify"), mount.into(), device.into()];
         thread::Builder::new()
             .name(String::from("notifier"))
-            .spawn(move || hand_on(&removals, &words, &helper))?;
-        _ = self.removals.set(sender);
+            .spawn(move || hand_on(&waiting, &words, &helper, passed))?;
+        _ = self.removals.set(removals);
         Ok(())
     }
 
     /// Has watchers told of a name that has gone. Never waits.
-    pub(crate) fn tell(&self, name: &Name, is_directory: bool) {
+    pub(crate) fn tell(&self, removal: &Removal) {
         let Some(removals) = self.removals.get() else {
             return;
         };
-        if is_directory {
+        let Removal {
+            name, is_directory, ..
+        } = removal;
+        if *is_directory {
             self.directories().insert(name.clone());
         } else {
             self.directories().remove(name);
         }
-        if let Err(TrySendError::Full(_)) = removals.try_send((name.clone(), is_directory)) {
-            self.told(name);
-            let mut complained = self
-                .complained
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
-                log::warn!(
-                    "{}: more than {WAITING_MAX} names go at once; watchers are not told of this one and others",
-                    name.file()
-                );
-                *complained = Some(Instant::now());
-            }
+        if removals.lock().add(removal.clone()) {
+            removals.1.notify_one();
+            return;
+        }
+        self.told(name);
+        let complained = self.complained.lock();
+        let mut complained = complained.unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
+            log::warn!(
+                "{}: more than {WAITING_OF_UID} names of one user, or {WAITING_MAX} of all, go at once; \
+                 watchers are not told of this one and others",
+                name.file()
+            );
+            *complained = Some(Instant::now());
         }
     }
 
@@ -141,11 +222,42 @@ impl Notifier {
     }
 }
 
-fn hand_on(removals: &Receiver<Removal>, words: &[OsString], helper: &AtomicU32) {
+/// The directories that were passed to the helper, oldest first.
+struct Passed {
+    order: VecDeque<Name>,
+    directories: Arc<Mutex<HashSet<Name>>>,
+}
+
+impl Passed {
+    fn new(directories: Arc<Mutex<HashSet<Name>>>) -> Self {
+        let order = VecDeque::new();
+        Self { order, directories }
+    }
+
+    /// Remembers one, and forgets the oldest if there are too many.
+    fn add(&mut self, name: Name) {
+        self.order.push_back(name);
+        if self.order.len() > PASSED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            let directories = self.directories.lock();
+            let mut directories = directories.unwrap_or_else(PoisonError::into_inner);
+            directories.remove(&oldest);
+        }
+    }
+}
+
+fn hand_on(removals: &Removals, words: &[OsString], helper: &AtomicU32, mut passed: Passed) {
     let mut running: Option<(Child, ChildStdin)> = None;
-    for (name, is_directory) in removals {
+    loop {
+        let Removal {
+            name, is_directory, ..
+        } = removals.next();
         if helper.load(SeqCst) == ENDED {
             return;
+        }
+        if is_directory {
+            passed.add(name.clone());
         }
         if running.is_none() {
             match spawn(words) {
@@ -278,4 +390,44 @@ fn carry_out(dir: &File, removal: &[u8]) {
     } else {
         fs::remove_file(path)
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Name, Notifier, PASSED_MAX, Passed, Removal, WAITING_OF_UID, Waiting};
+
+    #[test]
+    fn names_of_one_uid_wait_for_each_other_and_not_for_those_of_others() {
+        let mut waiting = Waiting::default();
+        let removal = |uid, at: usize| Removal {
+            name: Name::path(format!("{uid}/{at}").as_bytes()).unwrap(),
+            is_directory: false,
+            uid,
+        };
+        let all = (0..WAITING_OF_UID).filter(|at| waiting.add(removal(7, *at)));
+        assert_eq!(all.count(), WAITING_OF_UID);
+        assert!(!waiting.add(removal(7, 0)));
+        assert!(waiting.add(removal(8, 0)) && waiting.add(removal(8, 1)));
+        let next: Vec<u32> = (0..5).map(|_| waiting.next().unwrap().uid).collect();
+        assert_eq!(next, [7, 8, 7, 8, 7]);
+        let rest = std::iter::from_fn(|| waiting.next()).count();
+        assert_eq!((rest, waiting.count), (WAITING_OF_UID - 3, 0));
+        assert!(waiting.queues.is_empty() && waiting.turns.is_empty());
+    }
+
+    #[test]
+    fn directories_that_the_helper_never_comes_for_are_forgotten() {
+        let notifier = Notifier::default();
+        let mut passed = Passed::new(Arc::clone(&notifier.directories));
+        let name = |at: usize| Name::path(format!("a/{at}").as_bytes()).unwrap();
+        for at in 0..3 * PASSED_MAX {
+            notifier.directories().insert(name(at));
+            passed.add(name(at));
+        }
+        assert_eq!(notifier.directories().len(), PASSED_MAX);
+        assert!(notifier.was_directory(&name(3 * PASSED_MAX - 1)));
+        assert!(!notifier.was_directory(&name(0)));
+    }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Inner;
 use crate::core::identity::{Ancestry, Sight};
+use crate::core::table::BELOW_MAX;
 use crate::core::{
     Command, Due, Ending, Ino, Member, Name, Process, Refusal, Root, Rule, Scope, SessionId,
     SessionKey, Subject, Token,
@@ -81,9 +82,10 @@ impl Inner {
         match about {
             Subject::Name(name) => self.check_name(name, by),
             Subject::Names(names, member) => {
+                let mut left = BELOW_MAX + 1;
                 for name in names {
                     self.check_name(name.as_str(), by);
-                    self.check_paths(name, member, by);
+                    self.check_paths(name, member, by, &mut left);
                 }
             }
             Subject::Inode(ino) => {
@@ -110,8 +112,15 @@ impl Inner {
         }
     }
 
-    /// Checks the reservations above a path, and below it up to the first that another holds.
-    fn check_paths(&mut self, path: &Name, member: &Member, by: Option<&Ancestry>) {
+    /// Checks the reservations above a path, and below it up to the first that another holds, or
+    /// until so many live ones were found that the command is refused.
+    fn check_paths(
+        &mut self,
+        path: &Name,
+        member: &Member,
+        by: Option<&Ancestry>,
+        left: &mut usize,
+    ) {
         if !path.is_path() {
             return;
         }
@@ -127,7 +136,12 @@ impl Inner {
             self.check_name(name.as_str(), by);
             let lease = self.table.lease(&name);
             let inode = lease.and_then(|lease| self.table.inode(lease.ino));
+            let is_live = inode.is_some();
             if inode.is_some_and(|inode| !self.table.holds(member, inode)) {
+                return;
+            }
+            *left = left.saturating_sub(usize::from(is_live));
+            if *left == 0 {
                 return;
             }
             last = Some(name);

@@ -33,9 +33,9 @@ const LINES_KEPT: usize = 4096;
 const LAST_KEPT: usize = 4096;
 
 impl Inner {
-    /// The first lease after a token, and its holder.
-    pub(super) fn next_lease(&self, after: Token) -> Option<(Token, SessionKey)> {
-        let (_, lease) = self.table.leases(after).next()?;
+    /// The first claim after a token, and its holder.
+    pub(super) fn next_claim(&self, after: Token) -> Option<(Token, SessionKey)> {
+        let (_, lease) = self.table.claim_after(after)?;
         Some((lease.token, self.table.inode(lease.ino)?.holder))
     }
 
@@ -111,6 +111,21 @@ impl Inner {
             );
         }
         committed.is_ok()
+    }
+
+    /// Appends and applies a note. If it cannot be appended, nothing happens, and the answer is
+    /// ENOSPC or EIO.
+    pub(super) fn note_surely(&mut self, note: Note, caller: Caller) -> Result<(), Refusal> {
+        let sent = Some(caller.sent(self.handoff.lives));
+        let mut noted = self.journal.note(&note, sent);
+        if is_full(&noted) {
+            self.compact_if_due();
+            noted = self.journal.note(&note, sent);
+        }
+        noted.map_err(|error| refusal(&error))?;
+        self.handoff.note(note, sent);
+        self.compact_if_due();
+        Ok(())
     }
 
     /// Appends and applies a note. `caller` has the request that opened the descriptor, if one did.

@@ -37,11 +37,11 @@ pub(crate) use self::waiting::{Seat, Turn};
 use crate::core::identity::Ancestry;
 use crate::core::table::{Node, Rings, Table};
 use crate::core::{
-    Command, Creation, Ino, Member, Moment, Name, Outcome, Place, Process, Refusal, Subject,
+    Command, Creation, Ino, Member, Moment, Outcome, Place, Process, Refusal, Subject,
 };
 use crate::events::EventStream;
 use crate::handoff::{Handoff, Note};
-use crate::inotify::Notifier;
+use crate::inotify::{Notifier, Removal};
 use crate::journal::Log;
 use crate::logging::limited;
 use crate::process::{self, Processes, Source};
@@ -75,9 +75,8 @@ struct Inner {
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     stream: Arc<EventStream>,
-    /// Names that went without a call, and whether they were directories. The inotify notifier is
-    /// told once the lock is released.
-    vanished: Vec<(Name, bool)>,
+    /// Names that went without a call. The inotify notifier is told once the lock is released.
+    vanished: Vec<Removal>,
     arrivals: Arc<Arrivals>,
     /// The deadline at which the reaper wakes.
     alarm: Option<Duration>,
@@ -98,7 +97,7 @@ struct Locked<'a> {
 
 /// Names for the inotify notifier, which is told of them when this is dropped.
 struct Outbox<'a> {
-    names: Vec<(Name, bool)>,
+    names: Vec<Removal>,
     notifier: &'a Notifier,
 }
 
@@ -110,8 +109,8 @@ impl Drop for Locked<'_> {
 
 impl Drop for Outbox<'_> {
     fn drop(&mut self) {
-        for (name, is_directory) in &self.names {
-            self.notifier.tell(name, *is_directory);
+        for removal in &self.names {
+            self.notifier.tell(removal);
         }
     }
 }

@@ -7,9 +7,10 @@
 
 use super::scaffolding::Shift;
 use crate::core::table::{Effects, Table};
-use crate::core::{Event, Ino, Name, Process, WaiterId};
+use crate::core::{Event, Ino, Process, WaiterId};
 use crate::events::EventStream;
 use crate::handoff::{Handoff, Observer};
+use crate::inotify::Removal;
 use crate::logging::limited;
 use crate::render::metrics::Metrics;
 use crate::render::{self, Notice};
@@ -23,8 +24,8 @@ pub(super) struct Observed {
     pub unlinked: Vec<Ino>,
     /// Waiters to wake.
     pub woken: Vec<WaiterId>,
-    /// Names that went without a call, and whether they were directories.
-    pub vanished: Vec<(Name, bool)>,
+    /// Names that went without a call.
+    pub vanished: Vec<Removal>,
     /// Reservations that came and went.
     pub shifts: Vec<Shift>,
 }
@@ -73,9 +74,11 @@ impl Observer for Observers<'_> {
         let vanished = effects
             .vanished
             .filter(|gone| !gone.by_call || self.is_line);
-        observed
-            .vanished
-            .extend(vanished.map(|gone| (gone.name, gone.is_directory)));
+        observed.vanished.extend(vanished.map(|gone| Removal {
+            name: gone.name,
+            is_directory: gone.is_directory,
+            uid: gone.uid,
+        }));
         let gone = effects
             .unreserved
             .map(|(name, token)| Shift::Take(name, token));

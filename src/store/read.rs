@@ -23,9 +23,9 @@ impl Store {
         show(&inner.table)
     }
 
-    /// Shows the live leases after a token in the order of their tokens, until `show` returns
+    /// Shows the live claims after a token in the order of their tokens, until `show` returns
     /// false.
-    pub(crate) fn leases(
+    pub(crate) fn claims(
         &self,
         after: Token,
         mut show: impl FnMut(&Table, &Name, &Lease, &Inode) -> bool,
@@ -34,8 +34,8 @@ impl Store {
         let mut alive: HashMap<SessionKey, bool> = HashMap::new();
         let mut last = after;
         loop {
-            // The check may change the table, so the next lease is found by the token of the last.
-            let Some((token, holder)) = inner.next_lease(last) else {
+            // The check may change the table, so the next claim is found by the token of the last.
+            let Some((token, holder)) = inner.next_claim(last) else {
                 return;
             };
             let is_alive = *alive

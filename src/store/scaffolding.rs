@@ -1,10 +1,11 @@
 //! The directories below `paths/`, under the store's lock: they follow the reservations.
 //!
-//! Promises: a directory that the kernel is told of is in the journal, unless that is full. It is
-//! removed before the reservation that takes its place is answered.
+//! Promises: a directory that is made by a call is in the journal before the kernel is told of it.
+//! It is removed before the reservation that takes its place is answered.
 //!
 //! Does not know: which reservations are granted.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Caller, Inner, Store};
@@ -12,6 +13,7 @@ use crate::core::scaffolding::{Limits, Scaffolding, TOP};
 use crate::core::table::{Inode, Lease, Table};
 use crate::core::{Name, Refusal, Subject, Token};
 use crate::handoff::Note;
+use crate::inotify::Removal;
 use crate::process;
 
 /// The largest number of directories that go before the store is unlocked for others.
@@ -90,7 +92,7 @@ impl Store {
             inner.dismantle(oldest, false);
         }
         let number = plank.number;
-        inner.note(Note::Scaffold(plank), Some(caller));
+        inner.note_surely(Note::Scaffold(plank), caller)?;
         inner.own(number, caller.uid);
         Ok(number)
     }
@@ -188,12 +190,15 @@ impl Inner {
         self.handoff.scaffolding.put(name, token, now);
     }
 
-    /// Removes a directory, and all below it.
+    /// Removes a directory, and all below it. Watchers of the one above may be told.
     fn dismantle(&mut self, dir: u64, is_told: bool) {
-        if is_told {
-            let gone = self.handoff.scaffolding.tree(dir);
-            self.vanished
-                .extend(gone.into_iter().map(|(_, name)| (name, true)));
+        let path = self.handoff.scaffolding.path(dir).filter(|_| is_told);
+        if let Some(name) = path.and_then(|path| Name::path(path.as_bytes()).ok()) {
+            self.vanished.push(Removal {
+                name,
+                is_directory: true,
+                uid: self.handoff.scaffolding.uid(dir).unwrap_or_default(),
+            });
         }
         self.note(Note::Dismantled { number: dir }, None);
     }
@@ -234,7 +239,12 @@ impl Inner {
     /// EDQUOT if the uid may not have the directories that reservations of these names need.
     pub(super) fn check_directories(&self, names: &[Name], uid: u32) -> Result<(), Refusal> {
         let scaffolding = &self.handoff.scaffolding;
-        let missing: usize = names.iter().map(|name| scaffolding.missing(name)).sum();
+        // A path below a reservation needs no directory.
+        let bare = names
+            .iter()
+            .filter(|name| self.table.covering(name).is_none());
+        let missing: HashSet<&str> = bare.flat_map(|name| scaffolding.missing(name)).collect();
+        let missing = missing.len();
         if missing == 0 {
             return Ok(());
         }

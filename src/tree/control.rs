@@ -139,6 +139,15 @@ impl ControlCommand {
         let Some((list, rule, takes)) = found else {
             return Ok(None);
         };
+        // Another command, or something that would be ignored.
+        let known = |key: &String| ["claim", "release", "reserve", "unreserve"].contains(&&**key);
+        let keys = line.as_object().into_iter().flat_map(|line| line.keys());
+        let ignored = ["session", "seconds", "to", "token"];
+        if keys.filter(|key| known(key)).count() > 1
+            || ignored.iter().any(|key| line.get(key).is_some())
+        {
+            return Err(Refusal::Invalid);
+        }
         if list.len() > LISTED_MAX || length > LINE_MAX {
             return Err(Refusal::TooLarge);
         }

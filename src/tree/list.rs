@@ -86,10 +86,7 @@ impl Tree {
     }
 
     fn list_claims(&self, after: u64, mut emit: impl FnMut(Entry) -> bool) {
-        self.store.leases(Token(after), |_, name, lease, inode| {
-            if name.is_path() {
-                return true;
-            }
+        self.store.claims(Token(after), |_, name, lease, inode| {
             emit(Entry {
                 name: name.as_str().as_bytes(),
                 offset: lease.token.0 + DOTS,

@@ -95,6 +95,8 @@ impl Tree {
                 });
                 Ok(xattrs.unwrap_or_default())
             }
+            // ESTALE if it is gone: then the kernel looks up its path again.
+            NodeId::Scaffold(dir) => self.directory_attr(dir).map(|_| Vec::new()),
             NodeId::Session(_) => {
                 let xattrs = self.session_file(ino, render::session_tags);
                 xattrs.ok_or(Refusal::Lost)

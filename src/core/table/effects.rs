@@ -42,6 +42,8 @@ pub struct Vanished {
     pub name: Name,
     /// True if it was a directory.
     pub is_directory: bool,
+    /// The uid of its holder.
+    pub uid: u32,
     /// True if its holder released it, so that unlink(2), rmdir(2) or rename(2) was called for it,
     /// or a line in `control` names it.
     pub by_call: bool,
@@ -170,6 +172,7 @@ impl Table {
         Some(Vanished {
             name: name.clone(),
             is_directory,
+            uid: session.uid,
             by_call: by_call && session.is_alive(),
         })
     }

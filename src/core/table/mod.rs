@@ -34,6 +34,7 @@ mod sessions;
 mod sound;
 mod state;
 mod terms;
+mod tokens;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -43,9 +44,11 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use self::effects::{Count, Effects};
+pub use self::paths::BELOW_MAX;
 pub use self::quota::Watches;
 pub use self::rings::{RING_MAX, Ring, Rings};
 pub use self::sound::NUMBER_MAX;
+use self::tokens::Tokens;
 use crate::core::content::Content;
 use crate::core::wire;
 use crate::core::{
@@ -221,7 +224,7 @@ pub struct Table {
     next_waiter: u64,
     leases: HashMap<Name, Lease>,
     #[serde(skip)]
-    names: BTreeMap<Token, Name>,
+    names: Tokens,
     /// The reservations among the names, in their order.
     #[serde(skip)]
     paths: BTreeSet<Name>,
@@ -276,7 +279,7 @@ impl Table {
             next_key: 1,
             next_waiter: 1,
             leases: HashMap::new(),
-            names: BTreeMap::new(),
+            names: Tokens::default(),
             paths: BTreeSet::new(),
             inodes: HashMap::new(),
             children: HashMap::new(),

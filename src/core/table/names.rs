@@ -311,7 +311,7 @@ impl Table {
             .inode(ino)
             .filter(|inode| inode.content.shape == Shape::File && inode.content.size() == 0);
         if let Some([token]) = inode.map(|inode| &*inode.names)
-            && let Some(name) = self.names.get(token).cloned()
+            && let Some(name) = self.names.get(*token).cloned()
         {
             let token = *token;
             draft.push(What::Released { name, token });
@@ -329,7 +329,9 @@ impl Table {
         let lost = lost.filter_map(|ino| self.inodes.get(&ino));
         let lost = lost.flat_map(|inode| &inode.names);
         let tokens = over.flat_map(|session| &session.leases);
-        let names = tokens.chain(lost).filter_map(|token| self.names.get(token));
+        let names = tokens
+            .chain(lost)
+            .filter_map(|token| self.names.get(*token));
         for name in names.take(limit) {
             self.record_loss(draft, name);
         }
@@ -349,7 +351,7 @@ impl Table {
     /// True for the inode of a reservation, which has one name only.
     fn is_reserved(&self, node: &Node) -> bool {
         let mut names = node.inode.names.iter();
-        names.any(|token| self.names.get(token).is_some_and(Name::is_path))
+        names.any(|token| self.names.get(*token).is_some_and(Name::is_path))
     }
 
     /// Records the loss of a name whose session is over or whose process is dead, if it is not

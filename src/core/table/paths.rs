@@ -10,7 +10,23 @@ use std::ops::Bound;
 
 use super::terms::reason_is;
 use super::{Draft, Lease, Table};
-use crate::core::{Creation, Member, Name, Refusal, SessionId, Shape, Token, What};
+use crate::core::{Creation, Member, Name, Process, Refusal, SessionId, Shape, Token, What};
+
+/// The most reservations below its paths that a line may replace, give up or give to another, and
+/// look at (EFBIG past it): all others wait meanwhile.
+pub const BELOW_MAX: usize = 1024;
+
+/// A session with so many leases has few.
+const FEW: usize = 4 * BELOW_MAX;
+
+/// A name that a caller may take.
+struct Wanted<'a> {
+    name: &'a Name,
+    /// Under process scope, the process that will hold it.
+    maker: Option<Process>,
+    /// The caller's reservations below it, with their tokens.
+    replaces: Vec<(&'a Name, Token)>,
+}
 
 impl Table {
     /// All reservations with their tokens, also those that are lost and not swept yet.
@@ -133,33 +149,28 @@ impl Table {
                 None => wanted.push(name),
             }
         }
-        let mut replaced = Vec::new();
-        for name in wanted.iter().filter(|name| name.is_path()) {
-            check_levels(name, by)?;
-            for below in self.below(name, None) {
-                if let Some(lease) = self.lease(below) {
-                    if !self.has(by, lease) {
-                        return Err(Refusal::Busy);
-                    }
-                    replaced.push((below, lease.token));
-                }
-            }
-        }
-        if self.lease_count() + wanted.len() > self.max_leases + replaced.len() {
+        let mut left = BELOW_MAX;
+        let wanted = wanted
+            .into_iter()
+            .map(|name| self.want(name, by, &mut left));
+        let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
+        let replaced = BELOW_MAX - left;
+        if self.lease_count() + wanted.len() > self.max_leases + replaced {
             return Err(Refusal::Full);
         }
         if wanted.is_empty() {
             return Ok(());
         }
         let key = self.enter(draft, by)?;
-        for (name, token) in replaced {
-            let name = name.clone();
+        for (name, token) in wanted.iter().flat_map(|wanted| &wanted.replaces) {
+            let (name, token) = ((*name).clone(), *token);
             draft.push(What::Released { name, token });
         }
-        self.record_losses(draft, wanted.iter().copied());
-        for name in wanted {
+        self.record_losses(draft, wanted.iter().map(|wanted| wanted.name));
+        for Wanted { name, maker, .. } in wanted {
             let ino = draft.ino();
-            draft.grant(name, key, ino, Some(creation.clone()), by);
+            let by = (by.pid, &by.command, maker);
+            draft.grant_to(name, key, ino, Some(creation.clone()), by);
             if let Some(reason) = reason {
                 let change = reason_is(Some(reason.to_owned()));
                 draft.push(What::Altered { ino, change });
@@ -168,24 +179,78 @@ impl Table {
         Ok(())
     }
 
+    /// A name that is free, and the caller's reservations that it replaces. Under process scope it
+    /// is the process's that has those, which may be one above the caller: it must not lose them
+    /// with the caller. EBUSY if several processes have them.
+    fn want<'a>(
+        &'a self,
+        name: &'a Name,
+        by: &Member,
+        left: &mut usize,
+    ) -> Result<Wanted<'a>, Refusal> {
+        let (mut maker, mut replaces) = (by.maker(), Vec::new());
+        if !name.is_path() {
+            return Ok(Wanted {
+                name,
+                maker,
+                replaces,
+            });
+        }
+        check_levels(name, by)?;
+        for below in self.below(name, None) {
+            let Some(lease) = self.lease(below) else {
+                continue;
+            };
+            let inode = self.inode(lease.ino).ok_or(Refusal::Lost)?;
+            let holder = self.holder(inode).filter(|_| maker.is_some());
+            let is_another = !replaces.is_empty() && maker.is_some() && holder != maker;
+            if !self.holds(by, inode) || is_another {
+                return Err(Refusal::Busy);
+            }
+            let session = self.sessions.get(&inode.holder);
+            let lives_on = |holder| session.is_some_and(|session| session.root(holder).is_some());
+            if holder != by.maker() && !holder.as_ref().is_some_and(lives_on) {
+                return Err(Refusal::Busy);
+            }
+            maker = holder;
+            replaces.push((below, lease.token));
+            *left = left.checked_sub(1).ok_or(Refusal::TooLarge)?;
+        }
+        Ok(Wanted {
+            name,
+            maker,
+            replaces,
+        })
+    }
+
     pub(super) fn decide_drop(
         &self,
         draft: &mut Draft,
         names: &[Name],
         by: &Member,
     ) -> Result<(), Refusal> {
+        let few = self.few_paths(by);
+        let mut left = BELOW_MAX;
         for name in topmost(names) {
-            let own = self.lease(name).map(|lease| (name, lease));
-            if own.is_some_and(|(_, lease)| !self.has(by, lease)) {
+            let itself = self.lease(name).map(|lease| (name, lease));
+            if itself.is_some_and(|(_, lease)| !self.has(by, lease)) {
                 return Err(Refusal::Busy);
             }
-            let is_path = name.is_path();
-            let below = is_path.then(|| self.below(name, None));
-            let below = below.into_iter().flatten().filter_map(|name| {
+            let below: Vec<&Name> = match &few {
+                Some(few) => few
+                    .iter()
+                    .filter(|own| own.is_below(name))
+                    .copied()
+                    .collect(),
+                None if name.is_path() => self.below(name, None).take(left + 1).collect(),
+                None => Vec::new(),
+            };
+            left = left.checked_sub(below.len()).ok_or(Refusal::TooLarge)?;
+            let below = below.into_iter().filter_map(|name| {
                 let lease = self.lease(name)?;
                 self.has(by, lease).then_some((name, lease))
             });
-            for (name, lease) in own.into_iter().chain(below) {
+            for (name, lease) in itself.into_iter().chain(below) {
                 let content = &self.inode(lease.ino).ok_or(Refusal::Lost)?.content;
                 self.check_removal(lease.ino, content.shape == Shape::Directory, by)?;
                 let (name, token) = (name.clone(), lease.token);
@@ -193,6 +258,18 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// The reservations of the caller's session, if it has few leases: then those of others do not
+    /// matter, however many there are.
+    fn few_paths(&self, by: &Member) -> Option<Vec<&Name>> {
+        let key = self.joinable(by).ok().flatten();
+        let Some(session) = key.and_then(|key| self.sessions.get(&key)) else {
+            return Some(Vec::new());
+        };
+        let tokens = session.leases.iter();
+        let names = tokens.filter_map(|token| self.names.get(*token));
+        (session.leases.len() <= FEW).then(|| names.filter(|name| name.is_path()).collect())
     }
 
     pub(super) fn decide_give_below(
@@ -204,7 +281,10 @@ impl Table {
     ) -> Result<(), Refusal> {
         let live = self.below(path, None);
         let live = live.filter_map(|name| self.lease(name));
-        let inodes: Vec<_> = live.map(|lease| lease.ino).collect();
+        let inodes: Vec<_> = live.map(|lease| lease.ino).take(BELOW_MAX + 1).collect();
+        if inodes.len() > BELOW_MAX {
+            return Err(Refusal::TooLarge);
+        }
         if inodes.is_empty() {
             return Err(Refusal::NotFound);
         }

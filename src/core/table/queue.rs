@@ -285,7 +285,9 @@ impl Table {
         let names: Vec<&Name> = if tokens.len() > most {
             self.queues.keys().collect()
         } else {
-            let names = tokens.into_iter().filter_map(|token| self.names.get(token));
+            let names = tokens
+                .into_iter()
+                .filter_map(|token| self.names.get(*token));
             let queued = names.filter(|name| self.queues.contains_key(*name));
             let mut names: Vec<&Name> = queued.collect();
             names.sort_unstable();

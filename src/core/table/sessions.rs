@@ -109,7 +109,7 @@ impl Table {
         let inodes = inodes.filter_map(|ino| self.inode(*ino));
         let bound = inodes.filter(|inode| inode.bound.as_ref().is_some_and(|bound| !bound.passes));
         for token in bound.flat_map(|inode| &inode.names) {
-            if let Some(name) = self.names.get(token).cloned() {
+            if let Some(name) = self.names.get(*token).cloned() {
                 let token = *token;
                 draft.push(What::Reaped {
                     name,

@@ -80,7 +80,7 @@ impl Table {
             if !is_known {
                 return Err(format!("nobody holds {name}"));
             }
-            if self.names.get(&lease.token) != Some(name) {
+            if self.names.get(lease.token) != Some(name) {
                 return Err(format!("the token of {name} is not its own"));
             }
         }

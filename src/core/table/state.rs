@@ -146,8 +146,14 @@ impl Table {
 
     /// The leases after a token, in the order of their grants.
     pub fn leases(&self, after: Token) -> impl Iterator<Item = (&Name, &Lease)> {
-        let rest = self.names.range((Bound::Excluded(after), Bound::Unbounded));
+        let rest = self.names.after(after);
         rest.filter_map(|(_, name)| Some((name, self.lease(name)?)))
+    }
+
+    /// The first claim after a token, in the order of their grants.
+    pub fn claim_after(&self, after: Token) -> Option<(&Name, &Lease)> {
+        let mut rest = self.names.claims_after(after);
+        rest.find_map(|(_, name)| Some((name, self.lease(name)?)))
     }
 
     /// The inode of a claim, also while it is only open and has no name.
@@ -212,7 +218,7 @@ impl Table {
 
     /// The name of a token.
     pub fn name(&self, token: Token) -> Option<&Name> {
-        self.names.get(&token)
+        self.names.get(token)
     }
 
     /// The lease of a name with its inode and its session, also if the lease is lost and not swept
@@ -375,7 +381,7 @@ impl Table {
         let inodes = self.held_by(key, process);
         let inodes = inodes.filter_map(|ino| self.inodes.get(&ino));
         let names = inodes.flat_map(|inode| &inode.names);
-        let names = names.filter_map(|token| self.names.get(token));
+        let names = names.filter_map(|token| self.names.get(*token));
         names.filter(|name| !name.is_scratch()).collect()
     }
 

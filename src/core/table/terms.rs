@@ -131,7 +131,7 @@ impl Table {
             return;
         }
         for token in &inode.names {
-            if let Some(name) = self.names.get(token).cloned() {
+            if let Some(name) = self.names.get(*token).cloned() {
                 let token = *token;
                 draft.push(What::Expired { name, token });
             }
@@ -192,7 +192,7 @@ impl Table {
         // The inodes inside get the numbers after it.
         draft.next_ino += inode.below().inodes.len() as u64;
         for was in &inode.names {
-            let Some(name) = self.names.get(was) else {
+            let Some(name) = self.names.get(*was) else {
                 continue;
             };
             let token = draft.token();

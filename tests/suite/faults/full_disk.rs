@@ -16,7 +16,7 @@ use libc::ENOSPC;
 
 use crate::core::model::{claim, member, name, process};
 use crate::lifecycle::journal::{another, boot, now};
-use crate::support::{CLAIMFS, TempDir, root_or_skip, text, unmount};
+use crate::support::{CLAIMFS, Mount, TempDir, names, root_or_skip, text, unmount};
 
 /// A directory on a filesystem of its own, of so many kilobytes.
 pub struct Small(pub TempDir);
@@ -38,6 +38,40 @@ impl Drop for Small {
     fn drop(&mut self) {
         _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
+}
+
+#[test]
+fn regression_on_a_full_disk_no_directory_is_made_that_the_next_server_would_not_know() {
+    if !root_or_skip("mount a small filesystem") {
+        return;
+    }
+    let Some(mut mount) = Mount::unmounted() else {
+        return;
+    };
+    let small = Small::new(1024);
+    mount.state = small.0.path().join("state");
+    mount.start(&[]);
+    let mut me = mount.actor(Some("me"));
+    me.mkdir("paths/w").unwrap();
+    let fill = fs::File::create(small.0.path().join("fill")).unwrap();
+    while (&fill).write_all(&[b'x'; 4096]).is_ok() {}
+    while (&fill).write_all(b"x").is_ok() {}
+    let dirs = |count: u32| -> Vec<String> { (0..count).map(|at| at.to_string()).collect() };
+    let made = (0..100_000).take_while(|at| me.mkdir(&format!("paths/w/{at}")).is_ok());
+    let made = made.count() as u32;
+    assert_eq!(me.mkdir("paths/w/more"), Err(ENOSPC));
+    let listed = || {
+        let mut listed = names(&mount.path("paths/w"));
+        listed.sort_by_key(|name| name.parse::<u32>().unwrap());
+        listed
+    };
+    assert_eq!(listed(), dirs(made));
+    mount.kill_server();
+    assert_eq!(listed(), dirs(made));
+    drop(fill);
+    fs::remove_file(small.0.path().join("fill")).unwrap();
+    me.mkdir(&format!("paths/w/{made}")).unwrap();
+    assert_eq!(listed(), dirs(made + 1));
 }
 
 #[test]

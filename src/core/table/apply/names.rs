@@ -134,7 +134,7 @@ impl Table {
             inode.names.push(lease.token);
             inode.content.ctime = lease.since;
         }
-        self.names.remove(&was);
+        self.names.remove(was);
         self.names.insert(lease.token, name.clone());
         if let Some(session) = self.sessions.get_mut(&from) {
             session.leases.remove(&was);
@@ -168,7 +168,7 @@ impl Table {
         let Some(lease) = self.leases.remove(name) else {
             return;
         };
-        self.names.remove(&lease.token);
+        self.names.remove(lease.token);
         if name.is_path() {
             self.paths.remove(name);
         }

@@ -128,6 +128,11 @@ fn a_list_up_to_its_edges() {
         json!({"reserve": ["/w/z"], "reason": 1}),
         json!({"claim": ["a/b"]}),
         json!({"claim": [".x"]}),
+        // What would be ignored.
+        json!({"claim": ["a"], "session": "w1", "seconds": 5}),
+        json!({"release": ["a"], "token": 1}),
+        json!({"claim": ["a"], "reserve": ["/w/z"]}),
+        json!({"reserve": ["/w/z"], "release": "a"}),
     ] {
         assert_eq!(order(&mut me, &line), Err(EINVAL), "{line}");
     }
@@ -145,6 +150,42 @@ fn a_list_up_to_its_edges() {
         );
     }
     assert_eq!(tree(&mount), before);
+}
+
+#[test]
+fn a_line_replaces_gives_up_and_gives_so_many_reservations_and_no_more() {
+    let Some((mount, mut me, mut other)) = Mount::with_two() else {
+        return;
+    };
+    other.claim("receives").unwrap();
+    let paths: Vec<String> = (0..1025)
+        .map(|at| format!("/w/{}/{at}", at / 100))
+        .collect();
+    for some in paths.chunks(256) {
+        order(&mut me, &json!({"reserve": some})).unwrap();
+    }
+    let lines = [
+        json!({"reserve": ["/w"]}),
+        json!({"unreserve": ["/w"]}),
+        json!({"unreserve": ["/w/0", "/w/1", "/v", "/w"]}),
+        json!({"give": "paths/w", "to": "other"}),
+    ];
+    for line in &lines {
+        assert_eq!(order(&mut me, line), Err(EFBIG), "{line}");
+    }
+    // Whoever holds nothing there is refused at the first.
+    assert_eq!(order(&mut other, &lines[0]), Err(EBUSY));
+    assert!(mount.read("leases").starts_with("{\"seq\":"));
+    assert_eq!(mount.read("leases").matches("paths/w").count(), 1025);
+    // What others have there does not matter to who has little.
+    order(&mut other, &json!({"reserve": ["/w/other"]})).unwrap();
+    order(&mut other, &lines[1]).unwrap();
+    assert_eq!(mount.read("leases").matches("paths/w").count(), 1025);
+    me.unlink("paths/w/0/0").unwrap();
+    order(&mut me, &lines[3]).unwrap();
+    assert_eq!(order(&mut me, &lines[0]), Err(EBUSY));
+    order(&mut other, &lines[0]).unwrap();
+    assert_eq!(tree(&mount), ["w"]);
 }
 
 #[test]
@@ -285,4 +326,25 @@ fn events_tell_of_each_reservation_that_comes_and_goes() {
     let of_paths: Vec<_> = of_paths.iter().map(starts).collect();
     let expected: Vec<_> = expected.iter().map(starts).collect();
     assert_eq!(of_paths, expected);
+}
+
+#[test]
+fn regression_a_child_does_not_take_its_parents_reservations_with_it() {
+    let Some(mount) = Mount::new() else { return };
+    // The parent reserves a file; a child of it the directory, which is the parent's then.
+    let script = "
+        mkdir -p paths/w/d
+        : > paths/w/d/x
+        (echo '{\"reserve\":[\"/w/d\"]}' > control; exec sh -c 'kill -9 $$') 2> /dev/null
+        find paths -type f
+        grep -c \"\\\"pid\\\":$$,\" paths/w/d
+        (set -C; : > paths/w/d) 2> /dev/null || echo held
+        rm paths/w/d
+        # Of what several processes have, no one reservation is made.
+        : > paths/w/1
+        (: > paths/w/2; echo '{\"reserve\":[\"/w\"]}' > control || echo busy) 2> /dev/null
+        (echo '{\"reserve\":[\"/w\"]}' > control && find paths -type f)";
+    let (code, out, err) = crate::support::text(&mount.sh(script).output().unwrap());
+    let expected = "paths/w/d\n1\nheld\nbusy\npaths/w\n";
+    assert_eq!((code, out.as_str()), (0, expected), "{err}");
 }
