@@ -57,7 +57,7 @@ impl Reserve {
         }
         let end = patience.end();
         let mut changes = Changes::open(&mount)?;
-        loop {
+        for attempt in 1.. {
             match mount.control(&command) {
                 Ok(()) => return self.done(&mount, &names, &me),
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
@@ -70,14 +70,15 @@ impl Reserve {
                 } else {
                     "; waited in vain"
                 };
-                return match obstacles {
+                return Err(Failure::held(match obstacles {
                     // It went meanwhile.
-                    None if patience == Patience::None => continue,
-                    None => Err(Failure::held("waited in vain")),
-                    Some(text) => Err(Failure::held(format!("{text}{waited}"))),
-                };
+                    None if patience == Patience::None && attempt < ATTEMPTS => continue,
+                    None => format!("{}: {PARTS}{waited}", shown(&names[0])),
+                    Some(text) => format!("{text}{waited}"),
+                }));
             }
         }
+        Err(Failure::held("taken and freed by others all the time"))
     }
 
     fn done(&self, mount: &Mount, names: &[Name], me: &Value) -> Result<Exit, Failure> {
@@ -145,6 +146,13 @@ impl Unreserve {
 const ENDS: &str = "nothing reserved, as nobody in its session outlives this command (setsid, sudo, ssh and script start one) and \
      the reservation would end with it. Reserve in a script that goes on, or give its commands one session: \
      'claimfs session run -- COMMAND', or the same $CLAIMFS_SESSION for all";
+
+/// Give up after this many tries that are refused with nobody in the way.
+const ATTEMPTS: usize = 10;
+
+/// The message for what is refused though all that is in the way is the caller's.
+const PARTS: &str = "several processes of your session have parts of it, or one that its reservation is tied to; \
+     reserve it there, or give the parts back first";
 
 fn listed(names: &[Name]) -> Vec<&str> {
     names.iter().filter_map(Name::as_path).collect()

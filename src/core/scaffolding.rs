@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{COUNT_END, Name, PATH_LEVELS_MAX, Refusal, Token};
+use super::{COUNT_END, Name, Refusal, Token};
 
 /// A directory that was looked up does not go for so long: the kernel may not ask for it again in
 /// that time.
@@ -190,18 +190,13 @@ impl Scaffolding {
         self.shares.get(&uid).copied().unwrap_or_default()
     }
 
-    /// ENOSPC if there are too many directories, empty or not, for so many leases in all.
-    pub fn check_room(&self, more: usize, leases: usize) -> Result<(), Refusal> {
-        let most = UNRESERVED * self.limits.empty + PATH_LEVELS_MAX * leases;
-        if self.len() + more > most {
-            return Err(Refusal::Full);
-        }
-        Ok(())
-    }
-
-    /// The most directories of a uid that are not due to its leases.
-    pub fn unreserved(&self) -> usize {
-        UNRESERVED * self.limits.empty_of_uid
+    /// The most directories of a uid that are not due to its leases. Root has a share too.
+    pub fn unreserved(&self, uid: u32) -> usize {
+        let empty = match uid {
+            0 => self.limits.empty,
+            _ => self.limits.empty_of_uid,
+        };
+        UNRESERVED * empty
     }
 
     /// True if there is a directory of this number.

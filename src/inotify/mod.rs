@@ -30,8 +30,12 @@ use crate::core::Name;
 use crate::logging::limited;
 use crate::sys::signals;
 
-/// How many names may wait for the helper; watchers are not told of further ones.
+/// How many names may wait for the helper; watchers are not told of further ones. Long names count
+/// several times.
 const WAITING_MAX: usize = 65_536;
+
+/// The bytes of a name that count as one.
+const SHORT: usize = 256;
 
 /// So many directories are remembered that were passed to the helper. It may never come for one: if
 /// the directory above it has gone too.
@@ -66,10 +70,17 @@ pub(crate) struct Removal {
     pub uid: u32,
 }
 
+impl Removal {
+    fn weight(&self) -> usize {
+        self.name.as_str().len().div_ceil(SHORT)
+    }
+}
+
 /// The names that wait for the helper: a queue for each uid, and their turns.
 #[derive(Debug, Default)]
 struct Waiting {
-    queues: HashMap<u32, VecDeque<Removal>>,
+    /// With the weight of each.
+    queues: HashMap<u32, (VecDeque<Removal>, usize)>,
     turns: VecDeque<u32>,
     count: usize,
 }
@@ -77,31 +88,33 @@ struct Waiting {
 impl Waiting {
     /// Adds a name. False if there are too many.
     fn add(&mut self, removal: Removal) -> bool {
-        let uid = removal.uid;
-        let queue = self.queues.entry(uid).or_default();
-        if self.count >= WAITING_MAX || queue.len() >= WAITING_OF_UID {
+        let (uid, weight) = (removal.uid, removal.weight());
+        let (queue, own) = self.queues.entry(uid).or_default();
+        if self.count + weight > WAITING_MAX || *own + weight > WAITING_OF_UID {
             return false;
         }
         if queue.is_empty() {
             self.turns.push_back(uid);
         }
         queue.push_back(removal);
-        self.count += 1;
+        *own += weight;
+        self.count += weight;
         true
     }
 
     /// The next name of the uid whose turn it is.
     fn next(&mut self) -> Option<Removal> {
         let uid = self.turns.pop_front()?;
-        let queue = self.queues.get_mut(&uid)?;
-        let next = queue.pop_front();
+        let (queue, own) = self.queues.get_mut(&uid)?;
+        let next = queue.pop_front()?;
+        *own -= next.weight();
+        self.count -= next.weight();
         if queue.is_empty() {
             self.queues.remove(&uid);
         } else {
             self.turns.push_back(uid);
         }
-        self.count -= usize::from(next.is_some());
-        next
+        Some(next)
     }
 }
 
@@ -415,6 +428,13 @@ mod tests {
         let rest = std::iter::from_fn(|| waiting.next()).count();
         assert_eq!((rest, waiting.count), (WAITING_OF_UID - 3, 0));
         assert!(waiting.queues.is_empty() && waiting.turns.is_empty());
+        let long = Removal {
+            name: Name::path([&*"n".repeat(250); 3].join("/").as_bytes()).unwrap(),
+            ..removal(7, 0)
+        };
+        let (most, weight) = (WAITING_OF_UID / long.weight(), long.weight());
+        let all = (0..WAITING_OF_UID).filter(|_| waiting.add(long.clone()));
+        assert_eq!((all.count(), waiting.count), (most, most * weight));
     }
 
     #[test]

@@ -158,5 +158,5 @@ impl Tree {
     }
 }
 
-/// More directories than a listing of one page can show.
-const LISTED: usize = 8192;
+/// So many directories are listed before the store is unlocked for others.
+const LISTED: usize = 256;

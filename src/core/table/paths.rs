@@ -209,7 +209,9 @@ impl Table {
             }
             let session = self.sessions.get(&inode.holder);
             let lives_on = |holder| session.is_some_and(|session| session.root(holder).is_some());
-            if holder != by.maker() && !holder.as_ref().is_some_and(lives_on) {
+            // One that is tied to a process passes to nobody.
+            let passes = inode.bound.as_ref().is_some_and(|bound| bound.passes);
+            if holder != by.maker() && !(passes && holder.as_ref().is_some_and(lives_on)) {
                 return Err(Refusal::Busy);
             }
             maker = holder;

@@ -77,7 +77,7 @@ impl Table {
         unreserved: usize,
     ) -> Result<(), Refusal> {
         let leases = self.shares.get(&uid).map_or(0, |share| share.leases);
-        if uid != 0 && directories > unreserved + PATH_LEVELS_MAX * leases {
+        if directories > unreserved + PATH_LEVELS_MAX * leases {
             return Err(Refusal::Quota);
         }
         self.check_share(uid, directories)

@@ -183,3 +183,31 @@ fn nothing_is_reserved_for_who_is_alone() {
     );
     assert_eq!(mount.run("find paths -type f"), "");
 }
+
+#[test]
+fn regression_what_several_processes_have_parts_of_is_refused_with_a_reason() {
+    let Some(mount) = Mount::new() else { return };
+    let dir = TempDir::new();
+    // The outer shell has one, the inner another; then one that is tied to the outer shell.
+    let script = "
+        \"$CLAIMFS\" reserve /d/x > /dev/null
+        sh -c '\"$CLAIMFS\" reserve /d/y > /dev/null; \"$CLAIMFS\" reserve /d; echo $?; :'
+        mkdir -p \"$CLAIMFS_MOUNT/paths/t\"
+        echo $$ > \"$CLAIMFS_MOUNT/paths/t/x\"
+        \"$CLAIMFS\" reserve /t; echo $?";
+    let mut shell = mount.sh(script);
+    shell
+        .current_dir(dir.path())
+        .env("CLAIMFS_MOUNT", &mount.dir);
+    let (code, out, err) = text(
+        &shell
+            .env("CLAIMFS", crate::support::CLAIMFS)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!((code, out.as_str()), (0, "1\n1\n"), "{err}");
+    for path in ["/d", "/t"] {
+        let says = format!("claimfs: {path}: several processes of your session have parts of it");
+        assert!(err.contains(&says), "{err}");
+    }
+}

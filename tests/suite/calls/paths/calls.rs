@@ -234,6 +234,7 @@ fn only_root_reserves_what_would_stop_everybody() {
     });
     assert_eq!(user.open("paths/home", EXCLUSIVE), Err(EPERM));
     user.mkdir("paths/home").unwrap();
+    assert_eq!(user.rmdir("paths/home"), Err(EBUSY));
     reserve(&mut user, "home/me").unwrap();
     assert_eq!(user.open("paths/opt", O_WRONLY | O_CREAT), Err(EPERM));
     let fd = root.open("paths/opt", EXCLUSIVE).unwrap();
