@@ -63,6 +63,10 @@ struct Dir {
     seen: Duration,
     /// The number of its open descriptors.
     opens: u32,
+    /// The same, as the journal has it: right while the directory is empty, or once it was not 0.
+    noted: u32,
+    /// How many of them are older than this server.
+    inherited: u32,
     dirs: BTreeMap<Arc<str>, u64>,
     /// The same directories, in the order in which they were made.
     order: BTreeMap<u64, Arc<str>>,
@@ -78,6 +82,8 @@ impl Dir {
             used: Duration::ZERO,
             seen: Duration::ZERO,
             opens: 0,
+            noted: 0,
+            inherited: 0,
             dirs: BTreeMap::new(),
             order: BTreeMap::new(),
             files: BTreeSet::new(),
@@ -102,6 +108,14 @@ pub struct Plank {
     pub up: u64,
     /// Its name there.
     pub name: String,
+    /// The number of its open descriptors, if that matters to the next server.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub opens: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Plank {
@@ -156,7 +170,10 @@ impl Scaffolding {
         self.next = self.next.saturating_add(SKIPPED);
         let all: Vec<u64> = self.dirs.keys().copied().collect();
         for dir in all {
-            self.used(dir, now);
+            self.change(dir, |dir| {
+                dir.used = dir.used.max(now);
+                dir.inherited = dir.opens;
+            });
         }
     }
 
@@ -307,6 +324,7 @@ impl Scaffolding {
             number: self.next,
             up: dir,
             name: label.to_owned(),
+            opens: 0,
         })
     }
 
@@ -317,7 +335,8 @@ impl Scaffolding {
         if self.get(plank.up, &plank.name).is_some() || self.has(plank.number) {
             return;
         }
-        let dir = Dir::new(plank.up, &plank.name);
+        let mut dir = Dir::new(plank.up, &plank.name);
+        (dir.opens, dir.noted) = (plank.opens, plank.opens);
         let name = Arc::clone(&dir.name);
         let is_added = self.change(plank.up, |up| {
             up.order.insert(plank.number, Arc::clone(&name));
@@ -373,6 +392,7 @@ impl Scaffolding {
             number: *number,
             up: dir.up,
             name: String::from(&*dir.name),
+            opens: dir.noted,
         })
     }
 
@@ -397,20 +417,26 @@ impl Scaffolding {
     }
 
     /// A reservation no longer has this token.
-    pub fn take(&mut self, name: &Name, token: Token, now: Duration) {
-        self.with_parent(name, now, |dir| _ = dir.files.remove(&token));
+    /// Returns its directory.
+    pub fn take(&mut self, name: &Name, token: Token, now: Duration) -> Option<u64> {
+        self.with_parent(name, now, |dir| _ = dir.files.remove(&token))
     }
 
-    fn with_parent(&mut self, name: &Name, now: Duration, change: impl FnOnce(&mut Dir)) {
+    fn with_parent(
+        &mut self,
+        name: &Name,
+        now: Duration,
+        change: impl FnOnce(&mut Dir),
+    ) -> Option<u64> {
         let path = name.as_path().unwrap_or_default();
         let (above, _) = path.rsplit_once('/').unwrap_or_default();
         let mut labels = above.split('/').filter(|label| !label.is_empty());
-        if let Some(dir) = labels.try_fold(TOP, |dir, label| self.get(dir, label)) {
-            self.change(dir, |dir| {
-                dir.used = dir.used.max(now);
-                change(dir);
-            });
-        }
+        let dir = labels.try_fold(TOP, |dir, label| self.get(dir, label))?;
+        self.change(dir, |dir| {
+            dir.used = dir.used.max(now);
+            change(dir);
+        });
+        Some(dir)
     }
 
     /// A directory was used: something was made in it, or opened for writing.
@@ -431,9 +457,28 @@ impl Scaffolding {
         is_there.then_some(()).ok_or(Refusal::Lost)
     }
 
-    /// A descriptor of a directory was closed. It may be from before this server.
-    pub fn closed(&mut self, dir: u64) {
-        self.change(dir, |dir| dir.opens = dir.opens.saturating_sub(1));
+    /// A descriptor of a directory was closed. `is_older` than this server, it counts only if the
+    /// earlier server has recorded it.
+    pub fn closed(&mut self, dir: u64, is_older: bool) {
+        self.change(dir, |dir| {
+            if !is_older || dir.inherited > 0 {
+                dir.opens = dir.opens.saturating_sub(1);
+                dir.inherited -= u32::from(is_older);
+            }
+        });
+    }
+
+    /// The number of open descriptors of a directory, if it must be recorded: an empty directory
+    /// stays while it has any, also on the next server.
+    pub fn to_note(&self, dir: u64) -> Option<u32> {
+        let dir = self.dirs.get(&dir)?;
+        let matters = dir.is_empty() || dir.noted > 0;
+        (matters && dir.noted != dir.opens).then_some(dir.opens)
+    }
+
+    /// The journal has the number of open descriptors of a directory.
+    pub fn noted(&mut self, dir: u64, opens: u32) {
+        self.change(dir, |dir| (dir.opens, dir.noted) = (opens, opens));
     }
 
     /// Changes a directory. False if it is gone.

@@ -162,7 +162,11 @@ impl Descriptors {
                 self.pollers.remove(&fh);
             }
             Note::Confirmed { waiter } => _ = self.unconfirmed.remove(&waiter),
-            Note::Scaffold(_) | Note::Dismantled { .. } | Note::TakenOver | Note::Began { .. } => {}
+            Note::Scaffold(_)
+            | Note::Standing { .. }
+            | Note::Dismantled { .. }
+            | Note::TakenOver
+            | Note::Began { .. } => {}
         }
     }
 

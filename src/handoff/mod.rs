@@ -50,6 +50,13 @@ pub enum Note {
     },
     /// A directory below `paths/` was made.
     Scaffold(Plank),
+    /// A directory below `paths/` has so many open descriptors.
+    Standing {
+        /// Its number.
+        number: u64,
+        /// The number of descriptors.
+        opens: u32,
+    },
     /// A directory below `paths/` has gone, and all below it.
     Dismantled {
         /// Its number.
@@ -97,7 +104,8 @@ impl Note {
             Self::Polled { fh, .. } => fh.is_stream(),
             Self::Closed { fh } => fh.is_stream() || matches!(fh, NodeId::Registration(_)),
             Self::Scaffold(plank) => plank.is_sound(),
-            Self::Dismantled { .. }
+            Self::Standing { .. }
+            | Self::Dismantled { .. }
             | Self::Confirmed { .. }
             | Self::TakenOver
             | Self::Began { .. } => true,
@@ -251,6 +259,7 @@ impl Handoff {
                 ..
             } if self.descriptors.wanted().is_none() => self.lines_from = reading.to.seq,
             Note::Scaffold(plank) => self.scaffolding.add(plank),
+            Note::Standing { number, opens } => self.scaffolding.noted(*number, *opens),
             Note::Dismantled { number } => self.scaffolding.remove(*number),
             _ => {}
         }

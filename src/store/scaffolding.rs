@@ -99,13 +99,17 @@ impl Store {
 
     /// Counts a descriptor of a directory. ESTALE if that is gone.
     pub(crate) fn open_directory(&self, dir: u64) -> Result<(), Refusal> {
-        self.lock().handoff.scaffolding.opened(dir)
+        let mut inner = self.lock();
+        inner.handoff.scaffolding.opened(dir)?;
+        inner.note_opens(dir);
+        Ok(())
     }
 
-    /// Counts a descriptor of a directory as closed.
-    pub(crate) fn close_directory(&self, dir: u64) {
+    /// Counts a descriptor of a directory as closed. `is_older` than this server?
+    pub(crate) fn close_directory(&self, dir: u64, is_older: bool) {
         let mut inner = self.lock();
-        inner.handoff.scaffolding.closed(dir);
+        inner.handoff.scaffolding.closed(dir, is_older);
+        inner.note_opens(dir);
         inner.set_alarm();
     }
 
@@ -152,6 +156,13 @@ impl Inner {
         self.set_alarm();
     }
 
+    /// Records the number of descriptors of a directory, if the next server must know it.
+    fn note_opens(&mut self, number: u64) {
+        if let Some(opens) = self.handoff.scaffolding.to_note(number) {
+            self.note(Note::Standing { number, opens }, None);
+        }
+    }
+
     /// Lets the directories follow the reservations. `uid` is that of the caller.
     pub(super) fn shift(&mut self, shifts: Vec<Shift>, uid: u32) {
         for shift in shifts {
@@ -159,7 +170,9 @@ impl Inner {
                 Shift::Put(name, token) => self.put(&name, token, uid),
                 Shift::Take(name, token) => {
                     let now = process::now().boot;
-                    self.handoff.scaffolding.take(&name, token, now);
+                    if let Some(dir) = self.handoff.scaffolding.take(&name, token, now) {
+                        self.note_opens(dir);
+                    }
                 }
             }
         }

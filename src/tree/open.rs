@@ -159,7 +159,7 @@ impl Tree {
             NodeId::Claim(ino) => self.store.open_to_read(ino)?,
             NodeId::Scaffold(dir) => {
                 self.store.open_directory(dir)?;
-                // The next server does not count this descriptor, nor its closing.
+                // So that the next server knows that it is older.
                 return Ok(self.text().fh);
             }
             _ => {}
@@ -203,10 +203,8 @@ impl Tree {
             }
             self.store.close(ino);
         }
-        if let NodeId::Scaffold(dir) = ino
-            && !self.is_older(fh)
-        {
-            self.store.close_directory(dir);
+        if let NodeId::Scaffold(dir) = ino {
+            self.store.close_directory(dir, self.is_older(fh));
         }
         match fh {
             NodeId::Text(_) => guard(&self.kept).close(fh),

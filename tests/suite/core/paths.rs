@@ -312,9 +312,9 @@ fn a_directory_goes_once_it_is_empty_unused_and_not_looked_up() {
     assert_eq!(all.due(minute + 2 * SECOND, 9), [b]);
     all.opened(b).unwrap();
     assert_eq!((all.due(2 * minute, 9), all.next_due()), (vec![], None));
-    all.closed(b);
-    // A descriptor from before this server.
-    all.closed(b);
+    all.closed(b, false);
+    // A descriptor from before this server, which is not counted.
+    all.closed(b, true);
     assert_eq!(all.due(2 * minute, 9), [b]);
     let name = Name::path(b"a/b/f").unwrap();
     all.put(&name, Token(1), 2 * minute);
@@ -388,6 +388,7 @@ fn what_a_journal_says_of_directories_makes_a_tree_or_nothing() {
         number,
         up,
         name: name.into(),
+        opens: 0,
     };
     let planks = [
         plank(1, TOP, "a"),
@@ -415,4 +416,37 @@ fn what_a_journal_says_of_directories_makes_a_tree_or_nothing() {
     let written: Vec<Plank> = all.planks().collect();
     let read = Scaffolding::of(&written, all.next());
     assert_eq!((paths(&read), read.next()), (paths(&all), all.next()));
+}
+
+#[test]
+fn an_open_descriptor_of_an_empty_directory_is_recorded_and_kept_by_the_next_server() {
+    let mut all = Scaffolding::default();
+    let a = make(&mut all, TOP, "a", 7, SECOND);
+    let name = Name::path(b"a/f").unwrap();
+    let note = |all: &mut Scaffolding| {
+        let opens = all.to_note(a);
+        opens.inspect(|opens| all.noted(a, *opens))
+    };
+    // While something is in it, it does not matter.
+    all.put(&name, Token(1), SECOND);
+    all.opened(a).unwrap();
+    all.opened(a).unwrap();
+    assert_eq!(note(&mut all), None);
+    all.take(&name, Token(1), SECOND);
+    assert_eq!((note(&mut all), note(&mut all)), (Some(2), None));
+    all.put(&name, Token(2), SECOND);
+    all.closed(a, false);
+    assert_eq!(note(&mut all), Some(1));
+    all.take(&name, Token(2), SECOND);
+    let planks: Vec<Plank> = all.planks().collect();
+    let mut next = Scaffolding::of(&planks, all.next());
+    next.resume(SECOND);
+    assert!(next.due(200 * SECOND, 9).is_empty());
+    // The server that goes on has another one too; an older one is counted down once.
+    next.opened(a).unwrap();
+    next.closed(a, true);
+    next.closed(a, true);
+    assert!(next.due(200 * SECOND, 9).is_empty());
+    next.closed(a, false);
+    assert_eq!(next.due(200 * SECOND, 9), [a]);
 }
