@@ -41,7 +41,9 @@ fn agent(mount: &Mount, temp: &TempDir, at: usize, seed: usize) -> Guard {
     command
         .env("CLAIMFS", CLAIMFS)
         .env("CLAIMFS_MOUNT", &mount.dir)
-        .env("CLAIMFS_SESSION", format!("agent{at}"))
+        // A session of its own also beside what goes on of one that was killed: two of one session
+        // would hold a file together.
+        .env("CLAIMFS_SESSION", format!("agent{at}-{seed}"))
         .env("OUT", temp.path().join("out"))
         .env("TREE", temp.path().join("tree"))
         .current_dir("/")
