@@ -43,7 +43,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let wanted = self.lists.wanted(self.name.as_deref())?;
         let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
         let patience = Patience::of(self.wait.as_deref())?;

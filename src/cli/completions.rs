@@ -1,8 +1,7 @@
 //! `claimfs completions SHELL`
 
-use std::io::{self, Write};
-
-use super::Exit;
+use super::output;
+use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -11,10 +10,10 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(&self) -> Exit {
+    pub(super) fn run(&self) -> Result<Exit, Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut super::command(), "claimfs", &mut script);
-        _ = io::stdout().lock().write_all(&script);
-        Exit::Done
+        output::list(&String::from_utf8_lossy(&script))?;
+        Ok(Exit::Done)
     }
 }

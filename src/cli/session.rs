@@ -12,8 +12,14 @@ use serde_json::{Value, json};
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child};
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Verb {
+enum Verb {
     /// Run a command as a session of its own, and pass its exit code through
     Run(Run),
     /// List the live sessions
@@ -50,12 +56,12 @@ pub(super) struct End {
     id: String,
 }
 
-impl Verb {
-    pub(super) fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        match self {
-            Self::Run(run) => run.run(mount),
-            Self::Ls(ls) => ls.run(mount),
-            Self::End(end) => end.run(mount),
+impl Arguments {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        match &self.verb {
+            Verb::Run(run) => run.run(mount),
+            Verb::Ls(ls) => ls.run(mount),
+            Verb::End(end) => end.run(mount),
         }
     }
 }
