@@ -15,6 +15,7 @@ mod enter;
 mod events;
 mod give;
 mod interrupt;
+mod log;
 mod ls;
 mod mount;
 mod names;
@@ -118,6 +119,8 @@ enum Verb {
     Run(On<run::Arguments>),
     /// Print what happens, as it happens
     Events(On<events::Arguments>),
+    /// Print what happened to a name, or to all, and why: the last 10,000 events
+    Log(On<log::Arguments>),
     /// List who holds what
     Ls(On<ls::Arguments>),
     /// Show who holds a name, from whom, who is next, and when it is free
@@ -194,6 +197,7 @@ fn dispatch(mount: Option<&Path>, verb: Verb) -> Result<Exit, Failure> {
         Verb::DoctorLook(arguments) => alone(mount, || Ok(arguments.run())),
         Verb::Enter(on) => on.run(mount, enter::Arguments::run),
         Verb::Notify(arguments) => alone(mount, || arguments.run()),
+        Verb::Log(on) => on.run(mount, log::Arguments::run),
         Verb::Ls(on) => on.run(mount, ls::Arguments::run),
         Verb::Show(on) => on.run(mount, show::Arguments::run),
         Verb::Whoami(on) => on.run(mount, whoami::Arguments::run),

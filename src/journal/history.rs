@@ -239,3 +239,133 @@ fn last_lines(bytes: &[u8]) -> String {
     let newest = &bytes[before.map_or(0, |(end, _)| end + 1)..];
     String::from_utf8_lossy(newest).into_owned()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::core::table::Table;
+    use crate::core::{Event, Rule, SessionId, SessionKey, What};
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let name = format!("claimfs-history-{name}-{}", std::process::id());
+            let dir = std::env::temp_dir().join(name);
+            fs::create_dir(&dir).unwrap();
+            Self(dir)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn record(seq: u64) -> EventRecord {
+        let what = What::SessionStarted {
+            key: SessionKey(seq),
+            id: SessionId::new("s".repeat(200).as_bytes()).unwrap(),
+            uid: 7,
+            pidns: 7,
+            rule: Rule::Posix,
+        };
+        let at = SystemTime::UNIX_EPOCH;
+        EventRecord::of(&Table::new(9), &Event { seq, at, what }).unwrap()
+    }
+
+    fn journal(numbers: std::ops::Range<u64>) -> Unwritten {
+        let mut unwritten = Unwritten::default();
+        numbers.for_each(|seq| unwritten.push(record(seq)));
+        unwritten
+    }
+
+    /// The numbers of the events that a history shows.
+    fn shown(history: &History) -> Vec<u64> {
+        let text = history.snapshot().render().unwrap();
+        let numbers = text.lines().map(|line| {
+            let Seq { seq } = serde_json::from_str(line).unwrap();
+            seq
+        });
+        numbers.collect()
+    }
+
+    #[test]
+    fn events_that_a_file_and_the_journal_have_are_shown_once() {
+        let dir = Dir::new("once");
+        let mut history = History::begin(&dir.0, true, journal(1..4));
+        history.write();
+        history.push(record(4));
+        assert_eq!(shown(&history), [1, 2, 3, 4]);
+        // The server is killed before the journal drops them.
+        let history = History::begin(&dir.0, true, journal(2..6));
+        assert_eq!(shown(&history), [1, 2, 3, 4, 5]);
+        let history = History::begin(&dir.0, false, journal(5..6));
+        assert_eq!(shown(&history), [5], "another boot");
+    }
+
+    #[test]
+    fn a_torn_line_is_cut_off() {
+        let dir = Dir::new("torn");
+        let mut history = History::begin(&dir.0, true, journal(1..4));
+        history.write();
+        let path = dir.0.join(HISTORY);
+        let whole = fs::read(&path).unwrap();
+        let line = whole.len() / 3;
+        for length in line..=whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let mut history = History::begin(&dir.0, true, journal(9..10));
+            history.write();
+            let before = 1..=u64::try_from(length / line).unwrap();
+            let expected: Vec<u64> = before.chain([9]).collect();
+            assert_eq!(shown(&history), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn it_is_bounded_in_memory_and_on_disk() {
+        let dir = Dir::new("bounded");
+        let mut history = History::begin(&dir.0, true, Unwritten::default());
+        let events = EVENTS_MAX as u64;
+        for seq in 1..=6 * events {
+            history.push(record(seq));
+            if seq % 4_321 == 0 {
+                history.write();
+            }
+        }
+        assert_eq!(history.unwritten.records.len(), 60_000 % 4_321);
+        let newest: Vec<u64> = (5 * events + 1..=6 * events).collect();
+        assert_eq!(shown(&history), newest);
+        for name in [HISTORY, OLDER] {
+            let length = fs::metadata(dir.0.join(name)).unwrap().len();
+            // A write of fewer than 4,321 lines of 330 bytes may be the last that fits.
+            assert!(length < HISTORY_MAX + 4_321 * 330, "{name}: {length}");
+        }
+        for seq in 6 * events + 1..=9 * events {
+            history.push(record(seq));
+        }
+        assert!(history.unwritten.records.len() <= EVENTS_MAX);
+        let newest: Vec<u64> = (8 * events + 1..=9 * events).collect();
+        assert_eq!(shown(&history), newest);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_costs_no_event_of_this_server() {
+        let dir = Dir::new("foreign");
+        fs::create_dir(dir.0.join(HISTORY)).unwrap();
+        fs::create_dir(dir.0.join(OLDER)).unwrap();
+        let mut history = History::begin(&dir.0, true, journal(1..3));
+        history.write();
+        history.push(record(3));
+        assert_eq!(shown(&history), [1, 2, 3]);
+        fs::write(dir.0.join(HISTORY), "no event\n\n{}\n").unwrap();
+        let history = History::begin(&dir.0, true, journal(4..5));
+        let text = history.snapshot().render().unwrap();
+        assert!(text.ends_with(&record(4).line()), "{text}");
+    }
+}
