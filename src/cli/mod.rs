@@ -9,6 +9,7 @@
 mod break_;
 mod child;
 mod claim;
+mod columns;
 mod completions;
 mod doctor;
 mod enter;
@@ -34,6 +35,7 @@ mod tool;
 mod umount;
 mod upgrade;
 mod wait;
+mod waiting;
 mod whoami;
 
 use std::ffi::OsString;
@@ -145,11 +147,18 @@ enum Verb {
     Notify(notify::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Print the words that a shell completes
+    #[command(hide = true)]
+    Complete(On<completions::Complete>),
 }
 
 /// Runs the command that this process was called with.
 pub fn main() -> ExitCode {
-    let Arguments { mount, verb } = match Arguments::try_parse() {
+    let words = match waiting::joined(std::env::args_os().collect(), &command()) {
+        Ok(words) => words,
+        Err(failure) => return end(Err(failure)).into(),
+    };
+    let Arguments { mount, verb } = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(help) => return explain(&help).into(),
     };
@@ -202,6 +211,7 @@ fn dispatch(mount: Option<&Path>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Show(on) => on.run(mount, show::Arguments::run),
         Verb::Whoami(on) => on.run(mount, whoami::Arguments::run),
         Verb::Session(on) => on.run(mount, session::Arguments::run),
+        Verb::Complete(on) => on.run(mount, completions::Complete::run),
         Verb::Completions(arguments) => alone(mount, || arguments.run()),
     }
 }
