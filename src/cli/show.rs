@@ -87,6 +87,9 @@ fn holder_lines(name: &Name, record: &Value) -> Vec<String> {
         let (pid, command) = (cell("from_pid"), cell("from_command"));
         lines.push(format!("from     pid {pid}, {command}, {how}"));
     }
+    if record.get("why").is_some() {
+        lines.push(format!("why      {}", cell("why")));
+    }
     lines
 }
 

@@ -447,8 +447,12 @@ pub(super) fn ago(record: &Value, key: &str, now: SystemTime) -> String {
 pub(super) fn held_by(name: &Name, record: &Value) -> String {
     let time = ago(record, "acquired_at", SystemTime::now());
     let why = reason(record).map_or_else(String::new, |reason| format!(", who says {reason}"));
+    let survivor = match record.get("why") {
+        Some(_) => format!("; {}", field(record, "why")),
+        None => String::new(),
+    };
     format!(
-        "{}: held by {} for {time}{why}; see 'claimfs show {name}'",
+        "{}: held by {} for {time}{why}{survivor}; see 'claimfs show {name}'",
         name.file(),
         holder(record)
     )
