@@ -80,9 +80,7 @@ impl Arguments {
         match taker.take(&wanted)? {
             Took::Names(names) => self.took(&mount, &names, ttl, &me),
             Took::Held(held) => self.held(&held, |name, record| others(name, &me, record)),
-            Took::InVain(held) => self.held(&held, |name, record| {
-                format!("{}; waited in vain", tool::held_by(name, record))
-            }),
+            Took::InVain(held) => self.held(&held, take::in_vain),
             Took::Stopped => Ok(interrupt.map_or(Exit::Held, |interrupt| interrupt.end())),
         }
     }

@@ -12,7 +12,7 @@ use crate::core::printable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Waiting {
-    /// Wait in the queue if another holds it, for no longer than TIME [such as 30s; 0 is not at all]
+    /// Wait if another holds it, for no longer than TIME [such as 30s; 0 is not at all]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     #[arg(conflicts_with_all = ["nonblock", "timeout"])]
     wait: Option<String>,

@@ -35,7 +35,7 @@ fn lines_have_80_columns_whatever_the_names_are_and_all_of_them_in_a_pipe() {
     for name in [long.as_str(), &wide, "short"] {
         holder.claim(name).unwrap();
     }
-    let reason = "because ".repeat(32);
+    let reason = format!("{}.", "because ".repeat(31));
     holder
         .setxattr(&format!("claims/{long}"), "user.claimfs.reason", &reason, 0)
         .unwrap();
