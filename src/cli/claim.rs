@@ -144,7 +144,7 @@ impl Arguments {
                 Some(record) if error.raw_os_error() == Some(libc::EBUSY) => {
                     self.held(&[(name.clone(), record)], tool::held_by)
                 }
-                _ => Err(Failure::unavailable(format!("claims/{name}: {error}"))),
+                _ => Err(mount.failed(&["claims", name.as_str()], &error)),
             },
         }
     }

@@ -94,13 +94,13 @@ impl Arguments {
             patience,
             interrupt: None,
         };
-        let taken = taker.take(&wanted).map_err(|mut failure| {
+        let took = taker.take(&wanted).map_err(|mut failure| {
             if failure.exit == Exit::Held {
                 failure.exit = Exit::Child(self.conflict_exit_code);
             }
             failure
         })?;
-        let names = match taken {
+        let names = match took {
             Took::Names(names) => names,
             Took::Held(held) => {
                 take::say_held(&held, tool::held_by);

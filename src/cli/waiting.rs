@@ -95,7 +95,7 @@ pub(super) fn joined(words: Vec<OsString>, root: &clap::Command) -> Result<Vec<O
     Ok(words)
 }
 
-/// The first word behind `--wait` that is a time.
+/// The first word behind `--wait` that is a time, before the words of a command.
 fn candidate(
     words: &[OsString],
     from: usize,
@@ -106,9 +106,13 @@ fn candidate(
     let mut at = from;
     while at < to {
         let word = &words[at];
-        if word == "--wait" && words[..to].get(at + 1).is_some_and(|next| is_time(next)) {
+        if word == "--wait" && words[..to].get(at + 1).is_some_and(is_time) {
             let at = at + 1;
             return Some(Candidate { at, has_name });
+        }
+        // The command begins here, and the words from here on are its own.
+        if has_name && !is_option(word) {
+            return None;
         }
         has_name |= !is_option(word) || is_list(word);
         at += 1 + usize::from(takes_next(word, valued));
