@@ -80,9 +80,7 @@ impl Arguments {
         match taker.take(&wanted)? {
             Took::Names(names) => self.took(&mount, &names, ttl, &me),
             Took::Held(held) => self.held(&held, |name, record| others(name, &me, record)),
-            Took::InVain(held) => self.held(&held, |name, record| {
-                format!("{}; waited in vain", tool::held_by(name, record))
-            }),
+            Took::InVain(held) => self.held(&held, take::in_vain),
             Took::Stopped => Ok(interrupt.map_or(Exit::Held, |interrupt| interrupt.end())),
         }
     }
@@ -146,7 +144,7 @@ impl Arguments {
                 Some(record) if error.raw_os_error() == Some(libc::EBUSY) => {
                     self.held(&[(name.clone(), record)], tool::held_by)
                 }
-                _ => Err(Failure::unavailable(format!("claims/{name}: {error}"))),
+                _ => Err(mount.failed(&["claims", name.as_str()], &error)),
             },
         }
     }

@@ -96,7 +96,7 @@ function __fish_claimfs_words
     test (count $words) -eq (math $argv[1] + 1)
 end
 complete -c claimfs -n "__fish_claimfs_at claim release unclaim wait run" -f -a "(__fish_claimfs_list names)"
-complete -c claimfs -n "__fish_claimfs_at show break" -f -a "(__fish_claimfs_list leases)"
+complete -c claimfs -n "__fish_claimfs_at show break log" -f -a "(__fish_claimfs_list leases)"
 complete -c claimfs -n "__fish_claimfs_at give; and __fish_claimfs_words 1" -f -a "(__fish_claimfs_list leases)"
 complete -c claimfs -n "__fish_claimfs_at give; and __fish_claimfs_words 2" -f -a "(__fish_claimfs_list sessions)"
 complete -c claimfs -n "__fish_claimfs_at session; and __fish_seen_subcommand_from end" -f -a "(__fish_claimfs_list sessions)"
@@ -132,7 +132,7 @@ const BASH: &str = r#"_claimfs_lists() {
         *)
             case "$verb,$count,$part" in
                 claim,* | release,* | unclaim,* | wait,* | run,*) kind=names ;;
-                show,* | break,* | give,0,*) kind=leases ;;
+                show,* | break,* | log,* | give,0,*) kind=leases ;;
                 give,* | session,1,end) kind=sessions ;;
                 umount,* | upgrade,* | doctor,*) kind=mounts ;;
                 *) return ;;
@@ -191,8 +191,8 @@ impl Complete {
             }
         };
         let words = words.iter().filter(|word| !word.contains(misleads));
-        let text: String = words.map(|word| format!("{word}\n")).collect();
-        output::list(&text)?;
+        let text: Vec<String> = words.map(|word| format!("{word}\n")).collect();
+        output::list(&text.concat())?;
         Ok(Exit::Done)
     }
 }

@@ -265,6 +265,6 @@ pub(super) fn refused(name: &Name, error: &io::Error) -> Failure {
         Some(libc::ESTALE) => Failure::held(format!(
             "claims/{name}: your session ended while it waited; see 'claimfs whoami'"
         )),
-        _ => Failure::unavailable(format!("claims/{name}: {error}")),
+        _ => Failure::unavailable(format!("claims/{name}: {error}; see 'claimfs doctor'")),
     }
 }

@@ -315,7 +315,7 @@ fn refused(names: &[Name], error: &io::Error) -> Failure {
         }
         Some(libc::EDQUOT) => "more than your user may have at once; give others back",
         Some(libc::ENOSPC) => "the mount has no room for more leases",
-        _ => return Failure::unavailable(format!("{path}: {error}")),
+        _ => return Failure::unavailable(format!("{path}: {error}; see 'claimfs doctor'")),
     };
     Failure::unavailable(format!("{path}: {why}"))
 }
@@ -330,14 +330,16 @@ struct Changes {
 impl Changes {
     fn open(mount: &Mount) -> Result<Self, Failure> {
         let events = File::open(mount.path(&["events"]));
-        let events = events.map_err(|error| Failure::unavailable(format!("events: {error}")))?;
+        let events = events.map_err(|error| mount.failed(&["events"], &error))?;
         let tail = Vec::new();
         Ok(Self { events, tail })
     }
 
     /// Waits until something happened to a reservation. False if time runs out before.
     fn wait(&mut self, end: Option<Instant>) -> Result<bool, Failure> {
-        let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
+        let failed = |error: io::Error| {
+            Failure::unavailable(format!("events: {error}; see 'claimfs doctor'"))
+        };
         let mut buffer = [0; 8 * 1024];
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -346,7 +348,9 @@ impl Changes {
             }
             let count = self.events.read(&mut buffer).map_err(failed)?;
             if count == 0 {
-                return Err(Failure::unavailable("events: the mount has ended"));
+                return Err(Failure::unavailable(
+                    "events: the mount has ended; see 'claimfs doctor'",
+                ));
             }
             self.tail.extend_from_slice(&buffer[..count]);
             let has = |word: &[u8]| self.tail.windows(word.len()).any(|part| part == word);

@@ -57,7 +57,8 @@ pub(super) struct Arguments {
     /// The exit code if another holds the name [as of flock(1); 0 to 255]
     #[arg(short = 'E', long, value_name = "CODE", default_value_t = 1)]
     conflict_exit_code: u8,
-    /// Print messages on standard error as JSON, and the records of what was taken: standard output is the command's
+    /// Print messages on standard error as JSON, and the records of what was taken: standard output
+    /// is the command's
     #[arg(long)]
     json: bool,
     /// The command and its arguments
@@ -93,16 +94,20 @@ impl Arguments {
             patience,
             interrupt: None,
         };
-        let taken = taker.take(&wanted).map_err(|mut failure| {
+        let took = taker.take(&wanted).map_err(|mut failure| {
             if failure.exit == Exit::Held {
                 failure.exit = Exit::Child(self.conflict_exit_code);
             }
             failure
         })?;
-        let names = match taken {
+        let names = match took {
             Took::Names(names) => names,
-            Took::Held(held) | Took::InVain(held) => {
+            Took::Held(held) => {
                 take::say_held(&held, tool::held_by);
+                return Ok(Exit::Child(self.conflict_exit_code));
+            }
+            Took::InVain(held) => {
+                take::say_held(&held, take::in_vain);
                 return Ok(Exit::Child(self.conflict_exit_code));
             }
             Took::Stopped => return Ok(Exit::Held),

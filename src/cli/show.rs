@@ -43,7 +43,7 @@ impl Arguments {
             return Ok(Exit::Done);
         }
         let roots = tool::roots(&mount, record["session"].as_str().unwrap_or_default());
-        let mut lines = holder_lines(&name, &record);
+        let mut lines = holder_lines(&name, &record, &roots);
         lines.extend(term_lines(&record));
         lines.extend(waiter_lines(&mount, &name, &record)?);
         lines.extend(end_lines(&record, &roots));
@@ -65,15 +65,20 @@ fn quiet(mount: &Mount, record: Option<&Value>) -> Result<Exit, Failure> {
 }
 
 /// The claim and its holder.
-fn holder_lines(name: &Name, record: &Value) -> Vec<String> {
+fn holder_lines(name: &Name, record: &Value, roots: &[Value]) -> Vec<String> {
     let cell = |key| tool::field(record, key);
     let is_process = record["scope"] == "process" || record.get("bound_pid").is_some();
-    let who = if is_process { "holder " } else { "process" };
+    let is_alive = roots.is_empty() || roots.iter().any(|root| root["pid"] == record["pid"]);
+    let (who, how) = match (is_process, is_alive) {
+        (true, _) => ("holder ", ""),
+        (false, true) => ("process", ""),
+        (false, false) => ("maker  ", ", which has ended"),
+    };
     let mut lines = vec![
         format!("claim    {name}"),
         format!("session  {}", cell("session")),
         format!(
-            "{who}  pid {}, {}, uid {}",
+            "{who}  pid {}, {}, uid {}{how}",
             cell("pid"),
             cell("command"),
             cell("uid")

@@ -268,6 +268,11 @@ pub(super) fn say_held(held: &[(Name, Value)], text: impl Fn(&Name, &Value) -> S
     }
 }
 
+/// The message for a name that was waited for and that another holds still.
+pub(super) fn in_vain(name: &Name, record: &Value) -> String {
+    format!("{}; waited in vain", tool::held_by(name, record))
+}
+
 fn busy(names: &[Name]) -> Failure {
     let names: Vec<&Name> = names.iter().collect();
     Failure {

@@ -344,7 +344,13 @@ pub(super) fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Fail
 /// Parses the name of a claim: `NAME`, or `claims/NAME` as messages write it.
 pub(super) fn claim_name(text: &str) -> Result<Name, Failure> {
     let name = text.strip_prefix("claims/").unwrap_or(text);
-    Name::new(name.as_bytes()).map_err(|refusal| bad_name(text, refusal))
+    Name::new(name.as_bytes()).map_err(|refusal| {
+        if refusal == Refusal::BadName && name.contains('/') {
+            no_path(text)
+        } else {
+            bad_word("name", text, refusal)
+        }
+    })
 }
 
 /// Parses the name of a lease, as `leases` has it: that of a claim, or `paths/` and a path.
@@ -370,21 +376,16 @@ pub(super) fn ttl(text: &str) -> Result<Duration, Failure> {
     })
 }
 
-/// Why a text is no name, and what to do: a path is for `claimfs reserve`.
-fn bad_name(text: &str, refusal: Refusal) -> Failure {
-    let shown = printable(text);
-    let path = text
-        .strip_prefix("paths")
-        .filter(|rest| rest.starts_with('/'));
-    let path = path.unwrap_or(text);
-    if refusal != Refusal::LongName && path.contains('/') {
-        let path = printable(path);
-        return Failure::usage(format!(
-            "'{shown}': a name has no '/'; for a file or a directory there is 'claimfs reserve {path}', and a reservation is \
-             shown by its name, such as 'claimfs show paths/home/me/app'"
-        ));
-    }
-    bad_word("name", text, refusal)
+/// Why a path is no name, and what to do.
+fn no_path(text: &str) -> Failure {
+    let path = text.strip_prefix("paths");
+    let path = path.filter(|rest| rest.starts_with('/')).unwrap_or(text);
+    Failure::usage(format!(
+        "'{}': a name has no '/'; for a file or a directory there is 'claimfs reserve {}', and a reservation is \
+         shown by its name, such as 'claimfs show paths/home/me/app'",
+        printable(text),
+        printable(path)
+    ))
 }
 
 fn bad_path(text: &str, refusal: Refusal) -> Failure {
@@ -510,7 +511,8 @@ pub(super) fn roots(mount: &Mount, id: &str) -> Vec<Value> {
 }
 
 /// The living process of a lease, with `pid` and `command`: the holder; under session scope the
-/// process that claimed, or else a root of its session. `None` if the session lives by a deadline.
+/// process that claimed, or else a root of its session, and a command rather than the claimfs that
+/// runs it. `None` if the session lives by a deadline.
 pub(super) fn living(mount: &Mount, record: &Value) -> Option<Value> {
     let id = record["session"].as_str().unwrap_or_default();
     living_of(&roots(mount, id), record)
@@ -526,7 +528,12 @@ pub(super) fn living_of(roots: &[Value], record: &Value) -> Option<Value> {
             json!({ "pid": bound, "command": command })
         })),
         None if record["scope"] == "process" => Some(record.clone()),
-        None => by_pid(&record["pid"]).or(roots.first()).cloned(),
+        None => {
+            let maker = by_pid(&record["pid"]);
+            let mut commands = maker.into_iter().chain(roots);
+            let command = commands.find(|root| root["command"] != "claimfs");
+            command.or(maker).or(roots.first()).cloned()
+        }
     }
 }
 

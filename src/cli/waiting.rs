@@ -12,7 +12,7 @@ use crate::core::printable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Waiting {
-    /// Wait in the queue if another holds it, for no longer than TIME [such as 30s; 0 is not at all]
+    /// Wait if another holds it, for no longer than TIME [such as 30s; 0 is not at all]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     #[arg(conflicts_with_all = ["nonblock", "timeout"])]
     wait: Option<String>,
@@ -95,7 +95,7 @@ pub(super) fn joined(words: Vec<OsString>, root: &clap::Command) -> Result<Vec<O
     Ok(words)
 }
 
-/// The first word behind `--wait` that is a time.
+/// The first word behind `--wait` that is a time, before the words of a command.
 fn candidate(
     words: &[OsString],
     from: usize,
@@ -106,9 +106,13 @@ fn candidate(
     let mut at = from;
     while at < to {
         let word = &words[at];
-        if word == "--wait" && words[..to].get(at + 1).is_some_and(|next| is_time(next)) {
+        if word == "--wait" && words[..to].get(at + 1).is_some_and(is_time) {
             let at = at + 1;
             return Some(Candidate { at, has_name });
+        }
+        // The command begins here, and the words from here on are its own.
+        if has_name && !is_option(word) {
+            return None;
         }
         has_name |= !is_option(word) || is_list(word);
         at += 1 + usize::from(takes_next(word, valued));

@@ -69,8 +69,8 @@ fn shell(mount: &Mount, temp: &TempDir, shell: &str, text: &str) -> Option<Strin
     let (_, completions, _) = run(Command::new(CLAIMFS).args(["completions", shell]));
     std::fs::write(&script, completions).unwrap();
     let bin = Path::new(CLAIMFS).parent().unwrap().to_str().unwrap();
-    let mut command = Command::new(shell);
-    command.args(["-c", text]).current_dir("/");
+    let mut command = Command::new("timeout");
+    command.args(["20", shell, "-c", text]).current_dir("/");
     command
         .env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()))
         .env("HOME", temp.path())
@@ -160,4 +160,28 @@ fn fish_completes_names_sessions_and_mounts() {
     );
     assert!(parts[4].contains(&*mount.dir.to_string_lossy()), "{said}");
     assert!(!parts[4].contains("build@1"), "{said}");
+}
+
+#[test]
+fn zsh_completes_names_and_sessions() {
+    let Some((mount, _holder)) = mount() else {
+        return;
+    };
+    let temp = TempDir::new();
+    // The completion of zsh needs a terminal of its own, in which an interactive zsh reads keys.
+    let ask = r#"
+        zmodload zsh/zpty
+        zpty z zsh -f -i
+        zpty -w z 'PS1=">"; cd /; autoload -U compinit; compinit -u -D; source $script; print REA''DY'
+        zpty -r z out '*READY*'
+        zpty -n -w z $'claimfs show pa\t'
+        zpty -r z out '*show paths/srv/app*'
+        zpty -n -w z $'\nclaimfs session end w\t'
+        zpty -r z out '*session end w1*'
+        zpty -d z
+        echo done"#;
+    let Some(said) = shell(&mount, &temp, "zsh", ask) else {
+        return;
+    };
+    assert_eq!(said, "done\n");
 }

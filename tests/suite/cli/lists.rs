@@ -101,7 +101,7 @@ fn a_list_is_of_at_most_256_names_without_leading_zeros_and_each_counts_once() {
         (&["--any", "n@1.."], "no range"),
         (&["--any", "n@..4"], "no range"),
         (&["--any", "n@1..2..3"], "no range"),
-        (&["--any", "a/b"], "no name"),
+        (&["--any", "a/b"], "'claimfs reserve a/b'"),
         (&["--any", ""], "no name"),
         (&["--any", "x", "--all", "y"], "cannot be used with"),
     ];

@@ -69,6 +69,19 @@ fn a_time_after_wait_is_the_limit_if_there_is_a_name_besides() {
         );
     }
     assert_eq!(run(&mount, &["run", "--wait", "5"]).0, 2);
+    // The words of the command are its own.
+    for words in [
+        &["--wait", "5"][..],
+        &["--wait", "5", "--", "y"],
+        &["-w", "5"],
+    ] {
+        let (code, out, err) = run(&mount, &[&["run", "own", "echo"], words].concat());
+        assert_eq!(
+            (code, out.trim_end()),
+            (0, words.join(" ").as_str()),
+            "{err}"
+        );
+    }
 }
 
 #[test]
