@@ -11,6 +11,6 @@ mod lists;
 /// Reserving real paths.
 mod paths;
 /// The demonstration of the README.
-mod try_it;
+pub mod try_it;
 /// The output and the exit code of each verb.
 mod verbs;
