@@ -71,6 +71,8 @@ fn tree(temp: &TempDir) -> PathBuf {
     }
     for dir in ["bin", "sbin", "lib"] {
         std::os::unix::fs::symlink(format!("usr/{dir}"), root.join(dir)).unwrap();
+        // Of another package: else dpkg would remove the directory, too.
+        fs::write(root.join("usr").join(dir).join("other"), "").unwrap();
     }
     for file in ["status", "available"] {
         fs::write(root.join("var/lib/dpkg").join(file), "").unwrap();
