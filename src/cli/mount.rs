@@ -39,6 +39,8 @@ const AGENT_NAME_MAX: usize = 64;
 const READY: &str = "ready";
 const LOST: &str = "lost: ";
 
+// Each is a switch of the command line.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Stay, and log to standard error (RUST_LOG says how much)

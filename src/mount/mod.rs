@@ -230,7 +230,7 @@ impl Plan {
         match fs::metadata(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_way(tell)?;
-                // Whatever the umask, others can enter it.
+                // Others can enter it, as the umask may not have it.
                 let made = fs::create_dir(&self.dir);
                 let open = || fs::set_permissions(&self.dir, PermissionsExt::from_mode(0o755));
                 return made

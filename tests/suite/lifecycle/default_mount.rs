@@ -41,8 +41,10 @@ impl Machine {
         let mut unshare = Guard::spawn(unshare.current_dir("/"));
         assert_eq!(unshare.line(), "begun");
         let init = children(unshare.0.id())[0];
-        let _unshare = unshare;
-        Some(Self { init, _unshare })
+        Some(Self {
+            init,
+            _unshare: unshare,
+        })
     }
 
     /// What a script does there, with the program as `$claimfs`.

@@ -1,7 +1,7 @@
 //! What `mount-scripts/package` builds, the published crate, and what installs of either.
 //!
-//! They are built in a minute or two by `CLAIMFS_PROFILE=quick mount-scripts/package DIR`, and tested
-//! with `CLAIMFS_TEST_PACKAGES=DIR`, as `.ci/run` does.
+//! `CLAIMFS_PROFILE=quick mount-scripts/package DIR` builds them in a minute or two, and
+//! `CLAIMFS_TEST_PACKAGES=DIR` has them tested, as in `.ci/run`.
 
 use std::collections::BTreeSet;
 use std::fs;
