@@ -1,8 +1,9 @@
-//! `claimfs mount DIR`
+//! `claimfs mount [DIR]`
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure};
 use super::{remount, tool};
@@ -22,10 +23,11 @@ use crate::core::agents::{self, Agent};
 use crate::core::identity::SESSION_VARIABLES;
 use crate::core::scaffolding::Limits;
 use crate::logging;
-use crate::mount::state_dir::StateDir;
-use crate::mount::{DEFAULT_MAX_LEASES, Plan, resolve_dir};
+use crate::mount::state_dir::{Lock, StateDir};
+use crate::mount::{DEFAULT_MAX_LEASES, Plan, default_mount, resolve_dir, usable_on};
 use crate::process::Search;
 use crate::supervisor::{Notice, device};
+use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 use crate::sys::terminal;
 
 /// The longest name of an agent, in bytes: the pid and start time of its process are appended to
@@ -37,6 +39,8 @@ const AGENT_NAME_MAX: usize = 64;
 const READY: &str = "ready";
 const LOST: &str = "lost: ";
 
+// Each is a switch of the command line.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Stay, and log to standard error (RUST_LOG says how much)
@@ -45,6 +49,12 @@ pub(super) struct Arguments {
     /// Say so on standard output, and on it only, when the mount answers or why it does not
     #[arg(long, hide = true)]
     announce: bool,
+    /// Succeed also if claimfs is mounted already: there, or without DIR anywhere you can use it
+    #[arg(long)]
+    if_needed: bool,
+    /// Print an object: "mount" is the directory, "made" is false if it was mounted already
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -117,8 +127,10 @@ pub(super) struct Settings {
     #[serde(skip)]
     options: Vec<String>,
     /// The directory to mount on; it is made if it does not exist
+    /// [default: /run/claims for root, $XDG_RUNTIME_DIR/claims else]
+    #[arg(verbatim_doc_comment)]
     #[serde(skip)]
-    dir: PathBuf,
+    dir: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -130,18 +142,110 @@ impl Arguments {
                     "--{switch}: not changed by a remount; unmount, and mount with it"
                 )));
             }
-            return remount::run(&settings.dir, &settings.options);
-        }
-        let dir = resolve_dir(&self.settings.dir)?;
-        let plan = self.settings.plan(dir)?;
-        if !self.foreground {
-            return self.start(&plan);
+            let dir = match &settings.dir {
+                Some(dir) => dir.clone(),
+                None => default_mount::dir("mount")?,
+            };
+            return remount::run(&dir, &settings.options, self.json);
         }
         if self.announce {
+            let plan = settings.plan(settings.dir()?)?;
             terminal::leave().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
             std::env::set_current_dir("/")
                 .map_err(|error| Failure::unavailable(format!("/: {error}")))?;
+            // The process that started this has handed its turn over.
+            let turn = io::stdin().as_fd().try_clone_to_owned();
+            let turn = turn.map_err(|error| Failure::unavailable(format!("stdin: {error}")))?;
+            return self.supervise(&plan, &File::from(turn));
         }
+        match self.place()? {
+            Place::There(mount) => Ok(self.found(&mount)),
+            Place::Free(dir) => self.make(dir),
+        }
+    }
+
+    /// Where to mount, if there is need to.
+    fn place(&self) -> Result<Place, Failure> {
+        if let Some(dir) = &self.settings.dir {
+            return Ok(Place::Free(resolve_dir(dir)?));
+        }
+        let dir = default_mount::dir("mount");
+        let dir_there = dir.as_deref().ok();
+        let is_there = dir_there.is_some_and(|dir| mountinfo::on(dir).is_ok_and(is_claimfs));
+        let other = if is_there {
+            None
+        } else {
+            default_mount::elsewhere(dir_there)
+                .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?
+        };
+        match other {
+            Some(mount) if self.if_needed => Ok(Place::There(mount)),
+            Some(mount) => Err(Failure::unavailable(format!(
+                "{}: a claimfs that you can use is mounted here already; use it, or give a directory for another one, whose \
+                 claims are apart, as in 'claimfs mount DIR'",
+                mount.dir.display()
+            ))),
+            None => {
+                let dir = resolve_dir(&dir?)?;
+                if self.settings.admits_others() {
+                    default_mount::check_reachable(&dir)?;
+                }
+                Ok(Place::Free(dir))
+            }
+        }
+    }
+
+    /// Mounts on a directory, unless it is there. Only one process at a time does this for a state
+    /// directory: it looks, mounts, and has its turn until the mount answers.
+    fn make(&self, dir: PathBuf) -> Result<Exit, Failure> {
+        if let Some(mount) = self.there(&dir)? {
+            return Ok(self.found(&mount));
+        }
+        let plan = self.settings.plan(dir)?;
+        if let Err(failure) = plan.inspect() {
+            // It may have been mounted meanwhile.
+            let there = self.there(&plan.dir)?;
+            return there.map(|mount| self.found(&mount)).ok_or(failure);
+        }
+        plan.state_dir.make()?;
+        let turn = plan.state_dir.take(Lock::Mounting)?;
+        if let Some(mount) = self.there(&plan.dir)? {
+            return Ok(self.found(&mount));
+        }
+        if self.foreground {
+            return self.supervise(&plan, &turn);
+        }
+        self.start(&plan, turn)
+    }
+
+    /// The usable claimfs on the directory, if that is enough. Another file system there is an
+    /// error, unless the directory was given and a mount was asked for whatever is there.
+    fn there(&self, dir: &Path) -> Result<Option<Mount>, Failure> {
+        if !self.if_needed && self.settings.dir.is_some() {
+            return Ok(None);
+        }
+        let mount = usable_on(dir)?;
+        Ok(mount.filter(|_| self.if_needed))
+    }
+
+    /// Says which mount there is already.
+    fn found(&self, mount: &Mount) -> Exit {
+        let dir = mount.dir.display();
+        if self.settings.admits_others() && !mount.has("allow_other") {
+            tool::complain(&format!(
+                "{dir}: mounted without --allow-other, so it admits nobody else; to admit others, unmount it, and mount again"
+            ));
+        }
+        if self.json {
+            tool::say_json(&json!({"mount": mount.dir.to_string_lossy(), "made": false}));
+        } else {
+            tool::say(&format!("claimfs: mounted on {dir} already"));
+        }
+        Exit::Done
+    }
+
+    /// Mounts and stays. `turn` is the lock of whoever makes the mount, and ends once that answers.
+    fn supervise(&self, plan: &Plan, turn: &File) -> Result<Exit, Failure> {
         logging::begin(&plan.state_dir.log(), self.settings.log_bytes());
         let announce = self.announce;
         let notify_all = |notice| match notice {
@@ -149,6 +253,8 @@ impl Arguments {
                 if announce {
                     tool::say(READY);
                 }
+                // In the background it fails where a person gave another standard input.
+                _ = turn.unlock();
                 if let Err(error) = notify("READY=1") {
                     log::warn!("systemd is not told that the mount is ready: {error}");
                 }
@@ -167,7 +273,7 @@ impl Arguments {
                 }
             }
         };
-        let words = self.settings.words(&plan)?;
+        let words = self.settings.words(plan)?;
         let program = PathBuf::from(super::program()?);
         plan.supervise(program, words, notify_all)
             .inspect_err(|failure| {
@@ -179,9 +285,8 @@ impl Arguments {
     }
 
     /// Starts this command again in the background, and waits until its mount answers.
-    fn start(&self, plan: &Plan) -> Result<Exit, Failure> {
+    fn start(&self, plan: &Plan, turn: File) -> Result<Exit, Failure> {
         plan.check(&mut tool::complain)?;
-        plan.state_dir.make()?;
         let log = plan.state_dir.log();
         let open = OpenOptions::new()
             .create(true)
@@ -195,9 +300,10 @@ impl Arguments {
         if self.settings.repair {
             supervisor.arg("--repair");
         }
+        // As its standard input, the lock of this turn stays with it should this process be killed.
         supervisor
             .args(self.settings.words(plan)?)
-            .stdin(Stdio::null())
+            .stdin(turn)
             .stdout(Stdio::piped())
             .stderr(stderr);
         let mut supervisor = supervisor
@@ -214,7 +320,7 @@ impl Arguments {
             }
         }
         match word.trim_end() {
-            READY => answers(plan, &log),
+            READY => self.answers(plan, &log),
             "" => Err(Failure::unavailable(format!(
                 "{}: the server ended before it had mounted; its log is {}",
                 plan.dir.display(),
@@ -223,6 +329,38 @@ impl Arguments {
             text => Err(Failure::unavailable(text)),
         }
     }
+
+    fn answers(&self, plan: &Plan, log: &Path) -> Result<Exit, Failure> {
+        let dir = plan.dir.display();
+        fs::read(plan.dir.join("README")).map_err(|error| {
+            Failure::unavailable(format!(
+                "{dir}: mounted, but it does not answer: {error}; its log is {}",
+                log.display()
+            ))
+        })?;
+        if self.json {
+            let (dir, log) = (plan.dir.to_string_lossy(), log.to_string_lossy());
+            tool::say_json(&json!({"mount": dir, "made": true, "log": log}));
+        } else {
+            tool::say(&format!(
+                "claimfs: mounted on {dir}; its log is {}",
+                log.display()
+            ));
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Where to mount.
+enum Place {
+    /// Nowhere: this mount is there already.
+    There(Mount),
+    /// On this directory.
+    Free(PathBuf),
+}
+
+fn is_claimfs(mount: Option<Mount>) -> bool {
+    mount.is_some_and(|mount| mount.fs_type == FS_TYPE)
 }
 
 impl Settings {
@@ -289,8 +427,13 @@ impl Settings {
     }
 
     /// The directory, as it was given.
-    pub(super) fn dir(&self) -> PathBuf {
-        self.dir.clone()
+    pub(super) fn dir(&self) -> Result<PathBuf, Failure> {
+        let dir = self.dir.clone();
+        dir.ok_or_else(|| Failure::usage("no directory is given; this is not for people"))
+    }
+
+    fn admits_others(&self) -> bool {
+        self.allow_other || self.options.iter().any(|option| option == "allow_other")
     }
 
     /// How long the log in the state directory may be.
@@ -358,22 +501,6 @@ fn notify(state: &str) -> io::Result<()> {
     };
     let sender = UnixDatagram::unbound()?;
     sender.send_to_addr(state.as_bytes(), &address).map(|_| ())
-}
-
-fn answers(plan: &Plan, log: &Path) -> Result<Exit, Failure> {
-    let dir = plan.dir.display();
-    fs::read(plan.dir.join("README")).map_err(|error| {
-        Failure::unavailable(format!(
-            "{dir}: mounted, but it does not answer: {error}; its log is {}",
-            log.display()
-        ))
-    })?;
-    _ = writeln!(
-        io::stdout().lock(),
-        "claimfs: mounted on {dir}; its log is {}",
-        log.display()
-    );
-    Ok(Exit::Done)
 }
 
 /// An agent as it is described on the command line.
@@ -484,18 +611,18 @@ mod tests {
             directories_stay: Some(5),
             max_directories: Some(6),
             options: vec!["noexec".into(), "max_leases=8".into()],
-            dir: PathBuf::from(&path).join("mount"),
+            dir: Some(PathBuf::from(&path).join("mount")),
         }
     }
 
     #[test]
     fn a_server_gets_all_settings() {
         let settings = settings();
-        let plan = settings.plan(settings.dir()).unwrap();
+        let plan = settings.plan(settings.dir().unwrap()).unwrap();
         assert_eq!(parsed(&settings.words(&plan).unwrap()), settings);
         let (mount, state) = (OsString::from("/m"), OsString::from("/s"));
         let few = parsed(&["--state-dir".into(), state, mount]);
-        let plan = few.plan(few.dir()).unwrap();
+        let plan = few.plan(few.dir().unwrap()).unwrap();
         let words = few.words(&plan).unwrap();
         let usual = ["--state-dir", "/s", "--max-leases", "1048576", "--", "/m"];
         assert_eq!(words, usual);

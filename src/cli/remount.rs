@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::{Exit, Failure, tool};
 use crate::mount::holder;
 use crate::mount::state_dir::{Lock, StateDir};
@@ -39,7 +41,7 @@ const IGNORED: [&str; 17] = [
 
 /// Applies options to the mount on a directory. The last of several that contradict each other
 /// counts.
-pub(super) fn run(dir: &Path, options: &[String]) -> Result<Exit, Failure> {
+pub(super) fn run(dir: &Path, options: &[String], json: bool) -> Result<Exit, Failure> {
     let (dir, mount) = tool::mounted_on(dir)?;
     let shown = dir.display();
     let flags = flags(&mount, options)
@@ -53,6 +55,9 @@ pub(super) fn run(dir: &Path, options: &[String]) -> Result<Exit, Failure> {
         };
         Failure::unavailable(format!("{shown}: cannot be remounted: {error}{remedy}"))
     })?;
+    if json {
+        tool::say_json(&json!({"mount": dir.to_string_lossy(), "remounted": true}));
+    }
     Ok(Exit::Done)
 }
 

@@ -30,7 +30,7 @@ impl Arguments {
         // The supervisor starts a program by its descriptor, which has no name of its own.
         name_process("claimfs");
         // The path is taken as it is: nothing may touch the mount before it is served.
-        let plan = self.settings.plan(self.settings.dir())?;
+        let plan = self.settings.plan(self.settings.dir()?)?;
         if self.prove {
             plan.prove(&self.connection)?;
             tool::say(&Report::Proved.to_line());

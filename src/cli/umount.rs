@@ -1,17 +1,18 @@
-//! `claimfs umount DIR`
+//! `claimfs umount [DIR]`
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{Exit, Failure, tool};
-use crate::mount::holder;
 use crate::mount::state_dir::StateDir;
 use crate::mount::takeover::Leaving;
+use crate::mount::{default_mount, holder, is_dead};
 use crate::supervisor::device;
 use crate::sys::ids::effective_uid;
-use crate::sys::mountinfo::Mount;
+use crate::sys::mountinfo::{self, Mount};
 
 /// How long to wait for the server to end by itself after the unmounting.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,17 +26,24 @@ pub(super) struct Arguments {
     /// Unmount also if it is in use: it vanishes at once, and ends with its last user
     #[arg(short, long)]
     lazy: bool,
+    /// Print an object: "mount" is the directory
+    #[arg(long)]
+    json: bool,
     /// Where claimfs is mounted
-    dir: PathBuf,
+    /// [default: /run/claims for root, $XDG_RUNTIME_DIR/claims else]
+    #[arg(verbatim_doc_comment)]
+    dir: Option<PathBuf>,
 }
 
 impl Arguments {
     pub(super) fn run(&self) -> Result<Exit, Failure> {
-        let (dir, mount) = tool::mounted_on(&self.dir)?;
+        let (dir, mount) = match &self.dir {
+            Some(dir) => tool::mounted_on(dir)?,
+            None => default()?,
+        };
         let shown = dir.display();
         // A mount that has lost its server need not be spared if it is busy.
-        let dead =
-            fs::metadata(&dir).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN));
+        let dead = is_dead(&dir);
         let leaving = Leaving::look(&mount)
             .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
         if !dead {
@@ -49,6 +57,9 @@ impl Arguments {
             _ => Failure::unavailable(format!("{shown}: cannot be unmounted: {}", explain(&error, &mount))),
         })?;
         if self.lazy || leaving.end(PATIENCE) {
+            if self.json {
+                tool::say_json(&json!({"mount": dir.to_string_lossy(), "unmounted": true}));
+            }
             return Ok(Exit::Done);
         }
         Err(Failure::unavailable(format!(
@@ -86,6 +97,24 @@ impl Arguments {
             "{shown}: other mount namespaces have this mount, too: {who}; {becomes}"
         ));
     }
+}
+
+/// The caller's default mount. Another mount is never ended unless it is named.
+fn default() -> Result<(PathBuf, Mount), Failure> {
+    let dir = default_mount::dir("umount")?;
+    tool::mounted_on(&dir).map_err(|_| {
+        let others = mountinfo::ours().unwrap_or_default();
+        let others: Vec<String> = others
+            .iter()
+            .map(|other| other.dir.display().to_string())
+            .collect();
+        let remedy = match others.len() {
+            0 => String::new(),
+            _ => format!("; give the directory to unmount: {}", others.join(", ")),
+        };
+        let dir = dir.display();
+        Failure::unavailable(format!("{dir}: no claimfs is mounted here{remedy}"))
+    })
 }
 
 /// Why a mount cannot be unmounted, and the way out.

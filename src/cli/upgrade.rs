@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::{Exit, Failure, tool};
 use crate::mount::holder;
 use crate::mount::state_dir::{Lock, StateDir};
@@ -15,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Print an object: "mount" is the directory
+    #[arg(long)]
+    json: bool,
     /// Where claimfs is mounted
     dir: PathBuf,
 }
@@ -54,7 +59,12 @@ impl Arguments {
         let until = Instant::now() + PATIENCE;
         loop {
             match fs::read_to_string(&upgraded) {
-                Ok(why) if why.is_empty() => return Ok(Exit::Done),
+                Ok(why) if why.is_empty() => {
+                    if self.json {
+                        tool::say_json(&json!({"mount": dir.to_string_lossy(), "upgraded": true}));
+                    }
+                    return Ok(Exit::Done);
+                }
                 Ok(why) => return Err(Failure::unavailable(format!("{shown}: {why}"))),
                 Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
                 Err(_) => {

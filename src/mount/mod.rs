@@ -5,6 +5,7 @@
 //!
 //! Does not know: any rule. Serving is `Plan::serve` in `server`.
 
+pub(crate) mod default_mount;
 pub(crate) mod holder;
 pub(crate) mod state_dir;
 pub(crate) mod takeover;
@@ -14,9 +15,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::default_mount::Answer;
 use self::state_dir::{Lock, StateDir};
 use crate::core::agents::Agent;
 use crate::core::failure::Failure;
@@ -114,11 +117,71 @@ fn beneath_parent(dir: &Path) -> Result<PathBuf, Failure> {
     Ok(parent.join(name))
 }
 
+/// The sentence for a directory that has a mount.
+fn is_mounted(dir: &Path, mount: &mountinfo::Mount) -> Failure {
+    let is_denied = mountinfo::is_denied(dir);
+    let (dir, me) = (dir.display(), effective_uid());
+    let other = mount.owner().filter(|owner| *owner != me);
+    let remedy = match (other, is_denied) {
+        (None, _) => format!("use it, or unmount it with 'claimfs umount {dir}'"),
+        (Some(owner), true) if me == 0 => format!(
+            "by uid {owner}, for that user alone; name another directory, or unmount it with 'claimfs umount {dir}'"
+        ),
+        (Some(owner), true) => format!(
+            "by uid {owner}, for that user alone; name another directory, or have that user or root unmount it"
+        ),
+        (Some(_), false) if me == 0 => {
+            format!("use it, or unmount it with 'claimfs umount {dir}'")
+        }
+        (Some(owner), false) => {
+            format!("use it, or have uid {owner}, who mounted it, or root unmount it")
+        }
+    };
+    Failure::unavailable(format!("{dir}: claimfs is already mounted here; {remedy}"))
+}
+
+/// The topmost mount on a directory.
+fn topmost(dir: &Path) -> Result<Option<mountinfo::Mount>, Failure> {
+    mountinfo::on(dir)
+        .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))
+}
+
+/// The claimfs on a directory, once it answers this process. `None` if there is none, or if its
+/// server is gone. An error if it does not admit this process or does not answer, or if another
+/// file system is mounted there.
+pub(crate) fn usable_on(dir: &Path) -> Result<Option<mountinfo::Mount>, Failure> {
+    let Some(mount) = topmost(dir)? else {
+        return Ok(None);
+    };
+    let shown = dir.display();
+    if mount.fs_type != FS_TYPE || mount.root != Path::new("/") {
+        let there = match &*mount.fs_type {
+            FS_TYPE => String::from("only a part of a claimfs"),
+            other => format!("{other}, not claimfs,"),
+        };
+        return Err(Failure::unavailable(format!(
+            "{shown}: {there} is mounted here; unmount it with 'umount {shown}', or give another directory"
+        )));
+    }
+    let answer = default_mount::ask(dir);
+    // It may have been taken away meanwhile, and another be there.
+    if answer != Answer::Usable && topmost(dir)?.as_ref() != Some(&mount) {
+        return usable_on(dir);
+    }
+    match answer {
+        Answer::Usable => Ok(Some(mount)),
+        Answer::Dead => Ok(None),
+        Answer::Denied => Err(is_mounted(dir, &mount)),
+        Answer::Silent | Answer::Other => Err(Failure::unavailable(format!(
+            "{shown}: claimfs is mounted here and does not answer; see 'claimfs doctor', or take it away with \
+             'claimfs umount --lazy {shown}'"
+        ))),
+    }
+}
+
 impl Plan {
-    /// Refuses what can be known to be wrong before mounting. Makes the directory if there is none,
-    /// removes a dead mount of this plan, and ends an earlier server whose mount is gone. `tell`
-    /// gets sentences about the processes that this affects.
-    pub(crate) fn check(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+    /// Refuses what can be known to be wrong before mounting, and changes nothing.
+    pub(crate) fn inspect(&self) -> Result<(), Failure> {
         let dir = self.dir.display();
         if !Path::new(device::DEVICE).exists() {
             return Err(Failure::unavailable(format!(
@@ -130,25 +193,16 @@ impl Plan {
         if let Some(fault) = self.state_dir.faults().into_iter().next() {
             return Err(Failure::unavailable(fault));
         }
-        let there = mountinfo::on(&self.dir)
-            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
-        let metadata = fs::metadata(&self.dir);
-        if metadata.as_ref().is_err_and(is_disconnected) {
-            self.clean_dead(there.as_ref(), tell)?;
-            return self.check(tell);
+        let there = topmost(&self.dir)?.filter(|mount| mount.fs_type == FS_TYPE);
+        if is_dead(&self.dir) {
+            return Ok(());
         }
-        if let Some(mount) = there.filter(|mount| mount.fs_type == FS_TYPE) {
-            if self.has_lost_supervisor(&mount) {
-                self.make_way(tell)?;
-                return self.check(tell);
-            }
-            return Err(self.is_mounted(&mount));
-        }
-        if metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            self.make_way(tell)?;
-            return fs::create_dir(&self.dir).map_err(|error| missing(&self.dir, &error));
-        }
-        let metadata = fs::metadata(&self.dir).map_err(|error| self.failed(&error))?;
+        let metadata = match (fs::metadata(&self.dir), there) {
+            (_, Some(mount)) if self.has_lost_supervisor(&mount) => return Ok(()),
+            (_, Some(mount)) => return Err(is_mounted(&self.dir, &mount)),
+            (Err(error), None) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            (metadata, None) => metadata.map_err(|error| self.failed(&error))?,
+        };
         if !metadata.is_dir() {
             return Err(Failure::unavailable(format!(
                 "{dir}: not a directory; name one to mount on"
@@ -160,7 +214,36 @@ impl Plan {
                 "{dir}: not empty; name an empty directory, or hide what is in it with '-o nonempty'"
             )));
         }
-        self.make_way(tell)
+        Ok(())
+    }
+
+    /// Refuses the same, makes the directory if there is none, removes a dead mount of this plan,
+    /// and ends an earlier server whose mount is gone. `tell` gets sentences about the processes
+    /// that this affects.
+    pub(crate) fn check(&self, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+        self.inspect()?;
+        let there = topmost(&self.dir)?;
+        if is_dead(&self.dir) {
+            self.clean_dead(there.as_ref(), tell)?;
+            return self.check(tell);
+        }
+        match fs::metadata(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_way(tell)?;
+                // Others can enter it, as the umask may not have it.
+                let made = fs::create_dir(&self.dir);
+                let open = || fs::set_permissions(&self.dir, PermissionsExt::from_mode(0o755));
+                return made
+                    .and_then(|()| open())
+                    .map_err(|error| missing(&self.dir, &error));
+            }
+            _ => self.make_way(tell)?,
+        }
+        // The mount of a server that had lost its supervisor is dead now.
+        match there.filter(|mount| mount.fs_type == FS_TYPE) {
+            Some(_) => self.check(tell),
+            None => Ok(()),
+        }
     }
 
     /// Whether a mount is of this plan, and its server has outlived its supervisor.
@@ -169,29 +252,6 @@ impl Plan {
         holder::same_place(&mount.source, self.state_dir.path())
             && !is_locked(Lock::Supervisor)
             && is_locked(Lock::Server)
-    }
-
-    /// The sentence for a directory that has a mount.
-    fn is_mounted(&self, mount: &mountinfo::Mount) -> Failure {
-        let dir = self.dir.display();
-        let me = effective_uid();
-        let other = mount.owner().filter(|owner| *owner != me);
-        let remedy = match (other, mountinfo::is_denied(&self.dir)) {
-            (None, _) => format!("use it, or unmount it with 'claimfs umount {dir}'"),
-            (Some(owner), true) if me == 0 => format!(
-                "by uid {owner}, for that user alone; name another directory, or unmount it with 'claimfs umount {dir}'"
-            ),
-            (Some(owner), true) => format!(
-                "by uid {owner}, for that user alone; name another directory, or have that user or root unmount it"
-            ),
-            (Some(_), false) if me == 0 => {
-                format!("use it, or unmount it with 'claimfs umount {dir}'")
-            }
-            (Some(owner), false) => {
-                format!("use it, or have uid {owner}, who mounted it, or root unmount it")
-            }
-        };
-        Failure::unavailable(format!("{dir}: claimfs is already mounted here; {remedy}"))
     }
 
     fn clean_dead(
@@ -224,9 +284,8 @@ impl Plan {
         self.make_way(tell)?;
         // Another `claimfs mount` has the lock, or will find no dead mount.
         let _lock = self.state_dir.take(Lock::Supervisor)?;
-        let is_dead = || fs::metadata(&self.dir).is_err_and(|error| is_disconnected(&error));
         match device::unmount(&self.dir, true) {
-            Err(error) if is_dead() => Err(Failure::unavailable(format!(
+            Err(error) if is_dead(&self.dir) => Err(Failure::unavailable(format!(
                 "{dir}: the dead mount here cannot be unmounted: {error}"
             ))),
             _ => Ok(()),
@@ -270,8 +329,11 @@ impl Plan {
             program,
             without_resend: self.without_resend,
         };
-        supervisor::run(&service, signals, notify)
-            .map_err(|why| Failure::unavailable(format!("{}: {why}", self.dir.display())))
+        let dir = format!("{}: ", self.dir.display());
+        supervisor::run(&service, signals, notify).map_err(|why| {
+            let why = why.text.strip_prefix(&dir).unwrap_or(&why.text);
+            Failure::unavailable(format!("{dir}{why}"))
+        })
     }
 
     /// The device number of the mount that is served on a descriptor, as mountinfo shows it. Where
@@ -320,7 +382,8 @@ impl Plan {
     }
 }
 
-/// Whether an error is that of a mount whose server is gone.
-fn is_disconnected(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOTCONN)
+/// Whether the server of the mount on a directory is gone. The kernel may still know the attributes
+/// of the directory, so it asks for those of the file system.
+pub(crate) fn is_dead(dir: &Path) -> bool {
+    rustix::fs::statfs(dir).is_err_and(|error| error == rustix::io::Errno::NOTCONN)
 }

@@ -35,6 +35,7 @@ const FILES: [&str; 8] = [
     LOG,
     Lock::Supervisor.name(),
     Lock::Server.name(),
+    Lock::Mounting.name(),
     JOURNAL,
     RESERVED,
     HISTORY,
@@ -45,6 +46,9 @@ const FILES: [&str; 8] = [
 /// How long to wait for a lock that somebody may only have taken to see whether it was free.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// How long another may take to make a mount.
+const MOUNTING: Duration = Duration::from_secs(60);
+
 /// A lock of a state directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lock {
@@ -52,6 +56,9 @@ pub(crate) enum Lock {
     Supervisor,
     /// The server's: one process at a time appends to the journal.
     Server,
+    /// Of whoever makes the mount: one at a time looks for a mount, makes one and waits until it
+    /// answers.
+    Mounting,
 }
 
 impl Lock {
@@ -59,6 +66,7 @@ impl Lock {
         match self {
             Self::Supervisor => "lock",
             Self::Server => "serving",
+            Self::Mounting => "mounting",
         }
     }
 }
@@ -261,12 +269,19 @@ impl StateDir {
             Failure::unavailable(format!("{}: {error}", path.display()))
         };
         let mut file = open_lock(&path)?;
-        let until = Instant::now() + LOOK;
+        let patience = match lock {
+            Lock::Mounting => MOUNTING,
+            Lock::Supervisor | Lock::Server => LOOK,
+        };
+        let until = Instant::now() + patience;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < until => {
                     thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::WouldBlock) if lock == Lock::Mounting => {
+                    return Err(is_mounting(&path));
                 }
                 Err(TryLockError::WouldBlock) => {
                     return Err(taken(&path, holder::of(&path).as_ref()));
@@ -361,6 +376,19 @@ fn open_lock(path: &Path) -> Result<File, Failure> {
         Ok(there) if there.is_file() => Ok(file),
         _ => Err(no_file()),
     }
+}
+
+/// The sentence for the lock of somebody who has been making a mount for too long.
+fn is_mounting(path: &Path) -> Failure {
+    let who = holder::of(path).map(|holder| holder.who);
+    let remedy = who.map_or(String::from("end the process that has this lock"), |who| {
+        format!("end {who} with 'kill {}'", who.pid)
+    });
+    Failure::unavailable(format!(
+        "{}: another 'claimfs mount' has been making this mount for {} seconds; {remedy}, and mount again",
+        path.display(),
+        MOUNTING.as_secs()
+    ))
 }
 
 /// The sentence for a lock that another process has.

@@ -16,7 +16,9 @@ pub(crate) fn of_pids(pid: impl Display) -> io::Result<u64> {
 /// ENOTTY before Linux 6.11.
 pub(crate) fn first_process(pid: u32) -> io::Result<u32> {
     /// `_IOR(0xb7, 6, int)` (`NS_GET_PID_FROM_PIDNS` of `include/uapi/linux/nsfs.h`).
-    const FROM_NAMESPACE: libc::c_ulong = 0x8004_B706;
+    // The type of a request is unsigned long in glibc, and int in musl.
+    #[allow(clippy::cast_lossless, clippy::cast_possible_wrap)]
+    const FROM_NAMESPACE: libc::Ioctl = 0x8004_B706_u32 as libc::Ioctl;
     let namespace = File::open(format!("/proc/{pid}/ns/pid"))?;
     // SAFETY: the argument is a number, and the descriptor is open. rustix has no ioctl that
     // returns its result and takes a number.

@@ -32,6 +32,11 @@ use serde_json::{Value, json};
 
 pub const CLAIMFS: &str = env!("CARGO_BIN_EXE_claimfs");
 
+/// The program that mounts: another one if this variable names it, such as the static binary.
+pub fn program_under_test() -> PathBuf {
+    env::var_os("CLAIMFS_TEST_PROGRAM").map_or(CLAIMFS.into(), PathBuf::from)
+}
+
 /// Set where servers are to keep nothing of what they read of processes.
 pub const UNCACHED: &str = "CLAIMFS_TEST_UNCACHED";
 
@@ -114,6 +119,11 @@ pub fn program(name: &str) -> PathBuf {
     dir.join(name)
 }
 
+/// The directory of what `mount-scripts/package` has built, if there is one to test.
+pub fn packages() -> Option<PathBuf> {
+    env::var_os("CLAIMFS_TEST_PACKAGES").map(PathBuf::from)
+}
+
 /// A directory of a test's own.
 pub struct TempDir(PathBuf);
 
@@ -185,7 +195,7 @@ impl Mount {
         Self {
             dir,
             state,
-            program: CLAIMFS.into(),
+            program: program_under_test(),
             knows_agents: false,
             ends_with_thread: false,
             log: temp.path().join("log"),
@@ -337,7 +347,7 @@ impl Mount {
     }
 
     pub fn claimfs(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(CLAIMFS);
+        let mut command = Command::new(program_under_test());
         command
             .args(arguments)
             .current_dir(&self.dir)

@@ -8,13 +8,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::probe;
+use crate::mount::default_mount::OF_ROOT;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
 /// Printed for a directory that has the files of a mount.
 pub(super) const TREE: &str = "tree";
-
-/// A place where a mount is usual, even if nobody names it.
-const USUAL: &str = "/run/claims";
 
 /// The effect of a file system on a mount that it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +91,7 @@ pub(super) fn seen() -> Vec<Layer> {
         .iter()
         .filter(|mount| mount.fs_type == FS_TYPE)
         .map(|mount| &*mount.dir)
-        .chain([Path::new(USUAL)])
+        .chain([Path::new(OF_ROOT)])
         .collect();
     let mut seen = HashSet::new();
     let others = all.iter().rev().filter(|mount| seen.insert(&mount.dir));

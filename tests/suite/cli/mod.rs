@@ -17,7 +17,7 @@ mod paths;
 /// `claimfs ls` on a terminal.
 mod table;
 /// The demonstration of the README.
-mod try_it;
+pub mod try_it;
 /// The output and the exit code of each verb.
 mod verbs;
 /// Words of a command line: times, names, exit codes.

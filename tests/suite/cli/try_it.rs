@@ -1,18 +1,20 @@
 //! `mount-scripts/try-it`, the demonstration of the README, in all places where it may be started.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::{env, fs};
 
 use serde_json::Value;
 
-use crate::support::{CLAIMFS, TempDir, can_mount, plain, root_or_skip, skip, unmount};
+use crate::support::{CLAIMFS, TempDir, can_mount, plain, root_or_skip, skip, text, unmount};
 
 /// The script's path.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mount-scripts/try-it");
 
 /// What the script says if these words run it, in a POSIX session of its own and without a
 /// terminal; it must succeed.
-fn play(before: &[&str], prepare: impl FnOnce(&mut Command)) -> Option<String> {
+pub fn play(before: &[&str], prepare: impl FnOnce(&mut Command)) -> Option<String> {
     if !can_mount() {
         return None;
     }
@@ -152,4 +154,73 @@ fn below_an_agent_it_says_that_the_agent_holds_and_names_the_workers() {
         .map(|record| record["session"].clone())
         .collect();
     assert_eq!(sessions, ["w1", "w2"], "{said}");
+}
+
+/// A first `rustc` of this version and a `cargo` that only says what it is called with: the code
+/// and the errors of the script, which builds nothing.
+fn with_rust(version: &str) -> (i32, String) {
+    let temp = TempDir::new();
+    let write = |name: &str, script: String| {
+        let path = temp.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write("rustc", format!("echo 'rustc {version} (abc 2026-01-01)'"));
+    let cargo = "case $1 in metadata) echo '{\"target_directory\":\"/none\"}' ;; \
+         build) echo \"cargo $*\" >&2; exit 9 ;; esac";
+    write(
+        "cargo",
+        if version.is_empty() {
+            String::from("exit 1")
+        } else {
+            cargo.into()
+        },
+    );
+    let mut script = Command::new(SCRIPT);
+    script.env_remove("CLAIMFS");
+    let path = format!("{}:{}", temp.path().display(), env::var("PATH").unwrap());
+    let output = script
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (code, out, err) = text(&output);
+    if code == 9 {
+        assert_eq!(
+            out,
+            "Building claimfs in /none: one or two minutes the first time. cargo shows how far it is.\n"
+        );
+        assert!(!err.contains("--quiet"), "{err}");
+    }
+    (code, err)
+}
+
+#[test]
+fn it_says_in_a_sentence_that_rustc_is_too_old_or_missing_before_it_builds() {
+    if !can_mount() {
+        return;
+    }
+    for version in ["1.88.0", "1.9.9", "0.99.0"] {
+        let (code, err) = with_rust(version);
+        assert_eq!(code, 3, "{err}");
+        assert_eq!(
+            err,
+            format!(
+                "try-it: building claimfs needs Rust 1.89 or later, and here is {version}; run 'rustup update stable'\n"
+            )
+        );
+    }
+    let (code, err) = with_rust("");
+    assert_eq!(code, 3, "{err}");
+    assert!(
+        err.contains("needs Rust 1.89 or later, and there is none here; install it"),
+        "{err}"
+    );
+    for version in ["1.89.0", "1.100.0-nightly", "2.0.0"] {
+        let (code, err) = with_rust(version);
+        assert!(
+            code == 9 && err.starts_with("cargo build --profile quick "),
+            "{version}: {err}"
+        );
+    }
 }

@@ -1,6 +1,8 @@
 //! From mount to unmount: the server's start, death, restart and upgrade, where it keeps its state,
 //! and what it logs.
 
+/// Mounts without a directory.
+mod default_mount;
 /// The journal that a server leaves to the next.
 pub mod journal;
 /// Mounts that are refused, and the end of a mount.
@@ -11,6 +13,8 @@ mod logs;
 mod old_kernels;
 /// Mounts of other users.
 mod other_mounts;
+/// What is installed: the package, the static binary and the crate.
+mod packages;
 /// Servers that are killed in the middle of a call.
 mod restart;
 /// systemd units, and mount(8).

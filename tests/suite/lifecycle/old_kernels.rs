@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{CLAIMFS, Guard, TempDir, skip};
+use crate::support::{Guard, TempDir, packages, program_under_test, skip};
 
 /// How long both may take together: some 25 s on a machine that does nothing else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -61,14 +61,14 @@ struct Machine {
     _dir: TempDir,
 }
 
-fn boot(script: &Path, kernels: &Path, version: &str) -> Machine {
+fn boot(script: &Path, kernels: &Path, version: &str, program: &Path) -> Machine {
     let dir = TempDir::new();
     let console = dir.path().join("console");
     let mut command = Command::new(script);
     command
         .arg(kernels)
         .arg(version)
-        .arg(CLAIMFS)
+        .arg(program)
         .arg(dir.path());
     let output = File::create(&console).unwrap();
     command.stdin(Stdio::null());
@@ -103,7 +103,13 @@ fn older_kernels_keep_every_promise_but_what_the_manual_says_of_them() {
         return;
     }
     let script = root.join("tests/suite/lifecycle/old_kernels/boot");
-    let machines = OPEN.map(|(version, _)| boot(&script, &kernels, version));
+    // The older one plays with the static binary, if that is built.
+    let program = packages().map_or_else(program_under_test, |dir| dir.join("claimfs"));
+    let programs = [program, program_under_test()];
+    let machines = OPEN.iter().zip(&programs);
+    let machines: Vec<Machine> = machines
+        .map(|((version, _), program)| boot(&script, &kernels, version, program))
+        .collect();
     let deadline = Instant::now() + PATIENCE;
     for (mut machine, (version, open)) in machines.into_iter().zip(OPEN) {
         while machine.boot.0.try_wait().unwrap().is_none() && Instant::now() < deadline {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use crate::support::{
-    CLAIMFS, Guard, Mount, TempDir, can_mount, root_or_skip, text, unmount, wait_until,
+    CLAIMFS, Guard, Mount, TempDir, can_mount, root_or_skip, skip, text, unmount, wait_until,
 };
 
 fn script(name: &str) -> String {
@@ -41,39 +41,122 @@ fn systemd_is_told_when_the_mount_is_ready() {
     assert!(server.0.wait().unwrap().success());
 }
 
-#[test]
-fn the_unit_starts_what_there_is() {
-    let unit = fs::read_to_string(script("claimfs@.service")).unwrap();
-    let start = unit
+/// The settings of a unit, as KEY=VALUE.
+fn settings(unit: &str) -> Vec<String> {
+    let unit = fs::read_to_string(script(unit)).unwrap();
+    let lines = unit
         .lines()
-        .find_map(|line| line.strip_prefix("ExecStart="))
-        .unwrap();
-    let words: Vec<&str> = start.split(' ').collect();
-    assert_eq!(words[0], "/usr/local/bin/claimfs");
-    // Each option of it is one that 'claimfs mount' knows.
-    let (_, help, _) = text(
-        &Command::new(CLAIMFS)
-            .args(["mount", "--help"])
-            .output()
-            .unwrap(),
-    );
-    for option in words.iter().filter(|word| word.starts_with("--")) {
-        assert!(help.contains(option), "{option}");
-    }
-    // Settings that would give it a mount namespace of its own.
-    for line in unit.lines().filter(|line| !line.starts_with('#')) {
-        let key = line.split('=').next().unwrap();
+        .filter(|line| line.contains('=') && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_units_start_what_there_is() {
+    let help = |verb: &str| {
+        let output = Command::new(CLAIMFS).args([verb, "--help"]).output();
+        text(&output.unwrap()).1
+    };
+    for unit in ["claimfs@.service", "claimfs.user.service"] {
+        let settings = settings(unit);
+        let commands = settings.iter().filter_map(|line| {
+            let (key, command) = line.split_once('=').unwrap();
+            ["ExecStart", "ExecStop", "ExecReload"]
+                .contains(&key)
+                .then_some(command)
+        });
+        let commands: Vec<&str> = commands.collect();
+        assert_eq!(commands.len(), 3, "{unit}");
+        for command in commands {
+            // systemd looks for it where 'cargo install' and the package put it.
+            let words: Vec<&str> = command.trim_start_matches('-').split(' ').collect();
+            assert_eq!(words[0], "claimfs", "{unit}");
+            // Each option of it is one that the verb knows.
+            let help = help(words[1]);
+            for option in words.iter().filter(|word| word.starts_with("--")) {
+                assert!(help.contains(option), "{option}");
+            }
+        }
+        let path = settings
+            .iter()
+            .find_map(|line| line.strip_prefix("ExecSearchPath="));
+        let path: Vec<&str> = path.unwrap().split(':').collect();
+        for dir in ["/usr/local/bin", "/usr/bin"] {
+            assert!(path.contains(&dir), "{unit}: {dir}");
+        }
         assert!(
-            ![
-                "ProtectSystem",
-                "ProtectHome",
-                "PrivateTmp",
-                "PrivateDevices",
-                "ReadOnlyPaths",
-                "PrivateMounts"
-            ]
-            .contains(&key)
+            path.iter().any(|dir| dir.ends_with("/.cargo/bin")),
+            "{unit}"
         );
+        // Settings that would give it a mount namespace of its own.
+        for line in &settings {
+            let key = line.split('=').next().unwrap();
+            assert!(
+                ![
+                    "ProtectSystem",
+                    "ProtectHome",
+                    "PrivateTmp",
+                    "PrivateDevices",
+                    "ReadOnlyPaths",
+                    "PrivateMounts"
+                ]
+                .contains(&key)
+            );
+        }
+    }
+    // fusermount3 is set-user-ID, and of a user's unit most confinement implies NoNewPrivileges=.
+    let confines = |line: &String| {
+        [
+            "NoNew",
+            "Restrict",
+            "SystemCall",
+            "Lock",
+            "MemoryDeny",
+            "Protect",
+            "Private",
+        ]
+        .iter()
+        .any(|key| line.starts_with(key))
+    };
+    let settings = settings("claimfs.user.service");
+    assert_eq!(settings.iter().find(|line| confines(line)), None);
+}
+
+#[test]
+fn systemd_takes_the_units_wherever_claimfs_is_installed() {
+    let has = Command::new("systemd-analyze").arg("--version").output();
+    if has.is_err() {
+        skip("systemd-analyze is not installed (package systemd)");
+        return;
+    }
+    if !root_or_skip("make a mount namespace") {
+        return;
+    }
+    let temp = TempDir::new();
+    let [system, user] = [
+        ("claimfs@.service", "claimfs@run-claims.service"),
+        ("claimfs.user.service", "claimfs.service"),
+    ]
+    .map(|(from, to)| {
+        let to = temp.path().join(to);
+        fs::copy(script(from), &to).unwrap();
+        to
+    });
+    for dir in ["/usr/local/bin", "/usr/bin"] {
+        // In the namespace alone.
+        let verify = r#"set -e
+            mount -t overlay -o "lowerdir=$3/bin:$4" overlay "$4"
+            systemd-analyze verify "$1"
+            XDG_RUNTIME_DIR=$3 systemd-analyze verify --user "$2""#;
+        let bin = temp.path().join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::copy(CLAIMFS, bin.join("claimfs")).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", verify, "sh"])
+            .args([&system, &user]);
+        command.arg(temp.path()).arg(dir).current_dir("/");
+        let output = command.output().unwrap();
+        assert_eq!(text(&output), (0, String::new(), String::new()), "{dir}");
     }
 }
 
@@ -279,7 +362,7 @@ fn the_unit_stops_and_starts_beside_a_sandbox_within_seconds_also_while_it_is_in
     }
     let unit = fs::read_to_string(script("claimfs@.service")).unwrap();
     for line in [
-        "ExecStop=-/usr/local/bin/claimfs umount %f",
+        "ExecStop=-claimfs umount %f",
         "KillMode=mixed",
         "TimeoutStopSec=10",
     ] {

@@ -1,0 +1,205 @@
+//! What `mount-scripts/package` builds, the published crate, and what installs of either.
+//!
+//! `CLAIMFS_PROFILE=quick mount-scripts/package DIR` builds them in a minute or two, and
+//! `CLAIMFS_TEST_PACKAGES=DIR` has them tested, as in `.ci/run`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::cli::try_it;
+use crate::support::{TempDir, can_mount, packages, root_or_skip, skip, text};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The static binary and the package.
+fn built() -> Option<(PathBuf, PathBuf)> {
+    let Some(dir) = packages() else {
+        skip(
+            "CLAIMFS_TEST_PACKAGES does not say where 'mount-scripts/package DIR' has built packages",
+        );
+        return None;
+    };
+    let mut paths = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let package = paths.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    Some((dir.join("claimfs"), package.unwrap()))
+}
+
+/// What a command prints, which must succeed.
+fn run(words: &[&str], paths: &[&Path]) -> String {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(paths).current_dir("/");
+    let (code, out, err) = text(&command.output().unwrap());
+    assert_eq!(code, 0, "{words:?}: {err}");
+    out
+}
+
+/// The paths below a directory that are no directories, but for dpkg's own.
+fn files(root: &Path) -> BTreeSet<String> {
+    let list = run(&["find", "-L"], &[root]);
+    let paths = list.lines().map(|path| {
+        path.strip_prefix(root.to_str().unwrap())
+            .unwrap()
+            .to_owned()
+    });
+    paths
+        .filter(|path| !path.starts_with("/var/lib/dpkg") && !path.starts_with("/var/log"))
+        .filter(|path| !root.join(&path[1.min(path.len())..]).is_dir())
+        .collect()
+}
+
+/// An empty Debian tree, which has dpkg's directories and merged `/usr`.
+fn tree(temp: &TempDir) -> PathBuf {
+    let root = temp.path().join("root");
+    for dir in [
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib",
+        "etc",
+        "dev",
+        "proc",
+        "tmp",
+        "var/lib/dpkg/info",
+        "var/lib/dpkg/updates",
+    ] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    for dir in ["bin", "sbin", "lib"] {
+        std::os::unix::fs::symlink(format!("usr/{dir}"), root.join(dir)).unwrap();
+        // Of another package: else dpkg would remove the directory, too.
+        fs::write(root.join("usr").join(dir).join("other"), "").unwrap();
+    }
+    for file in ["status", "available"] {
+        fs::write(root.join("var/lib/dpkg").join(file), "").unwrap();
+    }
+    root
+}
+
+#[test]
+fn the_package_is_installed_in_a_fresh_tree_mounts_there_and_leaves_nothing_when_it_is_removed() {
+    if !root_or_skip("install a package") || !can_mount() {
+        return;
+    }
+    let Some((program, package)) = built() else {
+        return;
+    };
+    let temp = TempDir::new();
+    let root = tree(&temp);
+    let before = files(&root);
+    let dpkg = |words: &[&str], paths: &[&Path]| {
+        let root = format!("--root={}", root.display());
+        let words: Vec<&str> = ["dpkg", &root]
+            .iter()
+            .copied()
+            .chain(words.iter().copied())
+            .collect();
+        run(&words, paths)
+    };
+    dpkg(&["--install"], &[&package]);
+    let installed = files(&root);
+    for file in [
+        "/usr/bin/claimfs",
+        "/usr/sbin/mount.fuse.claimfs",
+        "/usr/lib/systemd/system/claimfs@.service",
+        "/usr/lib/systemd/user/claimfs.service",
+        "/usr/share/bash-completion/completions/claimfs",
+        "/usr/share/zsh/vendor-completions/_claimfs",
+        "/usr/share/fish/vendor_completions.d/claimfs.fish",
+        "/usr/share/doc/claimfs/AGENTS.md",
+        "/usr/share/doc/claimfs/README.md",
+        "/usr/share/doc/claimfs/copyright",
+    ] {
+        assert!(installed.contains(file), "{file} is not in {installed:?}");
+    }
+    let pages = Command::new(&program)
+        .args(["man", "--help"])
+        .output()
+        .unwrap();
+    for page in [
+        "1/claimfs.1",
+        "1/claimfs-run.1",
+        "5/claimfs.5",
+        "7/claimfs.7",
+    ] {
+        let page = format!("/usr/share/man/man{page}.gz");
+        assert_eq!(installed.contains(&page), pages.status.success(), "{page}");
+    }
+    // It depends on nothing.
+    let fields = run(&["dpkg-deb", "--field"], &[&package]);
+    assert!(
+        !fields.contains("Depends:") && fields.contains("Recommends: fuse3"),
+        "{fields}"
+    );
+    let version = format!("claimfs {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        run(
+            &[
+                "chroot",
+                root.to_str().unwrap(),
+                "/usr/bin/claimfs",
+                "--version"
+            ],
+            &[]
+        ),
+        version
+    );
+    // There is no library, no shell and no other program in this tree.
+    let script = r#"set -e
+        mount --bind /dev "$1/dev"; mount -t proc proc "$1/proc"
+        chroot "$1" /usr/bin/claimfs mount /tmp/claims
+        chroot "$1" /usr/bin/claimfs run --mount /tmp/claims job -- /usr/bin/claimfs show --mount /tmp/claims job
+        chroot "$1" /usr/bin/claimfs umount /tmp/claims"#;
+    let told = run(&["unshare", "--mount", "sh", "-c", script, "sh"], &[&root]);
+    assert!(told.contains("job") && told.contains("claimfs"), "{told}");
+    fs::remove_dir_all(root.join("var/lib/claimfs")).unwrap();
+    dpkg(&["--purge", "claimfs"], &[]);
+    assert_eq!(files(&root), before);
+    assert!(
+        !root.join("usr/share/doc").exists(),
+        "nor are there empty directories"
+    );
+}
+
+#[test]
+fn the_static_binary_needs_no_library_and_tells_the_story() {
+    let Some((program, _)) = built() else {
+        return;
+    };
+    let headers = run(&["readelf", "--program-headers", "--wide"], &[&program]);
+    assert!(!headers.contains("INTERP"), "{headers}");
+    let Some(said) = try_it::play(&["setsid", "--wait"], |command| {
+        command.env("CLAIMFS", &program);
+    }) else {
+        return;
+    };
+    try_it::assert_told(&said);
+}
+
+#[test]
+fn the_published_crate_is_small_and_has_no_corpus() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["package", "--list", "--allow-dirty", "--offline"]);
+    let output = cargo
+        .current_dir(repository())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (code, list, err) = text(&output);
+    assert_eq!(code, 0, "{err}");
+    assert!(list.lines().any(|file| file == "src/main.rs"), "{list}");
+    let corpus = list
+        .lines()
+        .find(|file| file.contains("corpus/") || file.starts_with(".ci"));
+    assert_eq!(corpus, None);
+    let size = |file: &str| fs::metadata(repository().join(file)).map_or(0, |there| there.len());
+    for file in list.lines() {
+        assert!(size(file) <= 64 * 1024, "{file} has {} bytes", size(file));
+    }
+    let all: u64 = list.lines().map(size).sum();
+    assert!(all <= 4 * 1024 * 1024, "{all} bytes");
+}
