@@ -132,33 +132,7 @@ impl Place {
 
     /// A root directory with a shell.
     fn furnish(&self) {
-        let script = "set -e; mkdir bin dev etc proc run sys tmp usr var; : > etc/os-release
-            cp \"$(command -v busybox)\" bin/busybox
-            ldd bin/busybox | grep -o '/[^ ]*' | sort -u | while read -r library; do cp --parents \"$library\" .; done
-            for tool in sh ls cat head rm sleep true id kill stat grep; do ln -s busybox \"bin/$tool\"; done";
-        let made = Command::new("sh")
-            .args(["-c", script])
-            .current_dir(self.root.path())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "busybox is needed: {made:?}");
-        // podman with a storage of the test's own, and without what a container inside a container
-        // cannot have: a network and higher limits.
-        let engine = self.root.path().join("podman");
-        let at = self.root.path().join("var").display().to_string();
-        let runtime = if Command::new("runc").arg("--version").output().is_ok() {
-            "--runtime runc"
-        } else {
-            ""
-        };
-        let text = format!(
-            "#!/bin/sh\n\
-             [ \"$1\" != run ] || {{ shift; set -- run --network=none --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024 \"$@\"; }}\n\
-             exec podman --root {at}/store --runroot {at}/run --tmpdir {at}/tmp --storage-driver vfs \
-             --cgroup-manager cgroupfs --events-backend none {runtime} \"$@\"\n"
-        );
-        fs::write(&engine, text).unwrap();
-        fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
+        furnish(self.root.path());
     }
 
     /// A shell in the sandbox, with further options of its script and then of its tool.
@@ -203,6 +177,37 @@ impl Place {
         let roots = parsed(&self.mount.read(&file))["roots"].clone();
         roots[0]["pid"].as_i64().unwrap() as i32
     }
+}
+
+/// Makes a root directory with a shell, and with a podman that runs inside a container.
+pub fn furnish(root: &Path) {
+    let script = "set -e; mkdir bin dev etc proc run sys tmp usr var; : > etc/os-release
+        cp \"$(command -v busybox)\" bin/busybox
+        ldd bin/busybox | grep -o '/[^ ]*' | sort -u | while read -r library; do cp --parents \"$library\" .; done
+        for tool in sh ls cat head rm sleep true id kill stat grep; do ln -s busybox \"bin/$tool\"; done";
+    let made = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "busybox is needed: {made:?}");
+    // podman with a storage of the test's own, and without what a container inside a container
+    // cannot have: a network and higher limits.
+    let engine = root.join("podman");
+    let at = root.join("var").display().to_string();
+    let runtime = if Command::new("runc").arg("--version").output().is_ok() {
+        "--runtime runc"
+    } else {
+        ""
+    };
+    let text = format!(
+        "#!/bin/sh\n\
+         [ \"$1\" != run ] || {{ shift; set -- run --network=none --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024 \"$@\"; }}\n\
+         exec podman --root {at}/store --runroot {at}/run --tmpdir {at}/tmp --storage-driver vfs \
+         --cgroup-manager cgroupfs --events-backend none {runtime} \"$@\"\n"
+    );
+    fs::write(&engine, text).unwrap();
+    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 const PODMAN_OPTIONS: [&str; 2] = ["--interactive", "--rootfs"];
