@@ -19,6 +19,8 @@
 //! the repository, with an `/etc`, a `/run` and a `/var` that are thrown away and without any
 //! mount that was made before.
 
+mod agents;
+mod languages;
 mod pages;
 mod run;
 

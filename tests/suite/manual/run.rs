@@ -15,8 +15,8 @@ use crate::support::{CLAIMFS, Guard, Mount, TempDir, is_root, plain, skip, text}
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Commands that are the reader's, not claimfs's. They do nothing, and succeed.
-const STAND_INS: [&str; 8] = [
-    "make", "deploy", "serve", "work", "worker", "agent", "backup", "edit",
+const STAND_INS: [&str; 9] = [
+    "make", "deploy", "serve", "work", "worker", "agent", "backup", "edit", "bd",
 ];
 
 /// A fresh machine for a block that mounts by itself: nothing is mounted that was mounted before,
@@ -30,6 +30,7 @@ for dir in /etc /usr /var; do
     mount -t overlay -o lowerdir=$dir,upperdir=$layer/upper,workdir=$layer/work none $dir
 done
 mount -t tmpfs none /run
+ln -sf \"$(command -v claimfs)\" /usr/local/bin/claimfs
 cd \"$REPOSITORY\"
 exec \"$@\"";
 
@@ -65,13 +66,18 @@ fn lacks(block: &Block) -> Option<String> {
     })
 }
 
+/// Whether a block can be run on this machine, or else the reason is reported.
+pub fn is_possible(block: &Block) -> bool {
+    let reason = lacks(block);
+    if let Some(reason) = &reason {
+        skip(&format!("src/manual/{}: {reason}", block.place()));
+    }
+    reason.is_none()
+}
+
 /// Runs a block, if it is one that is run here. The error is what it said.
 pub fn run(block: &Block) -> Result<(), String> {
-    if block.reason.is_some() {
-        return Ok(());
-    }
-    if let Some(reason) = lacks(block) {
-        skip(&format!("src/manual/{}: {reason}", block.place()));
+    if block.reason.is_some() || !is_possible(block) {
         return Ok(());
     }
     let temp = TempDir::new();
@@ -93,7 +99,7 @@ pub fn run(block: &Block) -> Result<(), String> {
 }
 
 /// The command that runs a block; a program that must be compiled is compiled.
-fn command(block: &Block, temp: &Path) -> Result<Command, String> {
+pub fn command(block: &Block, temp: &Path) -> Result<Command, String> {
     let language = block.language.as_str();
     let source = temp.join(format!("block.{language}"));
     fs::write(&source, &block.code).unwrap();
@@ -133,7 +139,7 @@ fn started(block: &Block, words: &[String]) -> Command {
 }
 
 /// The variables that a block may use, and the programs that it finds.
-fn environment(command: &mut Command, temp: &Path) {
+pub fn environment(command: &mut Command, temp: &Path) {
     let (home, bin) = (temp.join("home"), temp.join("bin"));
     for dir in ["home", "home/runtime", "layers", "bin"] {
         fs::create_dir(temp.join(dir)).unwrap();
