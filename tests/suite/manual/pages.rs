@@ -10,7 +10,7 @@ const WIDTH: usize = 100;
 const PROGRAMS: [&str; 8] = ["sh", "bash", "fish", "python", "js", "go", "rust", "c"];
 
 /// The info strings of what is no program.
-const TEXTS: [&str; 6] = ["text", "console", "ini", "json", "toml", "yaml"];
+const TEXTS: [&str; 5] = ["text", "ini", "json", "toml", "yaml"];
 
 pub struct Page {
     pub blocks: Vec<Block>,
