@@ -126,7 +126,8 @@ fn begins_well(lines: &[&str]) -> bool {
     let [title, empty, sentence, ..] = lines else {
         return false;
     };
-    title.starts_with("# ") && empty.is_empty() && sentence.starts_with(char::is_alphanumeric)
+    let is_prose = !sentence.is_empty() && !sentence.starts_with(['#', '|', '-', '<', ' ']);
+    title.starts_with("# ") && empty.is_empty() && is_prose && !sentence.starts_with("```")
 }
 
 /// The block that begins with a fence in this line, none if it is no program, or its fault.
