@@ -636,24 +636,23 @@ fn the_scripts_find_the_mount_and_say_how_they_are_used() {
 }
 
 #[test]
-fn the_commands_of_the_readme_make_sandboxes() {
-    let readme = fs::read_to_string(scripts().join("../README.md")).unwrap();
-    let block = readme
-        .split_once("<!-- sandbox-commands -->\n```sh\n")
-        .unwrap()
-        .1;
-    let commands: Vec<&str> = block.split_once("```").unwrap().0.lines().collect();
-    let ways = [BWRAP, UNSHARE, CHROOT, NSPAWN, PODMAN];
-    assert_eq!(commands.len(), ways.len());
-    for (command, way) in commands.into_iter().zip(ways) {
-        assert!(command.starts_with(&format!("mount-scripts/{} ", way.script)));
+fn the_commands_of_the_manual_make_sandboxes() {
+    let page = fs::read_to_string(scripts().join("../src/manual/sandboxes.md")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", scripts().display());
+    for way in [BWRAP, UNSHARE, CHROOT, NSPAWN, PODMAN] {
+        let fence = format!("```sh\n{} ", way.script);
+        let (_, command) = page.split_once(&fence).unwrap();
+        let (command, _) = command.split_once("```").unwrap();
+        let command = format!("{} {command}", way.script);
         let Some(place) = Place::new(way, &[]) else {
             continue;
         };
         let mut shell = Command::new("sh");
         shell
-            .args(["-c", command])
-            .current_dir(scripts().join(".."))
+            .args(["-c", &command])
+            .current_dir("/")
+            .env("PATH", &path)
             .env("ROOT", place.root.path())
             .env("CLAIMFS_MOUNT", &place.mount.dir)
             .env("CLAIMS_ENGINE", place.root.path().join("podman"))
