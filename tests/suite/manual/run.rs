@@ -25,7 +25,7 @@ const MACHINE: &str = "mount --make-rprivate /
 while mounted=$(findmnt --noheadings --raw --output TARGET --types fuse.claimfs | head -n 1)
     [ -n \"$mounted\" ]; do umount -l \"$(printf '%b' \"$mounted\")\"; done
 mount -t tmpfs none \"$LAYERS\"
-for dir in /etc /usr /var; do
+for dir in /etc /usr /var/lib; do
     layer=$LAYERS$dir; mkdir -p \"$layer/upper\" \"$layer/work\"
     mount -t overlay -o lowerdir=$dir,upperdir=$layer/upper,workdir=$layer/work none $dir
 done
