@@ -14,8 +14,10 @@ mod doctor;
 mod enter;
 mod events;
 mod give;
+mod help;
 mod interrupt;
 mod ls;
+mod man;
 mod mount;
 mod names;
 mod notify;
@@ -50,7 +52,7 @@ impl From<Exit> for ExitCode {
 
 /// Leases as files: a name in claims/ is yours exactly while you live.
 #[derive(Debug, Parser)]
-#[command(version, term_width = 80, after_help = AFTER)]
+#[command(version, term_width = 80, after_help = AFTER, disable_help_subcommand = true)]
 struct Arguments {
     /// The mount to use [default: $CLAIMFS_MOUNT, else the only one there is]
     #[arg(long, global = true, value_name = "DIR")]
@@ -118,6 +120,11 @@ enum Verb {
     Notify(notify::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Show a page of the manual; without a topic, list them
+    Help(help::Arguments),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Runs the command that this process was called with.
@@ -147,6 +154,8 @@ pub fn main() -> ExitCode {
         Verb::Whoami(arguments) => arguments.run(mount),
         Verb::Session(verb) => verb.run(mount),
         Verb::Completions(arguments) => Ok(arguments.run()),
+        Verb::Help(arguments) => arguments.run(),
+        Verb::Man(arguments) => arguments.run(),
     };
     result
         .unwrap_or_else(|failure| {

@@ -1,0 +1,63 @@
+//! `claimfs help [TOPIC | VERB]`: the manual, page by page, as plain text on standard output.
+
+use std::io::{self, Write};
+
+use super::{Exit, Failure};
+use crate::manual::{PAGES, Page, plain};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A topic of the manual, or a command [default: list both]
+    #[arg(value_name = "TOPIC")]
+    words: Vec<String>,
+}
+
+impl Arguments {
+    pub(super) fn run(&self) -> Result<Exit, Failure> {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let text = match words[..] {
+            [] => overview(),
+            [topic] if Page::of(topic).is_some() => {
+                Page::of(topic).map(|page| plain::render(page.text))
+            }
+            _ => of_verb(&words),
+        };
+        let text = text.ok_or_else(|| {
+            let topics: Vec<&str> = PAGES.iter().map(|page| page.topic).collect();
+            Failure::usage(format!(
+                "there is no command and no topic {:?}; the topics are {}, and 'claimfs --help' lists the commands",
+                words.join(" "),
+                topics.join(", ")
+            ))
+        })?;
+        // A reader that has seen enough, such as head, is no error.
+        match io::stdout().lock().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::unavailable(format!("standard output: {error}")))
+            }
+            _ => Ok(Exit::Done),
+        }
+    }
+}
+
+/// The commands and the topics.
+fn overview() -> Option<String> {
+    let mut text = super::command().render_long_help().to_string();
+    text.push_str("\nTopics of the manual, for 'claimfs help TOPIC':\n");
+    for page in PAGES {
+        text.push_str(&format!("  {:<16} {}\n", page.topic, page.summary()));
+    }
+    Some(text)
+}
+
+/// The help of a command, of which these are the words.
+fn of_verb(words: &[&str]) -> Option<String> {
+    let mut command = super::command();
+    // Gives each command its full name, for the line of its usage.
+    command.build();
+    let mut found = &mut command;
+    for word in words {
+        found = found.find_subcommand_mut(word)?;
+    }
+    Some(found.render_long_help().to_string())
+}
