@@ -8,6 +8,8 @@ mod docs;
 mod doctor;
 /// `--any LIST` and `--all LIST`.
 mod lists;
+/// The manual as plain text and as man pages.
+mod manual;
 /// Reserving real paths.
 mod paths;
 /// The demonstration of the README.

@@ -631,9 +631,9 @@ fn the_scripts_find_the_mount_and_say_how_they_are_used() {
 }
 
 #[test]
-fn the_commands_of_the_readme_make_sandboxes() {
-    let readme = fs::read_to_string(scripts().join("../README.md")).unwrap();
-    let block = readme
+fn the_commands_of_the_manual_make_sandboxes() {
+    let page = fs::read_to_string(scripts().join("../src/manual/sandboxes.md")).unwrap();
+    let block = page
         .split_once("<!-- sandbox-commands -->\n```sh\n")
         .unwrap()
         .1;
