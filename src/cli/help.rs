@@ -45,7 +45,8 @@ fn overview() -> Option<String> {
     let mut text = super::command().render_long_help().to_string();
     text.push_str("\nTopics of the manual, for 'claimfs help TOPIC':\n");
     for page in PAGES {
-        text.push_str(&format!("  {:<16} {}\n", page.topic, page.summary()));
+        let first = format!("  {:<12} ", page.topic);
+        plain::wrap(&mut text, &first, &" ".repeat(first.len()), &page.summary());
     }
     Some(text)
 }

@@ -59,7 +59,9 @@ pub fn parse(text: &str) -> Vec<Block> {
             let mut rows = rows.into_iter();
             let head = rows.next().unwrap_or_default();
             // The second row only draws the line below the head.
-            parser.blocks.push(Block::Table(head, rows.skip(1).collect()));
+            parser
+                .blocks
+                .push(Block::Table(head, rows.skip(1).collect()));
         } else if let Some((number, item)) = item(trimmed) {
             parser.end();
             let depth = (line.len() - trimmed.len()) / 2;

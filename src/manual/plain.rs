@@ -27,7 +27,11 @@ fn add(out: &mut String, block: &Block) {
     match block {
         Block::Heading(level, spans) => {
             let heading = inline(spans);
-            let heading = if *level == 1 { heading.to_uppercase() } else { heading };
+            let heading = if *level == 1 {
+                heading.to_uppercase()
+            } else {
+                heading
+            };
             line(out, &heading);
             if *level == 2 {
                 line(out, &"-".repeat(heading.chars().count()));
@@ -80,11 +84,16 @@ pub(super) fn with_target(text: &str, target: &str) -> String {
 
 /// Whether a link leads within the manual.
 fn is_page(target: &str) -> bool {
-    !target.contains('/') && target.split('#').next().unwrap_or_default().ends_with(".md")
+    !target.contains('/')
+        && target
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .ends_with(".md")
 }
 
-/// Adds a text that is broken between words.
-fn wrap(out: &mut String, first: &str, next: &str, text: &str) {
+/// Adds a text that is broken between words: what its first line and the others begin with.
+pub fn wrap(out: &mut String, first: &str, next: &str, text: &str) {
     let mut current = first.to_owned();
     let mut is_begun = false;
     for word in text.split_whitespace() {
@@ -156,5 +165,9 @@ fn detail(head: &[Span], cell: &[Span], is_shown: bool) -> Option<String> {
         return None;
     }
     let is_shown = is_shown && !head.is_empty();
-    Some(if is_shown { format!("{head}: {text}") } else { text })
+    Some(if is_shown {
+        format!("{head}: {text}")
+    } else {
+        text
+    })
 }

@@ -83,7 +83,13 @@ fn terms(out: &mut String, head: &[Cell], rows: &[Vec<Cell>]) {
     for row in rows {
         let mut cells = head.iter().zip(row);
         out.push_str(".TP\n");
-        text_line(out, &cells.next().map(|(_, term)| inline(term)).unwrap_or_default());
+        text_line(
+            out,
+            &cells
+                .next()
+                .map(|(_, term)| inline(term))
+                .unwrap_or_default(),
+        );
         let mut is_first = true;
         for (head, cell) in cells.filter(|(_, cell)| !cell.is_empty()) {
             if !is_first {
@@ -92,7 +98,10 @@ fn terms(out: &mut String, head: &[Cell], rows: &[Vec<Cell>]) {
             is_first = false;
             let head = plain::inline(head);
             if row.len() > 2 && !head.is_empty() {
-                text_line(out, &format!("\\fI{}\\fR: {}", escaped(&head), inline(cell)));
+                text_line(
+                    out,
+                    &format!("\\fI{}\\fR: {}", escaped(&head), inline(cell)),
+                );
             } else {
                 text_line(out, &inline(cell));
             }
@@ -142,6 +151,10 @@ fn escaped(text: &str) -> String {
             '^' => out.push_str("\\(ha"),
             '~' => out.push_str("\\(ti"),
             '"' => out.push_str("\\(dq"),
+            '…' => out.push_str("..."),
+            '│' | '├' => out.push('|'),
+            '└' => out.push_str("\\(ga"),
+            '─' => out.push_str("\\-"),
             ' '..='}' => out.push(c),
             _ => _ = write!(out, "\\[u{:04X}]", u32::from(c)),
         }

@@ -40,7 +40,8 @@ token=$$.$(date +%s%N) name=$2
 [ "$(redis-cli -s "$1" SET "$2" $token NX PX $3)" = OK ] || exit 1
 shift 3
 "$@"
-redis-cli -s "$0" EVAL 'if redis.call("get",KEYS[1])==ARGV[1] then return redis.call("del",KEYS[1]) end' 1 "$name" $token
+script='if redis.call("get",KEYS[1])==ARGV[1] then return redis.call("del",KEYS[1]) end'
+redis-cli -s "$0" EVAL "$script" 1 "$name" $token
 """
 
 
@@ -122,9 +123,10 @@ def report(way, dir):
 def ways(dir, claimfs, redis, etcd, mount):
     file = lambda name: os.path.join(dir, name)
     endpoint = f"--endpoints=127.0.0.1:{etcd}"
-    retry = "until [ \"$(redis-cli -s \"$0\" SET \"$1\" other NX PX 10000)\" = OK ]; do sleep 0.01; done"
+    retry = 'until [ "$(redis-cli -s "$0" SET "$1" other NX PX 10000)" = OK ]; do sleep 0.01; done'
     return [
-        Way("flock", "flock", lambda n, c: ["flock", file(n), *c], lambda n: ["flock", file(n), "true"]),
+        Way("flock", "flock", lambda n, c: ["flock", file(n), *c],
+            lambda n: ["flock", file(n), "true"]),
         Way("flock -o", "flock", lambda n, c: ["flock", "-o", file(n), *c],
             lambda n: ["flock", file(n), "true"]),
         Way("filelock FileLock", VENV, lambda n, c: [VENV, "-c", FILELOCK, file(n), *c],
@@ -153,7 +155,8 @@ def main():
         subprocess.run([claimfs, "mount", "--state-dir", state, mount], check=True, **quiet)
         try:
             if shutil.which("redis-server"):
-                start = ["redis-server", "--port", "0", "--unixsocket", redis, "--save", "", "--dir", dir]
+                start = ["redis-server", "--port", "0", "--unixsocket", redis, "--save", ""]
+                start += ["--dir", dir]
                 servers.append(subprocess.Popen(start, **quiet))
                 wait_for(lambda: os.path.exists(redis))
             if shutil.which("etcd") and shutil.which("etcdctl"):

@@ -191,7 +191,10 @@ fn the_exit_codes_of_the_readme_the_help_and_the_manual_agree() {
     let short: Vec<(u8, String)> = sentence.split(';').filter_map(code).collect();
     assert_eq!(short.len(), manual.len(), "{sentence}");
     for ((code, short), (same, long)) in short.iter().zip(&manual) {
-        assert!(code == same && long.starts_with(short.as_str()), "{short}, {long}");
+        assert!(
+            code == same && long.starts_with(short.as_str()),
+            "{short}, {long}"
+        );
     }
 }
 

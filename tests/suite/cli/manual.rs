@@ -18,7 +18,10 @@ fn help(words: &[&str]) -> (i32, String, String) {
 fn every_file_of_the_manual_is_a_topic() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual");
     let files = names(&dir);
-    let mut files: Vec<&str> = files.iter().filter_map(|file| file.strip_suffix(".md")).collect();
+    let mut files: Vec<&str> = files
+        .iter()
+        .filter_map(|file| file.strip_suffix(".md"))
+        .collect();
     let mut topics: Vec<&str> = PAGES.iter().map(|page| page.topic).collect();
     files.sort_unstable();
     topics.sort_unstable();
@@ -43,7 +46,11 @@ fn help_shows_each_topic_in_80_columns() {
             let is_long = line.chars().count() > 80;
             let is_code = line.starts_with("    ") || line.trim_start().split(' ').count() == 1;
             assert!(!is_long || is_code, "{}: {line}", page.topic);
-            assert!(!line.contains("**") && !line.contains("]("), "{}: {line}", page.topic);
+            assert!(
+                !line.contains("**") && !line.contains("]("),
+                "{}: {line}",
+                page.topic
+            );
         }
     }
 }
@@ -63,7 +70,10 @@ fn help_lists_topics_and_commands_and_shows_the_help_of_a_command() {
     }
     let (code, out, err) = help(&["nothing"]);
     assert_eq!((code, out.as_str()), (2, ""));
-    assert!(err.contains("\"nothing\"") && err.contains("semantics, "), "{err}");
+    assert!(
+        err.contains("\"nothing\"") && err.contains("semantics, "),
+        "{err}"
+    );
 }
 
 const SAMPLE: &str = "\
@@ -111,11 +121,17 @@ x|y  it's
 ";
     assert_eq!(plain::render(SAMPLE), expected);
     // A table that is too wide: a paragraph a row.
-    let wide = format!("| a | b | c |\n|---|---|---|\n| x | y | {} |\n", "z ".repeat(50));
+    let wide = format!(
+        "| a | b | c |\n|---|---|---|\n| x | y | {} |\n",
+        "z ".repeat(50)
+    );
     let rendered = plain::render(&wide);
     let z = |count| vec!["z"; count].join(" ");
     let (first, rest) = (z(36), z(14));
-    assert_eq!(rendered, format!("x\n    b: y\n    c: {first} z\n    {}\n", &rest[2..]));
+    assert_eq!(
+        rendered,
+        format!("x\n    b: y\n    c: {first} z\n    {}\n", &rest[2..])
+    );
 }
 
 #[test]
@@ -157,7 +173,11 @@ fn check(program: &str, arguments: &[&str], page: &Path) -> bool {
         return false;
     };
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.is_empty(), "{}: {said}", page.display());
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{}: {said}",
+        page.display()
+    );
     true
 }
 
@@ -168,15 +188,27 @@ fn the_man_pages_are_well_formed() {
     let output = Command::new(CLAIMFS).arg("man").arg(&dir).output().unwrap();
     assert_eq!(text(&output), (0, String::new(), String::new()));
     let pages = names(&dir);
-    for page in ["claimfs.1", "claimfs-run.1", "claimfs-session-end.1", "claimfs.5", "claimfs.7"] {
+    for page in [
+        "claimfs.1",
+        "claimfs-run.1",
+        "claimfs-session-end.1",
+        "claimfs.5",
+        "claimfs.7",
+    ] {
         assert!(pages.iter().any(|name| name == page), "{page}: {pages:?}");
     }
-    assert!(!pages.iter().any(|name| name.contains("serve")), "hidden: {pages:?}");
+    assert!(
+        !pages.iter().any(|name| name.contains("serve")),
+        "hidden: {pages:?}"
+    );
     let (mut groff, mut mandoc) = (true, true);
     for name in &pages {
         let page = dir.join(name);
         let source = fs::read_to_string(&page).unwrap();
-        assert!(source.lines().any(|line| line.starts_with(".TH ")), "{name}");
+        assert!(
+            source.lines().any(|line| line.starts_with(".TH ")),
+            "{name}"
+        );
         let is_fine = |line: &str| !line.starts_with("'") || line.starts_with("'\\\"");
         assert!(source.lines().all(is_fine), "{name}");
         groff &= check("groff", &["-man", "-Tascii", "-ww", "-z"], &page);
