@@ -25,7 +25,7 @@ impl Arguments {
         let text = text.ok_or_else(|| {
             let topics: Vec<&str> = PAGES.iter().map(|page| page.topic).collect();
             Failure::usage(format!(
-                "there is no command and no topic {:?}; the topics are {}, and 'claimfs --help' lists the commands",
+                "there is no command and no topic {:?}: the topics are {}; 'claimfs --help' lists the commands",
                 words.join(" "),
                 topics.join(", ")
             ))
@@ -43,7 +43,8 @@ impl Arguments {
 /// The commands and the topics.
 fn overview() -> Option<String> {
     let mut text = super::command().render_long_help().to_string();
-    text.push_str("\nTopics of the manual, for 'claimfs help TOPIC':\n");
+    text.truncate(text.trim_end().len());
+    text.push_str("\n\nTopics of the manual, for 'claimfs help TOPIC':\n");
     for page in PAGES {
         let first = format!("  {:<12} ", page.topic);
         plain::wrap(&mut text, &first, &" ".repeat(first.len()), &page.summary());
@@ -60,5 +61,6 @@ fn of_verb(words: &[&str]) -> Option<String> {
     for word in words {
         found = found.find_subcommand_mut(word)?;
     }
-    Some(found.render_long_help().to_string())
+    let help = found.render_long_help().to_string();
+    Some(format!("{}\n", help.trim_end()))
 }

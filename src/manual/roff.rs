@@ -151,13 +151,27 @@ fn escaped(text: &str) -> String {
             '^' => out.push_str("\\(ha"),
             '~' => out.push_str("\\(ti"),
             '"' => out.push_str("\\(dq"),
-            '…' => out.push_str("..."),
-            '│' | '├' => out.push('|'),
-            '└' => out.push_str("\\(ga"),
-            '─' => out.push_str("\\-"),
-            ' '..='}' => out.push(c),
-            _ => _ = write!(out, "\\[u{:04X}]", u32::from(c)),
+            _ => push_ascii(&mut out, c),
         }
     }
     out
+}
+
+/// A page that is roff already, in ASCII.
+pub fn in_ascii(page: &str) -> String {
+    let mut out = String::new();
+    page.chars().for_each(|c| push_ascii(&mut out, c));
+    out
+}
+
+/// Adds a character. Some are drawn with others, since no terminal may lack them.
+fn push_ascii(out: &mut String, c: char) {
+    match c {
+        '…' => out.push_str("..."),
+        '│' | '├' => out.push('|'),
+        '└' => out.push_str("\\(ga"),
+        '─' => out.push_str("\\-"),
+        _ if c.is_ascii() => out.push(c),
+        _ => _ = write!(out, "\\[u{:04X}]", u32::from(c)),
+    }
 }
