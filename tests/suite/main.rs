@@ -15,6 +15,8 @@ mod cli;
 mod core;
 mod faults;
 mod lifecycle;
+// The pages of src/manual.
+mod manual;
 // Eight processes that are released together on a name.
 #[path = "../bench/race.rs"]
 #[allow(unused_imports)]

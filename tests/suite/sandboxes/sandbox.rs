@@ -132,33 +132,7 @@ impl Place {
 
     /// A root directory with a shell.
     fn furnish(&self) {
-        let script = "set -e; mkdir bin dev etc proc run sys tmp usr var; : > etc/os-release
-            cp \"$(command -v busybox)\" bin/busybox
-            ldd bin/busybox | grep -o '/[^ ]*' | sort -u | while read -r library; do cp --parents \"$library\" .; done
-            for tool in sh ls cat head rm sleep true id kill stat grep; do ln -s busybox \"bin/$tool\"; done";
-        let made = Command::new("sh")
-            .args(["-c", script])
-            .current_dir(self.root.path())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "busybox is needed: {made:?}");
-        // podman with a storage of the test's own, and without what a container inside a container
-        // cannot have: a network and higher limits.
-        let engine = self.root.path().join("podman");
-        let at = self.root.path().join("var").display().to_string();
-        let runtime = if Command::new("runc").arg("--version").output().is_ok() {
-            "--runtime runc"
-        } else {
-            ""
-        };
-        let text = format!(
-            "#!/bin/sh\n\
-             [ \"$1\" != run ] || {{ shift; set -- run --network=none --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024 \"$@\"; }}\n\
-             exec podman --root {at}/store --runroot {at}/run --tmpdir {at}/tmp --storage-driver vfs \
-             --cgroup-manager cgroupfs --events-backend none {runtime} \"$@\"\n"
-        );
-        fs::write(&engine, text).unwrap();
-        fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
+        furnish(self.root.path());
     }
 
     /// A shell in the sandbox, with further options of its script and then of its tool.
@@ -203,6 +177,37 @@ impl Place {
         let roots = parsed(&self.mount.read(&file))["roots"].clone();
         roots[0]["pid"].as_i64().unwrap() as i32
     }
+}
+
+/// Makes a root directory with a shell, and with a podman that runs inside a container.
+pub fn furnish(root: &Path) {
+    let script = "set -e; mkdir bin dev etc proc run sys tmp usr var; : > etc/os-release
+        cp \"$(command -v busybox)\" bin/busybox
+        ldd bin/busybox | grep -o '/[^ ]*' | sort -u | while read -r library; do cp --parents \"$library\" .; done
+        for tool in sh ls cat head rm sleep true id kill stat grep; do ln -s busybox \"bin/$tool\"; done";
+    let made = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "busybox is needed: {made:?}");
+    // podman with a storage of the test's own, and without what a container inside a container
+    // cannot have: a network and higher limits.
+    let engine = root.join("podman");
+    let at = root.join("var").display().to_string();
+    let runtime = if Command::new("runc").arg("--version").output().is_ok() {
+        "--runtime runc"
+    } else {
+        ""
+    };
+    let text = format!(
+        "#!/bin/sh\n\
+         [ \"$1\" != run ] || {{ shift; set -- run --network=none --ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024 \"$@\"; }}\n\
+         exec podman --root {at}/store --runroot {at}/run --tmpdir {at}/tmp --storage-driver vfs \
+         --cgroup-manager cgroupfs --events-backend none {runtime} \"$@\"\n"
+    );
+    fs::write(&engine, text).unwrap();
+    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 const PODMAN_OPTIONS: [&str; 2] = ["--interactive", "--rootfs"];
@@ -633,21 +638,17 @@ fn the_scripts_find_the_mount_and_say_how_they_are_used() {
 #[test]
 fn the_commands_of_the_manual_make_sandboxes() {
     let page = fs::read_to_string(scripts().join("../src/manual/sandboxes.md")).unwrap();
-    let block = page
-        .split_once("<!-- sandbox-commands -->\n```sh\n")
-        .unwrap()
-        .1;
-    let commands: Vec<&str> = block.split_once("```").unwrap().0.lines().collect();
-    let ways = [BWRAP, UNSHARE, CHROOT, NSPAWN, PODMAN];
-    assert_eq!(commands.len(), ways.len());
-    for (command, way) in commands.into_iter().zip(ways) {
-        assert!(command.starts_with(&format!("mount-scripts/{} ", way.script)));
+    for way in [BWRAP, UNSHARE, CHROOT, NSPAWN, PODMAN] {
+        let begins = |line: &&str| line.starts_with(&format!("{} ", way.script));
+        let command = page.lines().find(begins).unwrap();
+        // The manual goes on to look at what it prints.
+        let command = format!("mount-scripts/{}", command.trim_end_matches(" |"));
         let Some(place) = Place::new(way, &[]) else {
             continue;
         };
         let mut shell = Command::new("sh");
         shell
-            .args(["-c", command])
+            .args(["-c", &command])
             .current_dir(scripts().join(".."))
             .env("ROOT", place.root.path())
             .env("CLAIMFS_MOUNT", &place.mount.dir)
