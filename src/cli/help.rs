@@ -46,7 +46,7 @@ fn overview() -> Option<String> {
     text.truncate(text.trim_end().len());
     text.push_str("\n\nTopics of the manual, for 'claimfs help TOPIC':\n");
     for page in PAGES {
-        let first = format!("  {:<12} ", page.topic);
+        let first = format!("  {:<16} ", page.topic);
         plain::wrap(&mut text, &first, &" ".repeat(first.len()), &page.summary());
     }
     Some(text)
