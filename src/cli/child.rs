@@ -32,11 +32,16 @@ pub(super) fn keep_signals() -> Signals {
 /// The command that these words are.
 pub(super) fn command(words: &[OsString]) -> Result<Command, Failure> {
     let [program, arguments @ ..] = words else {
-        return Err(Failure::usage("no command to run"));
+        return Err(nothing_to_run());
     };
     let mut command = Command::new(program);
     command.args(arguments);
     Ok(command)
+}
+
+/// The failure without a command.
+pub(super) fn nothing_to_run() -> Failure {
+    Failure::usage("no command to run; put one behind '--', such as '-- make'")
 }
 
 /// Starts a command with the signal mask that this process began with. The exit code is 127 if

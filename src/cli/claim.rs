@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 
 use super::interrupt::Interrupt;
 use super::names::{Lists, Wanted};
+use super::output;
 use super::queue::Patience;
 use super::take::{self, Taker, Took};
 use super::tool::{self, Mount};
+use super::waiting::Waiting;
 use super::{Exit, Failure};
 use crate::core::{Name, SessionId};
 
@@ -31,9 +33,8 @@ pub(super) struct Arguments {
     /// Free it after this time [such as 30s or 1h] unless you renew it: 'touch' it, or write to it
     #[arg(long, value_name = "TIME")]
     ttl: Option<String>,
-    /// Stand in line if another holds it, for no longer than TIME [such as 30s]
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    wait: Option<String>,
+    #[command(flatten)]
+    waiting: Waiting,
     /// The reason, which 'claimfs show' and refusals show to others [at most 256 bytes]
     #[arg(short, long = "reason", value_name = "TEXT")]
     message: Option<String>,
@@ -43,10 +44,10 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let wanted = self.lists.wanted(self.name.as_deref())?;
         let ttl = self.ttl.as_deref().map(tool::ttl).transpose()?;
-        let patience = Patience::of(self.wait.as_deref())?;
+        let patience = self.waiting.patience()?;
         tool::check_reason(self.message.as_deref())?;
         if let Some(id) = &self.session {
             let id = tool::session_id(id)?;
@@ -61,7 +62,7 @@ impl Arguments {
         if patience == Patience::None {
             let held = held_elsewhere(&mount, &wanted, &me)?;
             if !held.is_empty() {
-                return Ok(self.held(&held, |name, record| others(name, &me, record)));
+                return self.held(&held, |name, record| others(name, &me, record));
             }
         }
         let me = lasting(&mount, &ends(&wanted), me)?;
@@ -78,10 +79,10 @@ impl Arguments {
         };
         match taker.take(&wanted)? {
             Took::Names(names) => self.took(&mount, &names, ttl, &me),
-            Took::Held(held) => Ok(self.held(&held, |name, record| others(name, &me, record))),
-            Took::InVain(held) => Ok(self.held(&held, |name, record| {
+            Took::Held(held) => self.held(&held, |name, record| others(name, &me, record)),
+            Took::InVain(held) => self.held(&held, |name, record| {
                 format!("{}; waited in vain", tool::held_by(name, record))
-            })),
+            }),
             Took::Stopped => Ok(interrupt.map_or(Exit::Held, |interrupt| interrupt.end())),
         }
     }
@@ -99,7 +100,7 @@ impl Arguments {
         }
         for (name, is_new) in names {
             let how = if *is_new { "taken" } else { "held already" };
-            self.say_taken(name, mount.lease(name)?.as_ref(), how, me);
+            self.say_taken(name, mount.lease(name)?.as_ref(), how, me)?;
         }
         Ok(Exit::Done)
     }
@@ -138,12 +139,12 @@ impl Arguments {
         match mount.control(&command) {
             Ok(()) => {
                 let record = mount.lease(name)?;
-                self.say_taken(name, record.as_ref(), "taken", &Value::Null);
+                self.say_taken(name, record.as_ref(), "taken", &Value::Null)?;
                 Ok(Exit::Done)
             }
             Err(error) => match mount.lease(name)? {
                 Some(record) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    Ok(self.held(&[(name.clone(), record)], tool::held_by))
+                    self.held(&[(name.clone(), record)], tool::held_by)
                 }
                 _ => Err(Failure::unavailable(format!("claims/{name}: {error}"))),
             },
@@ -165,13 +166,7 @@ impl Arguments {
         if self.json {
             again.arg("--json");
         }
-        if let Some(wait) = &self.wait {
-            again.arg(if wait.is_empty() {
-                String::from("--wait")
-            } else {
-                format!("--wait={wait}")
-            });
-        }
+        again.args(self.waiting.argument());
         if let Some(ttl) = &self.ttl {
             again.arg("--ttl").arg(ttl);
         }
@@ -186,27 +181,35 @@ impl Arguments {
         ))
     }
 
-    fn say_taken(&self, name: &Name, record: Option<&Value>, how: &str, me: &Value) {
-        match record {
-            Some(record) if self.json => tool::say_json(record),
-            Some(record) => {
-                let (session, token) =
-                    (tool::field(record, "session"), tool::field(record, "token"));
-                let whose = outlives(me).map_or_else(String::new, |whose| format!("; {whose}"));
-                tool::say(&format!(
-                    "claims/{name}: {how} by session {session}, token {token}{whose}"
-                ));
-            }
-            None => tool::say_json(&json!({ "name": name.as_str() })),
-        }
+    fn say_taken(
+        &self,
+        name: &Name,
+        record: Option<&Value>,
+        how: &str,
+        me: &Value,
+    ) -> Result<(), Failure> {
+        let Some(record) = record else {
+            // It was lost in the meantime.
+            let sentence = format!("claims/{name}: {how}, and free again meanwhile");
+            return output::done(self.json, &sentence, &tool::nobody(name));
+        };
+        let (session, token) = (tool::field(record, "session"), tool::field(record, "token"));
+        let whose = outlives(me).map_or_else(String::new, |whose| format!("; {whose}"));
+        let sentence = format!("claims/{name}: {how} by session {session}, token {token}{whose}");
+        output::done(self.json, &sentence, record)
     }
 
-    fn held(&self, held: &[(Name, Value)], text: impl Fn(&Name, &Value) -> String) -> Exit {
-        for (_, record) in held.iter().filter(|_| self.json) {
-            tool::say_json(record);
-        }
+    fn held(
+        &self,
+        held: &[(Name, Value)],
+        text: impl Fn(&Name, &Value) -> String,
+    ) -> Result<Exit, Failure> {
         take::say_held(held, text);
-        Exit::Held
+        for (name, record) in held {
+            let sentence = format!("claims/{name}: not taken");
+            output::done_quietly(self.json, &sentence, record)?;
+        }
+        Ok(Exit::Held)
     }
 }
 

@@ -13,9 +13,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::layer::Layer;
+use super::output;
 use super::reserve::PATH_MAP;
 use super::tool;
 use super::{Exit, Failure};
@@ -40,42 +41,63 @@ const RESEND: (u32, u32) = (6, 9);
 pub(super) struct Arguments {
     /// Look at this place alone: a mount, a directory in it, or what may hide one
     dir: Option<PathBuf>,
+    /// Print the findings as JSON, a line each
+    #[arg(long)]
+    json: bool,
 }
 
 /// The findings: each a line with its remedy.
-#[derive(Default)]
 struct Report {
+    as_json: bool,
     is_bad: bool,
+    /// Why a finding could not be printed.
+    unwritten: Option<Failure>,
 }
 
 impl Report {
-    fn ok(text: &str) {
-        tool::say(&format!("ok    {}", printable(text)));
+    fn ok(&mut self, check: &str, text: &str) {
+        self.find("ok", check, text);
     }
 
     /// A finding that keeps nobody from claiming.
-    fn note(text: &str) {
-        tool::say(&format!("note  {}", printable(text)));
+    fn note(&mut self, check: &str, text: &str) {
+        self.find("note", check, text);
     }
 
-    fn bad(&mut self, text: &str) {
+    fn bad(&mut self, check: &str, text: &str) {
         self.is_bad = true;
-        tool::say(&format!("bad   {}", printable(text)));
+        self.find("bad", check, text);
     }
 
     /// A finding that prevents mounting. It matters only if nothing is mounted.
-    fn lacks(&mut self, has_mount: bool, text: &str) {
+    fn lacks(&mut self, has_mount: bool, check: &str, text: &str) {
         if has_mount {
-            Self::note(text);
+            self.note(check, text);
         } else {
-            self.bad(text);
+            self.bad(check, text);
+        }
+    }
+
+    /// Prints a finding: how bad it is, which check found it, and a sentence.
+    fn find(&mut self, finding: &str, check: &str, text: &str) {
+        let printed = if self.as_json {
+            output::list_json(&json!({ "finding": finding, "check": check, "text": text }))
+        } else {
+            output::list_line(&format!("{finding:<6}{}", printable(text)))
+        };
+        if let Err(failure) = printed {
+            self.unwritten.get_or_insert(failure);
         }
     }
 }
 
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        let mut report = Report::default();
+        let mut report = Report {
+            as_json: self.json,
+            is_bad: false,
+            unwritten: None,
+        };
         let asked = self.dir.as_deref().or(mount);
         let resolved = asked.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
         let unreadable = |error| Failure::unavailable(format!("/proc/self/mountinfo: {error}"));
@@ -99,13 +121,16 @@ impl Arguments {
         check_kernel(&mut report);
         check_device(&mut report, !ours.is_empty());
         for layer in &layers {
-            report.bad(&layer.sentence());
+            report.bad("layer", &layer.sentence());
         }
         if ours.is_empty() && layers.is_empty() {
-            report.bad(&no_mount(resolved.as_deref()));
+            report.bad("mount", &no_mount(resolved.as_deref()));
         }
         for mount in &ours {
             check_mount(&mut report, mount);
+        }
+        if let Some(failure) = report.unwritten {
+            return Err(failure);
         }
         Ok(if report.is_bad {
             Exit::Unavailable
@@ -152,22 +177,27 @@ fn check_kernel(report: &mut Report) {
     let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
     let version = (number(), number());
     if version < PIDFD {
-        report.bad(&format!(
+        report.bad("kernel", &format!(
             "Linux {release}: claimfs tells the dead from the living by pidfds, which came with 5.3; use a newer kernel"
         ));
     } else if version < RESEND {
-        Report::note(&format!(
+        report.note("kernel", &format!(
             "Linux {release}: the death of a server is noticed, since what it had not answered is not sent again before 6.9"
         ));
     } else {
-        Report::ok(&format!(
-            "Linux {release}: the death of a server is a stall, and no more"
-        ));
+        report.ok(
+            "kernel",
+            &format!("Linux {release}: the death of a server is a stall, and no more"),
+        );
     }
     if has_pidfs() {
-        Report::ok("pidfs: no process is ever taken for one that had its pid before");
+        report.ok(
+            "pidfs",
+            "pidfs: no process is ever taken for one that had its pid before",
+        );
     } else {
-        Report::note(
+        report.note(
+            "pidfs",
             "no pidfs (6.9 on): processes of the same pid are told apart by when they started",
         );
     }
@@ -175,36 +205,39 @@ fn check_kernel(report: &mut Report) {
 
 fn check_device(report: &mut Report, has_mount: bool) {
     match OpenOptions::new().read(true).write(true).open(DEVICE) {
-        Ok(_) => Report::ok(&format!("{DEVICE} can be opened")),
+        Ok(_) => report.ok("device", &format!("{DEVICE} can be opened")),
         Err(error) => {
             let remedy = if error.kind() == io::ErrorKind::NotFound {
                 "load the module with 'modprobe fuse', or give the container the device"
             } else {
                 "mount as root, or as a user who may open it"
             };
-            report.lacks(has_mount, &format!("{DEVICE}: {error}; to mount, {remedy}"));
+            report.lacks(
+                has_mount,
+                "device",
+                &format!("{DEVICE}: {error}; to mount, {remedy}"),
+            );
         }
     }
     if effective_uid() == 0 {
-        Report::ok("root mounts by itself, also with --allow-other");
+        report.ok("device", "root mounts by itself, also with --allow-other");
         return;
     }
     match fusermount() {
-        Some(true) => Report::ok("fusermount3 is there, to mount without root"),
-        Some(false) => report.lacks(
-            has_mount,
-            "fusermount3 is not setuid root, so it mounts nothing; install it anew ('apt install --reinstall fuse3')",
+        Some(true) => report.ok("device", "fusermount3 is there, to mount without root"),
+        Some(false) => report.lacks(has_mount, "device", "fusermount3 is not setuid root, so it mounts nothing; install it anew ('apt install --reinstall fuse3')",
         ),
-        None => report.lacks(
-            has_mount,
-            "fusermount3 is not installed, without which only root mounts; 'apt install fuse3'",
+        None => report.lacks(has_mount, "device", "fusermount3 is not installed, without which only root mounts; 'apt install fuse3'",
         ),
     }
     let config = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
     if config.lines().any(|line| line.trim() == "user_allow_other") {
-        Report::ok("user_allow_other stands in /etc/fuse.conf, so --allow-other is for everybody");
+        report.ok(
+            "device",
+            "user_allow_other stands in /etc/fuse.conf, so --allow-other is for everybody",
+        );
     } else {
-        Report::note(
+        report.note("device", 
             "--allow-other is for root alone; to allow it to others, put a line 'user_allow_other' into /etc/fuse.conf",
         );
     }
@@ -224,24 +257,24 @@ fn check_mount(report: &mut Report, mount: &Mount) {
     let me = match ask(&mount.dir) {
         Answer::Is(me) => me,
         Answer::Dead => {
-            report.bad(&format!(
+            report.bad("mount", &format!(
                 "{dir}: dead: its server and its supervisor are gone; {}, or take it away with 'claimfs umount {dir}'",
                 tool::again(mount)
             ));
             return;
         }
         Answer::Silent => {
-            report.bad(&format!(
+            report.bad("mount", &format!(
                 "{dir}: does not answer; 'umount -f {dir}', then 'umount -l {dir}', and 'claimfs mount {dir}' again"
             ));
             return;
         }
         Answer::Denied => {
-            Report::note(&tool::denied(mount));
+            report.note("mount", &tool::denied(mount));
             return;
         }
         Answer::Part => {
-            report.bad(&format!(
+            report.bad("mount", &format!(
                 "{dir}: only {} of the mount is bound here, without 'self', 'queue' and 'control'; bind the whole mount",
                 mount.root.display()
             ));
@@ -249,35 +282,35 @@ fn check_mount(report: &mut Report, mount: &Mount) {
         }
     };
     let millis = start.elapsed().as_millis();
-    Report::ok(&format!("{dir}: answers, within {millis} ms"));
+    report.ok("mount", &format!("{dir}: answers, within {millis} ms"));
     if mount.is_read_only() {
-        report.bad(&format!(
+        report.bad("mount", &format!(
             "{dir}: read-only, so that claiming answers EROFS; bind it writable (bwrap --bind, not --ro-bind), or mount it without 'ro'"
         ));
     }
     check_supervisor(report, mount);
     if !mount.has("nosymfollow") {
-        Report::note(&format!(
+        report.note("mount", &format!(
             "{dir}: symlinks are followed here: 'set -C; echo > claims/x' through a dangling one writes its target; \
              mount as root to have that refused"
         ));
     }
     check_session(report, &mount.dir, &me);
-    check_endings(&mount.dir, &me);
+    check_endings(report, &mount.dir, &me);
 }
 
 /// Checks that the server knows how processes end. Without that, claims work, but are held for
 /// longer.
-fn check_endings(dir: &Path, me: &Value) {
+fn check_endings(report: &mut Report, dir: &Path, me: &Value) {
     let shown = dir.display();
     match tool::field(me, "status_from").as_str() {
-        "pidfd" => Report::ok(&format!(
+        "pidfd" => report.ok("endings", &format!(
             "{shown}: how a process ended is known from its pidfd"
         )),
-        "proc connector" => Report::ok(&format!(
+        "proc connector" => report.ok("endings", &format!(
             "{shown}: how a process ended is known from the proc connector"
         )),
-        "none" => Report::note(&format!(
+        "none" => report.note("endings", &format!(
             "{shown}: how a process ended is not known, so without a session of its own all of a terminal, or of a sandbox, \
              holds what any of it claims; use Linux 6.15, or mount as root outside of all containers, with CAP_NET_ADMIN"
         )),
@@ -288,7 +321,7 @@ fn check_endings(dir: &Path, me: &Value) {
     let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
     let counted = lines.find(|(name, _)| *name == STATUS_OVERFLOWS);
     if let Some((_, count)) = counted.filter(|(_, count)| *count != "0") {
-        Report::note(&format!(
+        report.note("endings", &format!(
             "{shown}: {count} times more processes ended than the server could read of, and counted as exited: what those of \
              them held that were killed went to their parents; look at 'leases', use Linux 6.15, or give the server more of \
              the processor"
@@ -301,7 +334,7 @@ fn check_supervisor(report: &mut Report, mount: &Mount) {
     let dir = mount.dir.display();
     let lock = StateDir::of(mount).lock(Lock::Supervisor);
     if holder::pid_in(&lock).is_ok() && !holder::is_locked(&lock) {
-        report.bad(&format!(
+        report.bad("supervisor", &format!(
             "{dir}: its supervisor has died: should its server die too, the mount dies with it; {}",
             tool::again(mount)
         ));
@@ -312,14 +345,17 @@ fn check_session(report: &mut Report, dir: &Path, me: &Value) {
     let dir = dir.display();
     let why = tool::field(me, "why");
     if me["session"].is_null() {
-        report.bad(&format!("{dir}: no session: {why}"));
+        report.bad("session", &format!("{dir}: no session: {why}"));
         return;
     }
     let (session, rule) = (tool::field(me, "session"), tool::field(me, "rule"));
-    Report::ok(&format!("{dir}: you are session {session} ({rule}: {why})"));
+    report.ok(
+        "session",
+        &format!("{dir}: you are session {session} ({rule}: {why})"),
+    );
     // Another pid namespace than the mount's: so probably other paths, too.
     if me["pid"] != process::id() && std::env::var_os(PATH_MAP).is_none() {
-        Report::note(&format!(
+        report.note("session", &format!(
             "{dir}: in a sandbox the same file may have another path, and 'claimfs reserve' compares paths: \
              if so, set {PATH_MAP}=INSIDE=OUTSIDE"
         ));

@@ -1,11 +1,12 @@
 //! `claimfs events`
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 use crate::core::printable;
@@ -24,14 +25,12 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
-        let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
+        let failed = |error: io::Error| mount.failed(&["events"], &error);
         let events = File::open(mount.path(&["events"])).map_err(failed)?;
         for line in BufReader::new(Polled(events)).lines() {
             let line = line.map_err(failed)?;
             let text = if self.json { line } else { sentence(&line) };
-            // The reader may wait for each line, and may have exited.
-            let mut out = io::stdout().lock();
-            if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() || !self.follow {
+            if !output::list_line(&text)? || !self.follow {
                 break;
             }
         }
@@ -81,7 +80,8 @@ fn sentence(line: &str) -> String {
         more.push(format!("by uid {}, pid {}", who.0, who.1));
     }
     let at = field("at");
-    let time = at.get(11..23).unwrap_or(&at);
+    // In UTC, as the Z says.
+    let time = at.get(11..).unwrap_or(&at);
     let claim = if event.get("claim").is_some() {
         field("claim")
     } else {

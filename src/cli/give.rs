@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
@@ -13,6 +14,9 @@ pub(super) struct Arguments {
     name: String,
     /// The live session to hand it to
     session: String,
+    /// Print the lease's record as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Arguments {
@@ -21,7 +25,7 @@ impl Arguments {
         let id = tool::session_id(&self.session)?;
         let mount = Mount::find(mount)?;
         let Some(record) = mount.lease(&name)? else {
-            return Err(Failure::held(format!(
+            return Err(Failure::absent(format!(
                 "{}: free; there is nothing to hand over",
                 name.file()
             )));
@@ -30,16 +34,14 @@ impl Arguments {
         let given = mount.control(&command);
         match given.map_err(|error| (error.raw_os_error(), error)) {
             Ok(()) => {
-                let record = mount.lease(&name)?.unwrap_or_default();
+                let record = mount.lease(&name)?.unwrap_or_else(|| tool::nobody(&name));
                 let token = tool::field(&record, "token");
-                tool::say(&format!(
-                    "{}: handed to session {id}, token {token}",
-                    name.file()
-                ));
+                let sentence = format!("{}: handed to session {id}, token {token}", name.file());
+                output::done(self.json, &sentence, &record)?;
                 Ok(Exit::Done)
             }
             Err((Some(libc::EBUSY), _)) => Err(Failure::held(tool::held_by(&name, &record))),
-            Err((Some(libc::ENOENT), _)) => Err(Failure::held(format!(
+            Err((Some(libc::ENOENT), _)) => Err(Failure::absent(format!(
                 "{}: no live session {id} to hand it to; see 'claimfs session ls'",
                 name.file()
             ))),
@@ -47,7 +49,7 @@ impl Arguments {
                 "{}: session {id} is another user's, or outside your sandbox; see 'claimfs session ls'",
                 name.file()
             ))),
-            Err((_, error)) => Err(Failure::unavailable(format!("control: {error}"))),
+            Err((_, error)) => Err(mount.failed(&["control"], &error)),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! `claimfs help [TOPIC | VERB]`: the manual, page by page, as plain text on standard output.
 
-use std::io::{self, Write};
-
-use super::{Exit, Failure};
+use super::{Exit, Failure, output};
 use crate::manual::{PAGES, Page, plain};
 
 #[derive(Debug, clap::Args)]
@@ -30,13 +28,8 @@ impl Arguments {
                 topics.join(", ")
             ))
         })?;
-        // A reader that has seen enough, such as head, is no error.
-        match io::stdout().lock().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::unavailable(format!("standard output: {error}")))
-            }
-            _ => Ok(Exit::Done),
-        }
+        output::list(&text)?;
+        Ok(Exit::Done)
     }
 }
 

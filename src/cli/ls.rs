@@ -1,14 +1,18 @@
 //! `claimfs ls`
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use super::columns::{self, SCREEN};
+use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
+use crate::core::printable;
 use crate::sys::poll::wait_readable;
 use crate::sys::terminal;
 
@@ -20,62 +24,134 @@ pub(super) struct Arguments {
     /// Go on, and show each change
     #[arg(long, conflicts_with = "json")]
     watch: bool,
+    /// Truncate nothing [as where standard output is no terminal]
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    wide: bool,
 }
 
-/// The default size of a screen: columns and lines.
-const SCREEN: (usize, usize) = (80, 24);
+/// The lines of a screen where their number is not known.
+const LINES: usize = 24;
 
-/// The width of each column on a terminal, at most: 79 in all, with two between each.
-const WIDTHS: [usize; 6] = [18, 16, 7, 10, 11, 7];
+/// Printed where there are no leases.
+const NOTHING: &str = "nothing is held";
+
+const HEADING: [&str; 7] = [
+    "CLAIM", "SESSION", "HOLDER", "AGE", "LEFT", "WAITERS", "REASON",
+];
 
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
+        let on_terminal = io::stdout().is_terminal();
         if self.watch {
-            return watch(&mount);
+            return watch(&mount, on_terminal);
         }
         let records = mount.leases()?;
         if self.json {
             for record in &records {
-                tool::say_json(record);
+                if !output::list_json(record)? {
+                    break;
+                }
             }
             return Ok(Exit::Done);
         }
-        let now = SystemTime::now();
-        let rows: Vec<Vec<String>> = records.iter().map(|record| row(record, now)).collect();
-        tool::table(&HEADING[..5], &rows);
+        if records.is_empty() {
+            tool::complain(NOTHING);
+            return Ok(Exit::Done);
+        }
+        let rows = rows(&mount, &records)?;
+        let lines = if on_terminal && !self.wide {
+            let room = terminal::size().map_or(SCREEN, |(width, _)| width);
+            columns::fitted(&HEADING, &rows, room)
+        } else {
+            columns::aligned(&HEADING, &rows)
+        };
+        output::list_line(&lines.join("\n"))?;
         Ok(Exit::Done)
     }
 }
 
-const HEADING: [&str; 6] = ["CLAIM", "SESSION", "PID", "COMMAND", "HELD FOR", "WAITERS"];
+/// The rows of the table of these leases.
+fn rows(mount: &Mount, records: &[Value]) -> Result<Vec<Vec<String>>, Failure> {
+    let now = SystemTime::now();
+    let is_waited_for = records.iter().any(|record| record["waiters"].is_u64());
+    let mut waiting: HashMap<String, Vec<String>> = HashMap::new();
+    let waiters = is_waited_for.then(|| mount.waiters()).transpose()?;
+    for waiter in waiters.iter().flatten() {
+        let name = waiter["claim"].as_str().unwrap_or_default();
+        let queue = waiting.entry(name.to_owned()).or_default();
+        queue.push(waiter_name(waiter));
+    }
+    let mut roots: HashMap<&str, Vec<Value>> = HashMap::new();
+    let rows = records.iter().map(|record| {
+        let cell = |key| tool::field(record, key);
+        let session = record["session"].as_str().unwrap_or_default();
+        let roots = roots
+            .entry(session)
+            .or_insert_with(|| tool::roots(mount, session));
+        // A session that lives by its deadline has no process.
+        let holder = tool::living_of(roots, record).map_or_else(none, |process| {
+            format!(
+                "{} {}",
+                tool::field(&process, "pid"),
+                tool::field(&process, "command")
+            )
+        });
+        let age = tool::age(record, "acquired_at", now).map_or_else(none, tool::short);
+        let name = record["name"].as_str().unwrap_or_default();
+        vec![
+            cell("name"),
+            cell("session"),
+            holder,
+            age,
+            left(record),
+            waiting
+                .get(name)
+                .map_or_else(none, |queue| queue.join(", ")),
+            record["reason"].as_str().map_or_else(none, printable),
+        ]
+    });
+    Ok(rows.collect())
+}
 
-fn row(record: &Value, now: SystemTime) -> Vec<String> {
-    let cell = |key| tool::field(record, key);
-    vec![
-        cell("name"),
-        cell("session"),
-        cell("pid"),
-        cell("command"),
-        tool::ago(record, "acquired_at", now),
-    ]
+/// An empty cell, which still counts as a word.
+fn none() -> String {
+    String::from("-")
+}
+
+/// A waiter as a table shows it: its place, and its session.
+fn waiter_name(waiter: &Value) -> String {
+    let place = tool::field(waiter, "place");
+    match &waiter["session"] {
+        Value::Null => format!("{place}. pid {}", tool::field(waiter, "pid")),
+        _ => format!("{place}. {}", tool::field(waiter, "session")),
+    }
+}
+
+/// The time until a lease ends unless it is renewed.
+fn left(record: &Value) -> String {
+    let left = record["expires_in"].as_f64();
+    let left = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    left.map_or_else(none, |left| tool::short(left.as_secs()))
 }
 
 /// Shows the leases after each change; on a terminal also once a second, in place.
-fn watch(mount: &Mount) -> Result<Exit, Failure> {
-    let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
+fn watch(mount: &Mount, on_terminal: bool) -> Result<Exit, Failure> {
+    let failed = |error: io::Error| mount.failed(&["events"], &error);
     let mut events = File::open(mount.path(&["events"])).map_err(failed)?;
-    let on_terminal = io::stdout().is_terminal();
     let tick = on_terminal.then_some(Duration::from_secs(1));
     let mut buffer = vec![0; 1 << 16];
     let mut before = None;
     loop {
         let records = mount.leases()?;
-        let changed = before.as_ref() != Some(&records);
-        if changed || on_terminal {
-            let mut out = io::stdout().lock();
-            let shown = out.write_all(snapshot(&records, on_terminal).as_bytes());
-            if shown.and_then(|()| out.flush()).is_err() {
+        if on_terminal || before.as_ref() != Some(&records) {
+            let rows = rows(mount, &records)?;
+            let text = if on_terminal {
+                screen(&rows)
+            } else {
+                plain(&rows)
+            };
+            if !output::list(&text)? {
                 return Ok(Exit::Done);
             }
             before = Some(records);
@@ -91,25 +167,24 @@ fn watch(mount: &Mount) -> Result<Exit, Failure> {
     }
 }
 
-fn snapshot(records: &[Value], on_terminal: bool) -> String {
-    let now = SystemTime::now();
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for record in records {
-        let mut cells = row(record, now);
-        let waiters = record["waiters"].as_u64().unwrap_or(0);
-        cells.push(waiters.to_string());
-        if on_terminal {
-            let columns = cells.iter_mut().zip(WIDTHS);
-            columns.for_each(|(cell, width)| clip(cell, width));
-        }
-        rows.push(cells);
+/// The table where there is no terminal, and an empty line.
+fn plain(rows: &[Vec<String>]) -> String {
+    let mut lines = columns::aligned(&HEADING, rows);
+    if rows.is_empty() {
+        lines = vec![NOTHING.to_owned()];
     }
-    let mut lines = tool::aligned(&HEADING, &rows);
-    if !on_terminal {
-        lines.extend([String::new(), String::new()]);
-        return lines.join("\n");
+    lines.extend([String::new(), String::new()]);
+    lines.join("\n")
+}
+
+/// The table, in place of the one before, as high and as wide as the terminal is.
+fn screen(rows: &[Vec<String>]) -> String {
+    let (width, height) = terminal::size().unwrap_or((SCREEN, LINES));
+    // Not the last column: what clears the rest of a line would clear it.
+    let mut lines = columns::fitted(&HEADING, rows, width.saturating_sub(1));
+    if rows.is_empty() {
+        lines = vec![NOTHING.to_owned()];
     }
-    let (width, height) = terminal::size().unwrap_or(SCREEN);
     let room = height.saturating_sub(2).max(1);
     if lines.len() > room {
         let hidden = lines.len() - room;
@@ -117,19 +192,10 @@ fn snapshot(records: &[Value], on_terminal: bool) -> String {
         lines.push(format!("and {hidden} more"));
     }
     let mut text = String::from("\x1b[H");
-    for mut line in lines {
-        clip(&mut line, width.saturating_sub(1));
+    for line in lines {
         text.push_str(&line);
         text.push_str("\x1b[K\n");
     }
     text.push_str("\x1b[J");
     text
-}
-
-/// Truncates a text to a number of characters, visibly.
-fn clip(text: &mut String, width: usize) {
-    if text.chars().count() > width {
-        *text = text.chars().take(width.saturating_sub(1)).collect();
-        text.push('…');
-    }
 }

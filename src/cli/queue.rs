@@ -1,6 +1,5 @@
 //! Taking a name and waiting for it: shared by `claim`, `run` and `wait`.
 
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -10,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use super::Failure;
+use super::columns;
 use super::interrupt::Interrupt;
 use super::tool::{self, Mount};
-use crate::core::Name;
+use crate::core::{Name, content, printable};
 use crate::render::ring;
 use crate::sys::poll::{wait_any_readable, wait_readable};
 
@@ -28,13 +28,21 @@ pub(super) enum Patience {
 }
 
 impl Patience {
-    /// Parses `--wait[=TIME]`.
-    pub(super) fn of(wait: Option<&str>) -> Result<Self, Failure> {
-        match wait {
-            None => Ok(Self::None),
-            Some("") => Ok(Self::Endless),
-            Some(time) => tool::ttl(time).map(Self::For),
+    /// Parses the time after which to give up: 0 is not to wait.
+    pub(super) fn limit(text: &str) -> Result<Self, Failure> {
+        if text
+            .trim()
+            .parse::<f64>()
+            .is_ok_and(|seconds| seconds == 0.0)
+        {
+            return Ok(Self::None);
         }
+        content::ttl(text).map(Self::For).ok_or_else(|| {
+            Failure::usage(format!(
+                "'{}': no time to wait; write it like 30s, 5m, 0.5 or '1h 30m': 0, or from 1ms to 100 years",
+                printable(text)
+            ))
+        })
     }
 
     /// The time at which to give up.
@@ -125,7 +133,7 @@ pub(super) fn until_free(
     until: Option<Instant>,
 ) -> Result<bool, Failure> {
     let path = mount.path(&["events"]);
-    let failed = |error: io::Error| Failure::unavailable(format!("events: {error}"));
+    let failed = |error: io::Error| mount.failed(&["events"], &error);
     let mut events = File::open(path).map_err(failed)?;
     let mut status = Status::new();
     let mut buffer = [0; 8192];
@@ -187,28 +195,32 @@ impl Status {
             1 => String::new(),
             count => format!(" and {} more", count - 1),
         };
-        let mut text = format!(
-            "claims/{name}{more}: held by {} (pid {}, {}) for {}",
-            tool::field(&record, "session"),
-            tool::field(&record, "pid"),
-            tool::field(&record, "command"),
-            tool::ago(&record, "acquired_at", SystemTime::now()),
-        );
         let all = mount.waiters()?;
         let is_own = |waiter: &Value| waiter["pid"] == std::process::id();
         let queue = all.iter().filter(|waiter| waiter["claim"] == name.as_str());
         let queue: Vec<&Value> = queue.collect();
-        if let Some(own) = queue.iter().position(|waiter| is_own(waiter)) {
-            _ = fmt::Write::write_fmt(
-                &mut text,
-                format_args!("; you are {} of {}", own + 1, queue.len()),
-            );
-        }
+        let own = queue.iter().position(|waiter| is_own(waiter));
+        let place = own.map_or_else(String::new, |own| {
+            format!("you are {} of {} for ", own + 1, queue.len())
+        });
+        let mut text = format!(
+            "{place}claims/{name}{more}: held by {} ({}) for {}",
+            tool::field(&record, "session"),
+            tool::living(mount, &record).map_or_else(
+                || String::from("by its deadline"),
+                |holder| format!(
+                    "pid {}, {}",
+                    tool::field(&holder, "pid"),
+                    tool::field(&holder, "command")
+                ),
+            ),
+            tool::ago(&record, "acquired_at", SystemTime::now()),
+        );
         let mut own = all.iter().filter(|waiter| is_own(waiter));
         self.show_ring(own.find_map(ring::sentence));
         self.shown = true;
         // A line that wraps could not be erased.
-        let text: String = text.chars().take(79).collect();
+        columns::clip(&mut text, columns::SCREEN - 1);
         _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
         Ok(())
     }

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
+use crate::core::Name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -16,6 +18,9 @@ pub(super) struct Arguments {
     /// The session that holds it, where the mount cannot see this process
     #[arg(long, value_name = "ID")]
     session: Option<String>,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Arguments {
@@ -37,16 +42,30 @@ impl Arguments {
             }),
         };
         match removed {
-            Ok(()) => Ok(Exit::Done),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Exit::Done),
+            Ok(()) => self.done(&name, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.done(&name, false),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EPERM)) => {
                 // Its holder released it in the meantime, as requested.
                 let Some(record) = mount.lease(&name)? else {
-                    return Ok(Exit::Done);
+                    return self.done(&name, false);
                 };
-                Err(Failure::held(tool::held_by(&name, &record)))
+                let held = tool::held_by(&name, &record);
+                output::done_quietly(self.json, &held, &record)?;
+                Err(Failure::held(held))
             }
-            Err(error) => Err(Failure::unavailable(format!("claims/{name}: {error}"))),
+            Err(error) => Err(mount.failed(&["claims", name.as_str()], &error)),
         }
+    }
+
+    /// The name is free: whether it was given back or was free already.
+    fn done(&self, name: &Name, released: bool) -> Result<Exit, Failure> {
+        let how = if released {
+            "given back"
+        } else {
+            "free already"
+        };
+        let value = json!({ "name": name.as_str(), "released": released });
+        output::done_quietly(self.json, &format!("{}: {how}", name.file()), &value)?;
+        Ok(Exit::Done)
     }
 }

@@ -12,8 +12,10 @@ use std::time::{Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::claim::{identity, lasting, outlives};
+use super::output;
 use super::queue::Patience;
 use super::tool::{self, Mount};
+use super::waiting::Waiting;
 use super::{Exit, Failure};
 use crate::core::{Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Refusal, printable};
 use crate::sys::poll::wait_readable;
@@ -26,9 +28,8 @@ pub(super) struct Reserve {
     /// The files and directories: a directory is reserved with all below it
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Wait while another holds one of them, for no longer than TIME [such as 30s]
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    wait: Option<String>,
+    #[command(flatten)]
+    waiting: Waiting,
     /// The reason, which 'claimfs show' and refusals show to others [at most 256 bytes]
     #[arg(short, long = "reason", value_name = "TEXT")]
     message: Option<String>,
@@ -42,12 +43,15 @@ pub(super) struct Unreserve {
     /// The files and directories to give back, with all that is yours below them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Print as JSON what covers each path now: the record of a reservation, or nobody
+    #[arg(long)]
+    json: bool,
 }
 
 impl Reserve {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         tool::check_reason(self.message.as_deref())?;
-        let patience = Patience::of(self.wait.as_deref())?;
+        let patience = self.waiting.patience()?;
         let names = names(&self.paths)?;
         let mount = Mount::find(mount)?;
         let me = lasting(&mount, ENDS, identity(&mount)?)?;
@@ -78,7 +82,10 @@ impl Reserve {
                 }));
             }
         }
-        Err(Failure::held("taken and freed by others all the time"))
+        Err(Failure::held(format!(
+            "{}: taken and freed by others all the time; try again, or wait with --wait",
+            shown(&names[0])
+        )))
     }
 
     fn done(&self, mount: &Mount, names: &[Name], me: &Value) -> Result<Exit, Failure> {
@@ -87,20 +94,17 @@ impl Reserve {
             let Some((by, record)) = covering(mount, name)? else {
                 continue;
             };
-            if self.json {
-                tool::say_json(&record);
-                continue;
-            }
             let (session, token) = (
                 tool::field(&record, "session"),
                 tool::field(&record, "token"),
             );
             let path = shown(name);
-            tool::say(&if by == *name {
+            let sentence = if by == *name {
                 format!("{path}: reserved by session {session}, token {token}{whose}")
             } else {
                 format!("{path}: reserved already, as a part of {}", shown(&by))
-            });
+            };
+            output::done(self.json, &sentence, &record)?;
         }
         Ok(Exit::Done)
     }
@@ -119,26 +123,34 @@ impl Unreserve {
                     held.filter(|(by, record)| by == name && !is_own(&me, record))
                 });
                 // Its holder gave it back in the meantime.
-                let Some((name, record)) = obstacle else {
-                    return Ok(Exit::Done);
-                };
-                return Err(Failure::held(held(&name, &name, &record)));
+                if let Some((name, record)) = obstacle {
+                    let held = held(&name, &name, &record);
+                    output::done_quietly(self.json, &held, &record)?;
+                    return Err(Failure::held(held));
+                }
             }
             Err(error) => return Err(refused(&names, &error)),
         }
         for name in &names {
-            if let Some((by, record)) = covering(&mount, name)?
-                && by != *name
-                && is_own(&mount.whoami()?, &record)
-            {
-                tool::complain(&format!(
-                    "{}: still reserved, as a part of {1}: 'claimfs unreserve {1}'",
-                    shown(name),
-                    shown(&by)
-                ));
-            }
+            self.say_given(&mount, name)?;
         }
         Ok(Exit::Done)
+    }
+
+    /// Says of a path that was given back what covers it still.
+    fn say_given(&self, mount: &Mount, name: &Name) -> Result<(), Failure> {
+        let sentence = format!("{}: given back", shown(name));
+        let Some((by, record)) = covering(mount, name)? else {
+            return output::done_quietly(self.json, &sentence, &tool::nobody(name));
+        };
+        if by != *name && is_own(&mount.whoami()?, &record) {
+            tool::complain(&format!(
+                "{}: still reserved, as a part of {1}: 'claimfs unreserve {1}'",
+                shown(name),
+                shown(&by)
+            ));
+        }
+        output::done_quietly(self.json, &sentence, &record)
     }
 }
 

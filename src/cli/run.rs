@@ -17,9 +17,9 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::names::Lists;
-use super::queue::Patience;
 use super::take::{self, Taker, Took};
 use super::tool::{self, Mount};
+use super::waiting::Waiting;
 use super::{Exit, Failure, child, session};
 use crate::core::Name;
 use crate::sys::poll::Polled;
@@ -46,18 +46,20 @@ pub(super) struct Arguments {
     name: Option<OsString>,
     #[command(flatten)]
     lists: Lists,
-    /// Stand in line if another holds it, for no longer than TIME [such as 30s]
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    wait: Option<String>,
+    #[command(flatten)]
+    waiting: Waiting,
     /// The reason, which 'claimfs show' and refusals show to others [at most 256 bytes]
     #[arg(short, long = "reason", value_name = "TEXT")]
     message: Option<String>,
     /// Signal for the command if the lease is lost
     #[arg(long, value_name = "WHAT", default_value = "term")]
     on_loss: OnLoss,
-    /// The exit code if another holds the name
+    /// The exit code if another holds the name [as of flock(1); 0 to 255]
     #[arg(short = 'E', long, value_name = "CODE", default_value_t = 1)]
     conflict_exit_code: u8,
+    /// Print messages on standard error as JSON, and the records of what was taken: standard output is the command's
+    #[arg(long)]
+    json: bool,
     /// The command and its arguments
     #[arg(
         required_unless_present_any = ["any", "all"],
@@ -75,11 +77,14 @@ impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let (name, words) = self.words()?;
         let wanted = self.lists.wanted(name)?;
-        let patience = Patience::of(self.wait.as_deref())?;
+        let patience = self.waiting.patience()?;
+        if self.json {
+            tool::complain_in_json();
+        }
         tool::check_reason(self.message.as_deref())?;
         let mount = Mount::find(mount)?;
         let events = File::open(mount.path(&["events"]))
-            .map_err(|error| Failure::unavailable(format!("events: {error}")))?;
+            .map_err(|error| mount.failed(&["events"], &error))?;
         let id = session::Run::register_new(&mount)?;
         let taker = Taker {
             mount: &mount,
@@ -88,7 +93,13 @@ impl Arguments {
             patience,
             interrupt: None,
         };
-        let names = match taker.take(&wanted)? {
+        let taken = taker.take(&wanted).map_err(|mut failure| {
+            if failure.exit == Exit::Held {
+                failure.exit = Exit::Child(self.conflict_exit_code);
+            }
+            failure
+        })?;
+        let names = match taken {
             Took::Names(names) => names,
             Took::Held(held) | Took::InVain(held) => {
                 take::say_held(&held, tool::held_by);
@@ -101,6 +112,9 @@ impl Arguments {
         let own = Arc::new(Own::of(&mount, &id, names)?);
         for (name, _) in &own.leases {
             mount.give_reason(name, self.message.as_deref())?;
+        }
+        if self.json {
+            own.show();
         }
         let mut command = child::command(&entering(&mount, &id, words)?)?;
         command
@@ -128,18 +142,19 @@ impl Arguments {
         let all = self.name.iter().chain(&self.command);
         if !self.lists.is_given() {
             let name = self.name.as_ref().and_then(|name| name.to_str());
-            let name = name.ok_or_else(|| Failure::usage("a name is UTF-8"))?;
+            let name =
+                name.ok_or_else(|| Failure::usage("the name is not UTF-8; choose one that is"))?;
             return Ok((Some(name), self.command.clone()));
         }
         // The command line says whether a word is a name or of the command.
         let after = env::args_os().skip_while(|word| word != "--").skip(1);
         let words: Vec<OsString> = all.cloned().collect();
         if words.is_empty() {
-            return Err(Failure::usage("no command to run"));
+            return Err(child::nothing_to_run());
         }
         if after.count() != words.len() {
             return Err(Failure::usage(
-                "with --any or --all there is no NAME, and '--' comes before the command",
+                "with --any or --all there is no NAME, and '--' comes before the command: 'claimfs run --any LIST -- COMMAND'",
             ));
         }
         Ok((None, words))
@@ -223,6 +238,13 @@ impl Own {
         };
         let same = |key| record.as_ref().map(|record| &record[key]) == Some(&taken[key]);
         same("session") && same("token") && same("acquired_at")
+    }
+
+    /// Says as JSON what was taken.
+    fn show(&self) {
+        for (name, record) in &self.leases {
+            tool::complain_of(&format!("claims/{name}: taken"), record);
+        }
     }
 
     /// Releases the leases, so that they are not reaped a moment later.

@@ -2,18 +2,27 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::columns::{self, SCREEN};
+use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure, child};
+use crate::sys::terminal;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Verb {
+enum Verb {
     /// Run a command as a session of its own, and pass its exit code through
     Run(Run),
     /// List the live sessions
@@ -27,6 +36,9 @@ pub(super) struct Run {
     /// The session's id [default: one that no live session has]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
+    /// Print messages on standard error as JSON: standard output is the command's
+    #[arg(long)]
+    json: bool,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -48,20 +60,26 @@ pub(super) struct Ls {
 pub(super) struct End {
     /// The session's id
     id: String,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
 }
 
-impl Verb {
-    pub(super) fn run(self, mount: Option<&Path>) -> Result<Exit, Failure> {
-        match self {
-            Self::Run(run) => run.run(mount),
-            Self::Ls(ls) => ls.run(mount),
-            Self::End(end) => end.run(mount),
+impl Arguments {
+    pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        match &self.verb {
+            Verb::Run(run) => run.run(mount),
+            Verb::Ls(ls) => ls.run(mount),
+            Verb::End(end) => end.run(mount),
         }
     }
 }
 
 impl Run {
     fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
+        if self.json {
+            tool::complain_in_json();
+        }
         let mount = Mount::find(mount)?;
         let id = match &self.id {
             Some(id) => {
@@ -133,7 +151,9 @@ impl Ls {
         let now = SystemTime::now();
         for session in sessions(&mount)? {
             if self.json {
-                tool::say_json(&session);
+                if !output::list_json(&session)? {
+                    return Ok(Exit::Done);
+                }
                 continue;
             }
             let roots = session["roots"].as_array().map_or(&[][..], Vec::as_slice);
@@ -157,9 +177,24 @@ impl Ls {
                 tool::ago(&session, "since", now),
             ]);
         }
-        if !self.json {
-            tool::table(&["SESSION", "RULE", "ROOTS", "LEASES", "AGE"], &rows);
+        if self.json {
+            return Ok(Exit::Done);
         }
+        if rows.is_empty() {
+            tool::complain("no session is live");
+            return Ok(Exit::Done);
+        }
+        let heading = ["SESSION", "RULE", "ROOTS", "LEASES", "AGE"];
+        let lines = if io::stdout().is_terminal() {
+            columns::fitted(
+                &heading,
+                &rows,
+                terminal::size().map_or(SCREEN, |size| size.0),
+            )
+        } else {
+            columns::aligned(&heading, &rows)
+        };
+        output::list_line(&lines.join("\n"))?;
         Ok(Exit::Done)
     }
 }
@@ -187,15 +222,24 @@ impl End {
             _ => Err(error),
         });
         match ended {
-            Ok(()) => Ok(Exit::Done),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Exit::Done),
+            Ok(()) => {
+                let value = json!({ "session": id.as_str(), "ended": true });
+                output::done_quietly(self.json, &format!("sessions/{id}: ended"), &value)?;
+                Ok(Exit::Done)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let sentence = format!("sessions/{id}: no live session; see 'claimfs session ls'");
+                let value = json!({ "session": id.as_str(), "ended": false });
+                output::done_quietly(self.json, &sentence, &value)?;
+                Err(Failure::absent(sentence))
+            }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Err(Failure::held(format!(
                     "sessions/{id}: another user's, or outside of this sandbox; only that user and root end it, from \
                      where its processes are or from above"
                 )))
             }
-            Err(error) => Err(Failure::unavailable(format!("sessions/{id}: {error}"))),
+            Err(error) => Err(mount.failed(&["sessions", id.as_str()], &error)),
         }
     }
 }

@@ -5,8 +5,10 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
+use crate::core::Name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -15,68 +17,147 @@ pub(super) struct Arguments {
     /// Print the record as JSON
     #[arg(long)]
     json: bool,
+    /// Print nothing: 0 if it is held by us, 1 by another, 4 if it is free
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
 }
 
 impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::lease_name(&self.name)?;
         let mount = Mount::find(mount)?;
-        let Some(record) = mount.lease(&name)? else {
-            tool::complain(&format!("{}: free", name.file()));
+        let record = mount.lease(&name)?;
+        if self.quiet {
+            return quiet(&mount, record.as_ref());
+        }
+        let Some(record) = record else {
+            if self.json {
+                output::list_json(&tool::nobody(&name))?;
+            } else {
+                tool::complain(&format!("{}: free", name.file()));
+            }
             return Ok(Exit::Done);
         };
         if self.json {
-            tool::say_json(&record);
+            output::list_json(&record)?;
             return Ok(Exit::Done);
         }
-        let cell = |key| tool::field(&record, key);
-        tool::say(&format!("claim    {name}"));
-        tool::say(&format!("session  {}", cell("session")));
-        let is_process = record["scope"] == "process" || record.get("bound_pid").is_some();
-        let who = if is_process { "holder " } else { "process" };
-        tool::say(&format!(
+        let roots = tool::roots(&mount, record["session"].as_str().unwrap_or_default());
+        let mut lines = holder_lines(&name, &record);
+        lines.extend(term_lines(&record));
+        lines.extend(waiter_lines(&mount, &name, &record)?);
+        lines.extend(end_lines(&record, &roots));
+        output::list_line(&lines.join("\n"))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Whose a lease is, as an exit code.
+fn quiet(mount: &Mount, record: Option<&Value>) -> Result<Exit, Failure> {
+    let Some(record) = record else {
+        return Ok(Exit::Absent);
+    };
+    Ok(if tool::is_ours(&mount.whoami()?, record) {
+        Exit::Done
+    } else {
+        Exit::Held
+    })
+}
+
+/// The claim and its holder.
+fn holder_lines(name: &Name, record: &Value) -> Vec<String> {
+    let cell = |key| tool::field(record, key);
+    let is_process = record["scope"] == "process" || record.get("bound_pid").is_some();
+    let who = if is_process { "holder " } else { "process" };
+    let mut lines = vec![
+        format!("claim    {name}"),
+        format!("session  {}", cell("session")),
+        format!(
             "{who}  pid {}, {}, uid {}",
             cell("pid"),
             cell("command"),
             cell("uid")
-        ));
-        if record.get("from_pid").is_some() {
-            let how = match &record["from_exit"] {
-                Value::Null => String::from("which has ended, so it passed on"),
-                code => format!("which exited with {code}, so it passed on"),
-            };
-            let (pid, command) = (cell("from_pid"), cell("from_command"));
-            tool::say(&format!("from     pid {pid}, {command}, {how}"));
-        }
-        let held = tool::ago(&record, "acquired_at", SystemTime::now());
-        tool::say(&format!("since    {} ({held})", cell("acquired_at")));
-        tool::say(&format!("token    {}", cell("token")));
-        if let Some(reason) = tool::reason(&record) {
-            tool::say(&format!("reason   {reason}, as the holder says"));
-        }
-        if record.get("expires_in").is_some() {
-            let (left, ttl) = (cell("expires_in"), cell("ttl"));
-            tool::say(&format!("expires  in {left} s, if not renewed ({ttl} s)"));
-        }
-        if record.get("bound_pid").is_some() {
-            let pid = cell("bound_pid");
-            tool::say(&format!("free     when pid {pid} ends, in any way"));
-            return Ok(Exit::Done);
-        }
-        let roots = roots(&mount, &record);
-        if let Some(holder) = roots.iter().find(|root| is_maker(root, &record)) {
-            for line in successor_lines(holder, &roots) {
-                tool::say(&line);
-            }
-            return Ok(Exit::Done);
-        }
-        // The process that claimed may have exited. Show the processes that keep the session alive.
-        for root in roots {
-            let (pid, command) = (tool::field(&root, "pid"), tool::field(&root, "command"));
-            tool::say(&format!("alive    pid {pid}, {command}"));
-        }
-        Ok(Exit::Done)
+        ),
+    ];
+    if record.get("from_pid").is_some() {
+        let how = match &record["from_exit"] {
+            Value::Null => String::from("which has ended, so it passed on"),
+            code => format!("which exited with {code}, so it passed on"),
+        };
+        let (pid, command) = (cell("from_pid"), cell("from_command"));
+        lines.push(format!("from     pid {pid}, {command}, {how}"));
     }
+    lines
+}
+
+/// Since when and on what terms it is held.
+fn term_lines(record: &Value) -> Vec<String> {
+    let cell = |key| tool::field(record, key);
+    let held = tool::ago(record, "acquired_at", SystemTime::now());
+    let mut lines = vec![
+        format!("since    {} ({held})", cell("acquired_at")),
+        format!("token    {}", cell("token")),
+    ];
+    if let Some(reason) = tool::reason(record) {
+        lines.push(format!("reason   {reason}, as the holder says"));
+    }
+    if record.get("expires_in").is_some() {
+        let (left, ttl) = (cell("expires_in"), cell("ttl"));
+        lines.push(format!("expires  in {left} s, if not renewed ({ttl} s)"));
+    }
+    lines
+}
+
+/// The number of waiters that are shown one by one.
+const SHOWN: usize = 10;
+
+/// Those who wait for it, each with its place.
+fn waiter_lines(mount: &Mount, name: &Name, record: &Value) -> Result<Vec<String>, Failure> {
+    if !record["waiters"].is_u64() {
+        return Ok(Vec::new());
+    }
+    let (all, now) = (mount.waiters()?, SystemTime::now());
+    let queue = all.iter().filter(|waiter| waiter["claim"] == name.as_str());
+    let queue: Vec<&Value> = queue.collect();
+    let line = |waiter: &&Value| {
+        let session = match &waiter["session"] {
+            Value::Null => String::new(),
+            _ => format!("{}, ", tool::field(waiter, "session")),
+        };
+        format!(
+            "waits    {} of {}: {session}pid {}, {}, for {}",
+            tool::field(waiter, "place"),
+            queue.len(),
+            tool::field(waiter, "pid"),
+            tool::field(waiter, "command"),
+            tool::ago(waiter, "since", now)
+        )
+    };
+    let mut lines: Vec<String> = queue.iter().take(SHOWN).map(line).collect();
+    match queue.len().saturating_sub(SHOWN) {
+        0 => {}
+        more => lines.push(format!(
+            "waits    and {more} more; see the file waiters of the mount"
+        )),
+    }
+    Ok(lines)
+}
+
+/// Who has it next, and when it is free.
+fn end_lines(record: &Value, roots: &[Value]) -> Vec<String> {
+    if record.get("bound_pid").is_some() {
+        let pid = tool::field(record, "bound_pid");
+        return vec![format!("free     when pid {pid} ends, in any way")];
+    }
+    if let Some(holder) = roots.iter().find(|root| is_maker(root, record)) {
+        return successor_lines(holder, roots);
+    }
+    // The process that claimed may have exited. Show the processes that keep the session alive.
+    let alive = roots.iter().map(|root| {
+        let (pid, command) = (tool::field(root, "pid"), tool::field(root, "command"));
+        format!("alive    pid {pid}, {command}")
+    });
+    alive.collect()
 }
 
 /// True if this process holds the lease under process scope.
@@ -107,18 +188,4 @@ fn successor_lines(holder: &Value, roots: &[Value]) -> Vec<String> {
         None => String::from("free     once the holder exits or is killed"),
     });
     lines
-}
-
-/// The attribute of a file in `sessions/` that has the roots of the session.
-const ROOTS: &str = "user.claimfs.roots";
-
-/// The roots of the session that holds a lease. Empty if it has ended.
-fn roots(mount: &Mount, record: &Value) -> Vec<Value> {
-    let id = record["session"].as_str().unwrap_or_default();
-    if let Some(roots) = mount.attribute(&["sessions", id], ROOTS) {
-        return roots.as_array().cloned().unwrap_or_default();
-    }
-    let text = mount.read(&["sessions", id]).unwrap_or_default();
-    let session: Value = serde_json::from_str(&text).unwrap_or_default();
-    session["roots"].as_array().cloned().unwrap_or_default()
 }

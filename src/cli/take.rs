@@ -257,7 +257,7 @@ pub(super) fn listed(names: &[&Name]) -> String {
 /// Says of names that others hold who holds them: of the first few, and how many more there are.
 pub(super) fn say_held(held: &[(Name, Value)], text: impl Fn(&Name, &Value) -> String) {
     for (name, record) in held.iter().take(SHOWN) {
-        tool::complain(&text(name, record));
+        tool::complain_of(&text(name, record), record);
     }
     match held.len().saturating_sub(SHOWN) {
         0 => {}

@@ -1,37 +1,57 @@
 //! Shared by the verbs: finding the mount, reading its files, printing.
 
 use std::fs::OpenOptions;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, thread};
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Failure;
 use crate::core::content::{self, REASON, REASON_MAX};
-use crate::core::{Name, Refusal, SessionId, printable};
+use crate::core::{Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Refusal, SessionId, printable};
 use crate::mount::resolve_existing;
 use crate::render;
 use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE};
 
-/// Prints a line on standard output. A closed pipe is not an error.
+/// Prints a line on standard output, for the process that started this one, which may be gone. The
+/// answers of verbs are in `output`.
 pub(super) fn say(text: &str) {
     _ = writeln!(io::stdout().lock(), "{text}");
 }
 
-/// Prints JSON on standard output, in one line.
-pub(super) fn say_json(value: &Value) {
-    _ = write!(io::stdout().lock(), "{}", render::line(value));
+/// Whether [`complain`] prints JSON.
+static COMPLAINS_IN_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Makes JSON of all that is said on standard error from now on: for a verb whose standard output
+/// is its command's.
+pub(super) fn complain_in_json() {
+    COMPLAINS_IN_JSON.store(true, Relaxed);
 }
 
 /// Prints a line on standard error.
 pub(super) fn complain(text: &str) {
-    _ = writeln!(io::stderr().lock(), "claimfs: {text}");
+    complain_of(text, &Value::Null);
+}
+
+/// Prints a line on standard error, and with JSON also the record that it is about.
+pub(super) fn complain_of(text: &str, record: &Value) {
+    let line = if COMPLAINS_IN_JSON.load(Relaxed) {
+        let mut message = json!({ "message": text });
+        if !record.is_null() {
+            message["record"] = record.clone();
+        }
+        render::line(&message)
+    } else {
+        format!("claimfs: {text}\n")
+    };
+    _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// The root of a mount.
@@ -95,9 +115,28 @@ impl Mount {
 
     /// The text of a file of the mount.
     pub(super) fn read(&self, parts: &[&str]) -> Result<String, Failure> {
+        fs::read_to_string(self.path(parts)).map_err(|error| self.failed(parts, &error))
+    }
+
+    /// The failure for a file of the mount that cannot be used.
+    pub(super) fn failed(&self, parts: &[&str], error: &io::Error) -> Failure {
         let path = self.path(parts);
-        fs::read_to_string(&path)
-            .map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))
+        Failure::unavailable(format!(
+            "{}: {error}; see 'claimfs doctor {}'",
+            printable(&path.display().to_string()),
+            self.0.display()
+        ))
+    }
+
+    /// The names of the files in a directory of the mount.
+    pub(super) fn entries(&self, dir: &str) -> Result<Vec<String>, Failure> {
+        let failed = |error: io::Error| self.failed(&[dir], &error);
+        let entries = fs::read_dir(self.path(&[dir])).map_err(failed)?;
+        let names = entries.map(|entry| {
+            let name = entry.map_err(failed)?.file_name();
+            Ok(name.to_string_lossy().into_owned())
+        });
+        names.collect()
     }
 
     /// Writes a command to `control`.
@@ -111,7 +150,7 @@ impl Mount {
     /// The content of `self`.
     pub(super) fn whoami(&self) -> Result<Value, Failure> {
         let text = self.read(&["self"])?;
-        serde_json::from_str(&text).map_err(|error| Failure::unavailable(format!("self: {error}")))
+        serde_json::from_str(&text).map_err(|error| self.failed(&["self"], &error.into()))
     }
 
     /// The records of all leases, oldest first.
@@ -302,19 +341,23 @@ pub(super) fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Fail
     Ok((dir, mount))
 }
 
-/// Parses the name of a claim.
+/// Parses the name of a claim: `NAME`, or `claims/NAME` as messages write it.
 pub(super) fn claim_name(text: &str) -> Result<Name, Failure> {
-    Name::new(text.as_bytes()).map_err(|refusal| bad_name("name", text, refusal))
+    let name = text.strip_prefix("claims/").unwrap_or(text);
+    Name::new(name.as_bytes()).map_err(|refusal| bad_name(text, refusal))
 }
 
 /// Parses the name of a lease, as `leases` has it: that of a claim, or `paths/` and a path.
 pub(super) fn lease_name(text: &str) -> Result<Name, Failure> {
-    Name::listed(text.as_bytes()).map_err(|refusal| bad_name("name", text, refusal))
+    if text.starts_with("paths/") {
+        return Name::listed(text.as_bytes()).map_err(|refusal| bad_path(text, refusal));
+    }
+    claim_name(text)
 }
 
 /// Parses the id of a session.
 pub(super) fn session_id(text: &str) -> Result<SessionId, Failure> {
-    SessionId::new(text.as_bytes()).map_err(|refusal| bad_name("session id", text, refusal))
+    SessionId::new(text.as_bytes()).map_err(|refusal| bad_word("session id", text, refusal))
 }
 
 /// Parses a TTL.
@@ -327,7 +370,36 @@ pub(super) fn ttl(text: &str) -> Result<Duration, Failure> {
     })
 }
 
-fn bad_name(what: &str, text: &str, refusal: Refusal) -> Failure {
+/// Why a text is no name, and what to do: a path is for `claimfs reserve`.
+fn bad_name(text: &str, refusal: Refusal) -> Failure {
+    let shown = printable(text);
+    let path = text
+        .strip_prefix("paths")
+        .filter(|rest| rest.starts_with('/'));
+    let path = path.unwrap_or(text);
+    if refusal != Refusal::LongName && path.contains('/') {
+        let path = printable(path);
+        return Failure::usage(format!(
+            "'{shown}': a name has no '/'; for a file or a directory there is 'claimfs reserve {path}', and a reservation is \
+             shown by its name, such as 'claimfs show paths/home/me/app'"
+        ));
+    }
+    bad_word("name", text, refusal)
+}
+
+fn bad_path(text: &str, refusal: Refusal) -> Failure {
+    let shown = printable(text);
+    Failure::usage(match refusal {
+        Refusal::LongName => format!(
+            "'{shown}': too long; a path has at most {PATH_BYTES_MAX} bytes, {PATH_LEVELS_MAX} levels, and 255 bytes in each"
+        ),
+        _ => format!(
+            "'{shown}': no reservation; write it as 'claimfs ls' does, such as paths/home/me/app: 'claimfs reserve' makes one"
+        ),
+    })
+}
+
+fn bad_word(what: &str, text: &str, refusal: Refusal) -> Failure {
     let shown = printable(text);
     Failure::usage(match refusal {
         Refusal::LongName => {
@@ -348,15 +420,18 @@ pub(super) fn field(record: &Value, key: &str) -> String {
     }
 }
 
+/// The age of a time in a record, in seconds.
+pub(super) fn age(record: &Value, key: &str, now: SystemTime) -> Option<u64> {
+    let since = record[key].as_str()?.parse::<Timestamp>().ok()?;
+    let age = now.duration_since(SystemTime::from(since));
+    Some(age.unwrap_or_default().as_secs())
+}
+
 /// The age of a time in a record: `12 s`, `5 min`, `3 h 20 min`, `4 d 2 h`.
 pub(super) fn ago(record: &Value, key: &str, now: SystemTime) -> String {
-    let since = record[key]
-        .as_str()
-        .and_then(|text| text.parse::<Timestamp>().ok());
-    let Some(since) = since.map(SystemTime::from) else {
+    let Some(seconds) = age(record, key, now) else {
         return String::from("?");
     };
-    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -416,31 +491,65 @@ pub(super) fn process(process: &Value) -> String {
     format!("pid {pid} ({command})")
 }
 
-/// Prints rows under a heading. Without rows, prints the heading only on a terminal.
-pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
-    if io::stdout().is_terminal() || !rows.is_empty() {
-        for line in aligned(heading, rows) {
-            say(&line);
-        }
+/// The attribute of a file in `sessions/` that has the roots of the session.
+const ROOTS: &str = "user.claimfs.roots";
+
+/// The roots of a session: the processes that keep it alive. Empty if it has ended, or lives by a
+/// deadline.
+pub(super) fn roots(mount: &Mount, id: &str) -> Vec<Value> {
+    if let Some(roots) = mount.attribute(&["sessions", id], ROOTS) {
+        return roots.as_array().cloned().unwrap_or_default();
+    }
+    let text = mount.read(&["sessions", id]).unwrap_or_default();
+    let session: Value = serde_json::from_str(&text).unwrap_or_default();
+    session["roots"].as_array().cloned().unwrap_or_default()
+}
+
+/// The living process of a lease, with `pid` and `command`: the holder; under session scope the
+/// process that claimed, or else a root of its session. `None` if the session lives by a deadline.
+pub(super) fn living(mount: &Mount, record: &Value) -> Option<Value> {
+    let id = record["session"].as_str().unwrap_or_default();
+    living_of(&roots(mount, id), record)
+}
+
+/// As [`living`], with the roots of the session that holds the lease.
+pub(super) fn living_of(roots: &[Value], record: &Value) -> Option<Value> {
+    let by_pid = |pid: &Value| roots.iter().find(|root| root["pid"] == *pid);
+    match record.get("bound_pid") {
+        Some(bound) => Some(by_pid(bound).cloned().unwrap_or_else(|| {
+            let is_maker = record["pid"] == *bound;
+            let command = record["command"].as_str().filter(|_| is_maker);
+            json!({ "pid": bound, "command": command })
+        })),
+        None if record["scope"] == "process" => Some(record.clone()),
+        None => by_pid(&record["pid"]).or(roots.first()).cloned(),
     }
 }
 
-/// Rows under a heading, each column as wide as its widest cell.
-pub(super) fn aligned(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
-    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
-    let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
-    let width = |column: usize| {
-        let cells = lines.iter().map(|line| line[column].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
-    let pad = |line: &&Vec<String>| {
-        let mut text = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
-        }
-        text.trim_end().to_owned()
-    };
-    lines.iter().map(pad).collect()
+/// True if the caller has a lease, by the content of `self`: its session holds it or, under process
+/// scope, this process or one above it.
+pub(super) fn is_ours(me: &Value, record: &Value) -> bool {
+    if me["session"].is_null() || record["session"] != me["session"] {
+        return false;
+    }
+    let holder = record.get("bound_pid").unwrap_or(&record["pid"]);
+    let above = me["then"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_above = above.iter().any(|next| next["pid"] == *holder);
+    me["scope"] != "process" || *holder == me["pid"] || is_above
+}
+
+/// A name that nobody holds, as an object.
+pub(super) fn nobody(name: &Name) -> Value {
+    json!({ "name": name.as_str(), "session": null })
+}
+
+/// Seconds in as few characters as `--ttl` takes: `12s`, `5m`, `3h20m`, `4d2h`.
+pub(super) fn short(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m"),
+        3600..86400 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
 
@@ -18,7 +19,7 @@ impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let me = Mount::find(mount)?.whoami()?;
         if self.json {
-            tool::say_json(&me);
+            output::list_json(&me)?;
             return Ok(Exit::Done);
         }
         if me["session"].is_null() {
@@ -27,13 +28,13 @@ impl Arguments {
                 tool::field(&me, "why")
             )));
         }
-        tool::say(&format!(
-            "{} ({}: {})",
+        output::list_line(&format!(
+            "{} ({}: {})\n{}",
             tool::field(&me, "session"),
             tool::field(&me, "rule"),
-            tool::field(&me, "why")
-        ));
-        tool::say(&lasts(&me));
+            tool::field(&me, "why"),
+            lasts(&me)
+        ))?;
         Ok(Exit::Done)
     }
 }

@@ -3,32 +3,44 @@
 
 use std::fmt;
 
-/// How a command ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// 0: done.
-    Done,
-    /// 1: held by another, or timed out.
-    Held,
-    /// 2: the arguments make no sense.
-    Usage,
-    /// 3: no mount, or not available; or nobody outlives the command to hold the claim.
-    Unavailable,
-    /// The exit code of a child process.
-    Child(u8),
+/// Makes the enum of exit codes and, from its documentation, the table that `claimfs --help`
+/// prints.
+macro_rules! exits {
+    ($($(#[doc = $line:literal])+ $name:ident = $code:literal,)+) => {
+        /// How a command ends.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Exit {
+            $($(#[doc = $line])+ $name,)+
+            /// The exit code of a child process.
+            Child(u8),
+        }
+
+        impl Exit {
+            /// Each exit code of claimfs itself, and its meaning.
+            pub const TABLE: &[(u8, &str)] = &[$(($code, concat!($($line),+))),+];
+
+            /// The exit code.
+            pub fn code(self) -> u8 {
+                match self {
+                    $(Self::$name => $code,)+
+                    Self::Child(code) => code,
+                }
+            }
+        }
+    };
 }
 
-impl Exit {
-    /// The exit code.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Held => 1,
-            Self::Usage => 2,
-            Self::Unavailable => 3,
-            Self::Child(code) => code,
-        }
-    }
+exits! {
+    /// done
+    Done = 0,
+    /// held by another, or the time ran out
+    Held = 1,
+    /// usage: the arguments make no sense, and nothing was done
+    Usage = 2,
+    /// no mount, or unavailable; output that could not be written
+    Unavailable = 3,
+    /// not there: no such claim or session
+    Absent = 4,
 }
 
 /// Why something fails: a sentence, and the exit code of a command that fails for it.
@@ -49,6 +61,11 @@ impl Failure {
     /// The arguments make no sense.
     pub fn usage(text: impl Into<String>) -> Self {
         Self::new(Exit::Usage, text)
+    }
+
+    /// There is no such claim or session.
+    pub fn absent(text: impl Into<String>) -> Self {
+        Self::new(Exit::Absent, text)
     }
 
     /// There is no mount, or it cannot do it.

@@ -52,6 +52,8 @@ fixed! {
     Events,
     /// `paths/`.
     Paths,
+    /// `history`.
+    History,
 }
 
 /// An inode number or a handle, by its kind.

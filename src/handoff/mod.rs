@@ -28,7 +28,7 @@ use self::replies::{ReplyCache, pairs};
 use crate::core::scaffolding::{Plank, Scaffolding};
 use crate::core::table::{Effects, Table};
 use crate::core::{Event, Name, NodeId, Outcome, WaiterId};
-use crate::render;
+use crate::render::EventRecord;
 
 /// The number of lines that are kept for slow readers of `events`.
 pub(crate) const LINES_MAX: usize = 65_536;
@@ -302,15 +302,18 @@ pub(crate) trait Observer {
     fn after(&mut self, effects: Effects);
 }
 
-/// The observer of a recovery. It keeps lines of `events` for readers that lag behind.
-pub(crate) struct Recovery;
+/// The observer of a recovery. It passes the records of events on, and keeps the lines of `events`
+/// for readers that lag behind.
+pub(crate) struct Recovery<F>(pub F);
 
-impl Observer for Recovery {
+impl<F: FnMut(EventRecord)> Observer for Recovery<F> {
     fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event) {
-        if handoff.descriptors.wanted().is_none() {
+        let Some(record) = EventRecord::of(table, event) else {
             return;
-        }
-        let Some(line) = render::event(table, event) else {
+        };
+        let line = handoff.descriptors.wanted().map(|_| record.line());
+        (self.0)(record);
+        let Some(line) = line else {
             return;
         };
         handoff.lines.push_back((event.seq, line));

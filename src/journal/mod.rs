@@ -29,6 +29,7 @@
 mod disk;
 mod file;
 mod frame;
+mod history;
 mod recovery;
 
 use std::fs::File;
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::disk::{Disk, snapshot};
 use self::frame::PAYLOAD_MAX;
+pub(crate) use self::history::{HISTORY, History, Snapshot};
 pub use self::recovery::{Recovered, Source, read, replay};
 use crate::core::Event;
 use crate::core::table::Table;

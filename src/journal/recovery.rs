@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::disk::Reserved;
 use super::file::{self, Unfit, load};
 use super::frame::{flaw, frame_at, is_torn};
+use super::history::Unwritten;
 use super::{Entry, Head, JOURNAL, JOURNAL_MAX, RESERVED, VERSION, Version, size};
 use crate::core::failure::Failure;
 use crate::core::table::Table;
@@ -27,6 +28,8 @@ pub struct Recovered {
     pub same_boot: bool,
     /// A sentence for the log about the data that was lost, if any.
     pub lost: Option<String>,
+    /// Its events, for the history.
+    pub(crate) history: Unwritten,
     /// Files to set aside before they are replaced.
     pub(super) aside: Vec<&'static str>,
     /// The end of the last whole frame.
@@ -45,6 +48,7 @@ impl Recovered {
             handoff: Handoff::default(),
             same_boot: false,
             lost: None,
+            history: Unwritten::default(),
             aside: Vec::new(),
             end: 0,
             base: (0, 0),
@@ -229,6 +233,7 @@ pub fn replay(
         mut end,
         mut base,
         mut problem,
+        history,
     } = replay_frames(source, max_leases);
     table = table.reindexed();
     if let Err(flaw) = table.check() {
@@ -274,6 +279,7 @@ pub fn replay(
         same_boot,
         aside: lost.iter().map(|_| JOURNAL).collect(),
         lost,
+        history,
         end,
         base,
         reserved: Reserved::default(),
@@ -314,6 +320,7 @@ struct Replayed {
     base: (u64, usize),
     /// Why the rest could not be read.
     problem: Option<String>,
+    history: Unwritten,
 }
 
 fn replay_frames(source: Source, max_leases: usize) -> Replayed {
@@ -325,6 +332,7 @@ fn replay_frames(source: Source, max_leases: usize) -> Replayed {
         end: 0,
         base: (0, 0),
         problem: bytes.is_empty().then(|| String::from("it is empty")),
+        history: Unwritten::default(),
     };
     while replayed.end < bytes.len() {
         if let Err(why) = replayed.frame(bytes, max_leases) {
@@ -356,8 +364,10 @@ impl Replayed {
             let entry: Entry = parse(payload)?;
             check_events(&self.table, &entry.events)?;
             let (table, events) = (&mut self.table, &entry.events);
+            let history = &mut self.history;
+            let mut recovery = Recovery(|record| history.push(record));
             self.handoff
-                .commit(table, events, entry.sent, &mut Recovery);
+                .commit(table, events, entry.sent, &mut recovery);
             if let Some(note) = entry.note {
                 note.check()?;
                 self.handoff.note(note, entry.sent);

@@ -17,7 +17,7 @@ use std::{env, process, thread};
 
 use super::holder::{self, Holder};
 use crate::core::failure::Failure;
-use crate::journal::{JOURNAL, RESERVED};
+use crate::journal::{HISTORY, JOURNAL, RESERVED};
 use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
@@ -31,12 +31,13 @@ const UPGRADED: &str = "upgraded";
 const SPOOL: &str = "texts";
 
 /// The beginnings of the names of all files. Files with other names are none of our business.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     LOG,
     Lock::Supervisor.name(),
     Lock::Server.name(),
     JOURNAL,
     RESERVED,
+    HISTORY,
     UPGRADED,
     SPOOL,
 ];

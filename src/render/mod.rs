@@ -3,6 +3,7 @@
 //!
 //! Does not know: how anything is decided. It repeats in words what the rules decided.
 
+mod event;
 pub(crate) mod metrics;
 mod notice;
 pub(crate) mod ring;
@@ -14,14 +15,15 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+pub use self::event::EventRecord;
 pub(crate) use self::notice::{LOGGED, Notice, notice};
 use self::ring::RingRecord;
 use crate::core::content::RECORD_TAGS;
 use crate::core::identity::Ancestry;
 use crate::core::table::{Inode, Lease, Session, Table};
 use crate::core::{
-    Above, Deadline, End, Event, Member, Name, Predecessor, Process, Refusal, Root, Rule, Scope,
-    SessionId, SessionKey, Token, What, misleads, printable,
+    Above, Deadline, Member, Name, Predecessor, Process, Refusal, Root, Rule, Scope, SessionId,
+    Token, misleads, printable,
 };
 
 /// A time as RFC 3339 in UTC, to the millisecond.
@@ -32,7 +34,11 @@ pub(crate) fn moment(at: SystemTime) -> String {
 /// JSON as one line. Characters that would mislead a terminal are escaped as JSON allows, even
 /// where JSON does not require it.
 pub(crate) fn line(value: &Value) -> String {
-    let text = value.to_string();
+    escaped(&value.to_string())
+}
+
+/// The line of a JSON text: see [`line`].
+fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         if misleads(c) {
@@ -63,6 +69,7 @@ pub(crate) struct Record {
     deadline: Option<Deadline>,
     waiters: usize,
     reason: Option<String>,
+    survivor: Option<Survivor>,
 }
 
 impl Record {
@@ -90,6 +97,7 @@ impl Record {
             deadline: inode.deadline.or(session.deadline),
             waiters: table.queue_length(name),
             reason: inode.content.reason().map(String::from),
+            survivor: Survivor::of(lease, inode, session),
         })
     }
 
@@ -130,7 +138,84 @@ impl Record {
         if let Some(reason) = &self.reason {
             record["reason"] = json!(reason);
         }
+        if let Some(survivor) = &self.survivor {
+            survivor.add_to(&mut record, self);
+        }
         record
+    }
+}
+
+/// What holds a lease although the process that claimed it has ended.
+#[derive(Debug)]
+enum Survivor {
+    /// A living process of its session.
+    Session(Rule, u32, Arc<str>),
+    /// The process that the body names.
+    Bound(u32),
+    /// A session without processes, until its deadline.
+    Remote,
+}
+
+impl Survivor {
+    fn of(lease: &Lease, inode: &Inode, session: &Session) -> Option<Self> {
+        let is_claimer = |root: &&Root| root.process.pid == lease.pid;
+        if session.rule == Rule::Remote {
+            return Some(Self::Remote);
+        }
+        if session.roots.iter().any(|root| is_claimer(&root)) {
+            return None;
+        }
+        match inode.bound.as_deref() {
+            Some(bound) if bound.passes || bound.process.pid == lease.pid => None,
+            Some(bound) => Some(Self::Bound(bound.process.pid)),
+            None => session.roots.first().map(|root| {
+                Self::Session(session.rule, root.process.pid, Arc::clone(&root.command))
+            }),
+        }
+    }
+
+    /// Adds who holds the lease, by which rule, and how to free it.
+    fn add_to(&self, record: &mut Value, of: &Record) {
+        let (pid, session) = (of.pid, of.session.as_str());
+        let free = format!("or by 'claimfs break {}'", of.name);
+        record["why"] = json!(match self {
+            Self::Session(rule, alive, command) => {
+                record["rule"] = json!(rule.as_str());
+                record["alive_pid"] = json!(alive);
+                record["alive_command"] = json!(&**command);
+                let rule = rule_in_words(*rule);
+                format!(
+                    "pid {pid} has ended, and session {session} holds it ({rule}): pid {alive} \
+                     ({command}) is alive; free when the session ends, {free}"
+                )
+            }
+            Self::Bound(alive) => {
+                record["alive_pid"] = json!(alive);
+                format!(
+                    "pid {pid} has ended; its body ties it to pid {alive}, which is alive; free \
+                     when that ends, {free}"
+                )
+            }
+            Self::Remote => {
+                record["rule"] = json!(Rule::Remote.as_str());
+                format!(
+                    "session {session} has no processes that this mount sees; free when its time \
+                     is over, {free}"
+                )
+            }
+        });
+    }
+}
+
+/// A rule of session scope, as a reason.
+fn rule_in_words(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Registered => "registered in sessions/",
+        Rule::Variable => "by a session variable",
+        Rule::Agent => "a coding agent",
+        Rule::Sandbox => "a sandbox",
+        Rule::Posix => "a terminal session",
+        Rule::Remote => "until a deadline",
     }
 }
 
@@ -228,123 +313,6 @@ pub(crate) fn progress(
     });
     let ring = ring.map_or_else(String::new, |ring| format!("; {}", ring.sentence()));
     format!("waiting for {name}: held by {holder}{whose} for {held} s, {before} ahead{ring}\n")
-}
-
-/// The line of `events` for an event that is about to be applied. `None` if the event is internal.
-pub fn event(table: &Table, event: &Event) -> Option<String> {
-    let (word, name, key, token) = match &event.what {
-        What::SessionStarted { key, id, uid, .. } => {
-            let more = json!({ "session": id.as_str(), "uid": uid, "key": key.0 });
-            return Some(event_line(event, "session_started", more));
-        }
-        What::SessionEnded { key, why } => {
-            let session = table.session_by_key(*key)?;
-            let why = match why {
-                End::Died => "died",
-                End::Ended => "ended",
-                End::Lapsed => "lapsed",
-            };
-            let more = json!({ "session": session.id.as_str(), "uid": session.uid, "key": key.0, "why": why });
-            return Some(event_line(event, "session_ended", more));
-        }
-        What::Passed {
-            key,
-            from,
-            to,
-            exit,
-        } => return passed(table, event, *key, (from, to, *exit)),
-        What::Claimed {
-            name, token, key, ..
-        } => ("claimed", name, Some(*key), Some(*token)),
-        What::Released { name, token } => ("released", name, None, Some(*token)),
-        What::Reaped { name, token, .. } => ("reaped", name, None, Some(*token)),
-        What::Expired { name, token } => ("expired", name, None, Some(*token)),
-        What::Broken { name, token, .. } => ("broken", name, None, Some(*token)),
-        What::Handed {
-            name, token, key, ..
-        } => ("handed", name, Some(*key), Some(*token)),
-        What::Queued { name, key, .. } => ("queued", name, Some(*key), None),
-        What::Granted { name, token, .. } => ("granted", name, None, Some(*token)),
-        _ => return None,
-    };
-    if name.is_scratch() {
-        return None;
-    }
-    let holder = || table.last(name).map(|(_, inode, _)| inode.holder);
-    let session = key
-        .or_else(holder)
-        .and_then(|key| table.session_by_key(key));
-    let mut more = json!({ "claim": name.as_str() });
-    more["session"] = json!(session.map(|session| session.id.as_str()));
-    if let Some(token) = token {
-        more["token"] = json!(token.0);
-    }
-    add_details(table, &event.what, &mut more);
-    Some(event_line(event, word, more))
-}
-
-/// Adds the fields that only some events about a claim have.
-fn add_details(table: &Table, what: &What, more: &mut Value) {
-    match what {
-        What::Claimed { pid, command, .. } | What::Queued { pid, command, .. } => {
-            (more["pid"], more["command"]) = (json!(pid), json!(&**command));
-        }
-        What::Handed {
-            pid,
-            command,
-            from,
-            was,
-            ..
-        } => {
-            (more["pid"], more["command"]) = (json!(pid), json!(&**command));
-            let giver = table.session_by_key(*from);
-            more["from"] = json!(giver.map(|session| session.id.as_str()));
-            more["was_token"] = json!(was.0);
-        }
-        What::Broken {
-            uid, pid, command, ..
-        } => {
-            more["by"] = json!({ "uid": uid, "pid": pid, "command": &**command });
-        }
-        What::Reaped {
-            signal: Some(signal),
-            ..
-        } => more["signal"] = json!(signal),
-        _ => {}
-    }
-}
-
-/// The line for a process whose leases pass to another, with their number.
-fn passed(
-    table: &Table,
-    event: &Event,
-    key: SessionKey,
-    (from, to, exit): (&Process, &Process, Option<u8>),
-) -> Option<String> {
-    let session = table.session_by_key(key)?;
-    let command = |process: &Process| session.root(process).map(|root| &*root.command);
-    let leases = table.held_names(key, from);
-    let mut more = json!({
-        "session": session.id.as_str(),
-        "from": { "pid": from.pid, "command": command(from) },
-        "to": { "pid": to.pid, "command": command(to) },
-        "leases": leases.len(),
-    });
-    if let Some(exit) = exit {
-        more["from"]["exit"] = json!(exit);
-    }
-    if let [name] = leases[..] {
-        more["claim"] = json!(name.as_str());
-    }
-    Some(event_line(event, "passed", more))
-}
-
-fn event_line(event: &Event, word: &str, more: Value) -> String {
-    let mut record = json!({ "seq": event.seq, "at": moment(event.at), "event": word });
-    if let (Value::Object(record), Value::Object(more)) = (&mut record, more) {
-        record.extend(more);
-    }
-    line(&record)
 }
 
 /// The content of the file of a session.

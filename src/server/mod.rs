@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use std::{panic, process, thread};
+use std::{mem, panic, process, thread};
 
 use fuser::{PollHandle, Session, SessionACL};
 
@@ -23,7 +23,7 @@ use crate::fuse::ClaimFs;
 use crate::handoff::Handoff;
 use crate::handoff::spool::Spool;
 use crate::inotify::Notifier;
-use crate::journal::{self, Disk, Recovered};
+use crate::journal::{self, Disk, History, Log, Recovered};
 use crate::logging::limited;
 use crate::mount::Plan;
 use crate::mount::state_dir::Lock;
@@ -113,7 +113,7 @@ impl Plan {
             notifier.start(&self.dir, device).map_err(failed)?;
         }
         let boot = Boot::current().map_err(failed)?;
-        let recovered = self.recall(&boot)?;
+        let mut recovered = self.recall(&boot)?;
         if let Some(lost) = &recovered.lost {
             log::warn!("{lost}");
             report(Report::Lost(lost.clone()));
@@ -128,9 +128,20 @@ impl Plan {
         } else {
             Handoff::new(&link.nonce)
         };
+        let unwritten = mem::take(&mut recovered.history);
+        let mut history = History::begin(self.state_dir.path(), same_boot, unwritten);
+        if !goes_on {
+            // A new journal begins, without these events.
+            history.write();
+        }
         let disk = self.begin_journal(boot, &recovered, &handoff)?;
         let (store, processes) = self
-            .store(recovered.table, handoff, disk, &notifier)
+            .store(
+                recovered.table,
+                handoff,
+                (Box::new(disk), history),
+                &notifier,
+            )
             .map_err(failed)?;
         if goes_on {
             store.take_over();
@@ -246,7 +257,7 @@ impl Plan {
         &self,
         mut table: Table,
         handoff: Handoff,
-        disk: Disk,
+        log: (Box<dyn Log>, History),
         notifier: &Arc<Notifier>,
     ) -> io::Result<(Arc<Store>, Arc<Processes>)> {
         table.limit_each(self.max_per_uid);
@@ -260,7 +271,7 @@ impl Plan {
         let store = Store::new(
             table,
             handoff,
-            Box::new(disk),
+            log,
             Arc::clone(&processes),
             Arc::clone(notifier),
         );

@@ -147,9 +147,11 @@ impl Inner {
 
     /// Lets the journal compact itself, if it is due.
     fn compact_if_due(&mut self) {
-        let (handoff, stream) = (&self.handoff, &self.stream);
+        let (handoff, stream, history) = (&self.handoff, &self.stream, &mut self.history);
         let mut lines_from = handoff.lines_from;
         let mut handoff = || {
+            // The journal is about to drop its events.
+            history.write();
             let handoff = with_lines(handoff, stream);
             lines_from = handoff.lines_from;
             handoff
@@ -194,7 +196,7 @@ impl Inner {
             refusal(&error)
         })?;
         let is_line = command.is_line();
-        let mut observers = Observers::new(&self.stream, &self.metrics, is_line);
+        let mut observers = Observers::new(&self.stream, &self.metrics, &mut self.history, is_line);
         let outcome = self
             .handoff
             .commit(&mut self.table, &events, sent, &mut observers);

@@ -42,7 +42,7 @@ use crate::core::{
 use crate::events::EventStream;
 use crate::handoff::{Handoff, Note};
 use crate::inotify::{Notifier, Removal};
-use crate::journal::Log;
+use crate::journal::{History, Log, Snapshot};
 use crate::logging::limited;
 use crate::process::{self, Processes, Source};
 use crate::render::metrics::Metrics;
@@ -75,6 +75,7 @@ struct Inner {
     processes: Arc<Processes>,
     metrics: Arc<Metrics>,
     stream: Arc<EventStream>,
+    history: History,
     /// Names that went without a call. The inotify notifier is told once the lock is released.
     vanished: Vec<Removal>,
     arrivals: Arc<Arrivals>,
@@ -134,7 +135,7 @@ impl Store {
     pub(crate) fn new(
         table: Table,
         mut handoff: Handoff,
-        journal: Box<dyn Log>,
+        (journal, history): (Box<dyn Log>, History),
         processes: Arc<Processes>,
         notifier: Arc<Notifier>,
     ) -> Self {
@@ -155,6 +156,7 @@ impl Store {
             processes: Arc::clone(&processes),
             metrics: Arc::clone(&metrics),
             stream: Arc::clone(&stream),
+            history,
             vanished: Vec::new(),
             arrivals: Arc::clone(&arrivals),
             alarm: None,
@@ -341,6 +343,11 @@ impl Store {
             );
             Refusal::Failed
         })
+    }
+
+    /// The newest events, as of now.
+    pub(crate) fn history(&self) -> Snapshot {
+        self.lock().history.snapshot()
     }
 
     /// Records a note. If it cannot be appended, it is lost if this server is killed.

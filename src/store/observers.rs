@@ -1,6 +1,6 @@
 //! All observers of the events of a live server.
 //!
-//! The log and the readers of `events` get each event with the table as it was before. The
+//! The log, the history and the readers of `events` get each event with the table as it was before. The
 //! counters, the waiters, the watches and the inotify notifier get its effects.
 //!
 //! Does not know: the kinds of events.
@@ -11,9 +11,10 @@ use crate::core::{Event, Ino, Process, WaiterId};
 use crate::events::EventStream;
 use crate::handoff::{Handoff, Observer};
 use crate::inotify::Removal;
+use crate::journal::History;
 use crate::logging::limited;
 use crate::render::metrics::Metrics;
-use crate::render::{self, Notice};
+use crate::render::{self, EventRecord, Notice};
 
 /// The work that is left once all events of a decision are applied.
 #[derive(Default)]
@@ -33,6 +34,7 @@ pub(super) struct Observed {
 pub(super) struct Observers<'a> {
     stream: &'a EventStream,
     metrics: &'a Metrics,
+    history: &'a mut History,
     has_readers: bool,
     /// The command is a line in `control`, so that no call tells watchers of the names that go.
     is_line: bool,
@@ -40,10 +42,16 @@ pub(super) struct Observers<'a> {
 }
 
 impl<'a> Observers<'a> {
-    pub(super) fn new(stream: &'a EventStream, metrics: &'a Metrics, is_line: bool) -> Self {
+    pub(super) fn new(
+        stream: &'a EventStream,
+        metrics: &'a Metrics,
+        history: &'a mut History,
+        is_line: bool,
+    ) -> Self {
         Self {
             stream,
             metrics,
+            history,
             has_readers: stream.has_readers(),
             is_line,
             observed: Observed::default(),
@@ -53,10 +61,11 @@ impl<'a> Observers<'a> {
 
 impl Observer for Observers<'_> {
     fn before(&mut self, _: &mut Handoff, table: &Table, event: &Event) {
-        if self.has_readers
-            && let Some(line) = render::event(table, event)
-        {
-            self.stream.publish(event.seq, line);
+        if let Some(record) = EventRecord::of(table, event) {
+            if self.has_readers {
+                self.stream.publish(event.seq, record.line());
+            }
+            self.history.push(record);
         }
         if let Some(Notice { uid, level, text }) = render::notice(table, event) {
             limited!(Some(uid), level, "{}", text());

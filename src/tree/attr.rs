@@ -21,6 +21,7 @@ pub(super) const fn fixed(fixed: Fixed) -> (&'static str, Kind, u16) {
         Fixed::Metrics => ("metrics", Kind::File, 0o444),
         Fixed::Queue => ("queue", Kind::Directory, 0o555),
         Fixed::Waiters => ("waiters", Kind::File, 0o444),
+        Fixed::History => ("history", Kind::File, 0o444),
         Fixed::Events => ("events", Kind::File, 0o444),
         Fixed::Paths => ("paths", Kind::Directory, 0o1777),
     }

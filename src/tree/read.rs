@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Tree, first_name, guard};
 use crate::core::content;
 use crate::core::{Fixed, Ino, NodeId, Refusal, Subject};
+use crate::logging::limited;
 use crate::render::{self, Record, SessionRecord};
 use crate::store::{Caller, Principal, Store};
 
@@ -24,7 +25,7 @@ impl Tree {
         match ino {
             NodeId::Session(_) => true,
             NodeId::Fixed(file) => match file {
-                Fixed::Leases | Fixed::Waiters | Fixed::Own => true,
+                Fixed::Leases | Fixed::Waiters | Fixed::History | Fixed::Own => true,
                 Fixed::Root
                 | Fixed::Readme
                 | Fixed::Claims
@@ -143,6 +144,7 @@ impl Tree {
             NodeId::Fixed(Fixed::Readme) => String::from(MANUAL),
             NodeId::Fixed(Fixed::Own) => self.render_self(caller),
             NodeId::Fixed(Fixed::Leases) => return Ok(self.render_leases()),
+            NodeId::Fixed(Fixed::History) => self.render_history()?,
             NodeId::Fixed(Fixed::Waiters) => {
                 let waiters = self.store.read(Subject::Nothing, render::waiters);
                 render::waiter_lines(&waiters)
@@ -210,6 +212,19 @@ impl Tree {
         let text = Arc::from(text);
         guard(&self.kept).has_leases(seq, &text);
         text
+    }
+
+    /// The newest events. EIO if they cannot be read.
+    fn render_history(&self) -> Result<String, Refusal> {
+        // Formatted after the store's lock is released.
+        self.store.history().render().map_err(|error| {
+            limited!(
+                None,
+                log::Level::Error,
+                "the history cannot be read: {error}"
+            );
+            Refusal::Failed
+        })
     }
 
     fn render_self(&self, caller: Caller) -> String {

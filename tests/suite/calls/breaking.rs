@@ -66,7 +66,7 @@ fn control_breaks_symlinks_and_one_name_of_several_too() {
 }
 
 #[test]
-fn the_command_breaks_what_is_held_and_is_content_with_what_is_free() {
+fn the_command_breaks_what_is_held_and_says_what_is_free() {
     let Some(mount) = Mount::new() else { return };
     let mut holder = mount.actor(Some("w1"));
     holder.claim("x").unwrap();
@@ -83,7 +83,11 @@ fn the_command_breaks_what_is_held_and_is_content_with_what_is_free() {
     );
     assert_eq!(
         text(&mount.claimfs(&["break", "x"]).output().unwrap()),
-        (0, String::new(), String::new())
+        (
+            4,
+            String::new(),
+            String::from("claimfs: claims/x: free already; there is nothing to break\n")
+        )
     );
     assert_eq!(
         text(&mount.claimfs(&["break", ".x"]).output().unwrap()).0,

@@ -2,6 +2,8 @@
 
 /// `claimfs run`, and the other verbs that wait and watch.
 mod command;
+/// Completion scripts, and the words that they complete.
+mod completions;
 /// Every command and every promise that the documentation prints.
 mod docs;
 /// `claimfs doctor`.
@@ -10,9 +12,15 @@ mod doctor;
 mod lists;
 /// The manual as plain text and as man pages.
 mod manual;
+/// Standard output: JSON, and what cannot be written.
+mod output;
 /// Reserving real paths.
 mod paths;
+/// `claimfs ls` on a terminal.
+mod table;
 /// The demonstration of the README.
 mod try_it;
 /// The output and the exit code of each verb.
 mod verbs;
+/// Words of a command line: times, names, exit codes.
+mod words;

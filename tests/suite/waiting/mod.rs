@@ -4,6 +4,7 @@
 mod events;
 /// Waiters that are killed as they are granted a name.
 mod granted;
+mod history;
 /// The order of a queue, and who leaves it.
 mod queue;
 /// Waiters that wait for each other, as `waiters` and progress lines show them.

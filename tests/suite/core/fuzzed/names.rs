@@ -9,7 +9,7 @@ use claimfs::core::{
     Command, Creation, Label, Member, Moment, Name, Process, Refusal, Root, Rule, SessionId, Shape,
     printable,
 };
-use claimfs::render;
+use claimfs::render::{self, EventRecord};
 use serde_json::Value;
 
 pub fn run(data: &[u8]) {
@@ -135,7 +135,7 @@ fn shown(name: &Name, id: SessionId, command: &str) {
     };
     let mut table = Table::new(9);
     for event in table.decide(&claim, now).unwrap() {
-        if let Some(line) = render::event(&table, &event) {
+        if let Some(line) = EventRecord::of(&table, &event).map(|record| record.line()) {
             is_one_object(&line);
         }
         table.apply(&event);

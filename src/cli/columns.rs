@@ -1,0 +1,191 @@
+//! Tables for people: cells in columns that a terminal has room for.
+//!
+//! Promises: a text counts for at least as many columns as a terminal uses for it, so that nothing
+//! is wider than it may be.
+
+use std::ops::RangeInclusive;
+
+/// The width of a screen, in columns, where it is not known.
+pub(super) const SCREEN: usize = 80;
+
+/// The narrowest that a column is made: less than most of its cells say nothing.
+const NARROW: usize = 8;
+
+/// The space between two columns.
+const GAP: usize = 2;
+
+/// Characters that a terminal shows in two columns: wide and fullwidth ones (Unicode Standard
+/// Annex 11), and blocks in which only some are, such as the symbols that have emoji.
+const WIDE: [RangeInclusive<char>; 18] = [
+    '\u{1100}'..='\u{115f}',
+    '\u{231a}'..='\u{232a}',
+    '\u{23e9}'..='\u{23f3}',
+    '\u{25fd}'..='\u{25fe}',
+    '\u{2600}'..='\u{27bf}',
+    '\u{2b1b}'..='\u{2b55}',
+    '\u{2e80}'..='\u{303e}',
+    '\u{3041}'..='\u{a4cf}',
+    '\u{a960}'..='\u{a97f}',
+    '\u{ac00}'..='\u{d7a3}',
+    '\u{f900}'..='\u{faff}',
+    '\u{fe10}'..='\u{fe19}',
+    '\u{fe30}'..='\u{fe6f}',
+    '\u{ff00}'..='\u{ff60}',
+    '\u{ffe0}'..='\u{ffe6}',
+    '\u{16fe0}'..='\u{1b2ff}',
+    '\u{1d300}'..='\u{1faff}',
+    '\u{20000}'..='\u{3fffd}',
+];
+
+/// Marks that a terminal shows on the character before.
+const MARKS: [RangeInclusive<char>; 9] = [
+    '\u{300}'..='\u{36f}',
+    '\u{483}'..='\u{489}',
+    '\u{591}'..='\u{5bd}',
+    '\u{64b}'..='\u{65f}',
+    '\u{1ab0}'..='\u{1ace}',
+    '\u{1dc0}'..='\u{1dff}',
+    '\u{20d0}'..='\u{20f0}',
+    '\u{3099}'..='\u{309a}',
+    '\u{fe20}'..='\u{fe2f}',
+];
+
+/// The number of columns that a text takes, at most.
+pub(super) fn width(text: &str) -> usize {
+    text.chars().map(columns).sum()
+}
+
+fn columns(c: char) -> usize {
+    let is_in = |ranges: &[RangeInclusive<char>]| ranges.iter().any(|range| range.contains(&c));
+    match c {
+        '\u{20}'..='\u{7e}' => 1,
+        _ if is_in(&MARKS) => 0,
+        _ if is_in(&WIDE) => 2,
+        _ => 1,
+    }
+}
+
+/// Truncates a text to a number of columns, visibly.
+pub(super) fn clip(text: &mut String, room: usize) {
+    if width(text) <= room {
+        return;
+    }
+    let mut left = room.saturating_sub(1);
+    let end = text.char_indices().find(|(_, c)| {
+        let fits = columns(*c) <= left;
+        left = left.saturating_sub(columns(*c));
+        !fits
+    });
+    text.truncate(end.map_or(text.len(), |(at, _)| at));
+    if room > 0 {
+        text.push('…');
+    }
+}
+
+/// Rows under a heading, each column as wide as its widest cell.
+pub(super) fn aligned(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    lines(heading, rows, None)
+}
+
+/// Rows under a heading, in lines that have at most this many columns: the widest are truncated.
+pub(super) fn fitted(heading: &[&str], rows: &[Vec<String>], room: usize) -> Vec<String> {
+    lines(heading, rows, Some(room))
+}
+
+fn lines(heading: &[&str], rows: &[Vec<String>], room: Option<usize>) -> Vec<String> {
+    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
+    let widest = |column: usize| {
+        let cells = lines.iter().map(|line| width(&line[column]));
+        cells.max().unwrap_or(0)
+    };
+    let mut widths: Vec<usize> = (0..heading.len()).map(widest).collect();
+    if let Some(room) = room {
+        shrink(&mut widths, room);
+    }
+    let pad = |line: &&Vec<String>| {
+        let mut text = String::new();
+        for (cell, room) in line.iter().zip(&widths) {
+            let mut cell = cell.clone();
+            clip(&mut cell, *room);
+            text.push_str(&cell);
+            text.extend(std::iter::repeat_n(' ', room + GAP - width(&cell)));
+        }
+        let mut text = text.trim_end().to_owned();
+        clip(&mut text, room.unwrap_or(usize::MAX));
+        text
+    };
+    lines.iter().map(pad).collect()
+}
+
+/// Takes from the widest column until all fit, or none is wide.
+fn shrink(widths: &mut [usize], room: usize) {
+    let gaps = GAP * widths.len().saturating_sub(1);
+    let mut over = (widths.iter().sum::<usize>() + gaps).saturating_sub(room);
+    while over > 0 {
+        let widest = widths.iter_mut().max();
+        let Some(widest) = widest.filter(|widest| **widest > NARROW) else {
+            return;
+        };
+        *widest -= 1;
+        over -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{clip, fitted, width};
+
+    #[test]
+    fn wide_characters_count_for_two_columns_and_marks_for_none() {
+        for (text, columns) in [
+            ("build", 5),
+            ("日本語", 6),
+            ("한국어", 6),
+            ("ﾊﾝｶｸ", 4),
+            ("Ａ", 2),
+            ("e\u{301}", 1),
+            ("🦀", 2),
+            // The sign that makes an emoji of it makes it wide.
+            ("ℹ\u{fe0f}", 2),
+            ("𠀀", 2),
+            ("Ж…", 2),
+        ] {
+            assert_eq!(width(text), columns, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_truncated_never_takes_more_columns_than_there_are() {
+        for (room, clipped) in [
+            (7, "日本語"),
+            (6, "日本語"),
+            (5, "日本…"),
+            (4, "日…"),
+            (1, "…"),
+            (0, ""),
+        ] {
+            let mut text = String::from("日本語");
+            clip(&mut text, room);
+            assert_eq!(text, clipped);
+        }
+    }
+
+    #[test]
+    fn lines_fit_whatever_the_cells_are() {
+        let cell = |text: &str| text.repeat(100);
+        let rows = [
+            vec![cell("n"), cell("日"), String::from("1m")],
+            vec![String::from("x"); 3],
+        ];
+        for room in [80, 40, 10, 3] {
+            let lines = fitted(&["CLAIM", "SESSION", "AGE"], &rows, room);
+            assert!(lines.iter().all(|line| width(line) <= room), "{lines:?}");
+        }
+        let lines = fitted(&["CLAIM", "SESSION", "AGE"], &rows, 80);
+        assert!(
+            lines[1].ends_with("1m") && width(&lines[1]) >= 79,
+            "{lines:?}"
+        );
+    }
+}

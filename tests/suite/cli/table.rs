@@ -1,0 +1,136 @@
+//! `claimfs ls` on a terminal of 80 columns, and its cells.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::support::{CLAIMFS, Guard, Mount, plain, skip, text, wait_until};
+
+/// What a terminal of this many columns shows of a command: the lines of its standard output.
+fn on_terminal(mount: &Mount, columns: u32, arguments: &str) -> Option<Vec<String>> {
+    if Command::new("script").arg("--version").output().is_err() {
+        skip("script(1) is not installed");
+        return None;
+    }
+    let mut script = Command::new("script");
+    let command = format!("stty cols {columns} rows 24; exec {CLAIMFS} {arguments}");
+    script
+        .args(["-qfec", &command, "/dev/null"])
+        .env("CLAIMFS_MOUNT", &mount.dir);
+    plain(&mut script);
+    let (code, out, err) = text(&script.stdin(Stdio::null()).output().unwrap());
+    assert_eq!(code, 0, "{out}{err}");
+    Some(
+        out.lines()
+            .map(|line| line.trim_end_matches('\r').to_owned())
+            .collect(),
+    )
+}
+
+#[test]
+fn lines_have_80_columns_whatever_the_names_are_and_all_of_them_in_a_pipe() {
+    let Some(mount) = Mount::new() else { return };
+    let id = "s".repeat(255);
+    let mut holder = mount.actor(Some(&id));
+    let (long, wide) = ("n".repeat(255), "日本語の名前".repeat(14));
+    for name in [long.as_str(), &wide, "short"] {
+        holder.claim(name).unwrap();
+    }
+    let reason = "because ".repeat(32);
+    holder
+        .setxattr(&format!("claims/{long}"), "user.claimfs.reason", &reason, 0)
+        .unwrap();
+    let Some(lines) = on_terminal(&mount, 80, "ls") else {
+        return;
+    };
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for line in &lines {
+        // Of these texts each character that is not ASCII is wide, but for the ellipsis.
+        let columns = line
+            .chars()
+            .map(|c| if c.is_ascii() || c == '…' { 1 } else { 2 });
+        assert!(columns.sum::<usize>() <= 80, "{line}");
+    }
+    assert!(
+        lines[1].contains("nn… ") && lines[2].contains("日本") && lines[3].starts_with("short ")
+    );
+    assert!(lines[1].contains("because"), "{lines:?}");
+    assert!(on_terminal(&mount, 300, "ls").unwrap()[3].len() > 80);
+    // In full: in a pipe, and with --wide.
+    let (_, out, _) = text(&mount.claimfs(&["ls"]).output().unwrap());
+    for text in [
+        out,
+        on_terminal(&mount, 80, "ls --wide").unwrap().join("\n"),
+    ] {
+        for full in [&long, &wide, &id, &reason] {
+            assert!(text.contains(full.as_str()), "{text}");
+        }
+    }
+}
+
+#[test]
+fn ls_shows_the_living_holder_the_reason_the_time_left_and_who_waits() {
+    let Some(mount) = Mount::new() else { return };
+    let mut root = mount.actor(Some("w1"));
+    root.claim("other").unwrap();
+    // A process of the session claims, and exits: the record has its pid.
+    let dead =
+        "touch claims/x; echo '{\"ttl\":\"1h\",\"reason\":\"a migration\"}' > claims/x; echo $$";
+    let output = mount
+        .sh(dead)
+        .env("CLAIMFS_SESSION", "w1")
+        .output()
+        .unwrap();
+    let dead = text(&output).1.trim().to_owned();
+    assert_ne!(mount.pid_of("x").unwrap(), u64::from(root.pid()));
+    let waiter = |session: &str| {
+        let mut command = mount.claimfs(&["claim", "x", "--wait"]);
+        command.env("CLAIMFS_SESSION", session).stdin(Stdio::null());
+        Guard::spawn(command.stdout(Stdio::piped()))
+    };
+    let _first = waiter("w2");
+    wait_until("one waits", || mount.read("waiters").lines().count() == 1);
+    let _second = waiter("w3");
+    wait_until("two wait", || mount.read("waiters").lines().count() == 2);
+    let (_, out, _) = text(&mount.claimfs(&["ls"]).output().unwrap());
+    let line = out.lines().find(|line| line.starts_with("x ")).unwrap();
+    let holder = format!(" {} actor", root.pid());
+    assert!(line.contains(&holder) && !line.contains(&dead), "{out}");
+    for cell in [" 59m ", " 1. w2, 2. w3 ", " a migration"] {
+        assert!(line.contains(cell), "{cell}: {out}");
+    }
+    let (_, out, _) = text(&mount.claimfs(&["show", "x"]).output().unwrap());
+    let lines: Vec<&str> = out
+        .lines()
+        .filter(|line| line.starts_with("waits "))
+        .collect();
+    assert!(
+        lines[0].starts_with("waits    1 of 2: w2, pid ")
+            && lines[1].starts_with("waits    2 of 2: w3, pid "),
+        "{out}"
+    );
+}
+
+#[test]
+fn the_screen_of_watch_says_that_nothing_is_held() {
+    let Some(mount) = Mount::new() else { return };
+    let typescript = mount.state.join("typescript");
+    let mut script = Command::new("script");
+    let command = format!("stty cols 80 rows 24; exec {CLAIMFS} ls --watch");
+    script
+        .args(["-qfec", &command])
+        .arg(&typescript)
+        .env("CLAIMFS_MOUNT", &mount.dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let Ok(child) = script.spawn() else {
+        return skip("script(1) is not installed");
+    };
+    let _script = Guard(child);
+    let seen = || fs::read_to_string(&typescript).unwrap_or_default();
+    wait_until("it says so", || {
+        seen().contains("\u{1b}[Hnothing is held\u{1b}[K")
+    });
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim(&"日".repeat(80)).unwrap();
+    wait_until("it shows the claim", || seen().contains("…  w1 "));
+}
