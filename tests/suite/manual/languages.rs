@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::pages::{self, Block};
 use super::run;
-use crate::support::{Actor, Mount, TempDir, plain, wait_until};
+use crate::support::{Actor, Mount, TempDir, wait_until};
 
 /// The time for which the programs of the page wait.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@
 //! mount, which is its working directory and `$CLAIMFS_MOUNT`; `claimfs` and the scripts of
 //! `mount-scripts/` are in `$PATH`. It must exit with 0 within 20 s. Shells run with `-e`, so a
 //! command that fails in the middle fails the block. `$HOME` is an empty directory, and so is
-//! `$XDG_RUNTIME_DIR`. The commands of the reader ([`STAND_INS`]) do nothing. Blocks of `text`,
-//! `console`, `ini`, `json`, `toml` or `yaml` are not run.
+//! `$XDG_RUNTIME_DIR`. The commands of the reader (`STAND_INS`) do nothing. Blocks of `text`,
+//! `ini`, `json`, `toml` or `yaml` are not run.
 //!
 //! A comment on the line before a block says what is particular about it:
 //!

@@ -10,7 +10,7 @@ const WIDTH: usize = 100;
 const PROGRAMS: [&str; 8] = ["sh", "bash", "fish", "python", "js", "go", "rust", "c"];
 
 /// The info strings of what is no program.
-const TEXTS: [&str; 6] = ["text", "console", "ini", "json", "toml", "yaml"];
+const TEXTS: [&str; 5] = ["text", "ini", "json", "toml", "yaml"];
 
 pub struct Page {
     pub blocks: Vec<Block>,
@@ -126,7 +126,8 @@ fn begins_well(lines: &[&str]) -> bool {
     let [title, empty, sentence, ..] = lines else {
         return false;
     };
-    title.starts_with("# ") && empty.is_empty() && sentence.starts_with(char::is_alphanumeric)
+    let is_prose = !sentence.is_empty() && !sentence.starts_with(['#', '|', '-', '<', ' ']);
+    title.starts_with("# ") && empty.is_empty() && is_prose && !sentence.starts_with("```")
 }
 
 /// The block that begins with a fence in this line, none if it is no program, or its fault.

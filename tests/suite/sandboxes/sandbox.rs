@@ -638,18 +638,21 @@ fn the_scripts_find_the_mount_and_say_how_they_are_used() {
 #[test]
 fn the_commands_of_the_manual_make_sandboxes() {
     let page = fs::read_to_string(scripts().join("../src/manual/sandboxes.md")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", scripts().display());
     for way in [BWRAP, UNSHARE, CHROOT, NSPAWN, PODMAN] {
-        let begins = |line: &&str| line.starts_with(&format!("{} ", way.script));
-        let command = page.lines().find(begins).unwrap();
-        // The manual goes on to look at what it prints.
-        let command = format!("mount-scripts/{}", command.trim_end_matches(" |"));
+        let fence = format!("```sh\n{} ", way.script);
+        let (_, command) = page.split_once(&fence).unwrap();
+        let (command, _) = command.split_once("```").unwrap();
+        let command = format!("{} {command}", way.script);
         let Some(place) = Place::new(way, &[]) else {
             continue;
         };
         let mut shell = Command::new("sh");
         shell
             .args(["-c", &command])
-            .current_dir(scripts().join(".."))
+            .current_dir("/")
+            .env("PATH", &path)
             .env("ROOT", place.root.path())
             .env("CLAIMFS_MOUNT", &place.mount.dir)
             .env("CLAIMS_ENGINE", place.root.path().join("podman"))
