@@ -84,12 +84,9 @@ pub(super) fn with_target(text: &str, target: &str) -> String {
 
 /// Whether a link leads within the manual.
 fn is_page(target: &str) -> bool {
-    !target.contains('/')
-        && target
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .ends_with(".md")
+    let file = target.split('#').next().unwrap_or_default();
+    let topic = file.strip_suffix(".md");
+    topic.is_some_and(|topic| !topic.contains('/'))
 }
 
 /// Adds a text that is broken between words: what its first line and the others begin with.

@@ -186,9 +186,9 @@ fn a_record_says_why_a_claim_is_held_whose_claimer_has_ended() {
     });
     let record = mount.record("y").unwrap();
     assert_eq!(record["rule"], "variable");
-    assert_eq!(record["alive_pid"], worker.id());
+    assert_eq!(record["alive_pid"], worker.0.id());
     assert_eq!(record["alive_command"], "sh");
-    let (pid, alive) = (&record["pid"], worker.id());
+    let (pid, alive) = (&record["pid"], worker.0.id());
     let why = format!(
         "pid {pid} has ended, and session w1 holds it (by a session variable): pid {alive} (sh) is alive; \
          free when the session ends, or by 'claimfs break y'"
