@@ -35,9 +35,8 @@ impl Arguments {
 
 /// The commands and the topics.
 fn overview() -> Option<String> {
-    let mut text = super::command().render_long_help().to_string();
-    text.truncate(text.trim_end().len());
-    text.push_str("\n\nTopics of the manual, for 'claimfs help TOPIC':\n");
+    let mut text = of_verb(&[])?;
+    text.push_str("\nTopics of the manual, for 'claimfs help TOPIC':\n");
     for page in PAGES {
         let first = format!("  {:<16} ", page.topic);
         plain::wrap(&mut text, &first, &" ".repeat(first.len()), &page.summary());
@@ -45,15 +44,14 @@ fn overview() -> Option<String> {
     Some(text)
 }
 
-/// The help of a command, of which these are the words.
+/// The help of a command, of which these are the words: the same as its `--help`.
 fn of_verb(words: &[&str]) -> Option<String> {
-    let mut command = super::command();
-    // Gives each command its full name, for the line of its usage.
-    command.build();
-    let mut found = &mut command;
+    let root = super::command();
+    let mut found = &root;
     for word in words {
-        found = found.find_subcommand_mut(word)?;
+        found = found.find_subcommand(word)?;
     }
-    let help = found.render_long_help().to_string();
-    Some(format!("{}\n", help.trim_end()))
+    let line = ["claimfs"].into_iter().chain(words.iter().copied());
+    let help = super::command().try_get_matches_from(line.chain(["--help"]));
+    Some(format!("{}\n", help.err()?.to_string().trim_end()))
 }

@@ -80,7 +80,7 @@ enum Open {
     Item(usize, Option<u32>),
 }
 
-/// What has been read, and the block that the next line may belong to.
+/// The blocks that have been read, and the one that the next line may belong to.
 #[derive(Default)]
 struct Parser {
     blocks: Vec<Block>,
