@@ -1,6 +1,6 @@
 //! claimfs exposes leases as files: an exclusive create in `claims/` is an atomic, liveness-aware
-//! test-and-set. This page is the map of the crate. The manual for users is README.md, and
-//! `cat MOUNT/README`.
+//! test-and-set. This page is the map of the crate. The manual for users is `manual/`:
+//! `claimfs help`, or `cat MOUNT/README` for the short form.
 //!
 //! # Bird's-eye view
 //!
@@ -30,7 +30,7 @@
 //! | [`supervisor`] | the process that holds `/dev/fuse` and starts servers | what is served |
 //! | [`process`] | the death watch, the cache of `/proc`, how processes ended | rules |
 //! | [`logging`] | how many lines the log takes, and its file | what the lines say |
-//! | `manual/` | the text of the mount's `README` | |
+//! | [`manual`] | what users read: the pages, as plain text and as man pages; the mount's `README` | the rest |
 //! | [`sys`] | facilities of the kernel, one file each | claimfs |
 //! | [`core`] | vocabulary, commands, events, refusals, the table, content, identity, agents | I/O, clocks, threads, fuser |
 //!
@@ -53,11 +53,13 @@
 //!
 //! - a refusal: [`core::Refusal`] and the compiler; then who treats some of them differently:
 //!   `Inner::carry_out` (tries again after two), `render::unseen`, and the verbs in [`cli`] that
-//!   look at an errno. Another errno for one: `fuse/errno.rs`, and the tables in README.md;
+//!   look at an errno. Another errno for one: `fuse/errno.rs`, and the tables in `manual/`;
 //! - a fixed file: [`core::Fixed`] at its end, and the compiler; `tree/open.rs` if it is more than
-//!   a text, `tree/list.rs` if it is not listed, the manual and README.md;
+//!   a text, `tree/list.rs` if it is not listed, `manual/mount.txt`
+//!   and `manual/semantics.md`;
 //! - an event: [`core::What`], which lists what follows;
-//! - an agent: a row in [`core::agents`], and in README.md.
+//! - an agent: a row in [`core::agents`], and in `manual/agents.md`;
+//! - a page: [`manual::PAGES`].
 //!
 //! # Words
 //!
@@ -136,6 +138,7 @@ pub mod handoff;
 mod inotify;
 pub mod journal;
 mod logging;
+pub mod manual;
 mod mount;
 pub mod process;
 pub mod render;

@@ -15,9 +15,11 @@ mod doctor;
 mod enter;
 mod events;
 mod give;
+mod help;
 mod interrupt;
 mod log;
 mod ls;
+mod man;
 mod mount;
 mod names;
 mod notify;
@@ -55,7 +57,7 @@ impl From<Exit> for ExitCode {
 
 /// Leases as files: a name in claims/ is yours exactly while you live.
 #[derive(Debug, Parser)]
-#[command(version, term_width = 80, after_help = after())]
+#[command(version, term_width = 80, after_help = after(), disable_help_subcommand = true)]
 struct Arguments {
     /// The mount to use [default: $CLAIMFS_MOUNT, else the only one there is]
     #[arg(long, value_name = "DIR")]
@@ -147,6 +149,11 @@ enum Verb {
     Notify(notify::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Show a page of the manual; without a topic, list them
+    Help(help::Arguments),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(man::Arguments),
     /// Print the words that a shell completes
     #[command(hide = true)]
     Complete(On<completions::Complete>),
@@ -213,6 +220,8 @@ fn dispatch(mount: Option<&Path>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Session(on) => on.run(mount, session::Arguments::run),
         Verb::Complete(on) => on.run(mount, completions::Complete::run),
         Verb::Completions(arguments) => alone(mount, || arguments.run()),
+        Verb::Help(arguments) => alone(mount, || arguments.run()),
+        Verb::Man(arguments) => alone(mount, || arguments.run()),
     }
 }
 

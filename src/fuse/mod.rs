@@ -276,7 +276,7 @@ pub const WISHES: [InitFlags; 6] = [
 impl Filesystem for ClaimFs {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.offered.store(config.capabilities().bits(), Relaxed);
-        // Each is optional: kernels that lack one are too old for the mount anyway (README).
+        // Each is optional: kernels that lack one are too old for the mount anyway (`limits.md`).
         for wish in WISHES {
             if let Err(missing) = config.add_capabilities(wish) {
                 log::debug!("the kernel lacks {missing:?}");

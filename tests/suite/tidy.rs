@@ -15,7 +15,7 @@ const LENGTH: usize = 70;
 const SNIPPET: &str = "mount-scripts/AGENTS.md";
 
 /// The folders of `src`, top layer first: each may use those after it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "main",
     "cli",
     "server",
@@ -33,6 +33,7 @@ const LAYERS: [&str; 17] = [
     "logging",
     "sys",
     "core",
+    "manual",
 ];
 
 /// The parts of the standard library that `core` may use: data, and nothing that acts.

@@ -21,6 +21,12 @@ fn readme() -> String {
     fs::read_to_string(repository().join("README.md")).unwrap()
 }
 
+/// A page of the manual.
+fn page(topic: &str) -> String {
+    let file = format!("src/manual/{topic}.md");
+    fs::read_to_string(repository().join(&file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
 /// The lines of the first block of a kind after a mark.
 fn block(text: &str, mark: &str, fence: &str) -> Vec<String> {
     let after = text
@@ -35,21 +41,6 @@ fn block(text: &str, mark: &str, fence: &str) -> Vec<String> {
         .unwrap()
         .0;
     block.lines().map(str::to_owned).collect()
-}
-
-/// The record in the README is a real record.
-fn assert_same_keys(shown: &str, real: &str) {
-    let keys = |line: &str| {
-        let record: Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        record
-            .as_object()
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(keys(shown), keys(real));
 }
 
 /// Removes the state directory that a mount says it logs to, which for root is the default one.
@@ -67,7 +58,17 @@ fn forget_state(said: &str) {
 }
 
 #[test]
-fn the_ten_line_session_of_the_readme_does_what_it_shows() {
+fn the_readme_has_at_most_130_lines_and_all_that_it_links_to_is_there() {
+    let text = readme();
+    assert!(text.lines().count() <= 130, "{}", text.lines().count());
+    for link in text.split("](").skip(1) {
+        let target = link.split(')').next().unwrap();
+        assert!(repository().join(target).exists(), "{target}");
+    }
+}
+
+#[test]
+fn the_story_of_the_readme_goes_as_it_shows() {
     if !can_mount() {
         return;
     }
@@ -78,50 +79,121 @@ fn the_ten_line_session_of_the_readme_does_what_it_shows() {
     for command in lines.iter().filter_map(|line| line.strip_prefix("$ ")) {
         script.push_str(&command.replace("/tmp/claims-demo", dir.to_str().unwrap()));
         script.push('\n');
-        if command.contains("w1=$!") {
+        if command.ends_with('&') {
             // A person who types is slow enough.
             script.push_str("until [ -e claims/repo ]; do :; done\n");
         }
     }
     script.push_str(&format!("cd /; claimfs umount {}\n", dir.display()));
     let mut command = Command::new("sh");
-    let bin = Path::new(CLAIMFS)
-        .parent()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
     command.arg("-c").arg(format!("{{ {script}}} 2>&1"));
     command
-        .env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()))
-        .env_remove("CLAIMFS_MOUNT");
-    command.env("XDG_STATE_HOME", temp.path().join("state"));
+        .env("PATH", path_with_claimfs())
+        .env_remove("CLAIMFS_MOUNT")
+        .env("XDG_STATE_HOME", temp.path().join("state"));
     plain(&mut command);
     let output = command.stdin(Stdio::null()).output().unwrap();
     unmount(&dir);
     let output = String::from_utf8(output.stdout).unwrap();
     forget_state(&output);
-    let got: Vec<&str> = output
-        .lines()
-        .filter(|line| !line.starts_with("claimfs: mounted on"))
-        .collect();
-    let shown: Vec<&String> = lines
-        .iter()
-        .filter(|line| !line.starts_with("$ "))
-        .collect();
-    let got: Vec<&str> = got.into_iter().filter(|line| *line != "Killed").collect();
+    let is_shown = |line: &&str| !line.starts_with("claimfs: mounted on") && *line != "Killed";
+    let got: Vec<&str> = output.lines().filter(is_shown).collect();
+    let shown = lines.iter().filter(|line| !line.starts_with("$ "));
+    let shown: Vec<&String> = shown.collect();
     assert_eq!(got.len(), shown.len(), "{output}");
-    assert!(
-        got[0].contains("cannot create claims/repo: File exists")
-            && shown[0].ends_with("File exists"),
-        "{output}"
-    );
-    for (index, token) in [(1, 1), (2, 2)] {
-        assert_same_keys(shown[index], got[index]);
-        let record: Value = serde_json::from_str(got[index]).unwrap();
-        assert_eq!(
-            (record["scope"].clone(), record["token"].clone()),
-            ("process".into(), token.into())
+    let refusal = "cannot create claims/repo: File exists";
+    assert!(got[0].contains(refusal), "{output}");
+    assert!(shown[0].ends_with(refusal), "{shown:?}");
+    assert_eq!((got[1], shown[1].as_str()), ("mine", "mine"));
+}
+
+/// `$PATH`, with the claimfs that is tested in front.
+fn path_with_claimfs() -> String {
+    let bin = Path::new(CLAIMFS).parent().unwrap().display();
+    format!("{bin}:{}", std::env::var("PATH").unwrap())
+}
+
+/// The commands of the table of recipes in the README, in its order.
+fn recipes() -> Vec<String> {
+    let text = readme();
+    let table = text.split_once("| you have | do this |").unwrap().1;
+    let table = table.split_once("\n\n").unwrap().0;
+    let commands = table.split('`').skip(1).step_by(2);
+    let is_command = |code: &&str| code.contains(' ');
+    commands.filter(is_command).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_recipe_of_the_readme_takes_what_it_says() {
+    let Some(mount) = Mount::new() else { return };
+    let temp = TempDir::new();
+    for program in ["deploy.sh", "worker", "agent", "make"] {
+        let path = temp.path().join(program);
+        let script = "#!/bin/sh\necho ${CLAIMFS_CLAIM:-$(claimfs claim x)}\n";
+        fs::write(&path, script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&path, mode).unwrap();
+    }
+    let run = |recipe: &str| {
+        let recipe = recipe.replace("/run/claims", mount.dir.to_str().unwrap());
+        let path = format!("{}:{}", temp.path().display(), path_with_claimfs());
+        let mut shell = mount.sh(&format!("{recipe}; cat $CLAIMFS_MOUNT/leases"));
+        let shell = shell.current_dir(temp.path()).env("PATH", path);
+        let (code, out, err) = text(&shell.env("CLAIMFS_MOUNT", &mount.dir).output().unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{recipe}: {out}");
+        out
+    };
+    let here = fs::canonicalize(temp.path()).unwrap();
+    let paths = format!("\"name\":\"paths{}/docs\"", here.display());
+    let expected = [
+        ("claimfs run deploy --wait", "deploy\n"),
+        ("CLAIMFS_SESSION=w1 ./worker", "taken by session w1"),
+        ("claimfs claim repo", "\"name\":\"repo\""),
+        ("claimfs session run --id w1", "taken by session w1"),
+        ("echo '{\"claim\":", "\"session\":\"job-1\""),
+        ("echo '{\"release\":", "\"leases\":0}"),
+        ("claimfs reserve ", paths.as_str()),
+        ("claimfs run --any build@1..4", "build@1\n"),
+    ];
+    let recipes = recipes();
+    assert_eq!(recipes.len(), expected.len(), "{recipes:?}");
+    for (recipe, (begins, says)) in recipes.iter().zip(expected) {
+        assert!(recipe.starts_with(begins), "{recipe}");
+        let out = run(recipe);
+        assert!(out.contains(says), "{recipe}: {out}");
+    }
+}
+
+/// A code and its meaning, from words such as `0 done`.
+fn code(words: &str) -> Option<(u8, String)> {
+    let (code, meaning) = words.trim().split_once(' ')?;
+    let meaning: Vec<&str> = meaning.split_whitespace().collect();
+    Some((code.parse().ok()?, meaning.join(" ")))
+}
+
+#[test]
+fn the_exit_codes_of_the_readme_the_help_and_the_manual_agree() {
+    let (_, help, _) = text(&Command::new(CLAIMFS).arg("--help").output().unwrap());
+    let (_, help) = help.split_once("Exit codes:\n").unwrap();
+    let help: Vec<(u8, String)> = help.lines().map_while(code).collect();
+    let codes: Vec<u8> = help.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes, [0, 1, 2, 3, 4]);
+    let (commands, readme) = (page("commands"), readme());
+    let (_, table) = commands
+        .split_once("| code | means |\n|---|---|\n")
+        .unwrap();
+    let row = |row: &str| code(&row.replace('|', " "));
+    let manual: Vec<(u8, String)> = table.lines().map_while(row).collect();
+    assert_eq!(manual, help);
+    // The README only begins each sentence.
+    let (_, sentence) = readme.split_once("Exit codes: ").unwrap();
+    let (sentence, _) = sentence.split_once('.').unwrap();
+    let short: Vec<(u8, String)> = sentence.split(';').filter_map(code).collect();
+    assert_eq!(short.len(), manual.len(), "{sentence}");
+    for ((code, short), (same, long)) in short.iter().zip(&manual) {
+        assert!(
+            code == same && long.starts_with(short.as_str()),
+            "{short}, {long}"
         );
     }
 }
@@ -163,9 +235,9 @@ fn the_second_of_the_two_commands_runs_these_tests() {
 }
 
 #[test]
-fn the_commands_of_the_readme_exist() {
+fn the_commands_of_the_manual_exist() {
     let (_, help, _) = text(&Command::new(CLAIMFS).arg("--help").output().unwrap());
-    let text = readme();
+    let text = page("commands");
     let table = text
         .split_once("| command | does |")
         .unwrap()
@@ -183,7 +255,7 @@ fn the_commands_of_the_readme_exist() {
         );
         verbs += 1;
     }
-    assert_eq!(verbs, 18);
+    assert_eq!(verbs, 20);
 }
 
 #[test]
@@ -211,6 +283,7 @@ fn help_reads_well_at_80_columns() {
         &["session", "end"],
         &["doctor"],
         &["completions"],
+        &["help"],
     ] {
         let output = Command::new(CLAIMFS)
             .args(verb)
@@ -231,7 +304,7 @@ fn the_manual_of_the_mount_is_short_and_lists_its_files() {
     let Some(mount) = Mount::new() else { return };
     let manual = mount.read("README");
     assert!(
-        manual.lines().count() < 90,
+        manual.lines().count() < 60,
         "{} lines",
         manual.lines().count()
     );
@@ -256,7 +329,7 @@ fn the_manual_of_the_mount_is_short_and_lists_its_files() {
     there.push(String::from("events"));
     there.sort_unstable();
     assert_eq!(listed, there);
-    let text = readme();
+    let text = page("semantics");
     for file in &listed {
         assert!(
             text.contains(&format!("├── {file}")) || text.contains(&format!("└── {file}")),
@@ -287,8 +360,9 @@ fn what_the_manual_tells_works_as_it_tells_it() {
         "CLAIMFS_SESSION=ID ./worker",
         "rm sessions/ID",
         "CLAIMFS_SESSION=w1 touch claims/x",
-        "claimfs claim x",
-        "echo $$ > claims/x",
+        r#"echo '{"claim":["A","B"]}' > control"#,
+        "claimfs break NAME",
+        "claimfs reserve FILE DIR...; claimfs unreserve FILE DIR...",
     ] {
         assert!(
             manual.contains(command),
@@ -349,7 +423,6 @@ fn what_the_manual_tells_works_as_it_tells_it() {
             .unwrap()
             .contains("\"session\":\"ID\"")
     );
-    assert!(manual.contains(r#"echo '{"break":"NAME","token":T}' > control"#));
     let turn =
         "work() { cat claims/NAME; }; cat queue/NAME && { work; rm claims/NAME; }; ls claims";
     assert!(mount.run(turn).starts_with("{\"name\":\"NAME\","));
@@ -402,22 +475,22 @@ fn what_the_manual_tells_works_as_it_tells_it() {
 }
 
 #[test]
-fn what_the_readme_tells_of_waiting_and_watching_works_as_it_tells_it() {
+fn what_the_manual_tells_of_waiting_and_watching_works_as_it_tells_it() {
     let Some(mount) = Mount::new() else { return };
-    let text = readme();
+    let text = page("waiting") + &page("semantics");
     for command in [
         "cat queue/NAME && { work; rm claims/NAME; }",
-        "exec 3<events; cat leases; cat <&3",
-        "claimfs claim NAME --ttl 30s",
+        "exec 3<events; cat leases; timeout 1 cat <&3",
+        "claimfs claim a --ttl 30s",
         "CLAIMFS_SESSION=w1 cat queue/x",
-        "{\"ttl\":NAME,\"seconds\":30}",
-        "{\"give\":NAME,\"to\":\"w1\"}",
+        "{\"ttl\":NAME,\"seconds\":N}",
+        "{\"give\":NAME,\"to\":SESSION}",
         "user.claimfs.ttl",
         "user.claimfs.session",
     ] {
         assert!(
             text.contains(command),
-            "the README no longer says: {command}"
+            "the manual no longer says: {command}"
         );
     }
     let out = mount.run(
@@ -431,9 +504,9 @@ fn what_the_readme_tells_of_waiting_and_watching_works_as_it_tells_it() {
 }
 
 #[test]
-fn the_paths_of_the_readme_are_reserved_and_given_back() {
+fn the_paths_of_the_manual_are_reserved_and_given_back() {
     let Some(mount) = Mount::new() else { return };
-    let commands = block(&readme(), "<!-- path-commands -->", "sh");
+    let commands = block(&page("paths"), "<!-- path-commands -->", "sh");
     assert_eq!(commands.len(), 4, "{commands:?}");
     let temp = TempDir::new();
     fs::create_dir_all(temp.path().join("src")).unwrap();
@@ -469,27 +542,13 @@ fn the_paths_of_the_readme_are_reserved_and_given_back() {
 }
 
 #[test]
-fn the_lists_of_the_readme_take_what_it_says() {
+fn the_lists_of_the_manual_take_what_it_says() {
     let Some(mount) = Mount::new() else { return };
-    let commands = block(&readme(), "<!-- list-commands -->", "sh");
-    let temp = TempDir::new();
-    // The commands that they run, of which each says what it holds.
-    for program in ["make", "deploy"] {
-        let path = temp.path().join(program);
-        fs::write(&path, "#!/bin/sh\necho $CLAIMFS_CLAIM $CLAIMFS_TOKEN\n").unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&path, mode).unwrap();
-    }
-    let bin = Path::new(CLAIMFS).parent().unwrap().display();
-    let here = temp.path().display();
+    let commands = block(&page("commands"), "<!-- list-commands -->", "sh");
     let mut script = mount.sh(&commands.join("\n"));
     script
-        .current_dir(temp.path())
         .env("CLAIMFS_MOUNT", &mount.dir)
-        .env(
-            "PATH",
-            format!("{bin}:{here}:{}", std::env::var("PATH").unwrap()),
-        );
+        .env("PATH", path_with_claimfs());
     let (code, out, err) = text(&script.output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     let lines: Vec<&str> = out.lines().collect();
@@ -631,7 +690,7 @@ fn metrics_count_what_happened() {
 }
 
 #[test]
-fn the_trap_of_an_export_is_as_the_readme_says() {
+fn the_trap_of_an_export_is_as_the_manual_says() {
     let Some(mount) = Mount::new() else { return };
     let mut script = mount.sh("export CLAIMFS_SESSION=w1; echo > claims/x; cat claims/x; read x");
     let mut script = Guard::spawn(script.stdin(Stdio::piped()).stdout(Stdio::piped()));
@@ -642,6 +701,7 @@ fn the_trap_of_an_export_is_as_the_readme_says() {
 fn the_recipe_for_scripts_in_the_readme_holds_the_name_until_the_script_ends() {
     let Some(mount) = Mount::new() else { return };
     let recipe = block(&readme(), "<!-- script-recipe -->", "sh").join("\n");
+    let recipe = recipe.replace("/run/claims", mount.dir.to_str().unwrap());
     assert_eq!(recipe.matches("\nmake ").count(), 1, "{recipe}");
     let make = "make() { echo made; }\n";
     assert_eq!(mount.run(&format!("{make}{recipe}")), "made\n");
@@ -664,7 +724,7 @@ fn the_recipe_for_scripts_in_the_readme_holds_the_name_until_the_script_ends() {
 }
 
 /// What a person would have to know who does not know which program makes which processes: a row of
-/// the README, and what comes of it, by a script that says which process holds `x` at the end, or
+/// the manual, and what comes of it, by a script that says which process holds `x` at the end, or
 /// nothing.
 struct Program {
     row: &'static str,
@@ -788,9 +848,9 @@ grep -c \"\\\"pid\\\":$inside,\" leases; kill -9 $inside; wait; whose",
 ];
 
 #[test]
-fn the_table_of_programs_in_the_readme_is_as_the_programs_are() {
+fn the_table_of_programs_in_the_manual_is_as_the_programs_are() {
     let Some(mount) = Mount::new() else { return };
-    let (text, temp) = (readme(), TempDir::new());
+    let (text, temp) = (page("sessions"), TempDir::new());
     for program in PROGRAMS {
         let Program {
             row,
@@ -798,7 +858,7 @@ fn the_table_of_programs_in_the_readme_is_as_the_programs_are() {
             script,
             says,
         } = program;
-        assert!(text.contains(row), "the README no longer says: {row}");
+        assert!(text.contains(row), "the manual no longer says: {row}");
         let there = mount.run(&format!("command -v {needs} || :"));
         if there.is_empty() {
             skip(&format!("{needs} is not installed"));

@@ -10,6 +10,8 @@ mod docs;
 mod doctor;
 /// `--any LIST` and `--all LIST`.
 mod lists;
+/// The manual as plain text and as man pages.
+mod manual;
 /// Standard output: JSON, and what cannot be written.
 mod output;
 /// Reserving real paths.

@@ -14,7 +14,7 @@ pub mod model;
 mod numbers;
 /// All that three sessions can do with four paths, and scaffolding.
 mod paths;
-/// Random steps beside a reference that was written from the README.
+/// Random steps beside a reference that was written from the manual.
 mod reference;
 /// Waiters that wait for each other.
 mod rings;

@@ -1,4 +1,4 @@
-//! Random commands to the table, beside a reference that was written from the README (`rules.rs`).
+//! Random commands to the table, beside a reference that was written from the manual (`rules.rs`).
 //! After each step both show the same, refusals included; a replay of the journal is the same
 //! table, wherever the server dies; a name has one holder, and tokens rise; and once every process
 //! is dead nothing is left.

@@ -1,4 +1,4 @@
-//! Attacks by strangers, and their outcome: those rows of the README's table that are tested
+//! Attacks by strangers, and their outcome: those rows of the manual's tables that are tested
 //! nowhere else.
 
 use std::fs;

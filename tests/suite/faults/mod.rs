@@ -1,7 +1,7 @@
 //! Faults, from outside and from within: full disks, damaged journals, floods and attacks, and long
 //! random runs that are judged by a checker.
 
-/// Attacks by strangers, and their outcome: the table of the README.
+/// Attacks by strangers, and their outcome: the tables of `security.md`.
 mod attacks;
 /// Agents that edit the files of one tree, and are killed.
 mod edits;

@@ -1,4 +1,4 @@
-//! The rules of the README and of DESIGN.md, written naively: lists that are searched, and that
+//! The rules of the manual and of DESIGN.md, written naively: lists that are searched, and that
 //! contain only what exists now. It shares no code with the table. Where those pages are silent, as
 //! on which of two refusals comes first, it does what the table does.
 

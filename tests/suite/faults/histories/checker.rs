@@ -1,5 +1,5 @@
 //! Checks whether a history is one of leases. It knows nothing of the mount but what the clients
-//! wrote down, and nothing of its code but the promises of the README.
+//! wrote down, and nothing of its code but the promises of the manual.
 //!
 //! `holds.rs` derives from the answers who holds a name and when. It knows two intervals of each
 //! lease: in one it is certainly held, in the other it may be. A rule is broken only if no order of
