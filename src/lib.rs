@@ -22,7 +22,7 @@
 //! | [`fuse`] | decode, call, reply; the errno table; replies that wait | `/proc`, journals, rules |
 //! | [`tree`] | the mount as files: nodes, attributes, listings, permissions, control lines | fuser, how a death is found out, how a change is recorded |
 //! | [`store`] | the mutex, liveness before each answer, the write path, observers | fuser |
-//! | [`journal`] | frames, recovery, compaction, reserved space and tokens | what events mean, but for sizes and durability |
+//! | [`journal`] | frames, recovery, compaction, reserved space and tokens, the history | what events mean, but for sizes and durability |
 //! | [`events`] | lines for readers of `events`, wake-ups | what the lines say |
 //! | [`handoff`] | what the next server on this connection must know | who asks, rules, fuser |
 //! | [`render`] | leases, sessions and events as JSON and as sentences, counters | rules |
