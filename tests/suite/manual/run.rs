@@ -118,9 +118,9 @@ pub fn command(block: &Block, temp: &Path) -> Result<Command, String> {
             return Ok(started(block, &words));
         }
     }
-    let compiled = compiler.arg(&source).current_dir(temp).output().unwrap();
-    if !compiled.status.success() {
-        return Err(format!("it does not compile: {:?}", text(&compiled)));
+    let output = compiler.arg(&source).current_dir(temp).output().unwrap();
+    if !output.status.success() {
+        return Err(format!("it does not compile: {:?}", text(&output)));
     }
     Ok(started(block, &[program.display().to_string()]))
 }
