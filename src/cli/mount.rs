@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Exit, Failure};
-use super::{remount, tool};
+use super::{output, remount, tool};
 use crate::core::SessionId;
 use crate::core::agents::{self, Agent};
 use crate::core::identity::SESSION_VARIABLES;
@@ -159,7 +159,7 @@ impl Arguments {
             return self.supervise(&plan, &File::from(turn));
         }
         match self.place()? {
-            Place::There(mount) => Ok(self.found(&mount)),
+            Place::There(mount) => self.found(&mount),
             Place::Free(dir) => self.make(dir),
         }
     }
@@ -199,18 +199,18 @@ impl Arguments {
     /// directory: it looks, mounts, and has its turn until the mount answers.
     fn make(&self, dir: PathBuf) -> Result<Exit, Failure> {
         if let Some(mount) = self.there(&dir)? {
-            return Ok(self.found(&mount));
+            return self.found(&mount);
         }
         let plan = self.settings.plan(dir)?;
         if let Err(failure) = plan.inspect() {
             // It may have been mounted meanwhile.
             let there = self.there(&plan.dir)?;
-            return there.map(|mount| self.found(&mount)).ok_or(failure);
+            return there.map_or(Err(failure), |mount| self.found(&mount));
         }
         plan.state_dir.make()?;
         let turn = plan.state_dir.take(Lock::Mounting)?;
         if let Some(mount) = self.there(&plan.dir)? {
-            return Ok(self.found(&mount));
+            return self.found(&mount);
         }
         if self.foreground {
             return self.supervise(&plan, &turn);
@@ -229,19 +229,17 @@ impl Arguments {
     }
 
     /// Says which mount there is already.
-    fn found(&self, mount: &Mount) -> Exit {
+    fn found(&self, mount: &Mount) -> Result<Exit, Failure> {
         let dir = mount.dir.display();
         if self.settings.admits_others() && !mount.has("allow_other") {
             tool::complain(&format!(
                 "{dir}: mounted without --allow-other, so it admits nobody else; to admit others, unmount it, and mount again"
             ));
         }
-        if self.json {
-            tool::say_json(&json!({"mount": mount.dir.to_string_lossy(), "made": false}));
-        } else {
-            tool::say(&format!("claimfs: mounted on {dir} already"));
-        }
-        Exit::Done
+        let sentence = format!("claimfs: mounted on {dir} already");
+        let value = json!({"mount": mount.dir.to_string_lossy(), "made": false});
+        output::done(self.json, &sentence, &value)?;
+        Ok(Exit::Done)
     }
 
     /// Mounts and stays. `turn` is the lock of whoever makes the mount, and ends once that answers.
@@ -338,15 +336,10 @@ impl Arguments {
                 log.display()
             ))
         })?;
-        if self.json {
-            let (dir, log) = (plan.dir.to_string_lossy(), log.to_string_lossy());
-            tool::say_json(&json!({"mount": dir, "made": true, "log": log}));
-        } else {
-            tool::say(&format!(
-                "claimfs: mounted on {dir}; its log is {}",
-                log.display()
-            ));
-        }
+        let sentence = format!("claimfs: mounted on {dir}; its log is {}", log.display());
+        let (dir, log) = (plan.dir.to_string_lossy(), log.to_string_lossy());
+        let value = json!({"mount": dir, "made": true, "log": log});
+        output::done(self.json, &sentence, &value)?;
         Ok(Exit::Done)
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Exit, Failure, tool};
+use super::{Exit, Failure, output, tool};
 use crate::mount::holder;
 use crate::mount::state_dir::{Lock, StateDir};
 use crate::supervisor::device::{self, Flags};
@@ -55,9 +55,8 @@ pub(super) fn run(dir: &Path, options: &[String], json: bool) -> Result<Exit, Fa
         };
         Failure::unavailable(format!("{shown}: cannot be remounted: {error}{remedy}"))
     })?;
-    if json {
-        tool::say_json(&json!({"mount": dir.to_string_lossy(), "remounted": true}));
-    }
+    let value = json!({"mount": dir.to_string_lossy(), "remounted": true});
+    output::done_quietly(json, &format!("{shown}: remounted"), &value)?;
     Ok(Exit::Done)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Exit, Failure, tool};
+use super::{Exit, Failure, output, tool};
 use crate::mount::state_dir::StateDir;
 use crate::mount::takeover::Leaving;
 use crate::mount::{default_mount, holder, is_dead};
@@ -57,9 +57,8 @@ impl Arguments {
             _ => Failure::unavailable(format!("{shown}: cannot be unmounted: {}", explain(&error, &mount))),
         })?;
         if self.lazy || leaving.end(PATIENCE) {
-            if self.json {
-                tool::say_json(&json!({"mount": dir.to_string_lossy(), "unmounted": true}));
-            }
+            let value = json!({"mount": dir.to_string_lossy(), "unmounted": true});
+            output::done_quietly(self.json, &format!("{shown}: unmounted"), &value)?;
             return Ok(Exit::Done);
         }
         Err(Failure::unavailable(format!(

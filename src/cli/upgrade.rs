@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Exit, Failure, tool};
+use super::{Exit, Failure, output, tool};
 use crate::mount::holder;
 use crate::mount::state_dir::{Lock, StateDir};
 use crate::sys::signals;
@@ -60,9 +60,8 @@ impl Arguments {
         loop {
             match fs::read_to_string(&upgraded) {
                 Ok(why) if why.is_empty() => {
-                    if self.json {
-                        tool::say_json(&json!({"mount": dir.to_string_lossy(), "upgraded": true}));
-                    }
+                    let value = json!({"mount": dir.to_string_lossy(), "upgraded": true});
+                    output::done_quietly(self.json, &format!("{shown}: upgraded"), &value)?;
                     return Ok(Exit::Done);
                 }
                 Ok(why) => return Err(Failure::unavailable(format!("{shown}: {why}"))),

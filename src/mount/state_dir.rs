@@ -31,7 +31,7 @@ const UPGRADED: &str = "upgraded";
 const SPOOL: &str = "texts";
 
 /// The beginnings of the names of all files. Files with other names are none of our business.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     LOG,
     Lock::Supervisor.name(),
     Lock::Server.name(),

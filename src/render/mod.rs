@@ -297,12 +297,12 @@ pub(crate) fn waiter_lines(waiters: &[WaiterRecord]) -> String {
     lines
 }
 
-/// The line that a waiter reads once a second.
+/// The line that a waiter reads once a second: its place in a queue of this length comes first.
 pub(crate) fn progress(
     name: &Name,
     holder: &SessionId,
     since: SystemTime,
-    before: usize,
+    (place, length): (usize, usize),
     ancestor: Option<Process>,
     ring: Option<&RingRecord>,
 ) -> String {
@@ -312,7 +312,7 @@ pub(crate) fn progress(
         format!(" (by pid {}, which is above you)", process.pid)
     });
     let ring = ring.map_or_else(String::new, |ring| format!("; {}", ring.sentence()));
-    format!("waiting for {name}: held by {holder}{whose} for {held} s, {before} ahead{ring}\n")
+    format!("you are {place} of {length} for {name}: held by {holder}{whose} for {held} s{ring}\n")
 }
 
 /// The content of the file of a session.

@@ -36,8 +36,8 @@ pub(crate) enum Turn {
         holder: SessionId,
         /// The time since which it holds it.
         since: SystemTime,
-        /// The number of waiters before this one.
-        before: usize,
+        /// Its place, from 1 on, and the number of waiters.
+        place: (usize, usize),
         /// The process that holds it, if it is above the waiter's process.
         ancestor: Option<Process>,
     },
@@ -180,15 +180,16 @@ impl Inner {
         if holder.key == key && is_shared {
             return Turn::Held;
         }
-        let Some((_, before)) = waits else {
+        let Some((name, before)) = waits else {
             return Turn::Over;
         };
-        let place = self.table.waiter(waiter);
-        let above = place.is_some_and(|place| self.table.waits_for_ancestor(place, inode));
+        let place = (before + 1, self.table.queue_length(name));
+        let seat = self.table.waiter(waiter);
+        let above = seat.is_some_and(|seat| self.table.waits_for_ancestor(seat, inode));
         Turn::Waits {
             holder: holder.id.clone(),
             since: lease.since,
-            before,
+            place,
             ancestor: above.then(|| self.table.holder(inode)).flatten(),
         }
     }

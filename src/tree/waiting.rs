@@ -333,13 +333,13 @@ impl Tree {
                 Turn::Waits {
                     holder,
                     since,
-                    before,
+                    place,
                     ancestor,
                 } => {
                     open.text = std::mem::take(&mut open.note);
                     let ring = self.store.ring(waiter);
                     let ring = ring.as_ref();
-                    let line = render::progress(name, &holder, since, before, ancestor, ring);
+                    let line = render::progress(name, &holder, since, place, ancestor, ring);
                     open.text.extend_from_slice(line.as_bytes());
                 }
             }

@@ -258,7 +258,7 @@ fn it_is_a_session_that_contends_with_those_outside(way: Way) {
     });
     outside.unlink("claims/theirs").unwrap();
     let mut line = sandbox.line();
-    while line.starts_with("waiting for ") {
+    while line.starts_with("you are ") {
         line = sandbox.line();
     }
     assert_eq!(parsed(&line)["session"], me["session"], "it is its turn");

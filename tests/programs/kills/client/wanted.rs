@@ -122,11 +122,11 @@ impl Client {
             let what = format!("wait for n{name} by read");
             let count = self.expect(&what, 0, || unsafe { libc::read(fd, at, 4096) as i64 });
             let text = String::from_utf8_lossy(&buffer[..count as usize]);
-            let (note, told) = ("note: session ", format!("waiting for n{name}: held by "));
+            let (note, told) = ("note: session ", format!(" for n{name}: held by "));
             match text.as_ref() {
                 "" => break,
                 line if !line.ends_with('\n')
-                    || !line.starts_with(note) && !line.starts_with(&told) =>
+                    || !line.starts_with(note) && !line.contains(&told) =>
                 {
                     self.fail(&format!("queue/n{name} says {line:?}"));
                 }
