@@ -14,7 +14,8 @@ pub fn render(markdown: &str) -> String {
     let mut was_item = false;
     for block in parse(markdown) {
         let is_item = matches!(block, Block::Item(..));
-        if !out.is_empty() && !(is_item && was_item) {
+        let is_apart = !(is_item && was_item);
+        if is_apart && !out.is_empty() {
             out.push('\n');
         }
         was_item = is_item;
@@ -50,7 +51,9 @@ fn add(out: &mut String, block: &Block) {
         }
         Block::Table(head, rows) => {
             if let Some(lines) = columns(head, rows, WIDTH) {
-                lines.iter().for_each(|text| line(out, text));
+                for text in &lines {
+                    line(out, text);
+                }
             } else {
                 terms(out, head, rows);
             }
