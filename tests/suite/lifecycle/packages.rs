@@ -116,10 +116,6 @@ fn the_package_is_installed_in_a_fresh_tree_mounts_there_and_leaves_nothing_when
     ] {
         assert!(installed.contains(file), "{file} is not in {installed:?}");
     }
-    let pages = Command::new(&program)
-        .args(["man", "--help"])
-        .output()
-        .unwrap();
     for page in [
         "1/claimfs.1",
         "1/claimfs-run.1",
@@ -127,7 +123,7 @@ fn the_package_is_installed_in_a_fresh_tree_mounts_there_and_leaves_nothing_when
         "7/claimfs.7",
     ] {
         let page = format!("/usr/share/man/man{page}.gz");
-        assert_eq!(installed.contains(&page), pages.status.success(), "{page}");
+        assert!(installed.contains(&page), "{page}");
     }
     // It depends on nothing.
     let fields = run(&["dpkg-deb", "--field"], &[&package]);
