@@ -85,7 +85,7 @@ fn the_package_is_installed_in_a_fresh_tree_mounts_there_and_leaves_nothing_when
     if !root_or_skip("install a package") || !can_mount() {
         return;
     }
-    let Some((program, package)) = built() else {
+    let Some((_, package)) = built() else {
         return;
     };
     let temp = TempDir::new();
