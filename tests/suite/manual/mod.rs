@@ -16,7 +16,7 @@
 //! | `<!-- machine -->`, `<!-- machine: WORD… -->` | it runs on a machine of its own, without a mount: see `machine` |
 //!
 //! `machine` needs the same words as `needs`. It is run by root, as pid 1 of a pid namespace, in
-//! the repository, with an `/etc`, a `/run` and a `/var` that are thrown away and without any
+//! the repository, with an `/etc`, `/run`, `/usr` and `/var/lib` that are thrown away, without any
 //! mount that was made before.
 
 mod agents;

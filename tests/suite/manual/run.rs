@@ -20,12 +20,13 @@ const STAND_INS: [&str; 9] = [
 ];
 
 /// A fresh machine for a block that mounts by itself: nothing is mounted that was mounted before,
-/// and no file that it leaves outside of its temporary directory is there afterwards.
+/// and no file that it leaves outside of its temporary directory is there afterwards. A mount of
+/// another test may vanish before it is unmounted here.
 const MACHINE: &str = "mount --make-rprivate /
 while mounted=$(findmnt --noheadings --raw --output TARGET --types fuse.claimfs | head -n 1)
-    [ -n \"$mounted\" ]; do umount -l \"$(printf '%b' \"$mounted\")\"; done
+    [ -n \"$mounted\" ]; do umount -l \"$(printf '%b' \"$mounted\")\" 2> /dev/null || :; done
 mount -t tmpfs none \"$LAYERS\"
-for dir in /etc /usr /var; do
+for dir in /etc /usr /var/lib; do
     layer=$LAYERS$dir; mkdir -p \"$layer/upper\" \"$layer/work\"
     mount -t overlay -o lowerdir=$dir,upperdir=$layer/upper,workdir=$layer/work none $dir
 done
@@ -117,9 +118,9 @@ pub fn command(block: &Block, temp: &Path) -> Result<Command, String> {
             return Ok(started(block, &words));
         }
     }
-    let compiled = compiler.arg(&source).current_dir(temp).output().unwrap();
-    if !compiled.status.success() {
-        return Err(format!("it does not compile: {:?}", text(&compiled)));
+    let output = compiler.arg(&source).current_dir(temp).output().unwrap();
+    if !output.status.success() {
+        return Err(format!("it does not compile: {:?}", text(&output)));
     }
     Ok(started(block, &[program.display().to_string()]))
 }
