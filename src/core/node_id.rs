@@ -214,6 +214,7 @@ mod tests {
             (NodeId::Fixed(Fixed::Root), 1),
             (NodeId::Fixed(Fixed::Events), 11),
             (NodeId::Fixed(Fixed::Paths), 12),
+            (NodeId::Fixed(Fixed::History), 13),
             (NodeId::Claim(Ino(1024)), 1024),
             (NodeId::Claim(Ino(INO_END - 1)), SESSION - 1),
             (NodeId::Session(SessionKey(0)), 1 << 40),
@@ -235,7 +236,7 @@ mod tests {
             assert_eq!(node.number(), number, "{node:?}");
             assert_eq!(NodeId::of(number), Some(node), "{number}");
         }
-        for nothing in [0, 13, 1023, 1 << 48, u64::MAX] {
+        for nothing in [0, 14, 1023, 1 << 48, u64::MAX] {
             assert_eq!(NodeId::of(nothing), None, "{nothing}");
         }
     }
