@@ -51,6 +51,18 @@ fn one(event: &Value, key: &str) -> String {
     }
 }
 
+/// Why a session or a lease ended, in words, unless its signal says it.
+fn why(event: &Value) -> Option<String> {
+    let why = match event.get("why")?.as_str()? {
+        "killed" => return None,
+        "exited" => "its holder exited",
+        "tied_process_ended" => "the process that it was tied to ended",
+        "session_died" => "its session ended",
+        _ => return Some(tool::field(event, "why")),
+    };
+    Some(String::from(why))
+}
+
 /// An event as a sentence: time, kind, claim, session and details.
 fn sentence(line: &str) -> String {
     let Ok(event) = serde_json::from_str::<Value>(line) else {
@@ -68,12 +80,12 @@ fn sentence(line: &str) -> String {
         ("from", "from"),
         ("to", "to"),
         ("signal", "killed by signal"),
-        ("why", ""),
     ] {
         if event.get(key).is_some() {
             more.push(format!("{label} {}", one(&event, key)).trim().to_owned());
         }
     }
+    more.extend(why(&event));
     let by = &event["by"];
     if by.is_object() {
         let who = (tool::field(by, "uid"), tool::field(by, "pid"));

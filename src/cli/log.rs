@@ -75,7 +75,7 @@ fn sentence(event: &Value, name: Option<&Name>) -> String {
     format!("{at}  {whose}{}", happened(event))
 }
 
-/// What an event says, without time and name.
+/// The sentence of an event, without time and name.
 fn happened(event: &Value) -> String {
     let field = |key: &str| tool::field(event, key);
     let session = field("session");

@@ -17,7 +17,7 @@ use crate::core::{End, Event, Name, Process, SessionId, SessionKey, What};
 /// At most this many names are listed where leases pass.
 const PASSED_MAX: usize = 16;
 
-/// What readers of `events` and `history` are told of an event.
+/// An event, as readers of `events` and `history` are told of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct EventRecord {
     /// The number of the event.

@@ -145,7 +145,7 @@ impl Record {
     }
 }
 
-/// What holds a lease although the process that claimed it has ended.
+/// The holder of a lease whose claimer has ended.
 #[derive(Debug)]
 enum Survivor {
     /// A living process of its session.

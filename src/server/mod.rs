@@ -128,20 +128,9 @@ impl Plan {
         } else {
             Handoff::new(&link.nonce)
         };
-        let unwritten = mem::take(&mut recovered.history);
-        let mut history = History::begin(self.state_dir.path(), same_boot, unwritten);
-        if !goes_on {
-            // A new journal begins, without these events.
-            history.write();
-        }
-        let disk = self.begin_journal(boot, &recovered, &handoff)?;
+        let log = self.begin_journal(boot, &mut recovered, &handoff)?;
         let (store, processes) = self
-            .store(
-                recovered.table,
-                handoff,
-                (Box::new(disk), history),
-                &notifier,
-            )
+            .store(recovered.table, handoff, log, &notifier)
             .map_err(failed)?;
         if goes_on {
             store.take_over();
@@ -198,16 +187,23 @@ impl Plan {
     fn begin_journal(
         &self,
         boot: Boot,
-        recovered: &Recovered,
+        recovered: &mut Recovered,
         handoff: &Handoff,
-    ) -> Result<Disk, Failure> {
-        let begun = Disk::begin(self.state_dir.path(), boot, recovered, handoff);
-        begun.map_err(|error| {
+    ) -> Result<(Box<dyn Log>, History), Failure> {
+        let dir = self.state_dir.path();
+        let unwritten = mem::take(&mut recovered.history);
+        let mut history = History::begin(dir, recovered.same_boot, unwritten);
+        if recovered.handoff.nonce != handoff.nonce {
+            // A new journal begins, without these events.
+            history.write();
+        }
+        let disk = Disk::begin(dir, boot, recovered, handoff).map_err(|error| {
             Failure::unavailable(format!(
                 "{}: the journal cannot be written: {error}; make room there",
-                self.state_dir.path().display()
+                dir.display()
             ))
-        })
+        })?;
+        Ok((Box::new(disk), history))
     }
 
     /// Answers requests until the mount is gone.

@@ -474,8 +474,8 @@ fn the_fixed_files_are_what_they_are() {
     assert_eq!(
         crate::support::names(&mount.dir),
         [
-            "README", "claims", "control", "leases", "metrics", "paths", "queue", "self",
-            "sessions", "waiters"
+            "README", "claims", "control", "history", "leases", "metrics", "paths", "queue",
+            "self", "sessions", "waiters"
         ]
     );
     for (name, mode) in [("claims", 0o1777), ("sessions", 0o1777), (".", 0o555)] {

@@ -209,7 +209,7 @@ fn the_man_pages_are_well_formed() {
             source.lines().any(|line| line.starts_with(".TH ")),
             "{name}"
         );
-        let is_fine = |line: &str| !line.starts_with("'") || line.starts_with("'\\\"");
+        let is_fine = |line: &str| !line.starts_with('\'') || line.starts_with("'\\\"");
         assert!(source.lines().all(is_fine), "{name}");
         groff &= check("groff", &["-man", "-Tascii", "-ww", "-z"], &page);
         mandoc &= check("mandoc", &["-Tlint", "-Werror"], &page);
