@@ -149,7 +149,7 @@ impl Arguments {
             return remount::run(&dir, &settings.options, self.json);
         }
         if self.announce {
-            let plan = settings.plan(settings.dir()?)?;
+            let plan = settings.plan(resolve_dir(&settings.dir()?)?)?;
             terminal::leave().map_err(|error| Failure::unavailable(format!("setsid: {error}")))?;
             std::env::set_current_dir("/")
                 .map_err(|error| Failure::unavailable(format!("/: {error}")))?;
@@ -202,7 +202,8 @@ impl Arguments {
             return self.found(&mount);
         }
         let plan = self.settings.plan(dir)?;
-        if let Err(failure) = plan.inspect() {
+        // A second look, since it may have been mounted in the middle of the first.
+        if let Err(failure) = plan.inspect().or_else(|_| plan.inspect()) {
             // It may have been mounted meanwhile.
             let there = self.there(&plan.dir)?;
             return there.map_or(Err(failure), |mount| self.found(&mount));

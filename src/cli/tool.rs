@@ -490,10 +490,13 @@ pub(super) fn reason(record: &Value) -> Option<String> {
     Some(format!("\"{}\"", printable(reason)))
 }
 
-/// A process in a record, as every message names it.
+/// A process in a record, as every message names it. Its command may be unknown.
 pub(super) fn process(process: &Value) -> String {
-    let (pid, command) = (field(process, "pid"), field(process, "command"));
-    format!("pid {pid} ({command})")
+    let pid = field(process, "pid");
+    match &process["command"] {
+        Value::Null => format!("pid {pid}"),
+        _ => format!("pid {pid} ({})", field(process, "command")),
+    }
 }
 
 /// The attribute of a file in `sessions/` that has the roots of the session.

@@ -125,9 +125,9 @@ fn each_thing_that_happens_is_a_line() {
     assert_eq!(
         rest,
         [
-            "reaped d other 8",
-            "reaped own other 2",
-            "reaped w other 7",
+            "reaped d other 8 session_died",
+            "reaped own other 2 session_died",
+            "reaped w other 7 session_died",
             "session_ended me died",
             "session_ended other died"
         ]
