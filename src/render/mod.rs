@@ -37,7 +37,7 @@ pub(crate) fn line(value: &Value) -> String {
     escaped(&value.to_string())
 }
 
-/// The line of a JSON text: see [`line`].
+/// The line of a JSON text: see [`line()`].
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {

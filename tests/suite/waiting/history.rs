@@ -154,8 +154,8 @@ fn it_outlives_servers_and_the_mount_and_ends_at_10000_events() {
         .map(|event| event["seq"].as_u64().unwrap())
         .collect();
     assert!(numbers.is_sorted_by(|a, b| a < b));
-    let last = before.iter().rfind(|event| event["claim"].is_string());
-    assert_eq!(last.unwrap()["event"], "released");
+    let newest = before.iter().rfind(|event| event["claim"].is_string());
+    assert_eq!(newest.unwrap()["event"], "released");
     let kept = fs::metadata(mount.state.join("history")).unwrap().len();
     assert!(
         kept > 1 << 20,
