@@ -72,7 +72,7 @@ impl Arguments {
         let interrupt = interrupt.map_err(|error| Failure::unavailable(error.to_string()))?;
         let taker = Taker {
             mount: &mount,
-            is_own: &|record| is_own(&me, record),
+            is_own: &|record| is_own(&me, record) && mount.lets_change(record),
             pid: Some(&me["pid"]),
             patience,
             interrupt: interrupt.as_ref(),
@@ -277,6 +277,13 @@ fn others(name: &Name, me: &Value, record: &Value) -> String {
             "claims/{name}: held by pid {pid} ({command}), which is above this command but took it for session {}, not for {}: it is \
              free when that exits; to free it now: 'claimfs break {name}'",
             tool::field(record, "session"),
+            tool::field(me, "session")
+        );
+    }
+    if record["session"] == me["session"] && me["scope"] == "session" && me["rule"] != "posix" {
+        return format!(
+            "claims/{name}: held by session {} of another user or another sandbox, which has the id of yours; choose \
+             another id, as by $CLAIMFS_SESSION",
             tool::field(me, "session")
         );
     }

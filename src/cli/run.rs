@@ -149,6 +149,12 @@ impl Arguments {
             let name = self.name.as_ref().and_then(|name| name.to_str());
             let name =
                 name.ok_or_else(|| Failure::usage("the name is not UTF-8; choose one that is"))?;
+            let after = env::args_os().skip_while(|word| word != "--").skip(1);
+            if after.count() > self.command.len() {
+                return Err(Failure::usage(
+                    "there is no NAME before '--': 'claimfs run NAME -- COMMAND'",
+                ));
+            }
             return Ok((Some(name), self.command.clone()));
         }
         // The command line says whether a word is a name or of the command.
@@ -168,13 +174,15 @@ impl Arguments {
     /// The lease is lost: the first call sends SIGTERM, the second SIGKILL.
     fn lose(&self, running: &Child, name: &Name, is_warned: &mut bool) {
         if *is_warned || self.on_loss == OnLoss::Kill {
-            tool::complain(&format!("claims/{name}: lost; the command gets SIGKILL"));
+            tool::complain(&format!(
+                "claims/{name}: lost; the command gets SIGKILL; 'claimfs log {name}' says why"
+            ));
             _ = signals::send(running.id(), libc::SIGKILL);
             return;
         }
         *is_warned = true;
         tool::complain(&format!(
-            "claims/{name}: lost; the command gets SIGTERM, and SIGKILL in {} s",
+            "claims/{name}: lost; the command gets SIGTERM, and SIGKILL in {} s; 'claimfs log {name}' says why",
             GRACE.as_secs()
         ));
         _ = signals::send(running.id(), libc::SIGTERM);

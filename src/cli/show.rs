@@ -57,7 +57,7 @@ fn quiet(mount: &Mount, record: Option<&Value>) -> Result<Exit, Failure> {
     let Some(record) = record else {
         return Ok(Exit::Absent);
     };
-    Ok(if tool::is_ours(&mount.whoami()?, record) {
+    Ok(if tool::is_ours(mount, &mount.whoami()?, record) {
         Exit::Done
     } else {
         Exit::Held

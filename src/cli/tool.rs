@@ -101,6 +101,15 @@ impl Mount {
 
     fn at(dir: PathBuf) -> Result<Self, Failure> {
         if dir.join("claims").is_dir() && dir.join("leases").exists() {
+            let other = [dir.clone(), dir.join("claims")];
+            if let Some(other) = other.iter().find(|dir| is_of_another(dir)) {
+                return Err(Failure::unavailable(format!(
+                    "{}: it has the files of a claimfs, but is of another file system, which lies over it or is a copy: \
+                     a file here is no claim; 'claimfs doctor {}' says the remedy",
+                    other.display(),
+                    dir.display()
+                )));
+            }
             return Ok(Self(dir));
         }
         Err(Failure::unavailable(no_mount(&dir)))
@@ -181,6 +190,18 @@ impl Mount {
         serde_json::from_slice(&text).ok()
     }
 
+    /// Whether the mount lets this process change a lease: another user's session, or another
+    /// sandbox's, may have the same id. Of a claim that is no regular file it does not say.
+    pub(super) fn lets_change(&self, record: &Value) -> bool {
+        let name = record["name"].as_str().unwrap_or_default();
+        let path = match Name::listed(name.as_bytes()) {
+            Ok(name) if name.is_path() => self.path(&[name.as_str()]),
+            _ => self.path(&["claims", name]),
+        };
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|there| there.is_file());
+        !is_file || OpenOptions::new().write(true).open(&path).is_ok()
+    }
+
     /// Sets the reason for a claim of this process.
     pub(super) fn give_reason(&self, name: &Name, reason: Option<&str>) -> Result<(), Failure> {
         let Some(reason) = reason else {
@@ -220,6 +241,14 @@ const RECORD: &str = "user.claimfs.record";
 
 /// The longest value of an attribute (`XATTR_SIZE_MAX` of Linux), in bytes.
 const ATTRIBUTE_MAX: usize = 64 * 1024;
+
+/// `f_type` of a FUSE file system (`include/uapi/linux/magic.h`).
+const FUSE: u64 = 0x6573_5546;
+
+/// Whether a directory is known to be of a file system that is not FUSE.
+fn is_of_another(dir: &Path) -> bool {
+    rustix::fs::statfs(dir).is_ok_and(|there| u64::try_from(there.f_type) != Ok(FUSE))
+}
 
 /// How long a mount may take to answer whether it admits this process.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -298,11 +327,16 @@ fn no_mount(dir: &Path) -> String {
 /// state.
 pub(super) fn again(mount: &mountinfo::Mount) -> String {
     let dir = mount.dir.display();
+    let admits = if mount.has("allow_other") {
+        "--allow-other "
+    } else {
+        ""
+    };
     match mount.owner().filter(|owner| *owner != effective_uid()) {
-        Some(owner) => {
-            format!("have uid {owner}, who mounted it, mount it again with 'claimfs mount {dir}'")
-        }
-        None => format!("mount it again with 'claimfs mount {dir}'"),
+        Some(owner) => format!(
+            "have uid {owner}, who mounted it, mount it again with 'claimfs mount {admits}{dir}'"
+        ),
+        None => format!("mount it again with 'claimfs mount {admits}{dir}'"),
     }
 }
 
@@ -542,8 +576,8 @@ pub(super) fn living_of(roots: &[Value], record: &Value) -> Option<Value> {
 
 /// True if the caller has a lease, by the content of `self`: its session holds it or, under process
 /// scope, this process or one above it.
-pub(super) fn is_ours(me: &Value, record: &Value) -> bool {
-    if me["session"].is_null() || record["session"] != me["session"] {
+pub(super) fn is_ours(mount: &Mount, me: &Value, record: &Value) -> bool {
+    if me["session"].is_null() || !mount.lets_change(record) || record["session"] != me["session"] {
         return false;
     }
     let holder = record.get("bound_pid").unwrap_or(&record["pid"]);

@@ -65,19 +65,20 @@ pub(super) fn joined(words: Vec<OsString>, root: &clap::Command) -> Result<Vec<O
         at += 1 + usize::from(takes_next(option, &valued));
     }
     let verb = words.get(at).and_then(|word| word.to_str());
-    let Some(verb @ ("run" | "claim")) = verb else {
+    let Some(verb @ ("run" | "claim" | "reserve")) = verb else {
         return Ok(words);
     };
     let command = root.find_subcommand(verb);
     let valued = command.map(self::valued).unwrap_or_default();
     let end = words.iter().skip(at).position(|word| word == "--");
     let end = end.map(|end| at + end);
-    let Some(candidate) = candidate(&words, at + 1, end.unwrap_or(words.len()), &valued) else {
+    let range = (at + 1, end.unwrap_or(words.len()));
+    let Some(candidate) = candidate(&words, range, verb == "run", &valued) else {
         return Ok(words);
     };
     let rest = &words[candidate.at + 1..end.unwrap_or(words.len())];
-    // The words of `claim` behind `--` are names, too.
-    let more = end.filter(|_| verb == "claim").unwrap_or(words.len()) + 1;
+    // The words of `claim` and `reserve` behind `--` are names, too.
+    let more = end.filter(|_| verb != "run").unwrap_or(words.len()) + 1;
     let has_name = candidate.has_name || has_name(rest, &valued) || more < words.len();
     if end.is_none() && verb == "run" && (has_name || candidate.at + 1 < words.len()) {
         let time = printable(&words[candidate.at].to_string_lossy());
@@ -98,8 +99,8 @@ pub(super) fn joined(words: Vec<OsString>, root: &clap::Command) -> Result<Vec<O
 /// The first word behind `--wait` that is a time, before the words of a command.
 fn candidate(
     words: &[OsString],
-    from: usize,
-    to: usize,
+    (from, to): (usize, usize),
+    has_command: bool,
     valued: &HashSet<OsString>,
 ) -> Option<Candidate> {
     let mut has_name = false;
@@ -111,7 +112,7 @@ fn candidate(
             return Some(Candidate { at, has_name });
         }
         // The command begins here, and the words from here on are its own.
-        if has_name && !is_option(word) {
+        if has_command && has_name && !is_option(word) {
             return None;
         }
         has_name |= !is_option(word) || is_list(word);

@@ -11,7 +11,8 @@
 //! between, the next one finds them in both places, and knows them by their numbers.
 //!
 //! Promises: what is kept is bounded, in memory and on disk. A history that cannot be read or
-//! written is a warning in the log, and never refuses an event. It is of one boot.
+//! written is a warning in the log, and never refuses an event. It takes no room that the journal
+//! may need: on a disk that is nearly full it is in memory alone. It is of one boot.
 //!
 //! Does not know: what an event says.
 
@@ -32,6 +33,9 @@ const EVENTS_MAX: usize = 10_000;
 
 /// The largest size of `history`, in bytes.
 const HISTORY_MAX: u64 = 4 << 20;
+
+/// With less room than this on the disk, in bytes, nothing is written: the room is the journal's.
+const ROOM_MIN: u64 = 64 << 20;
 
 /// The file. The name of the other begins with it.
 pub(crate) const HISTORY: &str = "history";
@@ -141,6 +145,10 @@ impl History {
         let Some(last) = self.unwritten.records.back().map(|record| record.seq) else {
             return;
         };
+        if !self.has_room() {
+            log::debug!("the disk is nearly full, so the history stays in memory");
+            return;
+        }
         let lines = self.unwritten.records.iter().map(EventRecord::line);
         let lines = lines.collect::<String>();
         match self.append(lines.as_bytes()) {
@@ -155,6 +163,12 @@ impl History {
                 self.dir.join(HISTORY).display()
             ),
         }
+    }
+
+    /// Whether the disk has room to spare.
+    fn has_room(&self) -> bool {
+        rustix::fs::statvfs(&self.dir)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM_MIN)
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {

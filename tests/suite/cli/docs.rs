@@ -127,7 +127,7 @@ fn recipes() -> Vec<String> {
 fn each_recipe_of_the_readme_takes_what_it_says() {
     let Some(mount) = Mount::new() else { return };
     let temp = TempDir::new();
-    for program in ["deploy.sh", "worker", "agent", "make"] {
+    for program in ["deploy.sh", "worker", "agent", "make", "job.sh"] {
         let path = temp.path().join(program);
         let script = "#!/bin/sh\necho ${CLAIMFS_CLAIM:-$(claimfs claim x)}\n";
         fs::write(&path, script).unwrap();
@@ -150,8 +150,8 @@ fn each_recipe_of_the_readme_takes_what_it_says() {
         ("CLAIMFS_SESSION=w1 ./worker", "taken by session w1"),
         ("claimfs claim repo", "\"name\":\"repo\""),
         ("claimfs session run --id w1", "taken by session w1"),
-        ("echo '{\"claim\":", "\"session\":\"job-1\""),
-        ("echo '{\"release\":", "\"leases\":0}"),
+        ("claimfs session run --id job-1", "taken by session job-1"),
+        ("claimfs claim deploy --wait", "\"name\":\"deploy\""),
         ("claimfs reserve ", paths.as_str()),
         ("claimfs run --any build@1..4", "build@1\n"),
     ];

@@ -12,6 +12,8 @@ mod doctor;
 mod lists;
 /// The manual as plain text and as man pages.
 mod manual;
+/// Faults that newcomers met.
+mod newcomers;
 /// Standard output: JSON, and what cannot be written.
 mod output;
 /// Reserving real paths.

@@ -245,7 +245,7 @@ fn only_root_reserves_what_would_stop_everybody() {
 
 #[test]
 fn listings_go_on_while_directories_go_and_come() {
-    let Some(mount) = Mount::with(&["--directories-stay", "1", "--allow-other"]) else {
+    let Some(mount) = Mount::with(&["--directories-stay", "200", "--allow-other"]) else {
         return;
     };
     let mut me = mount.actor(Some("me"));
