@@ -170,7 +170,9 @@ fn the_remedy_for_another_users_mount_is_one_that_helps() {
     }
     let (_, _, err) = sh(false, &[&mount], "\"$claimfs\" ls");
     assert!(
-        err.contains(&format!("; mount it again with 'claimfs mount {dir}'")),
+        err.contains(&format!(
+            "; mount it again with 'claimfs mount --allow-other {dir}'"
+        )),
         "{err}"
     );
 }
