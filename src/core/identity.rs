@@ -127,6 +127,11 @@ pub trait View {
     }
     /// Called when something changed during the reading: cached facts are not valid any more.
     fn has_changed(&self) {}
+    /// Whether what was read of a process is what one would read now: it has had no exec since.
+    fn is_current(&self, process: &Process) -> bool {
+        let _ = process;
+        true
+    }
     /// The session variable in the environment of a process, as of its last exec. `task` is a
     /// thread of it that waits for the mount, if any: while it waits, the process can neither exec
     /// nor exit.
@@ -338,6 +343,9 @@ fn carried(
             (Variable::Set { value, .. }, Some(carried)) if carried.value == value => {
                 carried.top = index;
             }
+            // Here the chain ends, unless the process has run `env CLAIMFS_SESSION=… COMMAND` since
+            // it was read: then it is the root, as it will be in a moment.
+            (_, Some(_)) if !view.is_current(&facts.process) => return Err(Obstacle::Changed),
             _ => break,
         }
     }
@@ -389,6 +397,9 @@ impl<V: View> Marks<'_, V> {
                 (Carries::Unknown, _) => {}
                 (Carries::Value(value), None) => found = Some((index, value)),
                 (Carries::Value(value), Some((top, there))) if *there == value => *top = index,
+                (_, Some(_)) if !self.view.is_current(&self.chain[index].process) => {
+                    return Err(Obstacle::Changed);
+                }
                 _ => break,
             }
         }

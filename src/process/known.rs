@@ -1,10 +1,11 @@
 //! A cache of reads from `/proc`, which saves time and decides nothing.
 //!
 //! Promises: an answer is the same with an empty cache, with one exception: facts about a process
-//! *above* a caller that is still alive may be [`TRUST`] old. The caller itself is checked each
-//! time: its parent, POSIX session and last exec by one line of its `stat`, its uid by its pidfd,
-//! which also shows that the pid is still its own; and its environment is read again, unless it is
-//! a root of a session, which it stays whatever it writes there.
+//! *above* a caller that is still alive may be [`TRUST`] old, except of the process where the chain
+//! of a variable ends, which is looked at again. The caller itself is checked each time: its
+//! parent, POSIX session and last exec by one line of its `stat`, its uid by its pidfd, which also
+//! shows that the pid is still its own; and its environment is read again, unless it is a root of a
+//! session, which it stays whatever it writes there.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -220,6 +221,19 @@ impl Cache {
         }
         entries.remove(&pid);
         None
+    }
+
+    /// Whether a process is as it was when it was read last, or is not cached.
+    fn is_current(&self, process: &Process) -> bool {
+        let entries = self.lock();
+        let entry = entries.get(&process.pid);
+        entry
+            .filter(|entry| entry.facts.process == *process)
+            .is_none_or(|entry| {
+                let mut buffer = [0; 1024];
+                let stat = entry.look_again(&mut buffer);
+                stat.is_some_and(|stat| *stat.command == *entry.facts.command)
+            })
     }
 
     /// The environment of a process, as it was read last.
@@ -575,6 +589,11 @@ impl View for Lookup<'_> {
     fn has_changed(&self) {
         self.distrusts.set(true);
         self.environments.borrow_mut().clear();
+    }
+
+    fn is_current(&self, process: &Process) -> bool {
+        // What is not trusted has just been read.
+        self.distrusts.get() || self.processes.known.is_current(process)
     }
 
     fn variable(&self, process: &Process, task: Option<u32>) -> Sight<Variable> {

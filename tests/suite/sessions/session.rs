@@ -151,6 +151,37 @@ fn exec_into_another_session_claims_for_that_one_and_keeps_the_old_ones_leases()
 }
 
 #[test]
+fn a_process_that_has_just_had_an_exec_with_another_value_is_the_root_of_what_its_children_claim() {
+    let Some(mount) = Mount::new() else { return };
+    for round in 0..10 {
+        // The shell has been looked at by then, as the parent of a caller.
+        let text = format!(
+            "cat self > /dev/null
+             exec env CLAIMFS_SESSION=other sh -c 'sh -c \"echo > claims/x{round}; :\"; cat claims/x{round}; :'"
+        );
+        let record = parsed(&mount.run(&text));
+        assert_eq!(record["session"], "other", "round {round}");
+    }
+}
+
+#[test]
+fn the_session_of_a_command_is_the_same_at_once_and_later() {
+    let Some(mount) = Mount::new() else { return };
+    let text = "cat self; cat self; sleep 0.2; cat self; :";
+    let words = ["run", "a", "--", "env", "CLAIMFS_SESSION=other", "sh", "-c"];
+    let mut command = mount.claimfs(&words);
+    let (_, told, _) = crate::support::text(&command.arg(text).output().unwrap());
+    let told: Vec<Value> = told.lines().map(parsed).collect();
+    let sessions: Vec<&Value> = told.iter().map(|me| &me["session"]).collect();
+    assert_eq!(sessions.len(), 3);
+    assert!(sessions[0].as_str().unwrap().starts_with("run-"));
+    assert!(
+        sessions.iter().all(|session| *session == sessions[0]),
+        "{sessions:?}"
+    );
+}
+
+#[test]
 fn the_topmost_process_of_the_chain_is_the_root_and_everyone_down_to_the_claimant() {
     let Some(mount) = Mount::new() else { return };
     let mut worker = script(
