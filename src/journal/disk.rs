@@ -16,7 +16,7 @@ use crate::core::{Durability, Event, Token};
 use crate::handoff::{Handoff, Note, Sent};
 use crate::logging::limited;
 use crate::process::Boot;
-use crate::sys::files::allocate;
+use crate::sys::files::{allocate, is_at};
 
 /// How many tokens are reserved at once.
 const TOKENS: u64 = 1 << 16;
@@ -235,14 +235,8 @@ impl Disk {
         }
         // Claims that die with the machine need no sync, and everybody waits for one.
         let lasting = table.outlives_machine();
-        match write_table(&self.dir, &self.boot, table, &handoff(), lasting) {
-            Ok(written) => {
-                (self.owes_place, self.has_remains) = (!lasting, false);
-                log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
-                (self.base, self.rest) = (written.base, written.rest);
-                (self.file, self.end, self.room) = (written.file, written.end, written.room);
-                (self.check, self.debt) = (self.end + CHECK, debt(table));
-            }
+        match self.write_table(table, &handoff(), lasting) {
+            Ok(()) => {}
             Err(error) => {
                 log::debug!(
                     "{}: the journal cannot be written anew, and goes on growing: {error}",
@@ -250,6 +244,17 @@ impl Disk {
                 );
             }
         }
+    }
+
+    /// Goes on in a new journal, which begins with this table.
+    fn write_table(&mut self, table: &Table, handoff: &Handoff, lasting: bool) -> io::Result<()> {
+        let written = write_table(&self.dir, &self.boot, table, handoff, lasting)?;
+        (self.owes_place, self.has_remains) = (!lasting, false);
+        log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
+        (self.base, self.rest) = (written.base, written.rest);
+        (self.file, self.end, self.room) = (written.file, written.end, written.room);
+        (self.check, self.debt) = (self.end + CHECK, debt(table));
+        Ok(())
     }
 
     /// Makes sure that a token is reserved. Reserves the next block early, so that a full disk
@@ -449,6 +454,19 @@ impl Log for Disk {
             }
         }
         Ok(files)
+    }
+
+    fn is_in_place(&self) -> bool {
+        let has_reserved = || fs::symlink_metadata(self.dir.join(RESERVED)).is_ok();
+        is_at(&self.file, &self.dir.join(JOURNAL)) && has_reserved()
+    }
+
+    fn rewrite(&mut self, table: &Table, handoff: &Handoff) -> io::Result<()> {
+        if !self.is_in_place() {
+            file::set_aside(&self.dir, JOURNAL)?;
+        }
+        Reserved::write(&self.dir, self.granted, &self.boot)?;
+        self.write_table(table, handoff, true)
     }
 
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff) {

@@ -134,6 +134,28 @@ impl History {
         Ok(())
     }
 
+    /// Writes the file again into its directory, which may be another one at the same path.
+    pub(crate) fn rewrite(&mut self) {
+        let Some((file, length)) = &self.file else {
+            return;
+        };
+        let write = || {
+            let bytes = read_tail(file, *length, HISTORY_MAX)?;
+            let file = file::create(&self.dir.join(HISTORY))?;
+            file.write_all_at(&bytes, 0)?;
+            Ok((file, bytes.len() as u64))
+        };
+        let written: io::Result<_> = write();
+        self.file = written
+            .inspect_err(|error| {
+                log::warn!(
+                    "{}: {error}; it begins anew",
+                    self.dir.join(HISTORY).display()
+                );
+            })
+            .ok();
+    }
+
     /// Adds an event, which is in the journal.
     pub(crate) fn push(&mut self, record: EventRecord) {
         self.unwritten.push(record);

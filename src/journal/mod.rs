@@ -59,6 +59,13 @@ pub trait Log: Send {
     /// Appends a fact about a connection that no event states.
     fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()>;
 
+    /// Whether the journal is still the one in its directory.
+    fn is_in_place(&self) -> bool;
+
+    /// Writes all into the directory again, which may be another one at the same path. A journal
+    /// that is there is set aside.
+    fn rewrite(&mut self, table: &Table, handoff: &Handoff) -> io::Result<()>;
+
     /// Called after the appended events were applied to this table.
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff);
 }

@@ -1,8 +1,8 @@
 //! The file `log` of the state directory, which the supervisor and its servers append to.
 //!
 //! Promises: past its bound it becomes `log.1`, once, whichever process notices first, and no line
-//! is lost; one that was moved away, as logrotate does, is followed; nothing is made where the
-//! state directory is no more. No call waits for another process.
+//! is lost; one that was moved away, as logrotate does, is followed, and so is a state directory
+//! that was made again, if it is private; nothing is made where there is none. No call waits for another process.
 //!
 //! Does not know: what the lines say.
 
@@ -14,6 +14,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::stdio::dup2_stderr;
+
+use crate::sys::ids::effective_uid;
 
 /// How long the log may be by default, in bytes. With the one before it, it takes twice as much.
 pub(crate) const BYTES_MAX: u64 = 8 << 20;
@@ -80,10 +82,14 @@ impl LogFile {
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         let dir = self.path.parent().and_then(|dir| fs::metadata(dir).ok());
-        if is_other
-            && dir.is_some_and(|dir| identity(&dir) == self.dir)
+        let Some(dir) = dir.filter(|_| is_other) else {
+            return;
+        };
+        let is_private = dir.uid() == effective_uid() && dir.mode() & 0o077 == 0;
+        if (identity(&dir) == self.dir || is_private)
             && let Ok(file) = open(&self.path)
         {
+            self.dir = identity(&dir);
             self.go_on_with(file);
         }
     }

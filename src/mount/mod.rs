@@ -303,7 +303,18 @@ impl Plan {
         self.check(&mut |text| log::warn!("{text}"))?;
         keep_private();
         self.state_dir.make()?;
-        let _lock = self.state_dir.take(Lock::Supervisor)?;
+        let lock = RefCell::new(self.state_dir.take(Lock::Supervisor)?);
+        let take_again = || {
+            if !self
+                .state_dir
+                .has_in_place(Lock::Supervisor, &lock.borrow())
+            {
+                match self.state_dir.take(Lock::Supervisor) {
+                    Ok(taken) => _ = lock.replace(taken),
+                    Err(failure) => log::error!("{}", failure.text),
+                }
+            }
+        };
         // Blocked before any thread starts, so that none of them is killed by one.
         let signals = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
         expect_children();
@@ -324,6 +335,7 @@ impl Plan {
         let service = Service {
             mount: &mount,
             unmount: &unmount,
+            lock: &take_again,
             words,
             first_words: if self.repair { &["--repair"] } else { &[] },
             program,

@@ -18,6 +18,7 @@ use std::{env, process, thread};
 use super::holder::{self, Holder};
 use crate::core::failure::Failure;
 use crate::journal::{HISTORY, JOURNAL, RESERVED};
+use crate::sys::files::is_at;
 use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
@@ -76,6 +77,14 @@ impl Lock {
 pub(crate) struct StateDir(PathBuf);
 
 impl StateDir {
+    /// The files without which it is not known what is held, or who may write it.
+    pub(crate) const VITAL: [&str; 4] = [
+        JOURNAL,
+        RESERVED,
+        Lock::Supervisor.name(),
+        Lock::Server.name(),
+    ];
+
     /// The directory at a path, which becomes absolute.
     pub(crate) fn at(path: &Path) -> Result<Self, Failure> {
         let absolute = path::absolute(path);
@@ -260,6 +269,11 @@ impl StateDir {
                 log::warn!("{}: others may read it: {error}", path.display());
             }
         }
+    }
+
+    /// Whether a lock that this process took is still the one in the directory.
+    pub(crate) fn has_in_place(&self, lock: Lock, taken: &File) -> bool {
+        is_at(taken, &self.lock(lock))
     }
 
     /// Takes a lock, and writes the pid of this process into it.

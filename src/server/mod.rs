@@ -5,6 +5,7 @@
 //!
 //! Does not know: any rule, or how the mount came to be.
 
+mod keep;
 mod reaper;
 
 use std::fs::File;
@@ -102,7 +103,7 @@ impl Plan {
         report: impl Fn(Report) + Send + Sync + 'static,
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| self.failed(&error);
-        let (_lock, signals) = self.prepare()?;
+        let (lock, signals) = self.prepare()?;
         let notifier = Arc::new(Notifier::default());
         // Started before anything is reaped, so that watchers are told of it.
         let device = self.device(&io::stdin());
@@ -141,6 +142,9 @@ impl Plan {
         reaper::start(processes, Arc::clone(&store)).map_err(failed)?;
         let pollers = tree.pollers();
         let report = Arc::new(report);
+        let touched = Arc::clone(&report);
+        let touched = move || touched(Report::Touched);
+        keep::start(self.state_dir.clone(), lock, Arc::clone(&store), touched).map_err(failed)?;
         let first = Arc::clone(&report);
         let first = move |is_answered| {
             first(if is_answered {
@@ -310,6 +314,7 @@ impl Plan {
                 process::exit(0);
             }
             log::info!("signal {signal}: unmounting {dir}");
+            keep::end();
             notifier.end();
             match device::unmount_patiently(&self.dir, false, BUSY) {
                 // The session ends by itself, and the process with it, unless another namespace has

@@ -160,6 +160,16 @@ impl Inner {
         self.handoff.lines_from = lines_from;
     }
 
+    /// Writes the journal and the history again.
+    pub(super) fn rewrite(&mut self) -> io::Result<()> {
+        self.history.rewrite();
+        self.history.write();
+        let handoff = with_lines(&self.handoff, &self.stream);
+        self.journal.rewrite(&self.table, &handoff)?;
+        self.handoff.lines_from = handoff.lines_from;
+        Ok(())
+    }
+
     /// A reader of `events` may be behind the lines that the journal has since it was compacted.
     fn add_what_is_left_out(&self, fh: NodeId, open: &mut Open) {
         let lines_from = self.handoff.lines_from;

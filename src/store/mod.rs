@@ -24,6 +24,7 @@ mod waiting;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -343,6 +344,16 @@ impl Store {
             );
             Refusal::Failed
         })
+    }
+
+    /// Whether the journal is still the one in the state directory.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.lock().journal.is_in_place()
+    }
+
+    /// Writes all that is known into the state directory again.
+    pub(crate) fn rewrite(&self) -> io::Result<()> {
+        self.lock().rewrite()
     }
 
     /// The newest events, as of now.

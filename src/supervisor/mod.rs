@@ -2,10 +2,10 @@
 //! servers: it starts one, waits for its end, and starts the next on the same descriptor.
 //!
 //! ```text
-//! claimfs mount          the supervisor                               claimfs serve, one after the
-//! other holds the descriptor  ── standard input ──▶  answers requests on it reads its reports
-//! ◀─ standard output ──  lost, ready, asked, answered, failed passes signals on     ── signals
-//! ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way
+//! claimfs mount, the supervisor                 claimfs serve, one after the other
+//! holds the descriptor   ── standard input ──▶  answers requests on it
+//! reads its reports      ◀─ standard output ──  lost, ready, asked, answered, failed, touched
+//! passes signals on      ── signals ──────────▶ SIGTERM and SIGINT unmount, SIGUSR2 makes way
 //! ```
 //!
 //! Promises: it makes no call that a server must answer, so that no fault of one can hang it; after
@@ -49,6 +49,8 @@ pub(crate) struct Service<'a> {
     pub mount: &'a dyn Fn() -> Result<OwnedFd, Failure>,
     /// Takes the mount away. Whether it was still there.
     pub unmount: &'a dyn Fn() -> bool,
+    /// Takes the lock of the state directory again, if it was removed.
+    pub lock: &'a dyn Fn(),
     /// The arguments of `claimfs serve`, but for those about the connection.
     pub words: Vec<OsString>,
     /// Further arguments of the first server.
@@ -261,6 +263,7 @@ impl Supervisor<'_> {
             Report::Asked => server.is_asked = true,
             Report::Answered => server.has_answered = true,
             Report::Failed(why) => server.failure = Some(why),
+            Report::Touched => (self.service.lock)(),
             // Only a program that is tried reports it, and not on this pipe.
             Report::Proved => {}
         }

@@ -18,6 +18,8 @@ pub(crate) enum Report {
     Answered,
     /// The server cannot begin, for this reason.
     Failed(String),
+    /// Something has left the state directory, and the server has mended what is its own.
+    Touched,
     /// A program that was only started to prove that it can serve (`--prove`) has done so.
     Proved,
 }
@@ -32,6 +34,7 @@ impl Report {
             Self::Asked => String::from("asked "),
             Self::Answered => String::from("answered "),
             Self::Failed(why) => format!("failed {}", one_line(why)),
+            Self::Touched => String::from("touched "),
             Self::Proved => String::from("proved"),
         }
     }
@@ -45,6 +48,7 @@ impl Report {
             "asked" => Some(Self::Asked),
             "answered" => Some(Self::Answered),
             "failed" => Some(Self::Failed(rest.to_owned())),
+            "touched" => Some(Self::Touched),
             "proved" if rest.is_empty() => Some(Self::Proved),
             _ => None,
         }
@@ -63,6 +67,7 @@ mod tests {
             ("asked ", Report::Asked),
             ("answered ", Report::Answered),
             ("failed no: room", Report::Failed("no: room".into())),
+            ("touched ", Report::Touched),
             ("proved", Report::Proved),
         ] {
             assert_eq!(report.to_line(), line);

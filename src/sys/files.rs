@@ -1,7 +1,9 @@
-//! Files: room on the disk (fallocate(2)), and the mode of new ones (umask(2)).
+//! Files: room on the disk (fallocate(2)), the mode of new ones (umask(2)), and which is which.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::fs::{FallocateFlags, Mode, fallocate};
 use rustix::io::retry_on_intr;
@@ -11,6 +13,13 @@ use rustix::io::retry_on_intr;
 pub(crate) fn allocate(file: &File, from: u64, length: u64) -> io::Result<()> {
     let kept = FallocateFlags::KEEP_SIZE;
     Ok(retry_on_intr(|| fallocate(file, kept, from, length))?)
+}
+
+/// Whether an open file is the one at a path.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |there: fs::Metadata| (there.dev(), there.ino());
+    let there = fs::symlink_metadata(path).map(identity);
+    there.is_ok_and(|there| file.metadata().map(identity).is_ok_and(|it| it == there))
 }
 
 /// Makes the files that this process and its children create accessible to their user alone.

@@ -14,6 +14,7 @@ pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod files;
 pub(crate) mod ids;
+pub(crate) mod inotify;
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub mod mountinfo;

@@ -1,7 +1,9 @@
 //! The log: how many lines there are about whom, how large its file becomes, and that it goes where
 //! logrotate leaves it.
 
+use std::ffi::CString;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -255,16 +257,39 @@ fn a_log_that_logrotate_moves_or_truncates_is_followed() {
 }
 
 #[test]
-fn no_log_is_made_where_the_state_directory_was() {
+fn the_log_follows_a_state_directory_that_is_made_again() {
     let Some(mount) = Background::mount(&[]) else {
         return;
     };
-    let moved = mount.temp.path().join("moved");
-    fs::rename(mount.state(), &moved).unwrap();
-    mount.die_in(&moved.join("log"), "x");
-    assert!(!mount.state().exists());
-    // Another's, or what is beneath a filesystem that was unmounted.
-    fs::create_dir(mount.state()).unwrap();
-    mount.die_in(&moved.join("log"), "y");
-    assert!(!mount.log.exists());
+    fs::rename(mount.state(), mount.temp.path().join("moved")).unwrap();
+    wait_until("the state directory", || {
+        mount.state().join("journal").exists()
+    });
+    mount.die_in(&mount.log, "x");
+}
+
+#[test]
+fn nothing_is_written_into_a_directory_of_others_in_the_place_of_the_state_directory() {
+    let Some(mount) = Background::mount(&[]) else {
+        return;
+    };
+    let others = mount.temp.path().join("others");
+    fs::create_dir(&others).unwrap();
+    fs::set_permissions(&others, fs::Permissions::from_mode(0o777)).unwrap();
+    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
+    let (from, to) = (path(&others), path(&mount.state()));
+    let (here, swap) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    let swapped = unsafe { libc::renameat2(here, from.as_ptr(), here, to.as_ptr(), swap) };
+    assert_eq!(swapped, 0);
+    wait_until("the sentence in the log", || {
+        let log = fs::read_to_string(others.join("log")).unwrap_or_default();
+        log.contains("others may write to the state directory")
+    });
+    mount.die_in(&others.join("log"), "x");
+    assert_eq!(names(&mount.state()), [""; 0]);
+    fs::remove_dir(mount.state()).unwrap();
+    wait_until("the state directory", || {
+        mount.state().join("journal").exists()
+    });
+    mount.die_in(&mount.log, "y");
 }

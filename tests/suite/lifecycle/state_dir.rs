@@ -361,3 +361,106 @@ fn a_lock_that_somebody_looks_at_keeps_nobody_from_mounting() {
     assert_eq!(code, 0, "{err} after {:?}", start.elapsed());
     looker.join().unwrap();
 }
+
+/// The names in a directory; nothing if there is none.
+fn files(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_state_directory_that_is_removed_or_moved_away_is_written_again_and_nothing_is_lost() {
+    let Some(mount) = Mount::new() else { return };
+    let (mut one, mut two) = (mount.actor(Some("w1")), mount.actor(Some("w2")));
+    let aside = mount.state.with_extension("aside");
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim("held").unwrap();
+    let token = mount.token("held");
+    let remove: [(&str, &dyn Fn()); 6] = [
+        ("all", &|| fs::remove_dir_all(&mount.state).unwrap()),
+        ("moved", &|| fs::rename(&mount.state, &aside).unwrap()),
+        ("journal", &|| {
+            fs::remove_file(mount.state.join("journal")).unwrap()
+        }),
+        ("tokens", &|| {
+            fs::remove_file(mount.state.join("tokens")).unwrap()
+        }),
+        ("serving", &|| {
+            fs::remove_file(mount.state.join("serving")).unwrap()
+        }),
+        ("lock", &|| {
+            fs::remove_file(mount.state.join("lock")).unwrap()
+        }),
+    ];
+    for (what, remove) in remove {
+        remove();
+        wait_until(what, || {
+            let there = files(&mount.state);
+            let is_there = |name: &&str| there.iter().any(|file| file == name);
+            let is_locked = |name: &str| {
+                let file = fs::File::open(mount.state.join(name));
+                file.is_ok_and(|file| file.try_lock_shared().is_err())
+            };
+            ["journal", "tokens"].iter().all(is_there) && is_locked("lock") && is_locked("serving")
+        });
+        // Nobody else begins here.
+        let beside = mount.state.with_extension("beside");
+        let (code, err) = self::mount(&mount.state, &beside, &[]);
+        assert_eq!(code, 3, "{what}: {err}");
+        let server = mount.pid();
+        mount.kill_server();
+        wait_until("another server", || {
+            mount.server().is_some_and(|next| next != server)
+        });
+        assert_eq!(two.claim("held"), Err(libc::EEXIST), "{what}");
+        assert_eq!(mount.token("held"), token, "{what}");
+        let name = format!("after-{what}");
+        one.claim(&name).unwrap();
+        assert!(mount.token(&name) > token);
+        one.unlink(&format!("claims/{name}")).unwrap();
+    }
+    let history = mount.read("history");
+    assert!(
+        history.contains("\"claimed\",\"claim\":\"held\""),
+        "{history}"
+    );
+    assert!(
+        mount.log().contains("was removed or moved away"),
+        "{}",
+        mount.log()
+    );
+    one.kill();
+    holder.kill();
+    two.claim("held").unwrap();
+}
+
+#[test]
+fn a_journal_that_is_put_in_its_place_is_set_aside() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim("held").unwrap();
+    // A backup is put in its place.
+    let aside = mount.state.with_extension("aside");
+    let new = mount.state.with_extension("new");
+    fs::create_dir(&new).unwrap();
+    set_mode(&new, 0o700);
+    fs::write(new.join("journal"), "from elsewhere").unwrap();
+    fs::rename(&mount.state, &aside).unwrap();
+    // It may be made again at once: then the backup cannot get there.
+    if fs::rename(&new, &mount.state).is_ok() {
+        let set_aside = mount.state.join("journal.corrupt.0");
+        wait_until("the journal", || set_aside.exists());
+        assert_eq!(fs::read_to_string(set_aside).unwrap(), "from elsewhere");
+    }
+    wait_until("the journal", || {
+        fs::metadata(mount.state.join("journal")).is_ok_and(|there| there.len() > 20)
+    });
+    let server = mount.pid();
+    mount.kill_server();
+    wait_until("another server", || {
+        mount.server().is_some_and(|next| next != server)
+    });
+    assert_eq!(mount.actor(Some("w2")).claim("held"), Err(libc::EEXIST));
+}
