@@ -8,11 +8,17 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::core::NodeId;
+use crate::core::{NodeId, Refusal};
 use crate::logging::limited;
+use crate::sys::files::has_room_to_spare;
 
-/// The largest size of all snapshots, in bytes, so that many readers do not fill the disk.
-const BYTES_MAX: usize = 1 << 20;
+/// The largest size of all snapshots, in bytes, so that many readers do not fill the disk. Past the
+/// first MiB it must have room to spare, since the journal may need it.
+const BYTES_MAX: usize = 16 << 20;
+const BYTES_FREE: usize = 1 << 20;
+
+/// The extension of the name of a file that says that a text was not kept.
+const LOST: &str = "lost";
 
 /// The snapshots of one mount. Each file has the number of its reader's handle as its name.
 #[derive(Debug)]
@@ -42,17 +48,31 @@ impl Spool {
         self.dir.join(fh.number().to_string())
     }
 
-    /// Keeps a text, unless there is too much. If a text is not kept and the server dies, its
-    /// reader finds the end of the file too early.
+    fn has_room(&self) -> bool {
+        // Its own directory is made when it is needed.
+        has_room_to_spare(self.dir.parent().unwrap_or(&self.dir))
+    }
+
+    fn lost(&self, fh: NodeId) -> PathBuf {
+        self.path(fh).with_extension(LOST)
+    }
+
+    /// Keeps a text, or that it was not kept: there may be too much of them already.
     pub(crate) fn keep(&self, fh: NodeId, text: &str) {
-        let write = || fs::write(self.path(fh), text);
-        {
+        let is_kept = {
             let mut kept = self.lock();
-            if kept.values().sum::<usize>() + text.len() > BYTES_MAX {
-                return;
+            let sum = kept.values().sum::<usize>() + text.len();
+            let fits = sum <= BYTES_FREE || (sum <= BYTES_MAX && self.has_room());
+            kept.insert(fh, if fits { text.len() } else { 0 });
+            fits
+        };
+        let write = || {
+            if is_kept {
+                fs::write(self.path(fh), text)
+            } else {
+                fs::write(self.lost(fh), "")
             }
-            kept.insert(fh, text.len());
-        }
+        };
         let kept = write().or_else(|_| fs::create_dir_all(&self.dir).and_then(|()| write()));
         if let Err(error) = kept {
             limited!(
@@ -61,18 +81,26 @@ impl Spool {
                 "{}: {error}",
                 self.path(fh).display()
             );
+            // The room for an empty file may be there.
+            _ = fs::write(self.lost(fh), "");
         }
     }
 
-    /// A text that was kept.
-    pub(crate) fn find(&self, fh: NodeId) -> Option<String> {
-        fs::read_to_string(self.path(fh)).ok()
+    /// A text that was kept; `None` if there was nothing to keep, since one read took all. ESTALE
+    /// if it was too much.
+    pub(crate) fn find(&self, fh: NodeId) -> Result<Option<String>, Refusal> {
+        if fs::exists(self.lost(fh)).unwrap_or(false) {
+            return Err(Refusal::Lost);
+        }
+        Ok(fs::read_to_string(self.path(fh)).ok())
     }
 
     /// Removes a text that nobody reads any more.
     pub(crate) fn forget(&self, fh: NodeId) {
         self.lock().remove(&fh);
-        _ = fs::remove_file(self.path(fh));
+        for path in [self.path(fh), self.lost(fh)] {
+            _ = fs::remove_file(path);
+        }
     }
 
     /// Removes all snapshots: on a new connection nobody reads them.

@@ -27,15 +27,13 @@ use serde::Deserialize;
 use super::file;
 use crate::logging::limited;
 use crate::render::EventRecord;
+use crate::sys::files::has_room_to_spare;
 
 /// The largest number of events that `history` shows.
 const EVENTS_MAX: usize = 10_000;
 
 /// The largest size of `history`, in bytes.
 const HISTORY_MAX: u64 = 4 << 20;
-
-/// With less room than this on the disk, in bytes, nothing is written: the room is the journal's.
-const ROOM_MIN: u64 = 64 << 20;
 
 /// The file. The name of the other begins with it.
 pub(crate) const HISTORY: &str = "history";
@@ -167,7 +165,7 @@ impl History {
         let Some(last) = self.unwritten.records.back().map(|record| record.seq) else {
             return;
         };
-        if !self.has_room() {
+        if !has_room_to_spare(&self.dir) {
             log::debug!("the disk is nearly full, so the history stays in memory");
             return;
         }
@@ -185,12 +183,6 @@ impl History {
                 self.dir.join(HISTORY).display()
             ),
         }
-    }
-
-    /// Whether the disk has room to spare.
-    fn has_room(&self) -> bool {
-        rustix::fs::statvfs(&self.dir)
-            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM_MIN)
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {

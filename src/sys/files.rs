@@ -15,6 +15,15 @@ pub(crate) fn allocate(file: &File, from: u64, length: u64) -> io::Result<()> {
     Ok(retry_on_intr(|| fallocate(file, kept, from, length))?)
 }
 
+/// With less room than this on a disk, in bytes, only what must be is written there.
+const ROOM_MIN: u64 = 64 << 20;
+
+/// Whether the disk of a directory has room to spare.
+pub(crate) fn has_room_to_spare(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir)
+        .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM_MIN)
+}
+
 /// Whether an open file is the one at a path.
 pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     let identity = |there: fs::Metadata| (there.dev(), there.ino());

@@ -1,8 +1,8 @@
 //! Reading files: the content of claims, and snapshots that are rendered at the first read.
 //!
 //! Promises: a text is one snapshot for all reads of a descriptor, from its start on, unless that
-//! is open for writing. A server that takes over goes on with the same text, or ends it if the
-//! spool lacks it. The spool is not used under the store's lock.
+//! is open for writing. A server that takes over goes on with the same text, or answers ESTALE if
+//! that was not kept. The spool is not used under the store's lock.
 //!
 //! Does not know: how a record is formatted.
 
@@ -61,7 +61,11 @@ impl Tree {
         {
             return self.read_claim(caller, ino, fh, offset, size, show);
         }
-        let text = if let Some(text) = text.or_else(|| self.begun(fh, offset)) {
+        let begun = match text {
+            None => self.begun(fh, offset)?,
+            text => text,
+        };
+        let text = if let Some(text) = begun {
             text
         } else {
             let text = self.render(caller, ino)?;
@@ -98,7 +102,7 @@ impl Tree {
         show: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Refusal> {
         let now = Store::now().boot;
-        let begun = self.begun(fh, offset);
+        let begun = self.begun(fh, offset)?;
         // The content is shown under the lock, without a copy. A record is shown after it.
         let read = self.node(ino, |table, node| {
             let name = first_name(table, node).filter(|_| node.content().is_blank());
@@ -128,10 +132,14 @@ impl Tree {
         guard(&self.kept).keep(fh, caller.uid, text);
     }
 
-    /// The text that an earlier server began to show on a descriptor. Empty if the spool lacks it.
-    fn begun(&self, fh: NodeId, offset: u64) -> Option<Arc<str>> {
-        let begun = offset > 0 && self.is_older(fh);
-        begun.then(|| Arc::from(self.spool.find(fh).unwrap_or_default()))
+    /// The text that an earlier server began to show on a descriptor. Empty if its first read took
+    /// all of it. ESTALE if it was not kept.
+    fn begun(&self, fh: NodeId, offset: u64) -> Result<Option<Arc<str>>, Refusal> {
+        if offset == 0 || !self.is_older(fh) {
+            return Ok(None);
+        }
+        let text = self.spool.find(fh)?;
+        Ok(Some(Arc::from(text.unwrap_or_default())))
     }
 
     /// Whether a descriptor that reads a text was opened on an earlier server.

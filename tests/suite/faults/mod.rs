@@ -8,7 +8,7 @@ mod edits;
 /// One caller that keeps the others waiting.
 mod fairness;
 /// The journal on a full disk.
-mod full_disk;
+pub mod full_disk;
 /// Real processes under every fault, and a checker that judges what they were told.
 mod histories;
 /// Damage to a journal.

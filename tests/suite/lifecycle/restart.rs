@@ -1,7 +1,7 @@
 //! A server that is killed in the middle of a call: the users of the mount notice nothing.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use libc::{O_APPEND, O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 use serde_json::{Value, json};
 
-use crate::support::{Actor, Answer, CLAIMFS, Guard, Mount, names, skip, wait_until};
+use crate::faults::full_disk::Small;
+use crate::support::{Actor, Answer, CLAIMFS, Guard, Mount, names, root_or_skip, skip, wait_until};
 
 /// Kills the server when it begins so many calls of a kind: strace(1) counts them.
 struct Trap {
@@ -497,6 +498,72 @@ fn what_is_read_in_several_reads_is_one_picture_also_over_a_restart() {
             "{name}: after {first:?} came {rest:?}"
         );
     }
+}
+
+/// Claims so many names that `leases` has more than 1 MiB, and opens it and reads its beginning.
+fn long_leases(mount: &Mount) -> (Actor, fs::File, String) {
+    let mut actor = mount.actor(Some("me"));
+    let padding = "x".repeat(200);
+    for part in 0..16 {
+        let names: Vec<String> = (0..256)
+            .map(|at| format!("{part}-{at}-{padding}"))
+            .collect();
+        let line = serde_json::json!({ "claim": names }).to_string();
+        let fd = actor.open("control", libc::O_WRONLY).unwrap();
+        actor.write(fd, &line).unwrap();
+        actor.close(fd).unwrap();
+    }
+    let whole = mount.read("leases");
+    assert!(whole.len() > 1 << 20);
+    let mut leases = fs::File::open(mount.path("leases")).unwrap();
+    let mut first = [0; 4096];
+    leases.read_exact(&mut first).unwrap();
+    assert_eq!(first, whole.as_bytes()[..4096]);
+    (actor, leases, whole)
+}
+
+#[test]
+fn a_text_of_more_than_a_mebibyte_is_read_to_its_end_although_the_server_is_killed() {
+    let Some(mount) = Mount::new() else { return };
+    let (_actor, mut leases, whole) = long_leases(&mount);
+    mount.kill_server();
+    let mut rest = String::new();
+    leases.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest == whole[4096..],
+        "{} bytes of {}",
+        rest.len(),
+        whole.len() - 4096
+    );
+    drop(leases);
+    wait_until("nothing is kept", || {
+        names(&mount.state.join("texts")).is_empty()
+    });
+}
+
+#[test]
+fn a_text_that_could_not_be_kept_has_no_early_end() {
+    if !root_or_skip("mount a small filesystem") {
+        return;
+    }
+    let Some(mut mount) = Mount::unmounted() else {
+        return;
+    };
+    // Less than the room that is left to the journal.
+    let small = Small::new(32 << 10);
+    mount.state = small.0.path().join("state");
+    mount.start(&[]);
+    let (_actor, mut leases, _) = long_leases(&mount);
+    mount.kill_server();
+    let rest = leases.read_to_string(&mut String::new());
+    assert_eq!(rest.unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    // From its start it is another text.
+    leases.rewind().unwrap();
+    assert!(leases.read(&mut [0; 4096]).unwrap() > 0);
+    drop(leases);
+    wait_until("nothing is kept", || {
+        names(&mount.state.join("texts")).is_empty()
+    });
 }
 
 #[test]
