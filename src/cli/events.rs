@@ -58,6 +58,7 @@ fn why(event: &Value) -> Option<String> {
         "exited" => "its holder exited",
         "tied_process_ended" => "the process that it was tied to ended",
         "session_died" => "its session ended",
+        "session_ended" => "its session was ended",
         _ => return Some(tool::field(event, "why")),
     };
     Some(String::from(why))

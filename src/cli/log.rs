@@ -85,7 +85,7 @@ fn happened(event: &Value) -> String {
         "session_ended" => match event["why"].as_str() {
             Some("died") => format!("session {session} ended: all of its processes have ended"),
             Some("lapsed") => format!("session {session} ended: its time was over"),
-            _ => format!("session {session} was ended on purpose"),
+            _ => format!("session {session} was ended {}", ended_by(event)),
         },
         "claimed" => format!(
             "claimed by {}, session {session}, token {}",
@@ -96,6 +96,12 @@ fn happened(event: &Value) -> String {
         "granted" => format!(
             "its turn came: session {session} has it, token {}",
             field("token")
+        ),
+        "left_queue" => format!("{}, session {session}, waits no longer", process()),
+        "released" if event["why"] == "session_ended" => format!(
+            "free: session {session} was ended {}; {} lost it",
+            ended_by(event),
+            process()
         ),
         "released" => format!("given back by session {session}; {} had it", process()),
         "handed" => format!(
@@ -119,6 +125,16 @@ fn happened(event: &Value) -> String {
         "reaped" => format!("free: {}", reaped(event)),
         "passed" => passed(event),
         other => other.to_owned(),
+    }
+}
+
+/// Who ended a session on purpose.
+fn ended_by(event: &Value) -> String {
+    let by = &event["by"];
+    if by.is_object() {
+        format!("by {}, uid {}", tool::process(by), tool::field(by, "uid"))
+    } else {
+        String::from("on purpose")
     }
 }
 

@@ -26,6 +26,17 @@ pub enum End {
     Lapsed,
 }
 
+/// Who ended a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedBy {
+    /// The uid.
+    pub uid: u32,
+    /// The pid of the process.
+    pub pid: u32,
+    /// Its command name.
+    pub command: Arc<str>,
+}
+
 /// An event: a record of the journal, a line of `events`, a step of the model in the tests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -267,6 +278,9 @@ pub enum What {
         key: SessionKey,
         /// The reason.
         why: End,
+        /// Who ended it, if somebody did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Arc<EndedBy>>,
     },
     /// A name was granted.
     Claimed {

@@ -25,7 +25,7 @@ pub mod table;
 pub mod wire;
 
 pub use self::command::{Asker, Attributes, Change, Command, NOWHERE, RemoteSession, Subject};
-pub use self::event::{Durability, End, Event, SpaceDelta, What};
+pub use self::event::{Durability, End, EndedBy, Event, SpaceDelta, What};
 pub use self::lease::{
     Binding, Creation, Deadline, Due, Ino, Moment, Predecessor, SessionKey, Shape, Token, WaiterId,
 };

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::{escaped, moment};
 use crate::core::table::{Inode, Lease, Session, Table};
-use crate::core::{End, Event, Name, Process, SessionId, SessionKey, What};
+use crate::core::{End, EndedBy, Event, Name, Process, SessionId, SessionKey, What};
 
 /// At most this many names are listed where leases pass.
 const PASSED_MAX: usize = 16;
@@ -45,6 +45,8 @@ struct SessionPart {
     key: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<By>,
 }
 
 /// A process exited, and what it held passed to another.
@@ -98,12 +100,22 @@ struct ClaimPart {
 #[derive(Clone, Debug, Serialize)]
 struct Giver(Option<SessionId>);
 
-/// Who broke a lease.
+/// Who broke a lease, or ended a session.
 #[derive(Clone, Debug, Serialize)]
 struct By {
     uid: u32,
     pid: u32,
     command: Arc<str>,
+}
+
+impl From<&EndedBy> for By {
+    fn from(by: &EndedBy) -> Self {
+        Self {
+            uid: by.uid,
+            pid: by.pid,
+            command: Arc::clone(&by.command),
+        }
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -148,11 +160,12 @@ fn about(table: &Table, what: &What) -> Option<(&'static str, About)> {
                 uid: *uid,
                 key: key.0,
                 why: None,
+                by: None,
             };
             return Some(("session_started", About::Session(part)));
         }
-        What::SessionEnded { key, why } => {
-            let part = session_ended(table.session_by_key(*key)?, *why);
+        What::SessionEnded { key, why, by } => {
+            let part = session_ended(table.session_by_key(*key)?, *why, by.as_deref());
             return Some(("session_ended", About::Session(part)));
         }
         What::Passed {
@@ -176,6 +189,12 @@ fn about(table: &Table, what: &What) -> Option<(&'static str, About)> {
         } => ("handed", name, Some(*key), Some(*token)),
         What::Queued { name, key, .. } => ("queued", name, Some(*key), None),
         What::Granted { name, token, .. } => ("granted", name, None, Some(*token)),
+        // Not of one whose turn has come: that it leaves is a release.
+        What::LeftQueue { waiter } => {
+            let (name, _) = table.waits_for(*waiter)?;
+            let key = table.waiter(*waiter).map(|place| place.key);
+            ("left_queue", name, key, None)
+        }
         _ => return None,
     };
     if name.is_scratch() {
@@ -241,7 +260,19 @@ impl ClaimPart {
                 self.why = last.map(|(_, inode, session)| cause(inode, session, *signal));
                 self.add_holder(table, last);
             }
-            What::Released { .. } | What::Expired { .. } => self.add_holder(table, last),
+            What::Released { .. } => {
+                if let Some((.., session)) = last.filter(|(.., session)| session.was_ended()) {
+                    self.why = Some("session_ended");
+                    self.by = session.ended_by().map(By::from);
+                }
+                self.add_holder(table, last);
+            }
+            What::LeftQueue { waiter } => {
+                let place = table.waiter(*waiter);
+                self.pid = place.map(|place| place.pid);
+                self.command = place.map(|place| Arc::clone(&place.command));
+            }
+            What::Expired { .. } => self.add_holder(table, last),
             _ => {}
         }
     }
@@ -257,8 +288,8 @@ impl ClaimPart {
         self.command = if pid == lease.pid {
             Some(Arc::clone(&lease.command))
         } else {
-            let root = holder.and_then(|holder| session.root(&holder));
-            root.map(|root| Arc::clone(&root.command))
+            let command = holder.and_then(|holder| session.command_of(&holder));
+            command.map(Arc::clone)
         };
     }
 }
@@ -273,7 +304,7 @@ fn cause(inode: &Inode, session: &Session, signal: Option<u8>) -> &'static str {
     }
 }
 
-fn session_ended(session: &Session, why: End) -> SessionPart {
+fn session_ended(session: &Session, why: End, by: Option<&EndedBy>) -> SessionPart {
     SessionPart {
         session: session.id.clone(),
         uid: session.uid,
@@ -283,6 +314,7 @@ fn session_ended(session: &Session, why: End) -> SessionPart {
             End::Ended => "ended",
             End::Lapsed => "lapsed",
         }),
+        by: by.map(By::from),
     }
 }
 

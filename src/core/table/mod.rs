@@ -52,9 +52,9 @@ use self::tokens::Tokens;
 use crate::core::content::Content;
 use crate::core::wire;
 use crate::core::{
-    Binding, Command, Creation, Deadline, Due, End, Event, FIRST_INO, INO_END, Ino, KEY_END, Label,
-    Member, Moment, Name, Process, Refusal, Root, Rule, SessionId, SessionKey, Token, WAITER_END,
-    WaiterId, What,
+    Binding, Command, Creation, Deadline, Due, End, EndedBy, Event, FIRST_INO, INO_END, Ino,
+    KEY_END, Label, Member, Moment, Name, Process, Refusal, Root, Rule, SessionId, SessionKey,
+    Token, WAITER_END, WaiterId, What,
 };
 
 /// A granted name.
@@ -172,12 +172,17 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lost: Vec<Lost>,
     over: Option<End>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_by: Option<Arc<EndedBy>>,
 }
 
 /// A dead process whose leases, under process scope, passed to nobody. They are free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Lost {
     process: Process,
+    /// Its command name, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<Arc<str>>,
     /// The signal that killed it, if one did.
     signal: Option<u8>,
     /// The number of its leases that are not swept yet.

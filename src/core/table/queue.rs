@@ -211,7 +211,7 @@ impl Table {
                 } if passed != Some((*key, *process)) => {
                     freed.extend(self.freed_by_exit(*key, process, *killed));
                 }
-                What::SessionEnded { key, why } => {
+                What::SessionEnded { key, why, .. } => {
                     let known: HashSet<Name> = freed.iter().map(|(name, _)| name.clone()).collect();
                     let ended = self.freed_by_end(*key, *why).into_iter();
                     freed.extend(ended.filter(|(name, _)| !known.contains(name)));

@@ -86,8 +86,8 @@ impl Table {
         let session = self.sessions.get(&key).filter(|session| session.is_alive());
         let deadline = session.and_then(|session| session.deadline);
         if deadline.is_some_and(|deadline| deadline.until <= draft.boot) {
-            let why = End::Lapsed;
-            draft.push(What::SessionEnded { key, why });
+            let (why, by) = (End::Lapsed, None);
+            draft.push(What::SessionEnded { key, why, by });
         }
     }
 

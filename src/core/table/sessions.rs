@@ -2,10 +2,12 @@
 //!
 //! Does not know: how the session of a caller is found (`identity.rs`).
 
+use std::sync::Arc;
+
 use super::{Draft, Session, SessionKey, Table};
 use crate::core::{
-    Above, Asker, End, Ending, Member, Process, Refusal, Root, Rule, Scope, SessionId, WaiterId,
-    What,
+    Above, Asker, End, EndedBy, Ending, Member, Process, Refusal, Root, Rule, Scope, SessionId,
+    WaiterId, What,
 };
 
 impl Table {
@@ -46,7 +48,8 @@ impl Table {
         let idle = session.leases.is_empty() && session.waiters.is_empty();
         if idle && session.roots.iter().all(|there| itself(&there)) {
             let why = End::Ended;
-            draft.push(What::SessionEnded { key, why });
+            let by = None;
+            draft.push(What::SessionEnded { key, why, by });
             return;
         }
         let above = session.roots.iter().find(itself).map(|there| there.above);
@@ -68,9 +71,15 @@ impl Table {
         if !reaches(session, by) {
             return Err(Refusal::NotPermitted);
         }
+        let by = EndedBy {
+            uid: by.uid,
+            pid: by.chain.first().map_or(0, |process| process.pid),
+            command: Arc::clone(&by.command),
+        };
         draft.push(What::SessionEnded {
             key: session.key,
             why: End::Ended,
+            by: Some(Arc::new(by)),
         });
         Ok(())
     }
@@ -96,9 +105,17 @@ impl Table {
         if !is_said || !is_own {
             return Err(Refusal::Busy);
         }
+        let by = by.map(|by| {
+            Arc::new(EndedBy {
+                uid: by.uid,
+                pid: by.pid,
+                command: Arc::clone(&by.command),
+            })
+        });
         draft.push(What::SessionEnded {
             key: session.key,
             why: End::Ended,
+            by,
         });
         Ok(())
     }
@@ -173,8 +190,8 @@ impl Table {
             killed,
         });
         if session.roots.iter().all(|root| itself(&root)) {
-            let why = End::Died;
-            draft.push(What::SessionEnded { key, why });
+            let (why, by) = (End::Died, None);
+            draft.push(What::SessionEnded { key, why, by });
         }
     }
 

@@ -6,12 +6,13 @@
 //! Does not know: what is refused, or how the state came to be (`apply`).
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inode, Lease, Node, Session, Table};
 use crate::core::{
-    Due, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId, SessionKey,
-    Standing, Token, WaiterId, What,
+    Due, End, EndedBy, Event, Ino, Label, Member, Name, Place, Process, Root, Rule, SessionId,
+    SessionKey, Standing, Token, WaiterId, What,
 };
 
 impl Session {
@@ -38,6 +39,26 @@ impl Session {
     /// One of its roots.
     pub fn root(&self, process: &Process) -> Option<&Root> {
         self.roots.iter().find(|root| root.process == *process)
+    }
+
+    /// The command name of a process that is a root, or was one and left leases that are not swept
+    /// yet.
+    pub fn command_of(&self, process: &Process) -> Option<&Arc<str>> {
+        let root = self.root(process).map(|root| &root.command);
+        root.or_else(|| {
+            let mut lost = self.lost.iter();
+            lost.find(|lost| lost.process == *process)?.command.as_ref()
+        })
+    }
+
+    /// Who ended it on purpose, if it is known.
+    pub fn ended_by(&self) -> Option<&EndedBy> {
+        self.ended_by.as_deref()
+    }
+
+    /// True if it was ended on purpose.
+    pub fn was_ended(&self) -> bool {
+        self.over == Some(End::Ended)
     }
 }
 

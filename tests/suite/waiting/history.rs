@@ -116,7 +116,7 @@ fn a_pass_and_a_signal_are_told_with_the_processes() {
             [
                 "claimed by pid N (sh), session sid token N",
                 "pid N (sh) exited with N, so pid N (sh) holds it, with N others",
-                "free: pid N, which held it, was killed by signal N"
+                "free: pid N (sh), which held it, was killed by signal N"
             ]
         );
     }
@@ -166,6 +166,43 @@ fn it_outlives_servers_and_the_mount_and_ends_at_10000_events() {
     mount.stop();
     mount.start(&[]);
     assert_eq!(history(&mount), before);
+}
+
+#[test]
+fn it_tells_who_ended_a_session_and_who_gave_up_waiting() {
+    let Some(mount) = Mount::new() else { return };
+    let mut worker = mount.actor(Some("w1"));
+    worker.claim("lost").unwrap();
+    let (code, ..) = text(&mount.claimfs(&["session", "end", "w1"]).output().unwrap());
+    assert_eq!(code, 0);
+    wait_until("the end", || mount.record("lost").is_none());
+    assert_eq!(
+        told(&mount, "lost"),
+        [
+            "claimed by pid N (actor), session w1, token N",
+            "free: session w1 was ended by pid N (claimfs), uid 0; pid N (actor) lost it"
+        ]
+    );
+    let ended = history(&mount).into_iter();
+    let mut ended = ended.filter(|event| event["event"] == "session_ended");
+    let ended = ended.find(|event| event["session"] == "w1").unwrap();
+    assert_eq!(
+        (&ended["why"], &ended["by"]["uid"]),
+        (&json!("ended"), &json!(0))
+    );
+
+    // Nobody claims it: who waited gives up.
+    let mut holder = mount.actor(Some("w2"));
+    holder.claim("busy").unwrap();
+    let wait = ["run", "--wait=0.05s", "busy", "--", "true"];
+    let (code, ..) = text(&mount.claimfs(&wait).output().unwrap());
+    assert_eq!(code, 1);
+    let told = told(&mount, "busy");
+    assert!(
+        told[1].starts_with("waited for by pid N (claimfs), session run-"),
+        "{told:?}"
+    );
+    assert!(told[2].ends_with(", waits no longer"), "{told:?}");
 }
 
 #[test]

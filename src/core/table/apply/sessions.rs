@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::super::{Lost, Session, Table};
 use crate::core::{
-    Above, Deadline, Due, End, Event, Ino, Predecessor, Process, Root, Rule, SessionKey, What,
+    Above, Deadline, Due, End, EndedBy, Event, Ino, Predecessor, Process, Root, Rule, SessionKey,
+    What,
 };
 
 impl Table {
@@ -33,6 +34,7 @@ impl Table {
                     waiters: BTreeSet::new(),
                     lost: Vec::new(),
                     over: None,
+                    ended_by: None,
                 };
                 self.next_key = self.next_key.max(key.0 + 1);
                 self.ids.insert(id.clone(), *key);
@@ -51,7 +53,7 @@ impl Table {
                 killed,
             } => self.apply_left(*key, process, *killed),
             What::Prolonged { key, deadline, .. } => self.apply_prolonged(*key, *deadline),
-            What::SessionEnded { key, why } => self.apply_ended(*key, *why),
+            What::SessionEnded { key, why, by } => self.apply_ended(*key, *why, by.as_ref()),
             _ => {}
         }
     }
@@ -127,6 +129,7 @@ impl Table {
                 .iter()
                 .position(|root| root.process == *process);
             let gone = at.map(|at| session.roots.remove(at));
+            let command = gone.as_ref().map(|root| Arc::clone(&root.command));
             let above = match gone.map(|root| root.above).filter(|_| killed.is_none()) {
                 Some(Above::Process(above)) => Above::Process(above),
                 _ => Above::Nobody,
@@ -148,6 +151,7 @@ impl Table {
             if lost > 0 && session.over.is_none() {
                 session.lost.push(Lost {
                     process: *process,
+                    command,
                     signal: killed,
                     leases: lost,
                 });
@@ -178,12 +182,13 @@ impl Table {
         }
     }
 
-    fn apply_ended(&mut self, key: SessionKey, why: End) {
+    fn apply_ended(&mut self, key: SessionKey, why: End, by: Option<&Arc<EndedBy>>) {
         let Some(session) = self.sessions.get_mut(&key) else {
             return;
         };
         let roots = std::mem::take(&mut session.roots);
         session.over = Some(why);
+        session.ended_by = by.cloned();
         if let Some(deadline) = session.deadline {
             self.deadlines.remove(&(deadline.until, Due::Session(key)));
         }
