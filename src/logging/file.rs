@@ -2,7 +2,8 @@
 //!
 //! Promises: past its bound it becomes `log.1`, once, whichever process notices first, and no line
 //! is lost; one that was moved away, as logrotate does, is followed, and so is a state directory
-//! that was made again, if it is private; nothing is made where there is none. No call waits for another process.
+//! that was made again, if it is private; nothing is made where there is none. No call waits for
+//! another process.
 //!
 //! Does not know: what the lines say.
 
@@ -85,7 +86,7 @@ impl LogFile {
         let Some(dir) = dir.filter(|_| is_other) else {
             return;
         };
-        let is_private = dir.uid() == effective_uid() && dir.mode() & 0o077 == 0;
+        let is_private = dir.uid() == effective_uid() && dir.mode().trailing_zeros() >= 6;
         if (identity(&dir) == self.dir || is_private)
             && let Ok(file) = open(&self.path)
         {

@@ -592,7 +592,7 @@ impl View for Lookup<'_> {
     }
 
     fn is_current(&self, process: &Process) -> bool {
-        // What is not trusted has just been read.
+        // Without trust, everything has just been read.
         self.distrusts.get() || self.processes.known.is_current(process)
     }
 

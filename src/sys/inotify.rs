@@ -1,4 +1,4 @@
-//! What leaves a directory (inotify(7)).
+//! Files that leave a directory (inotify(7)).
 
 use std::io;
 use std::mem::MaybeUninit;
