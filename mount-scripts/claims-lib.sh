@@ -70,7 +70,7 @@ case $(LC_ALL=C ls -d -- "$mount/." 2>&1) in
     ;;
 esac
 if [ ! -d "$mount/claims" ] || [ ! -e "$mount/leases" ]; then
-    complain "$mount: not a claimfs mount; name one with --mount DIR, or mount one with 'claimfs mount DIR'"
+    complain "$mount: not a claimfs mount; name one with --mount DIR, or mount one with 'claimfs mount'"
     exit 3
 fi
 mount=$(CDPATH='' cd -P -- "$mount" && pwd -P) || exit 3

@@ -62,7 +62,7 @@ impl Arguments {
         if patience == Patience::None {
             let held = held_elsewhere(&mount, &wanted, &me)?;
             if !held.is_empty() {
-                return self.held(&held, |name, record| others(name, &me, record));
+                return self.held(&held, |name, record| others(&mount, name, &me, record));
             }
         }
         let me = lasting(&mount, &ends(&wanted), me)?;
@@ -73,14 +73,17 @@ impl Arguments {
         let taker = Taker {
             mount: &mount,
             is_own: &|record| is_own(&me, record) && mount.lets_change(record),
+            caller: Some(&me),
             pid: Some(&me["pid"]),
             patience,
             interrupt: interrupt.as_ref(),
         };
         match taker.take(&wanted)? {
             Took::Names(names) => self.took(&mount, &names, ttl, &me),
-            Took::Held(held) => self.held(&held, |name, record| others(name, &me, record)),
-            Took::InVain(held) => self.held(&held, take::in_vain),
+            Took::Held(held) => self.held(&held, |name, record| others(&mount, name, &me, record)),
+            Took::InVain(held) => {
+                self.held(&held, |name, record| take::in_vain(&mount, name, record))
+            }
             Took::Stopped => Ok(interrupt.map_or(Exit::Held, |interrupt| interrupt.end())),
         }
     }
@@ -142,7 +145,8 @@ impl Arguments {
             }
             Err(error) => match mount.lease(name)? {
                 Some(record) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    self.held(&[(name.clone(), record)], tool::held_by)
+                    let held = [(name.clone(), record)];
+                    self.held(&held, |name, record| tool::held_by(mount, name, record))
                 }
                 _ => Err(mount.failed(&["claims", name.as_str()], &error)),
             },
@@ -260,7 +264,7 @@ fn is_own(me: &Value, record: &Value) -> bool {
 }
 
 /// The message for a name that another holds: the holder, and what to do.
-fn others(name: &Name, me: &Value, record: &Value) -> String {
+fn others(mount: &Mount, name: &Name, me: &Value, record: &Value) -> String {
     let (pid, command) = (tool::field(record, "pid"), tool::field(record, "command"));
     // Under process scope, not all live roots of the session are above this command.
     let above = if me["scope"] == "process" {
@@ -304,7 +308,7 @@ fn others(name: &Name, me: &Value, record: &Value) -> String {
             "claims/{name}: held by pid {pid} ({command}), {which}, for {time}; see 'claimfs show {name}'"
         );
     }
-    tool::held_by(name, record)
+    tool::held_by(mount, name, record)
 }
 
 /// Under process scope: the process that holds the claim after this command, and the one whose end
@@ -383,6 +387,10 @@ pub(super) fn lasting(mount: &Mount, ends: &str, me: Value) -> Result<Value, Fai
         } else {
             Ok(me)
         };
+    }
+    // The claim is refused, and says so.
+    if me["foreign"] == true {
+        return Ok(me);
     }
     let pid = u64::from(process::id());
     let alone = me["roots"]

@@ -82,12 +82,39 @@ pub(super) fn clip(text: &mut String, room: usize) {
     }
 }
 
+/// Truncates a name in its middle, visibly: its end says most of it, the file name of a path.
+fn clip_name(text: &mut String, room: usize) {
+    if width(text) <= room {
+        return;
+    }
+    let left = room.saturating_sub(1);
+    let mut head = START.min(left / 4);
+    let mut tail = left - head;
+    let begin = text.char_indices().find(|(_, c)| {
+        let fits = columns(*c) <= head;
+        head = head.saturating_sub(columns(*c));
+        !fits
+    });
+    let begin = begin.map_or(text.len(), |(at, _)| at);
+    let end = text.char_indices().rev().find(|(_, c)| {
+        let fits = columns(*c) <= tail;
+        tail = tail.saturating_sub(columns(*c));
+        !fits
+    });
+    let end = end.map_or(0, |(at, c)| at + c.len_utf8());
+    text.replace_range(begin..end.max(begin), if room > 0 { "…" } else { "" });
+}
+
+/// The most of the beginning of a truncated name that is shown, in columns: `paths/`.
+const START: usize = 6;
+
 /// Rows under a heading, each column as wide as its widest cell.
 pub(super) fn aligned(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     lines(heading, rows, None)
 }
 
-/// Rows under a heading, in lines that have at most this many columns: the widest are truncated.
+/// Rows under a heading, in lines that have at most this many columns: the widest are truncated,
+/// names, which are in the first column, in their middle.
 pub(super) fn fitted(heading: &[&str], rows: &[Vec<String>], room: usize) -> Vec<String> {
     lines(heading, rows, Some(room))
 }
@@ -105,9 +132,13 @@ fn lines(heading: &[&str], rows: &[Vec<String>], room: Option<usize>) -> Vec<Str
     }
     let pad = |line: &&Vec<String>| {
         let mut text = String::new();
-        for (cell, room) in line.iter().zip(&widths) {
+        for (column, (cell, room)) in line.iter().zip(&widths).enumerate() {
             let mut cell = cell.clone();
-            clip(&mut cell, *room);
+            if column == 0 {
+                clip_name(&mut cell, *room);
+            } else {
+                clip(&mut cell, *room);
+            }
             text.push_str(&cell);
             text.extend(std::iter::repeat_n(' ', room + GAP - width(&cell)));
         }
@@ -134,7 +165,7 @@ fn shrink(widths: &mut [usize], room: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{clip, fitted, width};
+    use super::{clip, clip_name, fitted, width};
 
     #[test]
     fn wide_characters_count_for_two_columns_and_marks_for_none() {
@@ -168,6 +199,33 @@ mod tests {
             let mut text = String::from("日本語");
             clip(&mut text, room);
             assert_eq!(text, clipped);
+        }
+    }
+
+    #[test]
+    fn a_name_is_truncated_in_its_middle_and_its_end_stays_readable() {
+        for (name, room, clipped) in [
+            (
+                "paths/srv/app/src/lexer.rs",
+                26,
+                "paths/srv/app/src/lexer.rs",
+            ),
+            (
+                "paths/srv/app/src/lexer.rs",
+                25,
+                "paths/…v/app/src/lexer.rs",
+            ),
+            ("paths/srv/app/src/lexer.rs", 12, "pa…/lexer.rs"),
+            ("paths/日本/日本.rs", 12, "pa…/日本.rs"),
+            ("paths/日本/日本.rs", 11, "pa…日本.rs"),
+            ("abc", 2, "…c"),
+            ("abc", 1, "…"),
+            ("abc", 0, ""),
+        ] {
+            let mut text = String::from(name);
+            clip_name(&mut text, room);
+            assert_eq!(text, clipped);
+            assert!(width(&text) <= room);
         }
     }
 

@@ -95,8 +95,8 @@ function __fish_claimfs_words
     set -l words (commandline -opc | string match -v -- '-*')
     test (count $words) -eq (math $argv[1] + 1)
 end
-complete -c claimfs -n "__fish_claimfs_at claim release unclaim wait run" -f -a "(__fish_claimfs_list names)"
-complete -c claimfs -n "__fish_claimfs_at show break log" -f -a "(__fish_claimfs_list leases)"
+complete -c claimfs -n "__fish_claimfs_at claim run" -f -a "(__fish_claimfs_list names)"
+complete -c claimfs -n "__fish_claimfs_at show break log release unclaim wait" -f -a "(__fish_claimfs_list leases)"
 complete -c claimfs -n "__fish_claimfs_at give; and __fish_claimfs_words 1" -f -a "(__fish_claimfs_list leases)"
 complete -c claimfs -n "__fish_claimfs_at give; and __fish_claimfs_words 2" -f -a "(__fish_claimfs_list sessions)"
 complete -c claimfs -n "__fish_claimfs_at session; and __fish_seen_subcommand_from end" -f -a "(__fish_claimfs_list sessions)"
@@ -131,8 +131,8 @@ const BASH: &str = r#"_claimfs_lists() {
         *" -"*) return ;;
         *)
             case "$verb,$count,$part" in
-                claim,* | release,* | unclaim,* | wait,* | run,*) kind=names ;;
-                show,* | break,* | log,* | give,0,*) kind=leases ;;
+                claim,* | run,*) kind=names ;;
+                show,* | break,* | log,* | release,* | unclaim,* | wait,* | give,0,*) kind=leases ;;
                 give,* | session,1,end) kind=sessions ;;
                 umount,* | upgrade,* | doctor,*) kind=mounts ;;
                 *) return ;;

@@ -154,8 +154,7 @@ fn layers(asked: Option<&Path>) -> Vec<Layer> {
 
 /// The message for a place, or a system, without a mount.
 fn no_mount(asked: Option<&Path>) -> String {
-    const REMEDY: &str =
-        "mount one with 'claimfs mount DIR', or, in a sandbox, bind one from outside";
+    const REMEDY: &str = "mount one with 'claimfs mount', or, in a sandbox, bind one from outside";
     let Some(dir) = asked else {
         return format!("no claimfs is mounted here; {REMEDY}");
     };

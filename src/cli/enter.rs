@@ -1,6 +1,8 @@
 //! `claimfs enter SESSION -- CMD`. Internal: `claimfs run` starts it.
 
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
@@ -22,6 +24,7 @@ impl Arguments {
     /// Makes this process a root of the session, then executes the command.
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let mount = Mount::find(mount)?;
+        self.take_name();
         session::register(&mount, &self.id, false)
             .map_err(|error| Failure::unavailable(format!("sessions/{}: {error}", self.id)))?;
         // From here on this process holds the session. If that ended before, this is a new session,
@@ -36,6 +39,15 @@ impl Arguments {
         let mut command = child::command(&self.command)?;
         let error = command.exec();
         Err(child::unstarted(&command, &error))
+    }
+
+    /// Takes the name that the command will have, since a root of a session is shown by the name
+    /// with which it became one.
+    fn take_name(&self) {
+        let program = self.command.first().map(Path::new);
+        if let Some(name) = program.and_then(Path::file_name) {
+            _ = fs::write("/proc/self/comm", name.as_bytes());
+        }
     }
 
     /// Whether the session holds the name by this token; of several names, by these tokens.

@@ -82,7 +82,9 @@ fn sentence(line: &str) -> String {
         ("to", "to"),
         ("signal", "killed by signal"),
     ] {
-        if event.get(key).is_some() {
+        // A session that lives by its deadline has no process.
+        let is_none = event["pid"] == 0 && ["pid", "command"].contains(&key);
+        if event.get(key).is_some() && !is_none {
             more.push(format!("{label} {}", one(&event, key)).trim().to_owned());
         }
     }

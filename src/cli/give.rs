@@ -10,7 +10,7 @@ use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The name to hand over
+    /// The name to hand over, or the path of a reservation
     name: String,
     /// The live session to hand it to
     session: String,
@@ -40,7 +40,9 @@ impl Arguments {
                 output::done(self.json, &sentence, &record)?;
                 Ok(Exit::Done)
             }
-            Err((Some(libc::EBUSY), _)) => Err(Failure::held(tool::held_by(&name, &record))),
+            Err((Some(libc::EBUSY), _)) => {
+                Err(Failure::held(tool::held_by(&mount, &name, &record)))
+            }
             Err((Some(libc::ENOENT), _)) => Err(Failure::absent(format!(
                 "{}: no live session {id} to hand it to; see 'claimfs session ls'",
                 name.file()

@@ -1,5 +1,7 @@
 //! `claimfs log [NAME]`
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,7 +13,7 @@ use crate::core::Name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Only what happened to this name
+    /// Only what happened to this name, or to the reservation of this path
     name: Option<String>,
     /// Print the events as JSON, as the file history has them
     #[arg(long)]
@@ -22,7 +24,8 @@ impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = self.name.as_deref().map(tool::lease_name).transpose()?;
         let mount = Mount::find(mount)?;
-        if !mount.path(&[HISTORY]).exists() {
+        let there = fs::symlink_metadata(mount.path(&[HISTORY]));
+        if there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Err(Failure::unavailable(format!(
                 "{HISTORY}: the server of this mount is of an older claimfs, which keeps none; \
                  'claimfs upgrade' brings this one"

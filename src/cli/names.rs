@@ -45,7 +45,7 @@ impl Lists {
     /// The names to take: this one, or those of the lists.
     pub(super) fn wanted(&self, name: Option<&str>) -> Result<Wanted, Failure> {
         match name {
-            Some(name) => Ok(Wanted::Any(vec![tool::claim_name(name)?])),
+            Some(name) => Ok(Wanted::Any(vec![tool::single_name(name)?])),
             None if self.all.is_empty() => Ok(Wanted::Any(names(&self.any)?)),
             None => {
                 let mut names = names(&self.all)?;
@@ -90,14 +90,15 @@ fn too_many() -> Failure {
 
 /// The names of a list: those of the range `NAME@A..B`, else the text itself.
 fn expanded(list: &str) -> Result<Vec<String>, Failure> {
-    let range = list.rsplit_once('@').and_then(|(stem, numbers)| {
-        let (from, to) = numbers.split_once("..")?;
-        let mut characters = numbers.chars();
-        let is_range = characters.all(|c| c.is_ascii_digit() || c == '.');
-        is_range.then_some((stem, from, to))
-    });
-    let Some((stem, from, to)) = range else {
-        return Ok(vec![list.to_owned()]);
+    let Some((stem, from, to)) = range(list) else {
+        return match near_range(list) {
+            Some(meant) => Err(Failure::usage(format!(
+                "'{0}': no range; write it as '{1}', or as 'claims/{0}' if that is the name of one claim",
+                printable(list),
+                printable(&meant)
+            ))),
+            None => Ok(vec![list.to_owned()]),
+        };
     };
     let bounds = number(from).zip(number(to));
     let Some((from, to)) = bounds.filter(|(from, to)| from <= to) else {
@@ -112,6 +113,34 @@ fn expanded(list: &str) -> Result<Vec<String>, Failure> {
     }
     let names = (from..=to).map(|number| format!("{stem}@{number}"));
     Ok(names.collect())
+}
+
+/// Whether a text has the form of a range, sound or not. `claims/` before it says that it has none.
+pub(super) fn is_range(text: &str) -> bool {
+    !text.starts_with("claims/") && range(text).is_some()
+}
+
+/// The parts of `NAME@A..B`, which may be no numbers.
+fn range(text: &str) -> Option<(&str, &str, &str)> {
+    let (stem, numbers) = text.rsplit_once('@')?;
+    let (from, to) = numbers.split_once("..")?;
+    let mut characters = numbers.chars();
+    let is_range = characters.all(|c| c.is_ascii_digit() || c == '.');
+    is_range.then_some((stem, from, to))
+}
+
+/// The range that was meant by two numbers with another sign between them, such as `build@1-4`.
+fn near_range(text: &str) -> Option<String> {
+    if text.starts_with("claims/") {
+        return None;
+    }
+    let (stem, numbers) = text.rsplit_once('@')?;
+    let is_digit = |c: char| c.is_ascii_digit();
+    let (from, rest) = numbers.split_at(numbers.find(|c| !is_digit(c))?);
+    let sign = rest.trim_end_matches(is_digit);
+    let to = rest.strip_prefix(sign)?;
+    let is_meant = ["-", "--", "\u{2013}", "\u{2026}", ":", ",", "~"].contains(&sign);
+    (is_meant && !from.is_empty() && !to.is_empty()).then(|| format!("{stem}@{from}..{to}"))
 }
 
 /// A number without leading zeros.

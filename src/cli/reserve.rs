@@ -3,22 +3,22 @@
 //! Real paths become files below `paths/`: absolute, with symlinks resolved as far as they exist.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::claim::{identity, lasting, outlives};
+use super::covering::{Changes, covering, held, is_own, obstacles, shown};
 use super::output;
 use super::queue::Patience;
+use super::status::Notes;
 use super::tool::{self, Mount};
 use super::waiting::Waiting;
 use super::{Exit, Failure};
 use crate::core::{Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Refusal, printable};
-use crate::sys::poll::wait_readable;
 
 /// Translates paths of a sandbox into those of the host: `FROM=TO`, several divided by `:`.
 pub(super) const PATH_MAP: &str = "CLAIMFS_PATH_MAP";
@@ -61,11 +61,25 @@ impl Reserve {
         }
         let end = patience.end();
         let mut changes = Changes::open(&mount)?;
+        let mut notes = Notes::new();
         for attempt in 1.. {
             match mount.control(&command) {
                 Ok(()) => return self.done(&mount, &names, &me),
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-                Err(error) => return Err(refused(&names, &error)),
+                Err(error) => return Err(refused(&mount, &names, &error)),
+            }
+            if patience != Patience::None && notes.is_due() {
+                let obstacle = obstacles(&mount, &names, &me)?;
+                // It went meanwhile.
+                if obstacle.is_none() && attempt == 1 {
+                    continue;
+                }
+                let text = obstacle.as_ref().map_or_else(
+                    || format!("{}: {PARTS}", shown(&names[0])),
+                    |obstacle| obstacle.text.clone(),
+                );
+                let record = obstacle.map_or(Value::Null, |obstacle| obstacle.record);
+                notes.waiting(&text, &record);
             }
             if patience == Patience::None || !changes.wait(end)? {
                 let obstacles = obstacles(&mount, &names, &me)?;
@@ -78,7 +92,7 @@ impl Reserve {
                     // It went meanwhile.
                     None if patience == Patience::None && attempt < ATTEMPTS => continue,
                     None => format!("{}: {PARTS}{waited}", shown(&names[0])),
-                    Some(text) => format!("{text}{waited}"),
+                    Some(obstacle) => format!("{}{waited}", obstacle.text),
                 }));
             }
         }
@@ -124,12 +138,12 @@ impl Unreserve {
                 });
                 // Its holder gave it back in the meantime.
                 if let Some((name, record)) = obstacle {
-                    let held = held(&name, &name, &record);
+                    let held = held(&mount, &name, &name, &record);
                     output::done_quietly(self.json, &held, &record)?;
                     return Err(Failure::held(held));
                 }
             }
-            Err(error) => return Err(refused(&names, &error)),
+            Err(error) => return Err(refused(&mount, &names, &error)),
         }
         for name in &names {
             self.say_given(&mount, name)?;
@@ -170,13 +184,8 @@ fn listed(names: &[Name]) -> Vec<&str> {
     names.iter().filter_map(Name::as_path).collect()
 }
 
-/// The reserved path, as a person writes it.
-fn shown(name: &Name) -> String {
-    printable(&format!("/{}", name.as_path().unwrap_or_default()))
-}
-
 /// The names of reservations of real paths.
-fn names(paths: &[PathBuf]) -> Result<Vec<Name>, Failure> {
+pub(super) fn names(paths: &[PathBuf]) -> Result<Vec<Name>, Failure> {
     let map = std::env::var_os(PATH_MAP).unwrap_or_default();
     let names = paths.iter().map(|path| {
         let shown = printable(&path.to_string_lossy());
@@ -230,81 +239,7 @@ fn translated(map: &OsStr, path: &Path) -> PathBuf {
     longest.map_or_else(|| path.to_path_buf(), |(_, path)| path)
 }
 
-/// The reservation that covers a path, with its record: the file itself, or the nearest above.
-fn covering(mount: &Mount, name: &Name) -> Result<Option<(Name, Value)>, Failure> {
-    let itself = std::iter::once(name.as_str());
-    for name in itself.chain(name.above()) {
-        // The attribute of a directory that a reservation has just replaced is looked up again; its
-        // kind may not be.
-        if let Ok(name) = Name::listed(name.as_bytes())
-            && let Some(record) = mount.lease(&name)?
-        {
-            return Ok(Some((name, record)));
-        }
-    }
-    Ok(None)
-}
-
-/// The first reservation of another that is in the way, with its holder, as a message.
-fn obstacles(mount: &Mount, names: &[Name], me: &Value) -> Result<Option<String>, Failure> {
-    for name in names {
-        if let Some((by, record)) = covering(mount, name)?
-            && !is_own(me, &record)
-        {
-            return Ok(Some(held(name, &by, &record)));
-        }
-        let mut dirs = vec![mount.path(&[name.as_str()])];
-        while let Some(dir) = dirs.pop() {
-            let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
-            for entry in entries {
-                let path = entry.path();
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    dirs.push(path);
-                    continue;
-                }
-                let below = path.strip_prefix(mount.path(&[])).unwrap_or(&path);
-                if let Ok(below) = Name::listed(below.as_os_str().as_bytes())
-                    && let Some(record) = mount.lease(&below)?
-                    && !is_own(me, &record)
-                {
-                    return Ok(Some(held(name, &below, &record)));
-                }
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// True if the caller may count on a reservation: its session holds it or, under process scope,
-/// this process or one above it.
-fn is_own(me: &Value, record: &Value) -> bool {
-    if record["session"] != me["session"] {
-        return false;
-    }
-    let above = me["then"].as_array().map_or(&[][..], Vec::as_slice);
-    let is_above = above.iter().any(|next| next["pid"] == record["pid"]);
-    me["scope"] != "process" || record["pid"] == me["pid"] || is_above
-}
-
-/// The message for a path of which another holds a part, or all.
-fn held(name: &Name, by: &Name, record: &Value) -> String {
-    let time = tool::ago(record, "acquired_at", SystemTime::now());
-    let why = tool::reason(record).map_or_else(String::new, |why| format!(", who says {why}"));
-    let which = if by == name {
-        String::new()
-    } else if name.is_below(by) {
-        format!(", as a part of {},", shown(by))
-    } else {
-        format!(" in part ({})", shown(by))
-    };
-    format!(
-        "{}: reserved{which} by {} for {time}{why}; see 'claimfs show {by}'",
-        shown(name),
-        tool::holder(record)
-    )
-}
-
-fn refused(names: &[Name], error: &io::Error) -> Failure {
+fn refused(mount: &Mount, names: &[Name], error: &io::Error) -> Failure {
     let path = names.first().map_or_else(String::new, shown);
     let why = match error.raw_os_error() {
         Some(libc::EPERM) => {
@@ -315,54 +250,9 @@ fn refused(names: &[Name], error: &io::Error) -> Failure {
         }
         Some(libc::EDQUOT) => "more than your user may have at once; give others back",
         Some(libc::ENOSPC) => "the mount has no room for more leases",
-        _ => return Failure::unavailable(format!("{path}: {error}; see 'claimfs doctor'")),
+        _ => return mount.failed(&["control"], error),
     };
     Failure::unavailable(format!("{path}: {why}"))
-}
-
-/// The events of the mount, to try again when a reservation may have gone.
-struct Changes {
-    events: File,
-    /// The end of what was read: a word may be cut in two.
-    tail: Vec<u8>,
-}
-
-impl Changes {
-    fn open(mount: &Mount) -> Result<Self, Failure> {
-        let events = File::open(mount.path(&["events"]));
-        let events = events.map_err(|error| mount.failed(&["events"], &error))?;
-        let tail = Vec::new();
-        Ok(Self { events, tail })
-    }
-
-    /// Waits until something happened to a reservation. False if time runs out before.
-    fn wait(&mut self, end: Option<Instant>) -> Result<bool, Failure> {
-        let failed = |error: io::Error| {
-            Failure::unavailable(format!("events: {error}; see 'claimfs doctor'"))
-        };
-        let mut buffer = [0; 8 * 1024];
-        loop {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if !wait_readable(&self.events, left).map_err(failed)? {
-                return Ok(false);
-            }
-            let count = self.events.read(&mut buffer).map_err(failed)?;
-            if count == 0 {
-                return Err(Failure::unavailable(
-                    "events: the mount has ended; see 'claimfs doctor'",
-                ));
-            }
-            self.tail.extend_from_slice(&buffer[..count]);
-            let has = |word: &[u8]| self.tail.windows(word.len()).any(|part| part == word);
-            let is_it = has(b"\"paths/") || has(b"\"missed\"");
-            let keep = self.tail.len().saturating_sub(8);
-            self.tail.drain(..keep);
-            if is_it {
-                self.tail.clear();
-                return Ok(true);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

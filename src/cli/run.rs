@@ -86,10 +86,13 @@ impl Arguments {
         let mount = Mount::find(mount)?;
         let events = File::open(mount.path(&["events"]))
             .map_err(|error| mount.failed(&["events"], &error))?;
+        // Before it is of a session of its own.
+        let caller = mount.whoami().ok();
         let id = session::Run::register_new(&mount)?;
         let taker = Taker {
             mount: &mount,
             is_own: &|record| record["session"] == id.as_str(),
+            caller: caller.as_ref(),
             pid: None,
             patience,
             interrupt: None,
@@ -103,32 +106,47 @@ impl Arguments {
         let names = match took {
             Took::Names(names) => names,
             Took::Held(held) => {
-                take::say_held(&held, tool::held_by);
+                let caller = caller.as_ref();
+                take::say_held(&held, |name, record| {
+                    take::held(&mount, caller, name, record)
+                });
                 return Ok(Exit::Child(self.conflict_exit_code));
             }
             Took::InVain(held) => {
-                take::say_held(&held, take::in_vain);
+                take::say_held(&held, |name, record| take::in_vain(&mount, name, record));
                 return Ok(Exit::Child(self.conflict_exit_code));
             }
             Took::Stopped => return Ok(Exit::Held),
         };
+        let own = Arc::new(Own::of(&mount, &id, names)?);
+        self.hold(&own, &id, words, events)
+    }
+
+    /// Runs the command for as long as the leases are held, and releases them.
+    fn hold(
+        &self,
+        own: &Arc<Own>,
+        id: &str,
+        words: Vec<OsString>,
+        events: File,
+    ) -> Result<Exit, Failure> {
+        let mount = &own.mount;
         // Signals are for CMD from here on, so block them before the first thread starts.
         let signals = child::keep_signals();
-        let own = Arc::new(Own::of(&mount, &id, names)?);
         for (name, _) in &own.leases {
             mount.give_reason(name, self.message.as_deref())?;
         }
         if self.json {
             own.show();
         }
-        let mut command = child::command(&entering(&mount, &id, words)?)?;
+        let mut command = child::command(&entering(mount, id, words)?)?;
         command
-            .env("CLAIMFS_SESSION", &id)
+            .env("CLAIMFS_SESSION", id)
             .env("CLAIMFS_CLAIM", own.names())
             .env("CLAIMFS_TOKEN", own.tokens());
         let mut running = child::spawn(&mut command, &signals)?;
         if self.on_loss != OnLoss::Ignore {
-            let own = Arc::clone(&own);
+            let own = Arc::clone(own);
             thread::spawn(move || watch(events, &own));
         }
         let mut is_warned = false;

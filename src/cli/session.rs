@@ -168,11 +168,16 @@ impl Ls {
             rows.push(vec![
                 tool::field(&session, "id"),
                 tool::field(&session, "rule"),
-                format!(
-                    "{} {}{more}",
-                    tool::field(first, "pid"),
-                    tool::field(first, "command")
-                ),
+                if roots.is_empty() {
+                    // It lives by its deadline.
+                    String::from("-")
+                } else {
+                    format!(
+                        "{} {}{more}",
+                        tool::field(first, "pid"),
+                        tool::field(first, "command")
+                    )
+                },
                 leases.to_string(),
                 tool::ago(&session, "since", now),
             ]);

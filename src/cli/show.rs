@@ -1,10 +1,11 @@
-//! `claimfs show NAME`
+//! `claimfs show NAME`, or a path
 
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::covering;
 use super::output;
 use super::tool::{self, Mount};
 use super::{Exit, Failure};
@@ -12,12 +13,14 @@ use crate::core::Name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The name to show
+    /// The name to show; or a path, such as /home/me/app or ./src, with what is reserved above and
+    /// below it
     name: String,
-    /// Print the record as JSON
+    /// Print the record as JSON: of a path that which covers it or, else, those below it
     #[arg(long)]
     json: bool,
-    /// Print nothing: 0 if it is held by us, 1 by another, 4 if it is free
+    /// Print nothing: 0 if it is held by us, 1 by another, 4 if it is free. A path is held by
+    /// another also if that has a part of it
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
 }
@@ -26,22 +29,29 @@ impl Arguments {
     pub(super) fn run(&self, mount: Option<&Path>) -> Result<Exit, Failure> {
         let name = tool::lease_name(&self.name)?;
         let mount = Mount::find(mount)?;
-        let record = mount.lease(&name)?;
+        let held = if name.is_path() {
+            covering::covering(&mount, &name)?
+        } else {
+            mount.lease(&name)?.map(|record| (name.clone(), record))
+        };
         if self.quiet {
-            return quiet(&mount, record.as_ref());
+            return quiet(&mount, &name, held.as_ref().map(|(_, record)| record));
         }
-        let Some(record) = record else {
-            if self.json {
-                output::list_json(&tool::nobody(&name))?;
-            } else {
-                tool::complain(&format!("{}: free", name.file()));
-            }
-            return Ok(Exit::Done);
+        let Some((by, record)) = held else {
+            return self.free(&mount, &name);
         };
         if self.json {
             output::list_json(&record)?;
             return Ok(Exit::Done);
         }
+        if by != name {
+            output::list_line(&format!(
+                "{}: reserved as a part of {}:",
+                covering::shown(&name),
+                covering::shown(&by)
+            ))?;
+        }
+        let name = by;
         let roots = tool::roots(&mount, record["session"].as_str().unwrap_or_default());
         let mut lines = holder_lines(&name, &record, &roots);
         lines.extend(term_lines(&record));
@@ -50,12 +60,46 @@ impl Arguments {
         output::list_line(&lines.join("\n"))?;
         Ok(Exit::Done)
     }
+
+    /// Nobody holds it, or covers it. Others may have parts of a path.
+    fn free(&self, mount: &Mount, name: &Name) -> Result<Exit, Failure> {
+        let below = if name.is_path() {
+            covering::below(mount, name)?
+        } else {
+            Vec::new()
+        };
+        if below.is_empty() {
+            if self.json {
+                output::list_json(&tool::nobody(name))?;
+            } else {
+                tool::complain(&format!("{}: free", name.file()));
+            }
+            return Ok(Exit::Done);
+        }
+        if self.json {
+            for (_, record) in &below {
+                if !output::list_json(record)? {
+                    break;
+                }
+            }
+            return Ok(Exit::Done);
+        }
+        let (path, count) = (covering::shown(name), below.len());
+        let mut lines = vec![format!("{path}: not reserved itself; {count} below it:")];
+        let below = covering::below_lines(mount, &below).into_iter();
+        lines.extend(below.map(|line| format!("  {line}")));
+        output::list_line(&lines.join("\n"))?;
+        Ok(Exit::Done)
+    }
 }
 
 /// Whose a lease is, as an exit code.
-fn quiet(mount: &Mount, record: Option<&Value>) -> Result<Exit, Failure> {
+fn quiet(mount: &Mount, name: &Name, record: Option<&Value>) -> Result<Exit, Failure> {
     let Some(record) = record else {
-        return Ok(Exit::Absent);
+        let names = std::slice::from_ref(name);
+        let is_clear =
+            !name.is_path() || covering::obstacles(mount, names, &mount.whoami()?)?.is_none();
+        return Ok(if is_clear { Exit::Absent } else { Exit::Held });
     };
     Ok(if tool::is_ours(mount, &mount.whoami()?, record) {
         Exit::Done
@@ -68,6 +112,18 @@ fn quiet(mount: &Mount, record: Option<&Value>) -> Result<Exit, Failure> {
 fn holder_lines(name: &Name, record: &Value, roots: &[Value]) -> Vec<String> {
     let cell = |key| tool::field(record, key);
     let is_process = record["scope"] == "process" || record.get("bound_pid").is_some();
+    if record["pid"] == 0 {
+        return vec![
+            format!("claim    {name}"),
+            format!("session  {}", cell("session")),
+            format!(
+                "process  none, uid {}; {}",
+                cell("uid"),
+                tool::until(record)
+            ),
+            format!("why      {}", cell("why")),
+        ];
+    }
     let is_alive = roots.is_empty() || roots.iter().any(|root| root["pid"] == record["pid"]);
     let (who, how) = match (is_process, is_alive) {
         (true, _) => ("holder ", ""),
@@ -84,6 +140,11 @@ fn holder_lines(name: &Name, record: &Value, roots: &[Value]) -> Vec<String> {
             cell("uid")
         ),
     ];
+    // 'claimfs run' has taken it, and another root is the command that it runs.
+    let runs = tool::living_of(roots, record).filter(|_| is_alive && !is_process);
+    if let Some(command) = runs.filter(|command| command["pid"] != record["pid"]) {
+        lines.push(format!("for      {}", tool::process(&command)));
+    }
     if record.get("from_pid").is_some() {
         let how = match &record["from_exit"] {
             Value::Null => String::from("which has ended, so it passed on"),

@@ -24,6 +24,8 @@ pub(super) struct Taker<'a> {
     pub mount: &'a Mount,
     /// Whether a lease is its own, by the record.
     pub is_own: &'a dyn Fn(&Value) -> bool,
+    /// The caller as `self` had it, who may hold a name that this waits for.
+    pub caller: Option<&'a Value>,
     /// Its pid in the mount's own pid namespace, if others of its session may take names too.
     pub pid: Option<&'a Value>,
     pub patience: Patience,
@@ -78,7 +80,8 @@ impl Taker<'_> {
             if self.patience == Patience::None {
                 return Ok(Took::Held(records));
             }
-            return match queue::wait_any(self.mount, names, until, None)? {
+            self.say_own(&records);
+            return match queue::wait_any(self.mount, names, until, None, None)? {
                 Waited::Granted(place) => Ok(Took::Names(vec![(names[place].clone(), true)])),
                 Waited::InVain | Waited::Stopped => {
                     let now = self.records(names)?;
@@ -121,7 +124,7 @@ impl Taker<'_> {
                          'claimfs upgrade' the mount",
                     ));
                 }
-                Err(error) => return Err(queue::refused(free[0], &error)),
+                Err(error) => return Err(queue::refused(self.mount, free[0], &error)),
             }
         }
         Err(busy(names))
@@ -140,9 +143,13 @@ impl Taker<'_> {
             let record = self.mount.lease(name)?;
             if !record.as_ref().is_some_and(self.is_own) {
                 if !queue::create(self.mount, name)? {
-                    say_meanwhile(name, record.as_ref(), &held);
+                    self.say_own(&Vec::from_iter(record.clone().map(|it| (name.clone(), it))));
+                    let told = record.as_ref().filter(|_| !held.is_empty());
+                    if let Some(record) = told {
+                        say_meanwhile(self.mount, name, record, &held);
+                    }
                     let this = slice::from_ref(name);
-                    match queue::wait_any(self.mount, this, until, self.interrupt)? {
+                    match queue::wait_any(self.mount, this, until, self.interrupt, told)? {
                         Waited::Granted(_) => {}
                         Waited::Stopped => return Ok(Took::Stopped),
                         Waited::InVain => {
@@ -171,6 +178,13 @@ impl Taker<'_> {
         let names = names.iter().map(is_new).collect();
         taken.keep();
         Ok(Took::Names(names))
+    }
+
+    /// Says which of the names that it is about to wait for the caller itself holds.
+    fn say_own(&self, records: &[(Name, Value)]) {
+        for (name, record) in records {
+            say_own(self.mount, self.caller, name, record);
+        }
     }
 
     /// The records of those names that are held.
@@ -234,14 +248,12 @@ impl Drop for Taken<'_> {
 }
 
 /// Says which names are held while another is waited for.
-fn say_meanwhile(name: &Name, record: Option<&Value>, held: &[&Name]) {
-    if let Some(record) = record.filter(|_| !held.is_empty()) {
-        tool::complain(&format!(
-            "{}; waiting, and holding {} meanwhile",
-            tool::held_by(name, record),
-            listed(held)
-        ));
-    }
+fn say_meanwhile(mount: &Mount, name: &Name, record: &Value, held: &[&Name]) {
+    tool::complain(&format!(
+        "{}; waiting, and holding {} meanwhile",
+        tool::held_by(mount, name, record),
+        listed(held)
+    ));
 }
 
 /// The first few of these names, and how many more there are.
@@ -268,9 +280,32 @@ pub(super) fn say_held(held: &[(Name, Value)], text: impl Fn(&Name, &Value) -> S
     }
 }
 
+/// Says of a name that is about to be waited for that the caller itself holds it, if it does.
+pub(super) fn say_own(mount: &Mount, caller: Option<&Value>, name: &Name, record: &Value) {
+    if let Some(text) = own(mount, caller, name, record) {
+        tool::complain_of(&format!("{text}; this waits until then"), record);
+    }
+}
+
+/// The message for a name that the caller itself holds, though not as this command needs it.
+fn own(mount: &Mount, caller: Option<&Value>, name: &Name, record: &Value) -> Option<String> {
+    tool::is_of(caller?, record).then(|| {
+        format!(
+            "claims/{name}: you hold it yourself, by {}, so your commands have it without this; \
+             'claimfs release {name}' gives it back",
+            tool::holder(mount, record)
+        )
+    })
+}
+
+/// The message for a name that is held, by the caller itself or by another.
+pub(super) fn held(mount: &Mount, caller: Option<&Value>, name: &Name, record: &Value) -> String {
+    own(mount, caller, name, record).unwrap_or_else(|| tool::held_by(mount, name, record))
+}
+
 /// The message for a name that was waited for and that another holds still.
-pub(super) fn in_vain(name: &Name, record: &Value) -> String {
-    format!("{}; waited in vain", tool::held_by(name, record))
+pub(super) fn in_vain(mount: &Mount, name: &Name, record: &Value) -> String {
+    format!("{}; waited in vain", tool::held_by(mount, name, record))
 }
 
 fn busy(names: &[Name]) -> Failure {

@@ -84,10 +84,10 @@ impl Mount {
         let open = admitting(mounts.clone());
         match open.as_slice() {
             [] if mounts.is_empty() => Err(Failure::unavailable(
-                "no claimfs is mounted here; mount one with 'claimfs mount DIR', or name one with --mount DIR",
+                "no claimfs is mounted here; mount one with 'claimfs mount', or name one with --mount DIR",
             )),
             [] => Err(Failure::unavailable(format!(
-                "the claimfs that are mounted here are other users' and admit nobody else; mount one with 'claimfs mount DIR', or \
+                "the claimfs that are mounted here are other users' and admit nobody else; mount one with 'claimfs mount', or \
                  have one mounted with --allow-other:{}",
                 list(&mounts)
             ))),
@@ -129,6 +129,9 @@ impl Mount {
 
     /// The failure for a file of the mount that cannot be used.
     pub(super) fn failed(&self, parts: &[&str], error: &io::Error) -> Failure {
+        if is_ended(error) {
+            return Failure::unavailable(format!("the mount has ended: {}", ended(&self.0)));
+        }
         let path = self.path(parts);
         Failure::unavailable(format!(
             "{}: {error}; see 'claimfs doctor {}'",
@@ -217,11 +220,24 @@ impl Mount {
         })
     }
 
+    /// The record of a reservation: an attribute of its file.
+    fn reservation(&self, name: &Name) -> Result<Option<Value>, Failure> {
+        let parts = [name.as_str()];
+        let record = self.attribute(&parts, RECORD);
+        if record.is_some() {
+            return Ok(record);
+        }
+        match fs::symlink_metadata(self.path(&parts)) {
+            Err(error) if is_ended(&error) => Err(self.failed(&parts, &error)),
+            _ => Ok(None),
+        }
+    }
+
     /// The record of one lease: an attribute of its file in `queue/`, so that its cost does not
     /// depend on how many leases there are.
     pub(super) fn lease(&self, name: &Name) -> Result<Option<Value>, Failure> {
         if name.is_path() {
-            return Ok(self.attribute(&[name.as_str()], RECORD));
+            return self.reservation(name);
         }
         if let Some(record) = self.attribute(&["queue", name.as_str()], RECORD) {
             return Ok(Some(record));
@@ -234,6 +250,15 @@ impl Mount {
         let mut records = self.leases()?.into_iter();
         Ok(records.find(|record| record["name"] == name.as_str()))
     }
+}
+
+/// True if this error means that the server and the supervisor of a mount are both dead, or that it
+/// was unmounted.
+pub(super) fn is_ended(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOTCONN | libc::ECONNABORTED)
+    )
 }
 
 /// The attribute of a file in `queue/` that is the record of the lease of its name.
@@ -274,6 +299,23 @@ fn admitting(mounts: Vec<mountinfo::Mount>) -> Vec<mountinfo::Mount> {
     admit.map(|(mount, _)| mount).collect()
 }
 
+/// The message for a mount that has ended. Its directory may still be in the kernel's cache.
+fn ended(dir: &Path) -> String {
+    let there = resolve_existing(dir).and_then(|dir| {
+        let there = mountinfo::on(&dir);
+        there.map_err(|error| Failure::unavailable(error.to_string()))
+    });
+    match there.ok().flatten() {
+        Some(mount) if mount.fs_type == FS_TYPE => server_gone(dir, &mount),
+        _ => no_mount(dir),
+    }
+}
+
+fn server_gone(dir: &Path, mount: &mountinfo::Mount) -> String {
+    let (dir, again) = (dir.display(), again(mount));
+    format!("{dir}: the server of this mount is gone; {again}")
+}
+
 /// The message for a directory that is not a usable mount.
 fn no_mount(dir: &Path) -> String {
     const OTHER: &str =
@@ -284,10 +326,7 @@ fn no_mount(dir: &Path) -> String {
     let around = around.filter(|mount| mount.fs_type == FS_TYPE);
     let metadata = match (fs::metadata(dir), &around) {
         (Err(error), Some(mount)) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-            return format!(
-                "{shown}: the server of this mount is gone; {}",
-                again(mount)
-            );
+            return server_gone(dir, mount);
         }
         (Err(error), Some(mount)) if error.kind() == io::ErrorKind::PermissionDenied => {
             return denied(mount);
@@ -387,10 +426,31 @@ pub(super) fn claim_name(text: &str) -> Result<Name, Failure> {
     })
 }
 
-/// Parses the name of a lease, as `leases` has it: that of a claim, or `paths/` and a path.
+/// Parses the name of a claim that is not of a list: a range is refused, since it would be the name
+/// of a single claim. `claims/build@1..4` is that name.
+pub(super) fn single_name(text: &str) -> Result<Name, Failure> {
+    if super::names::is_range(text) {
+        let shown = printable(text);
+        return Err(Failure::usage(format!(
+            "'{shown}': a range, and this takes one name: 'claimfs claim' and 'claimfs run' take one of several names \
+             with '--any {shown}' and all of them with '--all {shown}'; a claim that is called so is 'claims/{shown}'"
+        )));
+    }
+    claim_name(text)
+}
+
+/// Parses the name of a lease, as `leases` has it: that of a claim, or `paths/` and a path; or the
+/// path of a reservation, beginning with `/`, `./` or `../`, as `reserve` takes it.
 pub(super) fn lease_name(text: &str) -> Result<Name, Failure> {
     if text.starts_with("paths/") {
         return Name::listed(text.as_bytes()).map_err(|refusal| bad_path(text, refusal));
+    }
+    let is_path = ["/", "./", "../"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    if is_path || text == "." || text == ".." {
+        let mut names = super::reserve::names(&[PathBuf::from(text)])?;
+        return names.pop().ok_or_else(|| no_path(text));
     }
     claim_name(text)
 }
@@ -415,8 +475,8 @@ fn no_path(text: &str) -> Failure {
     let path = text.strip_prefix("paths");
     let path = path.filter(|rest| rest.starts_with('/')).unwrap_or(text);
     Failure::usage(format!(
-        "'{}': a name has no '/'; for a file or a directory there is 'claimfs reserve {}', and a reservation is \
-         shown by its name, such as 'claimfs show paths/home/me/app'",
+        "'{}': a name has no '/'; for a file or a directory there is 'claimfs reserve {}'; 'show', 'wait', \
+         'release' and 'break' take a path that begins with '/' or './'",
         printable(text),
         printable(path)
     ))
@@ -479,7 +539,7 @@ pub(super) fn ago(record: &Value, key: &str, now: SystemTime) -> String {
 /// The message for a name that another holds.
 ///
 /// Under process scope it names a process, since the caller may be of the same session.
-pub(super) fn held_by(name: &Name, record: &Value) -> String {
+pub(super) fn held_by(mount: &Mount, name: &Name, record: &Value) -> String {
     let time = ago(record, "acquired_at", SystemTime::now());
     let why = reason(record).map_or_else(String::new, |reason| format!(", who says {reason}"));
     let survivor = match record.get("why") {
@@ -489,22 +549,40 @@ pub(super) fn held_by(name: &Name, record: &Value) -> String {
     format!(
         "{}: held by {} for {time}{why}{survivor}; see 'claimfs show {name}'",
         name.file(),
-        holder(record)
+        holder(mount, record)
     )
 }
 
-/// The holder in a record: under process scope a process, since its session may be the caller's.
-pub(super) fn holder(record: &Value) -> String {
-    let (session, pid, command) = (
-        field(record, "session"),
-        field(record, "pid"),
-        field(record, "command"),
-    );
-    if record["scope"] == "process" || record.get("bound_pid").is_some() {
-        format!("pid {pid} ({command}, session {session})")
-    } else {
-        format!("session {session} (pid {pid}, {command})")
+/// The holder of a lease and its living process: under process scope a process, since its session
+/// may be the caller's.
+pub(super) fn holder(mount: &Mount, record: &Value) -> String {
+    let session = field(record, "session");
+    let living = living(mount, record).unwrap_or_else(|| record.clone());
+    let is_process = record["scope"] == "process" || record.get("bound_pid").is_some();
+    let pid = field(&living, "pid");
+    match living["command"].as_str().map(printable) {
+        _ if !has_process(&living) => format!("session {session} (no process; {})", until(record)),
+        None => format!("pid {pid} (session {session})"),
+        Some(command) if is_process => format!("pid {pid} ({command}, session {session})"),
+        Some(command) => format!("session {session} (pid {pid}, {command})"),
     }
+}
+
+/// False for the pid of a session that lives by its deadline.
+fn has_process(record: &Value) -> bool {
+    record["pid"] != 0
+}
+
+/// Until when a lease of a session without processes is held.
+pub(super) fn until(record: &Value) -> String {
+    let left = record["expires_in"].as_f64();
+    let left = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let until = left.and_then(|left| SystemTime::now().checked_add(left));
+    let until = until.and_then(|until| Timestamp::try_from(until).ok());
+    until.map_or_else(
+        || String::from("until its deadline"),
+        |until| format!("until {until:.0}, unless it is renewed"),
+    )
 }
 
 /// Refuses a reason that no claim may have, before anything is taken.
@@ -528,6 +606,7 @@ pub(super) fn reason(record: &Value) -> Option<String> {
 pub(super) fn process(process: &Value) -> String {
     let pid = field(process, "pid");
     match &process["command"] {
+        _ if !has_process(process) => String::from("no process"),
         Value::Null => format!("pid {pid}"),
         _ => format!("pid {pid} ({})", field(process, "command")),
     }
@@ -577,7 +656,13 @@ pub(super) fn living_of(roots: &[Value], record: &Value) -> Option<Value> {
 /// True if the caller has a lease, by the content of `self`: its session holds it or, under process
 /// scope, this process or one above it.
 pub(super) fn is_ours(mount: &Mount, me: &Value, record: &Value) -> bool {
-    if me["session"].is_null() || !mount.lets_change(record) || record["session"] != me["session"] {
+    is_of(me, record) && mount.lets_change(record)
+}
+
+/// As [`is_ours`], for a caller that was of another session when its `self` was read.
+pub(super) fn is_of(me: &Value, record: &Value) -> bool {
+    let is_same = !me["session"].is_null() && record["session"] == me["session"];
+    if !is_same || me["foreign"] == true {
         return false;
     }
     let holder = record.get("bound_pid").unwrap_or(&record["pid"]);

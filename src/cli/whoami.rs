@@ -28,13 +28,17 @@ impl Arguments {
                 tool::field(&me, "why")
             )));
         }
-        output::list_line(&format!(
-            "{} ({}: {})\n{}",
+        let who = format!(
+            "{} ({}: {})",
             tool::field(&me, "session"),
             tool::field(&me, "rule"),
-            tool::field(&me, "why"),
-            lasts(&me)
-        ))?;
+            tool::field(&me, "why")
+        );
+        output::list_line(&if me["foreign"] == true {
+            who
+        } else {
+            format!("{who}\n{}", lasts(&me))
+        })?;
         Ok(Exit::Done)
     }
 }

@@ -300,7 +300,7 @@ pub(crate) fn waiter_lines(waiters: &[WaiterRecord]) -> String {
 /// The line that a waiter reads once a second: its place in a queue of this length comes first.
 pub(crate) fn progress(
     name: &Name,
-    holder: &SessionId,
+    (holder, living): (&SessionId, Option<&(u32, Arc<str>)>),
     since: SystemTime,
     (place, length): (usize, usize),
     ancestor: Option<Process>,
@@ -308,11 +308,44 @@ pub(crate) fn progress(
 ) -> String {
     let held = SystemTime::now().duration_since(since).unwrap_or_default();
     let held = held.as_secs();
-    let whose = ancestor.map_or_else(String::new, |process| {
-        format!(" (by pid {}, which is above you)", process.pid)
+    let living_pid = living.map(|(pid, _)| *pid);
+    let living = living.map_or_else(
+        || String::from("no process"),
+        |(pid, command)| format!("pid {pid}, {}", printable(command)),
+    );
+    let above = ancestor.map_or_else(String::new, |process| match living_pid {
+        Some(pid) if pid == process.pid => String::from(", which is above you"),
+        _ => format!(", by pid {}, which is above you", process.pid),
     });
     let ring = ring.map_or_else(String::new, |ring| format!("; {}", ring.sentence()));
-    format!("you are {place} of {length} for {name}: held by {holder}{whose} for {held} s{ring}\n")
+    format!(
+        "you are {place} of {length} for {name}: held by {holder} ({living}{above}) for {held} s{ring}\n"
+    )
+}
+
+/// The living process of a lease, with its command: the one that holds it; under session scope the
+/// one that claimed or, if that has ended or is a claimfs that runs a command, another root.
+pub(crate) fn living(
+    table: &Table,
+    lease: &Lease,
+    inode: &Inode,
+    session: &Session,
+) -> Option<(u32, Arc<str>)> {
+    let shown = |root: &Root| (root.process.pid, Arc::clone(&root.command));
+    if let Some(holder) = table.holder(inode) {
+        let is_claimer = holder.pid == lease.pid;
+        let unknown = || (holder.pid, Arc::from("?"));
+        let claimer = || (lease.pid, Arc::clone(&lease.command));
+        let known = session.root(&holder).map(shown);
+        return Some(known.unwrap_or_else(|| if is_claimer { claimer() } else { unknown() }));
+    }
+    let maker = session
+        .roots
+        .iter()
+        .find(|root| root.process.pid == lease.pid);
+    let mut commands = maker.into_iter().chain(&session.roots);
+    let command = commands.find(|root| &*root.command != "claimfs");
+    command.or(maker).or(session.roots.first()).map(shown)
 }
 
 /// The content of the file of a session.
@@ -417,13 +450,15 @@ pub fn tags(table: &Table, name: &Name, now: Duration) -> Vec<(String, Vec<u8>)>
 const STAYS: &str = "you claimed for it, or the process that you are a copy of did, and a process of a session stays so";
 
 /// The content of `self`: the caller's session, the rule that decided it, and the processes whose
-/// death ends it. `live` are the roots of that session, if it exists.
+/// death ends it. `live` are the roots of that session, if it exists. `is_foreign`: a session
+/// of that id exists, but the caller may not join it.
 pub(crate) fn identity(
     ancestry: &Ancestry,
     member: Option<&Member>,
     parent: Option<&Member>,
     live: Option<&[Root]>,
     status_from: &str,
+    is_foreign: bool,
 ) -> String {
     let caller = ancestry.caller();
     let scope = member.map(|member| member.scope);
@@ -437,6 +472,7 @@ pub(crate) fn identity(
         }
     }
     let alone = match scope {
+        _ if is_foreign => false,
         Some(Scope::Process) => match then[..] {
             [] => true,
             [next] => ancestry.is_errand(&next.process),
@@ -449,6 +485,10 @@ pub(crate) fn identity(
         .iter()
         .map(|root| json!({ "pid": root.process.pid, "command": &*root.command }));
     let mut why = why(ancestry, member);
+    if is_foreign {
+        why += "; but a live session that you are not of has this id: another user's, another sandbox's, or one that lives by \
+                its deadline, so claiming answers EPERM: choose another id";
+    }
     if scope == Some(Scope::Session)
         && member.is_some_and(|member| member.rule.scope() == Scope::Process)
     {
@@ -457,7 +497,7 @@ pub(crate) fn identity(
     if alone && member.is_some() {
         why += "; it is this command alone, so what it claims ends with it";
     }
-    let text = json!({
+    let mut text = json!({
         "session": member.map(|member| member.id.as_str()),
         "rule": member.map(|member| member.rule.as_str()),
         "why": why,
@@ -473,6 +513,9 @@ pub(crate) fn identity(
         "status_from": status_from,
         "parent_session": parent.map(|member| member.id.as_str()),
     });
+    if is_foreign {
+        text["foreign"] = json!(true);
+    }
     line(&text)
 }
 

@@ -117,15 +117,17 @@ fn broken<'a>(table: &'a Table, event: &'a Event) -> Option<Notice<'a>> {
         return None;
     };
     let (lease, _, session) = table.last(name)?;
+    let holder = match lease.pid {
+        0 => String::from("no process"),
+        pid => format!("pid {pid}, {}", printable(&lease.command)),
+    };
     let text = move || {
         format!(
-            "broken {}: uid {uid} (pid {pid}, {}) took it from session {} (pid {}, {}), \
-             which lives; token {}",
+            "broken {}: uid {uid} (pid {pid}, {}) took it from session {} ({holder}), which lives; \
+             token {}",
             name.file(),
             printable(command),
             session.id,
-            lease.pid,
-            printable(&lease.command),
             lease.token.0,
         )
     };

@@ -2,6 +2,7 @@
 //!
 //! Does not know: how a waiter is told, or which descriptor is its own.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Inner, Principal, Store};
@@ -9,7 +10,7 @@ use crate::core::{
     Command, Creation, Name, Process, Refusal, Rule, SessionId, SessionKey, Shape, Subject, Token,
     WaiterId,
 };
-use crate::render::ring::RingRecord;
+use crate::render::{self, ring::RingRecord};
 
 /// The rings of all waiters are found at most once in this time for the progress lines.
 const RINGS_AGE: Duration = Duration::from_secs(1);
@@ -34,6 +35,8 @@ pub(crate) enum Turn {
     Waits {
         /// The session that holds the name.
         holder: SessionId,
+        /// Its living process, and the command of that. `None` if it lives by its deadline.
+        living: Option<(u32, Arc<str>)>,
         /// The time since which it holds it.
         since: SystemTime,
         /// Its place, from 1 on, and the number of waiters.
@@ -188,6 +191,7 @@ impl Inner {
         let above = seat.is_some_and(|seat| self.table.waits_for_ancestor(seat, inode));
         Turn::Waits {
             holder: holder.id.clone(),
+            living: render::living(&self.table, lease, inode, holder),
             since: lease.since,
             place,
             ancestor: above.then(|| self.table.holder(inode)).flatten(),

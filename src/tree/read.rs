@@ -250,14 +250,19 @@ impl Tree {
             .store
             .parent_ancestry(ancestry)
             .and_then(|ancestry| self.store.member(&ancestry));
-        let id = member.as_ref().map(|member| member.id.clone()).ok();
-        let roots = id.and_then(|id| self.session(&id, |_, session| session.roots.clone()));
+        let found = member.as_ref().ok().and_then(|member| {
+            self.session(&member.id, |table, session| {
+                table.admits(member).then(|| session.roots.clone())
+            })
+        });
+        let (is_foreign, roots) = (found == Some(None), found.flatten());
         render::identity(
             ancestry,
             member.as_ref().ok(),
             parent.as_ref().ok(),
             roots.as_deref(),
             self.store.source().as_str(),
+            is_foreign,
         )
     }
 }

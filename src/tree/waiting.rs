@@ -332,6 +332,7 @@ impl Tree {
                 Turn::Waits { .. } if !tick => return None,
                 Turn::Waits {
                     holder,
+                    living,
                     since,
                     place,
                     ancestor,
@@ -339,7 +340,8 @@ impl Tree {
                     open.text = std::mem::take(&mut open.note);
                     let ring = self.store.ring(waiter);
                     let ring = ring.as_ref();
-                    let line = render::progress(name, &holder, since, place, ancestor, ring);
+                    let holder = (&holder, living.as_ref());
+                    let line = render::progress(name, holder, since, place, ancestor, ring);
                     open.text.extend_from_slice(line.as_bytes());
                 }
             }

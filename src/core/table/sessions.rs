@@ -217,6 +217,11 @@ impl Table {
         }
     }
 
+    /// True unless the live session of the member's id is one that it may not join.
+    pub fn admits(&self, by: &Member) -> bool {
+        self.joinable(by).is_ok()
+    }
+
     /// Makes the member's processes roots of its session. Starts the session if there is none.
     pub(super) fn enter(&self, draft: &mut Draft, by: &Member) -> Result<SessionKey, Refusal> {
         let known = self.joinable(by)?;

@@ -70,14 +70,16 @@ fn the_command_breaks_what_is_held_and_says_what_is_free() {
     let Some(mount) = Mount::new() else { return };
     let mut holder = mount.actor(Some("w1"));
     holder.claim("x").unwrap();
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", holder.pid())).unwrap();
     let (code, out, _) = text(&mount.claimfs(&["break", "x"]).output().unwrap());
     assert_eq!(
         (code, out),
         (
             0,
             format!(
-                "claims/x: taken from session w1 (pid {}), which lives\n",
-                holder.pid()
+                "claims/x: taken from session w1 (pid {}, {}), which lives\n",
+                holder.pid(),
+                comm.trim_end()
             )
         )
     );

@@ -145,7 +145,7 @@ fn a_bind_that_is_read_only_or_a_part_is_explained() {
             && has(
                 &out,
                 "bad",
-                &["no claimfs is mounted here", "claimfs mount DIR"]
+                &["no claimfs is mounted here", "'claimfs mount'"]
             ),
         "{out}"
     );

@@ -71,7 +71,11 @@ fn a_list_is_of_at_most_256_names_without_leading_zeros_and_each_counts_once() {
         arguments.extend(lists.iter().copied());
         run(&mount, "w", &[&arguments[..], &echo].concat())
     };
-    let taken: [(&[&str], &str); 9] = [
+    let taken: [(&[&str], &str); 13] = [
+        (&["--any", "claims/n@1-2"], "n@1-2"),
+        (&["--any", "lib@1.2"], "lib@1.2"),
+        (&["--any", "day@2024-01-02"], "day@2024-01-02"),
+        (&["--any", "me@host-1"], "me@host-1"),
         (&["--any", "n@1..256"], "n@1"),
         (&["--any", "n@1..256", "--any", "n@1..256"], "n@1"),
         (&["--any=n@255..510"], "n@255"),
@@ -89,7 +93,13 @@ fn a_list_is_of_at_most_256_names_without_leading_zeros_and_each_counts_once() {
         let (code, out, err) = lists(arguments);
         assert_eq!((code, out.trim()), (0, claim), "{arguments:?}: {err}");
     }
-    let wrong: [(&[&str], &str); 14] = [
+    let wrong: [(&[&str], &str); 17] = [
+        (
+            &["--any", "n@1-2"],
+            "no range; write it as 'n@1..2', or as 'claims/n@1-2' if ",
+        ),
+        (&["--any", "z", "--any", "n@1:2"], "write it as 'n@1..2'"),
+        (&["--all", "n@3\u{2026}4"], "write it as 'n@3..4'"),
         (&["--any", "n@1..257"], "at most 256"),
         (&["--any", "n@1..256", "--any", "x"], "at most 256"),
         (&["--all", "n@1..18446744073709551615"], "at most 256"),
@@ -128,6 +138,39 @@ fn a_list_is_of_at_most_256_names_without_leading_zeros_and_each_counts_once() {
         );
     }
     assert_eq!(mount.claims(), [""; 0]);
+}
+
+#[test]
+fn regression_a_range_without_a_list_is_refused_and_no_name() {
+    let Some(mount) = Mount::new() else { return };
+    for words in [
+        &["claim", "build@1..2"][..],
+        &["run", "build@1..2", "--", "true"],
+        &["wait", "build@1..2"],
+        &["claim", "build@1.."],
+        &["claim", "build@..4"],
+    ] {
+        let (code, out, err) = run(&mount, "w", words);
+        assert_eq!((code, out.as_str()), (2, ""), "{words:?}: {err}");
+        let range = words[1];
+        let way_out = format!(
+            "'{range}': a range, and this takes one name: 'claimfs claim' and 'claimfs run' take one of several names with \
+             '--any {range}' and all of them with '--all {range}'; a claim that is called so is 'claims/{range}'"
+        );
+        assert!(err.contains(&way_out), "{err}");
+    }
+    assert_eq!(mount.claims(), [""; 0]);
+    let mut root = mount.actor(Some("w"));
+    root.claim("root").unwrap();
+    done(&mount, "w", &["claim", "claims/build@1..2"]);
+    assert_eq!(mount.claims(), ["build@1..2", "root"]);
+    // What is there is shown and given back without more ado.
+    assert!(done(&mount, "w", &["show", "build@1..2"]).contains("build@1..2"));
+    done(&mount, "w", &["release", "build@1..2"]);
+    done(&mount, "w", &["wait", "claims/build@1..2"]);
+    for name in ["build@a..b", "build@1.2", "a..b", "@", "b@1..2x"] {
+        done(&mount, "w", &["claim", name]);
+    }
 }
 
 #[test]

@@ -24,5 +24,7 @@ mod table;
 pub mod try_it;
 /// The output and the exit code of each verb.
 mod verbs;
+/// The words of a command that waits.
+mod waits;
 /// Words of a command line: times, names, exit codes.
 mod words;

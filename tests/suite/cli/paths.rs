@@ -211,3 +211,172 @@ fn regression_what_several_processes_have_parts_of_is_refused_with_a_reason() {
         assert!(err.contains(&says), "{err}");
     }
 }
+
+/// A mount with two sessions, and a folder in which `one` has reserved `src/deep` and `docs/a` to
+/// `docs/g`, for a reason.
+fn reserved() -> Option<(Mount, TempDir, String, [Guard; 2])> {
+    let mount = Mount::new()?;
+    let dir = TempDir::new();
+    let here = fs::canonicalize(dir.path()).unwrap();
+    let here = here.to_str().unwrap().to_owned();
+    let sessions = [session(&mount, "one"), session(&mount, "two")];
+    let docs = ["a", "b", "c", "d", "e", "f", "g"].map(|name| format!("docs/{name}"));
+    let words: Vec<&str> = docs.iter().map(String::as_str).collect();
+    let words = [&["reserve", "-m", "why not", "src/deep"], &words[..]].concat();
+    assert_eq!(verb(&mount, "one", &dir, &words).0, 0);
+    Some((mount, dir, here, sessions))
+}
+
+#[test]
+fn regression_show_and_break_of_a_path_say_what_covers_it_and_what_is_below_it() {
+    let Some((mount, dir, here, [one, _])) = reserved() else {
+        return;
+    };
+    let two = |words: &[&str]| verb(&mount, "two", &dir, words);
+    let pid = one.0.id();
+    // The one that made it has exited: the session's living process is named.
+    let holder = format!("session one (pid {pid}, sh)");
+    let (absolute, name) = (
+        format!("{here}/src/deep/x"),
+        format!("paths{here}/src/deep/x"),
+    );
+    for path in ["./src/deep/x", &absolute, &name] {
+        let (code, out, _) = two(&["show", path]);
+        let first = format!(
+            "{absolute}: reserved as a part of {here}/src/deep:\nclaim    paths{here}/src/deep\n"
+        );
+        assert!(code == 0 && out.starts_with(&first), "{out}");
+        let (code, out, _) = two(&["show", "--json", path]);
+        let record: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, &record["session"]), (0, &"one".into()));
+        assert_eq!(record["name"], format!("paths{here}/src/deep"));
+        assert_eq!(two(&["show", "-q", path]).0, 1);
+        assert_eq!(verb(&mount, "one", &dir, &["show", "-q", path]).0, 0);
+        let (code, out, err) = two(&["break", path]);
+        assert_eq!((code, out.as_str()), (4, ""));
+        let says = format!("{absolute}: reserved, as a part of {here}/src/deep, by {holder} for ");
+        assert!(err.contains(&says), "{err}");
+        assert!(
+            err.ends_with(&format!(
+                "'claimfs break paths{here}/src/deep' frees all of that\n"
+            )),
+            "{err}"
+        );
+    }
+    let (code, out, _) = two(&["show", "./docs"]);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(code, 0);
+    assert_eq!(
+        lines[0],
+        format!("{here}/docs: not reserved itself; 7 below it:")
+    );
+    for (line, name) in lines[1..6].iter().zip(["a", "b", "c", "d", "e"]) {
+        let says = format!("  {here}/docs/{name}: reserved by {holder} for ");
+        assert!(
+            line.starts_with(&says) && line.ends_with(", who says \"why not\""),
+            "{out}"
+        );
+    }
+    assert_eq!(lines[6..], ["  and 2 more; see 'claimfs ls'"]);
+    assert_eq!(two(&["show", "--json", "./docs"]).1.lines().count(), 7);
+    assert_eq!(two(&["show", "-q", "./docs"]).0, 1, "another has a part");
+    assert_eq!(verb(&mount, "one", &dir, &["show", "-q", "./docs"]).0, 4);
+    let (code, out, err) = two(&["break", "./docs"]);
+    assert_eq!((code, out.as_str()), (4, ""));
+    assert!(
+        err.contains("break what is below it one by one:\n"),
+        "{err}"
+    );
+    assert!(
+        err.contains("docs/e: reserved by") && !err.contains("docs/f"),
+        "{err}"
+    );
+    let (code, out, _) = two(&["break", "--json", "."]);
+    let broken: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, broken["below"].as_array().unwrap().len()), (4, 8));
+    // Beside them nothing is reserved.
+    for path in ["./src/deeper", "./doc", "/no/such"] {
+        assert_eq!(two(&["show", "-q", path]).0, 4, "{path}");
+        assert!(two(&["show", path]).2.ends_with(": free\n"), "{path}");
+    }
+    let (code, out, _) = two(&["break", "./src/deep"]);
+    let says = format!("paths{here}/src/deep: taken from {holder}, which lives\n");
+    assert_eq!((code, out), (0, says));
+    assert!(mount.record(&format!("paths{here}/src/deep")).is_none());
+    assert_eq!(mount.run("find paths -type f").lines().count(), 7);
+}
+
+#[test]
+fn regression_a_path_is_given_back_and_waited_for_by_its_path_or_its_name() {
+    let Some((mount, dir, here, [one, _two])) = reserved() else {
+        return;
+    };
+    let by = |id: &str, words: &[&str]| verb(&mount, id, &dir, words);
+    let count = || mount.run("find paths -type f").lines().count();
+    let holder = format!("session one (pid {}, sh)", one.0.id());
+    let (code, out, err) = by("two", &["release", "./docs/a"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains(&format!("docs/a: held by {holder}")), "{err}");
+    let (code, _, err) = by("two", &["wait", "./docs/a/below", "-w", "20ms"]);
+    assert!(code == 1 && err.contains("; waited in vain"), "{err}");
+    assert!(
+        err.contains(&format!("as a part of {here}/docs/a, by {holder}")),
+        "{err}"
+    );
+    let (code, _, err) = by("two", &["wait", &format!("paths{here}"), "-w", "0"]);
+    assert!(code == 1 && err.contains("reserved in part ("), "{err}");
+    // One's own are not waited for.
+    for path in ["./docs/a", "./docs", "./src/deep/x"] {
+        assert_eq!(by("one", &["wait", path, "-w", "0"]).0, 0);
+    }
+    // That very one goes, not those below.
+    let (code, _, err) = by("one", &["release", "./docs"]);
+    assert_eq!((code, count()), (0, 8));
+    assert!(
+        err.contains("docs: not reserved itself; 'claimfs unreserve "),
+        "{err}"
+    );
+    let (code, _, err) = by("one", &["release", "./docs/a/x"]);
+    assert_eq!((code, count()), (0, 8));
+    assert!(
+        err.contains(&format!(
+            "'claimfs release paths{here}/docs/a' gives back all of that"
+        )),
+        "{err}"
+    );
+    let (code, out, err) = by("one", &["release", "./docs/a", "--json"]);
+    assert_eq!((code, err.as_str(), count()), (0, "", 7));
+    assert!(out.contains("\"released\":true"), "{out}");
+    let name = format!("paths{here}/docs/b");
+    assert_eq!(
+        (by("one", &["release", &name]), count()),
+        ((0, String::new(), String::new()), 6)
+    );
+    let (code, out, _) = by("one", &["release", &name, "--json"]);
+    assert!(code == 0 && out.contains("\"released\":false"), "{out}");
+    assert_eq!(by("one", &["release", &name, "--session", "x"]).0, 2);
+    // It ends with its holder.
+    let mut waits = command(&mount, "two", &dir, &["wait", "./docs", "--json"]);
+    let mut waits = Guard::spawn(waits.stdout(Stdio::piped()));
+    assert!(waits.0.try_wait().unwrap().is_none());
+    drop(one);
+    assert!(waits.line().contains("\"session\":null"));
+    wait_until("it ends", || waits.0.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn regression_a_path_is_translated_for_show_as_for_reserve() {
+    let Some(mount) = Mount::new() else { return };
+    let dir = TempDir::new();
+    let _one = session(&mount, "one");
+    let mapped = |words: &[&str]| {
+        let mut command = command(&mount, "one", &dir, words);
+        let output = command.env("CLAIMFS_PATH_MAP", "/none=/home/me").output();
+        text(&output.unwrap())
+    };
+    assert_eq!(mapped(&["reserve", "/none/app"]).0, 0);
+    assert_eq!(mapped(&["show", "-q", "/none/app/src"]).0, 0);
+    assert_eq!(mapped(&["show", "-q", "paths/home/me/app"]).0, 0);
+    assert_eq!(mapped(&["release", "/none/app"]).0, 0);
+    assert_eq!(mount.run("find paths -type f"), "");
+}

@@ -50,9 +50,7 @@ fn lines_have_80_columns_whatever_the_names_are_and_all_of_them_in_a_pipe() {
             .map(|c| if c.is_ascii() || c == '…' { 1 } else { 2 });
         assert!(columns.sum::<usize>() <= 80, "{line}");
     }
-    assert!(
-        lines[1].contains("nn… ") && lines[2].contains("日本") && lines[3].starts_with("short ")
-    );
+    assert!(lines[1].contains("n…n") && lines[2].contains("日…") && lines[3].starts_with("short "));
     assert!(lines[1].contains("because"), "{lines:?}");
     assert!(on_terminal(&mount, 300, "ls").unwrap()[3].len() > 80);
     // In full: in a pipe, and with --wide.
@@ -133,4 +131,61 @@ fn the_screen_of_watch_says_that_nothing_is_held() {
     let mut holder = mount.actor(Some("w1"));
     holder.claim(&"日".repeat(80)).unwrap();
     wait_until("it shows the claim", || seen().contains("日…"));
+}
+
+#[test]
+fn regression_the_file_name_of_a_long_path_is_readable() {
+    let Some(mount) = Mount::new() else { return };
+    let mut holder = mount.actor(Some("a-session-with-a-long-id"));
+    let dir = "paths/home/somebody/projects/a-project/with/a/long/way/to/src";
+    mount.run(&format!("mkdir -p {dir}"));
+    let path = format!("{dir}/lexer.rs");
+    let fd = holder.open(&path, libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY);
+    holder.close(fd.unwrap()).unwrap();
+    let Some(lines) = on_terminal(&mount, 80, "ls") else {
+        return;
+    };
+    let cell = lines[1].split_whitespace().next().unwrap();
+    assert!(cell.starts_with("pa") && cell.contains('…'), "{lines:?}");
+    assert!(cell.ends_with("/src/lexer.rs"), "{lines:?}");
+}
+
+#[test]
+fn regression_the_holder_of_a_run_is_its_command() {
+    let Some(mount) = Mount::new() else { return };
+    let mut command = mount.claimfs(&["run", "x", "--", "sleep", "600"]);
+    let run = Guard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()));
+    let wrapper = run.0.id();
+    let shown = |words: &[&str]| text(&mount.claimfs(words).output().unwrap());
+    wait_until("the command runs", || {
+        let (_, out, _) = shown(&["session", "ls"]);
+        out.contains(" +1")
+    });
+    let sessions = mount.run("cat sessions/*");
+    let session = crate::support::parsed(&sessions);
+    let child = session["roots"][1]["pid"].as_u64().unwrap();
+    let comm = || fs::read_to_string(format!("/proc/{child}/comm")).unwrap();
+    wait_until("it is executed", || comm() == "sleep\n");
+    let (_, out, _) = shown(&["ls"]);
+    assert!(out.contains(&format!(" {child} sleep ")), "{out}");
+    let (_, out, _) = shown(&["show", "x"]);
+    assert!(
+        out.contains(&format!("process  pid {wrapper}, claimfs, ")),
+        "{out}"
+    );
+    assert!(
+        out.contains(&format!("for      pid {child} (sleep)\n")),
+        "{out}"
+    );
+    let mut refused = mount.claimfs(&["run", "x", "--", "true"]);
+    let (code, _, err) = text(&refused.output().unwrap());
+    let says = format!("held by session run-{wrapper} (pid {child}, sleep) for ");
+    assert!(code == 1 && err.contains(&says), "{err}");
+    let line = mount.sh("CLAIMFS_SESSION=w timeout -s KILL 3 head -n1 queue/x");
+    let line = { line }.output().unwrap();
+    let (_, out, _) = text(&line);
+    let says = format!("for x: held by run-{wrapper} (pid {child}, sleep) for ");
+    assert!(out.contains(&says), "{out}");
+    // It is a process of this test's session that ends them.
+    unsafe { libc::kill(child as i32, libc::SIGKILL) };
 }

@@ -538,6 +538,10 @@ fn bad_names_are_usage_errors_that_say_the_rule() {
     let Some(mount) = Mount::new() else { return };
     for verb in ["claim", "release", "show"] {
         for name in ["", "..", ".x", "a\\b", "claims/", "claims/.x"] {
+            // A path, which may be reserved.
+            if name == ".." && verb != "claim" {
+                continue;
+            }
             let (code, _, err) = run(&mut mount.claimfs(&[verb, "--", name]));
             assert_eq!(code, 2, "{verb} {name}");
             assert!(
@@ -612,7 +616,7 @@ fn the_mount_is_named_or_the_only_one() {
     assert_eq!(
         (
             code,
-            err.contains("no claimfs is mounted here; mount one with")
+            err.contains("no claimfs is mounted here; mount one with 'claimfs mount', or ")
         ),
         (3, true),
         "{err}"
