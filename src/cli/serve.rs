@@ -8,6 +8,7 @@ use super::{Exit, Failure, tool};
 use crate::logging;
 use crate::server::Link;
 use crate::supervisor::report::Report;
+use crate::supervisor::{MOUNTED_AT, RESTARTS};
 use crate::sys::thread::name_process;
 
 #[derive(Debug, clap::Args)]
@@ -40,11 +41,18 @@ impl Arguments {
         let link = Link {
             nonce: self.connection,
             capabilities: self.capabilities,
+            restarts: told(RESTARTS),
+            mounted_at: told(MOUNTED_AT),
         };
         plan.serve(&link, |report| send(&report))
             .inspect_err(|failure| send(&Report::Failed(failure.text.clone())))?;
         Ok(Exit::Done)
     }
+}
+
+/// A number that the supervisor tells in the environment.
+fn told(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Sends a report to the supervisor, which may be gone.

@@ -469,6 +469,10 @@ impl Log for Disk {
         self.write_table(table, handoff, true)
     }
 
+    fn length(&self) -> u64 {
+        self.end
+    }
+
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff) {
         self.compact_if_due(table, handoff);
     }

@@ -66,6 +66,9 @@ pub trait Log: Send {
     /// that is there is set aside.
     fn rewrite(&mut self, table: &Table, handoff: &Handoff) -> io::Result<()>;
 
+    /// How long the journal is, in bytes.
+    fn length(&self) -> u64;
+
     /// Called after the appended events were applied to this table.
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff);
 }

@@ -3,10 +3,10 @@
 //! Does not know: when an event counts (`core/table/effects.rs`), or which refusals do (`fuse`).
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use crate::core::table::Count;
 
@@ -17,6 +17,36 @@ const BOUNDS: [u64; 12] = [
 
 /// The counter that `claimfs doctor` checks.
 pub(crate) const STATUS_OVERFLOWS: &str = "claimfs_status_overflows_total";
+
+/// What is known of the mount when a server of it begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Began {
+    /// The number of servers of this mount before this one.
+    pub restarts: u64,
+    /// When it was mounted, in seconds since 1970. `None` below a supervisor that does not say.
+    pub mounted_at: Option<u64>,
+}
+
+/// What is there now.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    /// Live leases.
+    pub leases: usize,
+    /// The largest number of leases.
+    pub leases_max: usize,
+    /// Live sessions.
+    pub sessions: usize,
+    /// Waiters in queues.
+    pub waiters: usize,
+    /// When the first of them joined its queue.
+    pub waits_since: Option<SystemTime>,
+    /// The length of the journal.
+    pub journal_bytes: u64,
+    /// How often too many processes ended for their endings to be read.
+    pub status_overflows: u64,
+    /// Where process endings are read.
+    pub status_source: &'static str,
+}
 
 /// Counters since the server began.
 #[derive(Debug, Default)]
@@ -37,6 +67,7 @@ pub(crate) struct Metrics {
     buckets: [AtomicU64; BOUNDS.len()],
     requests: AtomicU64,
     nanoseconds: AtomicU64,
+    began: OnceLock<Began>,
 }
 
 impl Metrics {
@@ -74,28 +105,20 @@ impl Metrics {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// The content of the file `metrics`. `source` names where process endings are read;
-    /// `overflows` counts how often there were too many of them to read.
-    pub(crate) fn render(
-        &self,
-        leases: usize,
-        sessions: usize,
-        source: &str,
-        overflows: u64,
-    ) -> String {
+    /// Notes how the server began, once.
+    pub(crate) fn began(&self, began: Began) {
+        _ = self.began.set(began);
+    }
+
+    /// The content of the file `metrics`, at this time.
+    pub(crate) fn render(&self, gauges: &Gauges, now: SystemTime) -> String {
         let mut out = String::new();
         self.render_counters(&mut out);
-        let gauges = [
-            ("claimfs_leases", "Live leases.", leases),
-            ("claimfs_sessions", "Live sessions.", sessions),
-        ];
-        for (name, help, value) in gauges {
-            head(&mut out, name, "gauge", help);
-            line(&mut out, name, "", &value.to_string());
-        }
+        render_gauges(&mut out, gauges, now);
+        self.render_server(&mut out);
         let help = "Times that more processes ended than could be read of: those count as exited.";
         head(&mut out, STATUS_OVERFLOWS, "counter", help);
-        line(&mut out, STATUS_OVERFLOWS, "", &overflows.to_string());
+        line(&mut out, STATUS_OVERFLOWS, "", gauges.status_overflows);
         let name = "claimfs_refusals_total";
         let help = "Requests refused, by errno. The kernel itself answers EEXIST to O_EXCL on a name that it has looked up.";
         head(&mut out, name, "counter", help);
@@ -105,19 +128,35 @@ impl Metrics {
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
         {
-            line(
-                &mut out,
-                name,
-                &format!("{{errno=\"{errno}\"}}"),
-                &count.to_string(),
-            );
+            line(&mut out, name, &format!("{{errno=\"{errno}\"}}"), count);
         }
         let name = "claimfs_status_source";
         let help = "Where it is said how processes ended: pidfd, proc connector or none.";
         head(&mut out, name, "gauge", help);
-        line(&mut out, name, &format!("{{source=\"{source}\"}}"), "1");
+        let source = gauges.status_source;
+        line(&mut out, name, &format!("{{source=\"{source}\"}}"), 1);
         self.render_latency(&mut out);
         out
+    }
+
+    /// The version, and since when and by how many servers the mount is served.
+    fn render_server(&self, out: &mut String) {
+        let name = "claimfs_build_info";
+        head(out, name, "gauge", "The version of the server. Always 1.");
+        let version = env!("CARGO_PKG_VERSION");
+        line(out, name, &format!("{{version=\"{version}\"}}"), 1);
+        let began = self.began.get().copied().unwrap_or_default();
+        if let Some(mounted_at) = began.mounted_at {
+            let name = "claimfs_start_time_seconds";
+            let help = "When this was mounted, in seconds since 1970.";
+            head(out, name, "gauge", help);
+            line(out, name, "", mounted_at);
+        }
+        let name = "claimfs_server_restarts_total";
+        let help =
+            "Servers of this mount that took over from one before, after its end or for an upgrade.";
+        head(out, name, "counter", help);
+        line(out, name, "", began.restarts);
     }
 
     fn render_counters(&self, out: &mut String) {
@@ -151,7 +190,7 @@ impl Metrics {
         ];
         for (name, help, counter) in counters {
             head(out, name, "counter", help);
-            line(out, name, "", &counter.load(Relaxed).to_string());
+            line(out, name, "", counter.load(Relaxed));
         }
     }
 
@@ -171,7 +210,7 @@ impl Metrics {
                 out,
                 &format!("{name}_bucket"),
                 &format!("{{le=\"{bound}\"}}"),
-                &below.to_string(),
+                below,
             );
         }
         // A request that is counted between two loads must not make a bucket exceed the total.
@@ -181,10 +220,44 @@ impl Metrics {
             out,
             &format!("{name}_bucket"),
             "{le=\"+Inf\"}",
-            &count.to_string(),
+            count,
         );
-        line(out, &format!("{name}_sum"), "", &sum.to_string());
-        line(out, &format!("{name}_count"), "", &count.to_string());
+        line(out, &format!("{name}_sum"), "", sum);
+        line(out, &format!("{name}_count"), "", count);
+    }
+}
+
+fn render_gauges(out: &mut String, gauges: &Gauges, now: SystemTime) {
+    let waits = gauges.waits_since.map(|since| now.duration_since(since));
+    // A clock that was set back makes no wait negative.
+    let waits = waits.and_then(Result::ok).unwrap_or_default();
+    let count = |count: usize| count.to_string();
+    for (name, help, value) in [
+        ("claimfs_leases", "Live leases.", count(gauges.leases)),
+        (
+            "claimfs_leases_max",
+            "The largest number of leases (--max-leases).",
+            count(gauges.leases_max),
+        ),
+        ("claimfs_sessions", "Live sessions.", count(gauges.sessions)),
+        (
+            "claimfs_waiters",
+            "Processes that wait in queues.",
+            count(gauges.waiters),
+        ),
+        (
+            "claimfs_oldest_wait_seconds",
+            "How long the first of those that wait now has waited, in seconds. 0 if none does.",
+            waits.as_secs_f64().to_string(),
+        ),
+        (
+            "claimfs_journal_bytes",
+            "The length of the journal.",
+            gauges.journal_bytes.to_string(),
+        ),
+    ] {
+        head(out, name, "gauge", help);
+        line(out, name, "", value);
     }
 }
 
@@ -192,6 +265,6 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn line(out: &mut String, name: &str, labels: &str, value: &str) {
+fn line(out: &mut String, name: &str, labels: &str, value: impl Display) {
     let _ = writeln!(out, "{name}{labels} {value}");
 }

@@ -29,6 +29,7 @@ use crate::logging::limited;
 use crate::mount::Plan;
 use crate::mount::state_dir::Lock;
 use crate::process::{Boot, Processes};
+use crate::render::metrics::Began;
 use crate::store::Store;
 use crate::supervisor::device;
 use crate::supervisor::report::Report;
@@ -57,6 +58,11 @@ pub(crate) struct Link {
     pub nonce: String,
     /// The capabilities of the kernel, if it has told an earlier server.
     pub capabilities: Option<u64>,
+    /// The number of servers before this one, on this connection and those before it, and when the
+    /// mount was made, in seconds since 1970. Older supervisors do not say.
+    pub restarts: Option<u64>,
+    /// See `restarts`.
+    pub mounted_at: Option<u64>,
 }
 
 /// How many descriptors are reserved for root and for the server itself.
@@ -129,10 +135,16 @@ impl Plan {
         } else {
             Handoff::new(&link.nonce)
         };
+        let lives = handoff.lives + u64::from(goes_on);
+        let began = Began {
+            restarts: link.restarts.unwrap_or(lives),
+            mounted_at: link.mounted_at,
+        };
         let log = self.begin_journal(boot, &mut recovered, &handoff)?;
         let (store, processes) = self
             .store(recovered.table, handoff, log, &notifier)
             .map_err(failed)?;
+        store.metrics().began(began);
         if goes_on {
             store.take_over();
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Store;
 use crate::core::table::{Inode, Lease, Session, Table};
 use crate::core::{Ino, Name, SessionKey, Subject, Token};
+use crate::render::metrics::Gauges;
 
 /// The number of sessions or leases that are checked before the store is unlocked for others, and
 /// the time for which it is.
@@ -21,6 +22,23 @@ impl Store {
         let mut inner = self.lock();
         inner.check(about, None);
         show(&inner.table)
+    }
+
+    /// What the metrics say of the present. Costs the same however much there is.
+    pub(crate) fn gauges(&self) -> Gauges {
+        let (status_overflows, source) = (self.status_overflows(), self.source());
+        let inner = self.lock();
+        let table = &inner.table;
+        Gauges {
+            leases: table.lease_count(),
+            leases_max: table.max_leases(),
+            sessions: table.session_count(),
+            waiters: table.waiter_count(),
+            waits_since: table.oldest_waiter().map(|waiter| waiter.since),
+            journal_bytes: inner.journal.length(),
+            status_overflows,
+            status_source: source.as_str(),
+        }
     }
 
     /// Shows the live claims after a token in the order of their tokens, until `show` returns

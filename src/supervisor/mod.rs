@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::program::Program;
 use self::report::Report;
@@ -42,6 +42,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// `FUSE_HAS_RESEND`: the kernel sends again what a dead server had not answered
 /// (`include/uapi/linux/fuse.h`, Linux 6.9 on).
 const HAS_RESEND: u64 = 1 << 39;
+
+/// The environment variables in which a supervisor tells a server how many servers were before it,
+/// and when the mount was made, in seconds since 1970. An older program ignores them, while it
+/// would refuse arguments that it does not know.
+pub(crate) const RESTARTS: &str = "CLAIMFS_SERVER_RESTARTS";
+/// See [`RESTARTS`].
+pub(crate) const MOUNTED_AT: &str = "CLAIMFS_MOUNTED_AT";
 
 /// The mount that is supervised.
 pub(crate) struct Service<'a> {
@@ -88,6 +95,7 @@ struct Supervisor<'a> {
     /// The capabilities of the kernel on this connection, once a server has reported them.
     capabilities: Option<u64>,
     nonce: String,
+    mounted_at: SystemTime,
     servers: u64,
     crashes: Crashes,
     /// The signal that ends the mount. A server that begins gets it once it is ready.
@@ -123,6 +131,7 @@ pub(crate) fn run(
         device: (service.mount)()?,
         capabilities: None,
         nonce: nonce(),
+        mounted_at: SystemTime::now(),
         servers: 0,
         crashes: Crashes::default(),
         ending: None,
@@ -219,6 +228,10 @@ impl Supervisor<'_> {
         let mut command = self
             .program
             .server(&words, &self.service.words, self.signals);
+        command.env(RESTARTS, (number - 1).to_string());
+        if let Ok(mounted_at) = self.mounted_at.duration_since(UNIX_EPOCH) {
+            command.env(MOUNTED_AT, mounted_at.as_secs().to_string());
+        }
         let device = self.device.try_clone().map_err(failed)?;
         command.stdin(device);
         logging::follow();

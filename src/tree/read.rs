@@ -7,6 +7,7 @@
 //! Does not know: how a record is formatted.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{Tree, first_name, guard};
 use crate::core::content;
@@ -158,12 +159,7 @@ impl Tree {
                 render::waiter_lines(&waiters)
             }
             NodeId::Fixed(Fixed::Metrics) => {
-                let (leases, sessions) = self.store.read(Subject::Nothing, |table| {
-                    (table.lease_count(), table.session_count())
-                });
-                let source = self.store.source().as_str();
-                let overflows = self.store.status_overflows();
-                self.metrics.render(leases, sessions, source, overflows)
+                self.metrics.render(&self.store.gauges(), SystemTime::now())
             }
             NodeId::Session(key) => {
                 let id = self

@@ -253,9 +253,9 @@ pub struct Table {
     // The name in journals.
     #[serde(rename = "lines")]
     queues: BTreeMap<Name, BTreeMap<WaiterId, Waiter>>,
-    /// The name that each waiter waits for.
+    /// The name that each waiter waits for, the oldest waiter first.
     #[serde(skip)]
-    waiting: HashMap<WaiterId, Name>,
+    waiting: BTreeMap<WaiterId, Name>,
     /// Grants that their waiters have not read yet.
     granted: HashMap<WaiterId, (Name, Token)>,
     /// The waiters in `granted`, by token.
@@ -295,7 +295,7 @@ impl Table {
             unsettled: HashSet::new(),
             deadlines: BTreeSet::new(),
             queues: BTreeMap::new(),
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             granted: HashMap::new(),
             grantees: HashMap::new(),
             over: BTreeSet::new(),

@@ -32,6 +32,17 @@ impl Table {
         self.queues.keys()
     }
 
+    /// The number of waiters in all queues.
+    pub fn waiter_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The waiter that has waited longest of all.
+    pub fn oldest_waiter(&self) -> Option<&Waiter> {
+        let (waiter, _) = self.waiting.first_key_value()?;
+        self.waiter(*waiter)
+    }
+
     /// A waiter in a queue.
     pub fn waiter(&self, waiter: WaiterId) -> Option<&Waiter> {
         self.queues.get(self.waiting.get(&waiter)?)?.get(&waiter)
