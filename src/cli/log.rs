@@ -79,7 +79,7 @@ fn sentence(event: &Value, name: Option<&Name>) -> String {
 }
 
 /// The sentence of an event, without time and name.
-fn happened(event: &Value) -> String {
+pub(super) fn happened(event: &Value) -> String {
     let field = |key: &str| tool::field(event, key);
     let session = field("session");
     let process = || tool::process(event);

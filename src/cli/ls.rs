@@ -1,8 +1,7 @@
 //! `claimfs ls`
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -11,9 +10,8 @@ use serde_json::Value;
 use super::columns::{self, SCREEN};
 use super::output;
 use super::tool::{self, Mount};
-use super::{Exit, Failure};
+use super::{Exit, Failure, watch};
 use crate::core::printable;
-use crate::sys::poll::wait_readable;
 use crate::sys::terminal;
 
 #[derive(Debug, clap::Args)]
@@ -29,13 +27,10 @@ pub(super) struct Arguments {
     wide: bool,
 }
 
-/// The lines of a screen where their number is not known.
-const LINES: usize = 24;
-
 /// Printed where there are no leases.
-const NOTHING: &str = "nothing is held";
+pub(super) const NOTHING: &str = "nothing is held";
 
-const HEADING: [&str; 7] = [
+pub(super) const HEADING: [&str; 7] = [
     "CLAIM", "SESSION", "HOLDER", "AGE", "LEFT", "WAITERS", "REASON",
 ];
 
@@ -44,7 +39,7 @@ impl Arguments {
         let mount = Mount::find(mount)?;
         let on_terminal = io::stdout().is_terminal();
         if self.watch {
-            return watch(&mount, on_terminal);
+            return watch::run(&mount, on_terminal);
         }
         let records = mount.leases()?;
         if self.json {
@@ -72,7 +67,7 @@ impl Arguments {
 }
 
 /// The rows of the table of these leases.
-fn rows(mount: &Mount, records: &[Value]) -> Result<Vec<Vec<String>>, Failure> {
+pub(super) fn rows(mount: &Mount, records: &[Value]) -> Result<Vec<Vec<String>>, Failure> {
     let now = SystemTime::now();
     let is_waited_for = records.iter().any(|record| record["waiters"].is_u64());
     let mut waiting: HashMap<String, Vec<String>> = HashMap::new();
@@ -133,69 +128,4 @@ fn left(record: &Value) -> String {
     let left = record["expires_in"].as_f64();
     let left = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     left.map_or_else(none, |left| tool::short(left.as_secs()))
-}
-
-/// Shows the leases after each change; on a terminal also once a second, in place.
-fn watch(mount: &Mount, on_terminal: bool) -> Result<Exit, Failure> {
-    let failed = |error: io::Error| mount.failed(&["events"], &error);
-    let mut events = File::open(mount.path(&["events"])).map_err(failed)?;
-    let tick = on_terminal.then_some(Duration::from_secs(1));
-    let mut buffer = vec![0; 1 << 16];
-    let mut before = None;
-    loop {
-        let records = mount.leases()?;
-        if on_terminal || before.as_ref() != Some(&records) {
-            let rows = rows(mount, &records)?;
-            let text = if on_terminal {
-                screen(&rows)
-            } else {
-                plain(&rows)
-            };
-            if !output::list(&text)? {
-                return Ok(Exit::Done);
-            }
-            before = Some(records);
-        }
-        if wait_readable(&events, tick).map_err(failed)? {
-            match events.read(&mut buffer) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    return Err(failed(error));
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The table where there is no terminal, and an empty line.
-fn plain(rows: &[Vec<String>]) -> String {
-    let mut lines = columns::aligned(&HEADING, rows);
-    if rows.is_empty() {
-        lines = vec![NOTHING.to_owned()];
-    }
-    lines.extend([String::new(), String::new()]);
-    lines.join("\n")
-}
-
-/// The table, in place of the one before, as high and as wide as the terminal is.
-fn screen(rows: &[Vec<String>]) -> String {
-    let (width, height) = terminal::size().unwrap_or((SCREEN, LINES));
-    // Not the last column: what clears the rest of a line would clear it.
-    let mut lines = columns::fitted(&HEADING, rows, width.saturating_sub(1));
-    if rows.is_empty() {
-        lines = vec![NOTHING.to_owned()];
-    }
-    let room = height.saturating_sub(2).max(1);
-    if lines.len() > room {
-        let hidden = lines.len() - room;
-        lines.truncate(room);
-        lines.push(format!("and {hidden} more"));
-    }
-    let mut text = String::from("\x1b[H");
-    for line in lines {
-        text.push_str(&line);
-        text.push_str("\x1b[K\n");
-    }
-    text.push_str("\x1b[J");
-    text
 }

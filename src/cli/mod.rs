@@ -40,6 +40,7 @@ mod umount;
 mod upgrade;
 mod wait;
 mod waiting;
+mod watch;
 mod whoami;
 
 use std::ffi::OsString;

@@ -12,7 +12,12 @@ use crate::render;
 
 /// Prints text of a listing. False if its reader has gone (EPIPE): there is nothing left to do.
 pub(super) fn list(text: &str) -> Result<bool, Failure> {
-    match write(text) {
+    written(write(text))
+}
+
+/// Whether a listing that was written still has its reader.
+pub(super) fn written(result: io::Result<()>) -> Result<bool, Failure> {
+    match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(unwritten("", &error)),

@@ -153,8 +153,7 @@ impl Metrics {
             line(out, name, "", mounted_at);
         }
         let name = "claimfs_server_restarts_total";
-        let help =
-            "Servers of this mount that took over from one before, after its end or for an upgrade.";
+        let help = "Servers of this mount that took over from one before, after its end or for an upgrade.";
         head(out, name, "counter", help);
         line(out, name, "", began.restarts);
     }
@@ -216,12 +215,7 @@ impl Metrics {
         // A request that is counted between two loads must not make a bucket exceed the total.
         let count = self.requests.load(Relaxed).max(below);
         let sum = Duration::from_nanos(self.nanoseconds.load(Relaxed)).as_secs_f64();
-        line(
-            out,
-            &format!("{name}_bucket"),
-            "{le=\"+Inf\"}",
-            count,
-        );
+        line(out, &format!("{name}_bucket"), "{le=\"+Inf\"}", count);
         line(out, &format!("{name}_sum"), "", sum);
         line(out, &format!("{name}_count"), "", count);
     }

@@ -23,6 +23,11 @@ impl EventFd {
     pub(crate) fn wake(&self) {
         _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
+
+    /// Makes it not readable. Whether it was.
+    pub(crate) fn clear(&self) -> bool {
+        rustix::io::read(&self.0, &mut [0; 8]).is_ok()
+    }
 }
 
 impl AsFd for EventFd {
