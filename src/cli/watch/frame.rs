@@ -53,13 +53,15 @@ pub(super) fn lines(picture: &Picture, size: (usize, usize), now: SystemTime) ->
     lines.extend(view.rings((height / 4).max(1)));
     let (claims, paths, events) = (view.claims(), view.paths(), view.events());
     let left = height.saturating_sub(lines.len());
-    let count = [claims.wants(), paths.wants(), events.wants()];
-    let shown = count.iter().filter(|wants| **wants > 0).count();
+    let wants = [claims.wants(), paths.wants(), events.wants()];
+    let shown = wants.iter().filter(|wants| **wants > 0).count();
     let gap = usize::from(height >= ROOMY);
-    let shares = shares(left.saturating_sub(gap * shown), count);
-    let claims = claims.lines(shares[0], view.width);
-    let paths = view.fitted_paths(shares[1], paths);
-    let events = events.newest(shares[2]);
+    let room = left.saturating_sub(gap * shown);
+    let urgent = view.urgent();
+    let (of_claims, of_paths) = shares(room, (wants[0], urgent), wants[1], wants[2]);
+    let claims = claims.lines(of_claims, view.width);
+    let paths = view.fitted_paths(of_paths, paths);
+    let events = events.newest(room.saturating_sub(claims.len() + paths.len()));
     for section in [claims, paths, events] {
         if !section.is_empty() {
             lines.extend((0..gap).map(|_| String::new()));
@@ -149,6 +151,23 @@ impl<'a> View<'a> {
             rings.push(format!("… and {hidden} more rings"));
         }
         rings
+    }
+
+    /// The lines of the claims that are waited for or end soon, with a heading, and one that counts
+    /// the rest.
+    fn urgent(&self) -> usize {
+        let lines = self
+            .claims
+            .iter()
+            .map(|record| match interest(record, &self.queues).0 {
+                WAITED_FOR => 2,
+                ENDS_SOON => 1,
+                _ => 0,
+            });
+        match lines.sum() {
+            0 => 0,
+            lines => lines + 2,
+        }
     }
 
     fn claims(&self) -> Section {
@@ -275,7 +294,7 @@ impl<'a> View<'a> {
             }
             None => String::new(),
         };
-        format!("{time}Z {whose}{}", log::happened(event))
+        format!("{time}Z {whose}{}", happened(event))
     }
 
     fn is_narrow(&self) -> bool {
@@ -315,6 +334,10 @@ impl<'a> View<'a> {
     }
 }
 
+/// What [`interest`] begins with.
+const WAITED_FOR: u8 = 0;
+const ENDS_SOON: u8 = 1;
+
 /// Smaller for what is more interesting.
 fn interest<'a>(
     record: &'a Value,
@@ -324,15 +347,15 @@ fn interest<'a>(
     let queue = queues.get(text(record, "name"));
     if let Some(first) = queue.and_then(|queue| queue.first()) {
         // Times of RFC 3339 in UTC are in the order of their texts.
-        return (0, text(first, "since"), 0, token);
+        return (WAITED_FOR, text(first, "since"), 0, token);
     }
     match left(record) {
         Some(left) if left <= NEAR && left * 4.0 <= record["ttl"].as_f64().unwrap_or_default() => {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let millis = (left.max(0.0) * 1000.0) as u64;
-            (1, "", millis, token)
+            (ENDS_SOON, "", millis, token)
         }
-        _ => (2, "", 0, token),
+        _ => (ENDS_SOON + 1, "", 0, token),
     }
 }
 
@@ -357,6 +380,22 @@ fn holder(record: &Value) -> Option<String> {
         format!(" {}", tool::field(record, key))
     });
     Some(format!("{}{command}", tool::field(record, pid)))
+}
+
+/// What happened, in the words of `claimfs log`. The session comes first: a line may be cut.
+fn happened(event: &Value) -> String {
+    let by = || {
+        format!(
+            "session {}, {}",
+            tool::field(event, "session"),
+            tool::process(event)
+        )
+    };
+    match text(event, "event") {
+        "claimed" => format!("claimed by {}", by()),
+        "queued" => format!("waited for by {}", by()),
+        _ => log::happened(event),
+    }
 }
 
 /// Whether a process holds a lease, and not its session.

@@ -107,21 +107,22 @@ impl Section {
     }
 }
 
-/// How many lines claims, paths and events get, of which each wants so many. A quarter is kept for
-/// events; claims and paths share the rest, and what they leave is for events too.
-pub(super) fn shares(room: usize, [claims, paths, events]: [usize; 3]) -> [usize; 3] {
+/// How many lines claims and paths get, of which each wants so many, if events want some too. A
+/// quarter is kept for events. The others share the rest equally, but the `urgent` first lines of
+/// the claims get two thirds of it.
+pub(super) fn shares(
+    room: usize,
+    (claims, urgent): (usize, usize),
+    paths: usize,
+    events: usize,
+) -> (usize, usize) {
     let kept = events.min(room / 4);
     // A heading alone says nothing.
     let kept = if kept < 2 { 0 } else { kept };
     let rest = room - kept;
-    let half = rest / 2;
-    let claims = if paths <= rest - half {
-        claims.min(rest - paths)
-    } else {
-        claims.min(half)
-    };
-    let paths = paths.min(rest - claims);
-    [claims, paths, events.min(room - claims - paths)]
+    let share = (rest / 2).max(urgent.min(rest * 2 / 3));
+    let claims = claims.min(share.max(rest.saturating_sub(paths)));
+    (claims, paths.min(rest - claims))
 }
 
 #[cfg(test)]
@@ -130,20 +131,24 @@ mod tests {
 
     #[test]
     fn sections_share_the_lines_and_none_takes_all() {
-        for (room, wants, expected) in [
-            (20, [4, 4, 4], [4, 4, 4]),
-            (20, [300, 0, 0], [20, 0, 0]),
-            (20, [300, 300, 50], [7, 8, 5]),
-            (20, [300, 3, 50], [12, 3, 5]),
-            (20, [3, 300, 50], [3, 12, 5]),
-            (20, [3, 3, 50], [3, 3, 14]),
-            // An event below its heading is more than two lines of another section.
-            (9, [300, 0, 50], [7, 0, 2]),
-            (5, [300, 300, 50], [2, 3, 0]),
-            (1, [300, 300, 50], [0, 1, 0]),
-            (0, [300, 300, 50], [0, 0, 0]),
+        for (room, claims, paths, events, expected) in [
+            (20, (4, 0), 4, 4, (4, 4)),
+            (20, (300, 0), 0, 0, (20, 0)),
+            (20, (300, 0), 300, 50, (7, 8)),
+            (20, (300, 9), 300, 50, (9, 6)),
+            (20, (300, 200), 300, 50, (10, 5)),
+            (20, (300, 0), 3, 50, (12, 3)),
+            (20, (3, 3), 300, 50, (3, 12)),
+            (20, (3, 3), 3, 50, (3, 3)),
+            // A heading and an event are the least.
+            (9, (300, 0), 0, 50, (7, 0)),
+            (5, (300, 0), 300, 50, (2, 3)),
+            (1, (300, 0), 300, 50, (0, 1)),
+            (1, (300, 5), 0, 50, (1, 0)),
+            (0, (300, 5), 300, 50, (0, 0)),
         ] {
-            assert_eq!(shares(room, wants), expected, "{room} {wants:?}");
+            let shares = shares(room, claims, paths, events);
+            assert_eq!(shares, expected, "{room} {claims:?} {paths} {events}");
         }
     }
 

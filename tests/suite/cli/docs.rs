@@ -1,6 +1,5 @@
 //! Runs every command and checks every promise that the documentation prints.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -582,111 +581,6 @@ fn leases_names_the_event_sequence_that_it_reflects() {
     );
     me.claim("y").unwrap();
     assert_eq!(seq(), first + 1);
-}
-
-/// The text format of Prometheus, read strictly: samples by their full name with labels, after HELP
-/// and TYPE.
-fn metrics(text: &str) -> BTreeMap<String, f64> {
-    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut helped = "";
-    let mut samples = BTreeMap::new();
-    assert!(text.ends_with('\n'));
-    for line in text.lines() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            helped = help.split_once(' ').unwrap().0;
-        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = kind.split_once(' ').unwrap();
-            assert!(
-                name == helped && ["counter", "gauge", "histogram"].contains(&kind),
-                "{line}"
-            );
-            assert!(types.insert(name, kind).is_none(), "{name} comes once");
-        } else {
-            let (sample, value) = line.rsplit_once(' ').unwrap();
-            let name = sample.split('{').next().unwrap();
-            assert!(
-                name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
-                "{line}"
-            );
-            let labels = sample[name.len()..]
-                .strip_prefix('{')
-                .map(|rest| rest.strip_suffix('}').unwrap());
-            if let Some((label, quoted)) = labels.map(|labels| labels.split_once('=').unwrap()) {
-                assert!(
-                    ["errno", "le", "source"].contains(&label)
-                        && quoted.starts_with('"')
-                        && quoted.ends_with('"'),
-                    "{line}"
-                );
-            }
-            let family = ["_bucket", "_sum", "_count"]
-                .iter()
-                .find_map(|end| name.strip_suffix(end))
-                .unwrap_or(name);
-            let family = if types.get(family) == Some(&"histogram") {
-                family
-            } else {
-                name
-            };
-            assert_eq!(family, helped, "{line}");
-            assert!(
-                samples
-                    .insert(sample.to_owned(), value.parse().unwrap())
-                    .is_none(),
-                "{line}"
-            );
-        }
-    }
-    samples
-}
-
-#[test]
-fn metrics_count_what_happened() {
-    let Some(mount) = Mount::new() else { return };
-    let (mut me, mut other) = (mount.actor(Some("me")), mount.actor(Some("other")));
-    for name in ["a", "b", "c"] {
-        me.claim(name).unwrap();
-    }
-    other.claim("d").unwrap();
-    me.unlink("claims/a").unwrap();
-    assert_eq!(other.unlink("claims/b"), Err(libc::EBUSY));
-    assert_eq!(other.open("claims/b", libc::O_WRONLY), Err(libc::EBUSY));
-    assert_eq!(other.claim(".x"), Err(libc::EINVAL));
-    let samples = metrics(&mount.read("metrics"));
-    let value = |name: &str| samples.get(name).copied().unwrap_or(-1.0);
-    assert_eq!(value("claimfs_grants_total"), 4.0);
-    assert_eq!(value("claimfs_releases_total"), 1.0);
-    assert_eq!(value("claimfs_reaps_total"), 0.0);
-    assert_eq!(value("claimfs_refusals_total{errno=\"EBUSY\"}"), 2.0);
-    assert_eq!(value("claimfs_refusals_total{errno=\"EINVAL\"}"), 1.0);
-    assert_eq!(value("claimfs_leases"), 3.0);
-    assert_eq!(value("claimfs_sessions"), 2.0);
-    me.kill();
-    other.claim("b").unwrap();
-    crate::support::wait_until("both reaps are counted", || {
-        metrics(&mount.read("metrics"))["claimfs_reaps_total"] == 2.0
-    });
-    let samples = metrics(&mount.read("metrics"));
-    assert_eq!(samples["claimfs_leases"], 2.0);
-    // Buckets rise to the count of all.
-    let name = "claimfs_request_duration_seconds";
-    let bound = |sample: &str| match sample.split('"').nth(1).unwrap() {
-        "+Inf" => f64::INFINITY,
-        bound => bound.parse().unwrap(),
-    };
-    let mut buckets: Vec<(f64, f64)> = samples
-        .iter()
-        .filter(|(sample, _)| sample.starts_with(&format!("{name}_bucket")))
-        .map(|(sample, count)| (bound(sample), *count))
-        .collect();
-    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-    assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{buckets:?}");
-    let last = buckets.last().unwrap();
-    assert_eq!(
-        (last.0, last.1),
-        (f64::INFINITY, samples[&format!("{name}_count")])
-    );
-    assert!(samples[&format!("{name}_sum")] > 0.0);
 }
 
 #[test]

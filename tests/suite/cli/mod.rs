@@ -12,6 +12,8 @@ mod doctor;
 mod lists;
 /// The manual as plain text and as man pages.
 mod manual;
+/// The file `metrics`.
+mod metrics;
 /// Faults that newcomers met.
 mod newcomers;
 /// Standard output: JSON, and what cannot be written.
@@ -26,5 +28,7 @@ pub mod try_it;
 mod verbs;
 /// The words of a command that waits.
 mod waits;
+/// `claimfs ls --watch`.
+mod watch;
 /// Words of a command line: times, names, exit codes.
 mod words;

@@ -1,6 +1,5 @@
 //! `claimfs ls` on a terminal of 80 columns, and its cells.
 
-use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::support::{CLAIMFS, Guard, Mount, plain, skip, text, wait_until};
@@ -106,31 +105,6 @@ fn ls_shows_the_living_holder_the_reason_the_time_left_and_who_waits() {
             && lines[1].starts_with("waits    2 of 2: w3, pid "),
         "{out}"
     );
-}
-
-#[test]
-fn the_screen_of_watch_says_that_nothing_is_held() {
-    let Some(mount) = Mount::new() else { return };
-    let typescript = mount.state.join("typescript");
-    let mut script = Command::new("script");
-    let command = format!("stty cols 80 rows 24; exec {CLAIMFS} ls --watch");
-    script
-        .args(["-qfec", &command])
-        .arg(&typescript)
-        .env("CLAIMFS_MOUNT", &mount.dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let Ok(child) = script.spawn() else {
-        return skip("script(1) is not installed");
-    };
-    let _script = Guard(child);
-    let seen = || fs::read_to_string(&typescript).unwrap_or_default();
-    wait_until("it says so", || {
-        seen().contains("\u{1b}[Hnothing is held\u{1b}[K")
-    });
-    let mut holder = mount.actor(Some("w1"));
-    holder.claim(&"日".repeat(80)).unwrap();
-    wait_until("it shows the claim", || seen().contains("日…"));
 }
 
 #[test]

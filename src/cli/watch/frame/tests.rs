@@ -79,7 +79,7 @@ fn nothing_is_held() {
         [
             "",
             "LAST EVENTS",
-            "11:59:55Z x: claimed by pid 77 (bash), session w1, token 7"
+            "11:59:55Z x: claimed by session w1, pid 77 (bash)"
         ]
     );
 }
@@ -110,7 +110,7 @@ fn three_leases_have_all_there_is_to_say_at_80_columns() {
             "/srv/app  w2       1003 bash  1h6m",
             "",
             "LAST EVENTS",
-            "11:59:50Z lint: claimed by pid 77 (bash), session 7-1000, token 7",
+            "11:59:50Z lint: claimed by session 7-1000, pid 77 (bash)",
         ]
     );
     // In a narrow pane a holder is a session or, under process scope, a process.
@@ -125,7 +125,7 @@ fn three_leases_have_all_there_is_to_say_at_80_columns() {
             "PATH      HOLDER  AGE",
             "/srv/app  w2      1h6m",
             "LAST EVENTS",
-            "11:59:50Z lint: claimed by pid 77 (bas…",
+            "11:59:50Z lint: claimed by session 7-…",
         ]
     );
 }
