@@ -19,7 +19,8 @@ pub(super) struct Arguments {
     /// Print the records as JSON, a line each
     #[arg(long)]
     json: bool,
-    /// Go on, and show each change
+    /// Show who holds what, who waits and the last events, on a screen that follows each change
+    /// [where standard output is no terminal: the table again after each change]
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     /// Truncate nothing [as where standard output is no terminal]

@@ -8,6 +8,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -47,7 +48,7 @@ const NEAR: f64 = 60.0;
 pub(super) fn lines(picture: &Picture, size: (usize, usize), now: SystemTime) -> Vec<String> {
     let (columns, height) = size;
     // Not the last column: what clears the rest of a line would clear it.
-    let view = View::new(picture, columns.saturating_sub(1), now);
+    let view = View::new(picture, (columns.saturating_sub(1), height), now);
     let mut lines = vec![view.title()];
     lines.extend(view.picture.fault.clone());
     lines.extend(view.rings((height / 4).max(1)));
@@ -69,7 +70,9 @@ pub(super) fn lines(picture: &Picture, size: (usize, usize), now: SystemTime) ->
         }
     }
     lines.truncate(height);
-    lines.iter_mut().for_each(|line| clip(line, view.width));
+    for line in &mut lines {
+        clip(line, view.width);
+    }
     lines
 }
 
@@ -77,6 +80,8 @@ pub(super) fn lines(picture: &Picture, size: (usize, usize), now: SystemTime) ->
 struct View<'a> {
     picture: &'a Picture,
     width: usize,
+    /// No section has more lines than this.
+    height: usize,
     now: SystemTime,
     queues: BTreeMap<&'a str, Vec<&'a Value>>,
     /// The claims, and the reservations.
@@ -85,7 +90,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(picture: &'a Picture, width: usize, now: SystemTime) -> Self {
+    fn new(picture: &'a Picture, (width, height): (usize, usize), now: SystemTime) -> Self {
         let mut queues: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
         for waiter in &picture.waiters {
             queues
@@ -100,6 +105,7 @@ impl<'a> View<'a> {
         Self {
             picture,
             width,
+            height,
             now,
             queues,
             claims,
@@ -172,12 +178,13 @@ impl<'a> View<'a> {
 
     fn claims(&self) -> Section {
         let mut lines = Vec::new();
-        for record in &self.claims {
+        for record in self.claims.iter().take(self.height) {
             lines.push(Line::Lease(self.cells(record, tool::field(record, "name"))));
             lines.extend(self.queue(record).map(Line::Under));
         }
         Section {
             heading: self.heading("CLAIM"),
+            more: self.claims.len().saturating_sub(self.height),
             waited: self
                 .claims
                 .iter()
@@ -219,7 +226,10 @@ impl<'a> View<'a> {
 
     /// The reservations as a tree.
     fn paths(&self) -> Section {
-        self.tree(self.paths.len())
+        let count = self.paths.len().min(self.height);
+        let mut tree = self.tree(count);
+        tree.more = self.paths.len() - count;
+        tree
     }
 
     /// The tree of so many reservations, the most interesting.
@@ -231,19 +241,17 @@ impl<'a> View<'a> {
             let indent = "  ".repeat(branch.depth);
             let record = branch.number.and_then(|number| shown.get(number));
             let label = printable(&branch.label);
-            match record {
-                Some(record) => {
-                    let room = (self.width / 2).saturating_sub(width(&indent));
-                    Line::Lease(self.cells(record, format!("{indent}{}", tail(&label, room))))
-                }
-                None => {
-                    let room = self.width.saturating_sub(width(&indent));
-                    Line::Over(format!("{indent}{}", tail(&label, room)))
-                }
+            if let Some(record) = record {
+                let room = (self.width / 2).saturating_sub(width(&indent));
+                Line::Lease(self.cells(record, format!("{indent}{}", tail(&label, room))))
+            } else {
+                let room = self.width.saturating_sub(width(&indent));
+                Line::Over(format!("{indent}{}", tail(&label, room)))
             }
         };
         Section {
             heading: self.heading("PATH"),
+            more: 0,
             waited: 0,
             lines: tree::branches(&numbered).into_iter().map(line).collect(),
         }
@@ -256,7 +264,7 @@ impl<'a> View<'a> {
         }
         let all = self.paths.len();
         // The heading, and the line that counts the rest.
-        let fits = |count: &usize| self.tree(*count).wants() + 1 <= room;
+        let fits = |count: &usize| self.tree(*count).wants() < room;
         let most = (1..=all.min(room)).rev().find(fits).unwrap_or(0);
         let mut lines = Vec::new();
         if most > 0 {
@@ -275,6 +283,7 @@ impl<'a> View<'a> {
         let line = |event: &Value| Line::Under(self.event(event));
         Section {
             heading: vec![String::from("LAST EVENTS")],
+            more: 0,
             waited: 0,
             lines: self.picture.events.iter().map(line).collect(),
         }
@@ -421,10 +430,8 @@ fn ring(links: &[Value], is_longer: bool) -> String {
         let waits = if at == 0 { "" } else { ", who" };
         let next = links.get(at + 1).or(first.filter(|_| !is_longer));
         let of = next.map_or(String::new(), |next| format!(" of {}", who(next)));
-        words.push_str(&format!(
-            "{waits} waits for {}{of}",
-            tool::field(link, "name")
-        ));
+        let name = tool::field(link, "name");
+        _ = write!(words, "{waits} waits for {name}{of}");
     }
     if is_longer {
         words.push_str(", and so on");

@@ -22,6 +22,8 @@ pub(super) struct Section {
     pub heading: Vec<String>,
     /// Its lines, the most interesting first.
     pub lines: Vec<Line>,
+    /// The number of leases that have no line here: more than any screen shows.
+    pub more: usize,
     /// How many of its leases are waited for: the first ones.
     pub waited: usize,
 }
@@ -31,13 +33,13 @@ impl Section {
     pub(super) fn wants(&self) -> usize {
         match self.lines.len() {
             0 => 0,
-            lines => lines + 1,
+            lines => lines + self.more + 1,
         }
     }
 
     /// Its first lines, and how many leases are left out, in at most `room` lines.
     pub(super) fn lines(mut self, room: usize, width: usize) -> Vec<String> {
-        let all = self.leases();
+        let all = self.leases() + self.more;
         if room == 0 || self.lines.is_empty() {
             return Vec::new();
         }
@@ -91,7 +93,9 @@ impl Section {
             let says = |row: &Vec<String>| row.get(column).is_some_and(|cell| !cell.is_empty());
             if !rows.is_empty() && !rows.iter().any(says) {
                 heading.remove(column);
-                rows.iter_mut().for_each(|row| _ = row.remove(column));
+                for row in &mut rows {
+                    row.remove(column);
+                }
             }
         }
         let heading: Vec<&str> = heading.iter().map(String::as_str).collect();
@@ -163,6 +167,7 @@ mod tests {
                 row("b"),
                 row("c"),
             ],
+            more: 0,
             waited: 1,
         };
         assert_eq!(
@@ -187,6 +192,11 @@ mod tests {
             rest.unwrap_or_default(),
             "… and 2 more, 2 of them waited for"
         );
+        let mut longer = section();
+        longer.more = 70;
+        assert_eq!(longer.wants(), 75);
+        let rest = longer.lines(5, 80).pop();
+        assert_eq!(rest.unwrap_or_default(), "… and 71 more");
         assert_eq!(section().lines(1, 80), ["… 3 leases"]);
         assert_eq!(section().lines(0, 80), [""; 0]);
     }

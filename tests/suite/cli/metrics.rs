@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::support::{Guard, Mount, skip, text, wait_until};
+use crate::support::{Guard, Mount, TempDir, skip, text, wait_until};
 
 /// The text format of Prometheus, read strictly: samples by their full name with labels, after HELP
 /// and TYPE.
@@ -192,14 +192,14 @@ fn waits_and_limits_and_the_journal_are_measured() {
         value("claimfs_waiters") == 1.0 && value("claimfs_oldest_wait_seconds") < oldest
     });
     let length = mount.state.join("journal");
-    let journal = value("claimfs_journal_bytes");
+    let journal = value("claimfs_journal_bytes") as u64;
     // The file is longer: room is set aside at its end.
     assert!(
-        journal > 100.0 && journal <= length.metadata().unwrap().len() as f64,
+        journal > 100 && journal <= length.metadata().unwrap().len(),
         "{journal}"
     );
     holder.claim("z").unwrap();
-    assert!(value("claimfs_journal_bytes") > journal);
+    assert!(value("claimfs_journal_bytes") as u64 > journal);
 }
 
 #[test]
@@ -216,12 +216,12 @@ fn restarts_are_counted_and_the_time_of_the_mount_stays() {
         };
         let value = |name: &str| metrics(&mount.read("metrics"))[name];
         assert_eq!(value("claimfs_server_restarts_total"), 0.0);
-        let start = value("claimfs_start_time_seconds");
+        let start = value("claimfs_start_time_seconds") as u64;
         assert!(
-            before as f64 <= start && start <= since_epoch().as_secs() as f64,
+            before <= start && start <= since_epoch().as_secs(),
             "{start}"
         );
-        while since_epoch() < Duration::from_secs(start as u64 + 1) {
+        while since_epoch() < Duration::from_secs(start + 1) {
             std::thread::yield_now();
         }
         for restarts in 1..=2 {
@@ -230,7 +230,30 @@ fn restarts_are_counted_and_the_time_of_the_mount_stays() {
                 std::fs::read(mount.path("metrics")).is_ok()
             });
             assert_eq!(value("claimfs_server_restarts_total"), f64::from(restarts));
-            assert_eq!(value("claimfs_start_time_seconds"), start);
+            assert_eq!(value("claimfs_start_time_seconds") as u64, start);
         }
     }
+}
+
+#[test]
+fn promtool_takes_the_rules_of_the_manual() {
+    let Some(mut promtool) = promtool() else {
+        return;
+    };
+    let page = include_str!("../../../src/manual/operations.md");
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (rules, _) = rest.split_once("```").unwrap();
+    let temp = TempDir::new();
+    let file = temp.path().join("rules.yml");
+    std::fs::write(&file, rules).unwrap();
+    let output = promtool
+        .args(["check", "rules"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let (code, out, err) = text(&output);
+    assert!(
+        code == 0 && out.contains("SUCCESS: 4 rules found"),
+        "{out}{err}"
+    );
 }
