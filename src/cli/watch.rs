@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use self::frame::Picture;
+use self::frame::Snapshot;
 use self::happened::Happened;
 use self::screen::Screen;
 use super::tool::{self, Mount};
@@ -31,11 +31,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// And this many times as long as the look itself took: large mounts are looked at less often.
 const PAUSES: u32 = 4;
 
-/// How often the ages of leases are shown anew.
+/// How often the ages of leases are shown again.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a mount may be gone until this ends. Before Linux 6.9 the mount is made anew if a
-/// server dies.
+/// How long a mount may be gone until this ends. Before Linux 6.9 the mount is made again if
+/// a server dies.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often a mount that is gone is looked for.
@@ -112,26 +112,26 @@ fn on_screen(mount: &Mount) -> Result<Exit, Failure> {
     let mut source = Source::open(mount)?;
     let taken = Screen::take();
     let mut screen = taken.map_err(|error| output::unwritten("", &error))?;
-    let mut picture = source.look()?;
+    let mut snapshot = source.look()?;
     let mut gone: Option<Instant> = None;
     loop {
-        let lines = frame::lines(&picture, Screen::size(), SystemTime::now());
+        let lines = frame::lines(&snapshot, Screen::size(), SystemTime::now());
         if !screen.paint(&lines)? {
             return Ok(Exit::Done);
         }
-        if !source.wait(&mut screen, !picture.records.is_empty(), gone.is_some())? {
+        if !source.wait(&mut screen, !snapshot.records.is_empty(), gone.is_some())? {
             // Only its size has changed.
             continue;
         }
         let looked = source.look_again(gone.is_some());
         match looked {
-            Ok(seen) => (picture, gone) = (seen, None),
+            Ok(seen) => (snapshot, gone) = (seen, None),
             Err(failure) => {
                 let since = *gone.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE {
                     return Err(ended(mount).unwrap_or(failure));
                 }
-                picture.fault = Some(String::from("the mount does not answer; as it was last:"));
+                snapshot.fault = Some(String::from("the mount does not answer; as it was last:"));
             }
         }
     }
@@ -169,8 +169,8 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// What there is now.
-    fn look(&mut self) -> Result<Picture, Failure> {
+    /// The present state.
+    fn look(&mut self) -> Result<Snapshot, Failure> {
         let began = Instant::now();
         let mut records = self.mount.leases()?;
         let is_waited_for = records.iter().any(|record| record["waiters"].is_u64());
@@ -181,7 +181,7 @@ impl<'a> Source<'a> {
         };
         self.name_commands(&mut records);
         self.took = began.elapsed();
-        Ok(Picture {
+        Ok(Snapshot {
             mount: self.mount.path(&[]).display().to_string(),
             records,
             waiters,
@@ -190,8 +190,8 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// What happened, and what there is now. A mount that was gone is opened anew.
-    fn look_again(&mut self, was_gone: bool) -> Result<Picture, Failure> {
+    /// The present state, after the new events. A mount that was gone is opened again.
+    fn look_again(&mut self, was_gone: bool) -> Result<Snapshot, Failure> {
         if was_gone {
             *self = Self::open(self.mount)?;
         }

@@ -18,7 +18,7 @@ const BOUNDS: [u64; 12] = [
 /// The counter that `claimfs doctor` checks.
 pub(crate) const STATUS_OVERFLOWS: &str = "claimfs_status_overflows_total";
 
-/// What is known of the mount when a server of it begins.
+/// The history of a mount when a server of it begins.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Began {
     /// The number of servers of this mount before this one.
@@ -27,7 +27,7 @@ pub(crate) struct Began {
     pub mounted_at: Option<u64>,
 }
 
-/// What is there now.
+/// The present state, as numbers.
 #[derive(Debug)]
 pub(crate) struct Gauges {
     /// Live leases.

@@ -48,6 +48,16 @@ const BUSY: Duration = Duration::from_millis(300);
 /// mount namespace has the mount.
 const BESIDE: Duration = Duration::from_millis(300);
 
+impl Link {
+    /// The history of the mount, if this connection had so many servers before.
+    fn began(&self, lives: u64) -> Began {
+        Began {
+            restarts: self.restarts.unwrap_or(lives),
+            mounted_at: self.mounted_at,
+        }
+    }
+}
+
 /// The exit code of a server that has made way for another.
 const MADE_WAY: i32 = 75;
 
@@ -130,16 +140,9 @@ impl Plan {
         if link.capabilities.is_some() {
             self.belongs(&recovered, &link.nonce)?;
         }
-        let handoff = if goes_on {
-            recovered.handoff.clone()
-        } else {
-            Handoff::new(&link.nonce)
-        };
-        let lives = handoff.lives + u64::from(goes_on);
-        let began = Began {
-            restarts: link.restarts.unwrap_or(lives),
-            mounted_at: link.mounted_at,
-        };
+        let handoff = goes_on.then(|| recovered.handoff.clone());
+        let handoff = handoff.unwrap_or_else(|| Handoff::new(&link.nonce));
+        let began = link.began(handoff.lives + u64::from(goes_on));
         let log = self.begin_journal(boot, &mut recovered, &handoff)?;
         let (store, processes) = self
             .store(recovered.table, handoff, log, &notifier)

@@ -24,7 +24,7 @@ impl Store {
         show(&inner.table)
     }
 
-    /// What the metrics say of the present. Costs the same however much there is.
+    /// The gauges of `metrics`. Costs the same however much there is.
     pub(crate) fn gauges(&self) -> Gauges {
         let (status_overflows, source) = (self.status_overflows(), self.source());
         let inner = self.lock();

@@ -1,4 +1,4 @@
-//! The picture of `ls --watch`: records, waiters and events in as many lines as a terminal has.
+//! A frame of `ls --watch`: records, waiters and events in as many lines as a terminal has.
 //!
 //! Promises: never more lines or wider ones than there is room for; of what does not fit it shows
 //! the most interesting and counts the rest. First come the leases that somebody waits for, the
@@ -19,10 +19,11 @@ use crate::cli::columns::{clip, width};
 use crate::cli::ls::NOTHING;
 use crate::cli::{log, tool};
 use crate::core::printable;
+use crate::render;
 
-/// What is shown, as the files of the mount have it.
+/// The content of the mount that is shown.
 #[derive(Debug, Default)]
-pub(super) struct Picture {
+pub(super) struct Snapshot {
     /// The mount.
     pub mount: String,
     /// The records of the leases.
@@ -31,7 +32,7 @@ pub(super) struct Picture {
     pub waiters: Vec<Value>,
     /// The newest events that are about names, oldest first.
     pub events: Vec<Value>,
-    /// What is wrong with the mount.
+    /// A fault of the mount, as a sentence.
     pub fault: Option<String>,
 }
 
@@ -45,12 +46,12 @@ const ROOMY: usize = 16;
 const NEAR: f64 = 60.0;
 
 /// The lines of a screen of this many columns and lines, at a time.
-pub(super) fn lines(picture: &Picture, size: (usize, usize), now: SystemTime) -> Vec<String> {
+pub(super) fn lines(snapshot: &Snapshot, size: (usize, usize), now: SystemTime) -> Vec<String> {
     let (columns, height) = size;
     // Not the last column: what clears the rest of a line would clear it.
-    let view = View::new(picture, (columns.saturating_sub(1), height), now);
+    let view = View::new(snapshot, (columns.saturating_sub(1), height), now);
     let mut lines = vec![view.title()];
-    lines.extend(view.picture.fault.clone());
+    lines.extend(view.snapshot.fault.clone());
     lines.extend(view.rings((height / 4).max(1)));
     let (claims, paths, events) = (view.claims(), view.paths(), view.events());
     let left = height.saturating_sub(lines.len());
@@ -76,9 +77,9 @@ pub(super) fn lines(picture: &Picture, size: (usize, usize), now: SystemTime) ->
     lines
 }
 
-/// A picture, sorted by what is interesting.
+/// A snapshot, sorted by [`interest`].
 struct View<'a> {
-    picture: &'a Picture,
+    snapshot: &'a Snapshot,
     width: usize,
     /// No section has more lines than this.
     height: usize,
@@ -90,20 +91,20 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(picture: &'a Picture, (width, height): (usize, usize), now: SystemTime) -> Self {
+    fn new(snapshot: &'a Snapshot, (width, height): (usize, usize), now: SystemTime) -> Self {
         let mut queues: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-        for waiter in &picture.waiters {
+        for waiter in &snapshot.waiters {
             queues
                 .entry(text(waiter, "claim"))
                 .or_default()
                 .push(waiter);
         }
-        let mut sorted: Vec<&Value> = picture.records.iter().collect();
+        let mut sorted: Vec<&Value> = snapshot.records.iter().collect();
         sorted.sort_by_cached_key(|record| interest(record, &queues));
         let is_path = |record: &&Value| path(record).is_some();
         let (paths, claims) = sorted.into_iter().partition(is_path);
         Self {
-            picture,
+            snapshot,
             width,
             height,
             now,
@@ -115,7 +116,7 @@ impl<'a> View<'a> {
 
     /// How much there is of everything, and where.
     fn title(&self) -> String {
-        let waiting = self.picture.waiters.len();
+        let waiting = self.snapshot.waiters.len();
         let mut counts = Vec::new();
         for (count, one, several) in [
             (self.claims.len(), "claim", "claims"),
@@ -133,7 +134,7 @@ impl<'a> View<'a> {
         format!(
             "{} in {}",
             counts.join(", "),
-            printable(&self.picture.mount)
+            printable(&self.snapshot.mount)
         )
     }
 
@@ -141,7 +142,7 @@ impl<'a> View<'a> {
     fn rings(&self, room: usize) -> Vec<String> {
         let mut seen = BTreeSet::new();
         let mut rings = Vec::new();
-        for waiter in &self.picture.waiters {
+        for waiter in &self.snapshot.waiters {
             let Some(links) = waiter["ring"].as_array() else {
                 continue;
             };
@@ -285,17 +286,23 @@ impl<'a> View<'a> {
             heading: vec![String::from("LAST EVENTS")],
             more: 0,
             waited: 0,
-            lines: self.picture.events.iter().map(line).collect(),
+            lines: self.snapshot.events.iter().map(line).collect(),
         }
     }
 
-    /// An event: time of day in UTC, name, and what happened.
+    /// An event: its time in UTC, with the day unless that is today, its name, and its sentence.
     fn event(&self, event: &Value) -> String {
         if let Some(missed) = event["missed"].as_u64() {
             return format!("({missed} events missed)");
         }
         let at = tool::field(event, "at");
-        let time = at.get(11..19).unwrap_or(&at);
+        let (day, today) = (at.get(..10), render::moment(self.now));
+        let time = if day == today.get(..10) {
+            at.get(11..19)
+        } else {
+            at.get(..16)
+        };
+        let time = time.unwrap_or(&at);
         let whose = match event["claim"].as_str() {
             Some(name) => {
                 let name = path_of(name).unwrap_or(name);
@@ -343,7 +350,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// What [`interest`] begins with.
+/// The classes of [`interest`].
 const WAITED_FOR: u8 = 0;
 const ENDS_SOON: u8 = 1;
 
@@ -355,7 +362,7 @@ fn interest<'a>(
     let token = Reverse(record["token"].as_u64().unwrap_or_default());
     let queue = queues.get(text(record, "name"));
     if let Some(first) = queue.and_then(|queue| queue.first()) {
-        // Times of RFC 3339 in UTC are in the order of their texts.
+        // Times in UTC as RFC 3339 sort like their bytes.
         return (WAITED_FOR, text(first, "since"), 0, token);
     }
     match left(record) {
@@ -391,7 +398,7 @@ fn holder(record: &Value) -> Option<String> {
     Some(format!("{}{command}", tool::field(record, pid)))
 }
 
-/// What happened, in the words of `claimfs log`. The session comes first: a line may be cut.
+/// An event in the words of `claimfs log`. The session comes first: a line may be cut.
 fn happened(event: &Value) -> String {
     let by = || {
         format!(

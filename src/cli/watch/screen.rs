@@ -1,6 +1,6 @@
 //! The terminal as a screen that is painted again and again.
 //!
-//! Promises: a picture is one write, over the one before, so that nothing flickers; one that is on
+//! Promises: a frame is one write, over the one before, so that nothing flickers; one that is on
 //! the screen already is not written again. The terminal is as it was once this is dropped, and
 //! when a signal ends or stops this process, also while a call on the mount hangs.
 //!
@@ -23,7 +23,7 @@ const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTE
 /// To the other screen of the terminal, without a cursor, and without a new line where one is full.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J";
 
-/// Back. Terminals that have one screen only go on below the picture.
+/// Back. Terminals that have one screen only go on below the frame.
 const LEAVE: &str = "\x1b[999;1H\r\n\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Where the size of the terminal is not known: columns and lines.
@@ -61,12 +61,12 @@ impl Screen {
 
     /// Paints these lines, of which none is too wide. False if nobody can see it any more.
     pub(super) fn paint(&mut self, lines: &[String]) -> Result<bool, Failure> {
-        let picture = picture(lines);
-        if picture == self.shown {
+        let frame = frame(lines);
+        if frame == self.shown {
             return Ok(true);
         }
-        let is_seen = output::written(terminal::write(&picture))?;
-        self.shown = picture;
+        let is_seen = output::written(terminal::write(&frame))?;
+        self.shown = frame;
         Ok(is_seen)
     }
 
@@ -94,7 +94,7 @@ impl Drop for Screen {
 }
 
 /// From the upper left corner on, each line over the one that was there.
-fn picture(lines: &[String]) -> String {
+fn frame(lines: &[String]) -> String {
     let lines: Vec<String> = lines.iter().map(|line| format!("{line}\x1b[K")).collect();
     // No new line after the last, which would scroll.
     format!("\x1b[H{}\x1b[J", lines.join("\r\n"))
@@ -128,12 +128,12 @@ fn leave() {
 
 #[cfg(test)]
 mod tests {
-    use super::picture;
+    use super::frame;
 
     #[test]
-    fn a_picture_begins_at_home_and_ends_without_a_new_line() {
+    fn a_frame_begins_at_home_and_ends_without_a_new_line() {
         let lines = [String::from("a"), String::from("b")];
-        assert_eq!(picture(&lines), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
-        assert_eq!(picture(&[]), "\x1b[H\x1b[J");
+        assert_eq!(frame(&lines), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
+        assert_eq!(frame(&[]), "\x1b[H\x1b[J");
     }
 }

@@ -11,7 +11,7 @@ use crate::support::{CLAIMFS, Guard, Mount, plain, skip, text, wait_until};
 const ENTERED: &str = "\u{1b}[?1049h";
 const LEFT: &str = "\u{1b}[?25h\u{1b}[?1049l";
 
-/// The beginning of a picture.
+/// The beginning of a frame.
 const HOME: &str = "\u{1b}[H";
 
 /// A terminal of 80 columns and 24 lines on which the mount is watched.
@@ -57,11 +57,11 @@ impl Terminal {
         String::from_utf8_lossy(&fs::read(&self.typescript).unwrap_or_default()).into_owned()
     }
 
-    /// The lines of the last picture.
+    /// The lines of the last frame.
     fn lines(&self) -> Vec<String> {
         let seen = self.seen();
-        let picture = seen.rsplit(HOME).next().unwrap_or_default();
-        let plain = picture.replace("\u{1b}[K", "").replace("\u{1b}[J", "");
+        let frame = seen.rsplit(HOME).next().unwrap_or_default();
+        let plain = frame.replace("\u{1b}[K", "").replace("\u{1b}[J", "");
         plain
             .lines()
             .map(|line| line.trim_end_matches('\r').to_owned())
@@ -102,7 +102,7 @@ fn the_screen_shows_changes_by_events_and_the_terminal_is_given_back() {
     terminal.shows("/srv/app/");
     let seen = terminal.seen();
     assert!(seen.contains(ENTERED), "{seen:?}");
-    // Nothing is cleared between pictures, and none scrolls.
+    // Nothing is cleared between frames, and none scrolls.
     assert_eq!(seen.matches("\u{1b}[2J").count(), 1, "{seen:?}");
     assert!(!seen.contains("\u{1b}[J\r\n"), "{seen:?}");
     terminal.signal(libc::SIGTERM);
@@ -133,7 +133,7 @@ fn who_waits_is_shown_and_who_left_is_not() {
 }
 
 #[test]
-fn another_size_of_the_terminal_is_another_picture() {
+fn another_size_of_the_terminal_is_another_frame() {
     let Some(mount) = Mount::new() else { return };
     let go = mount.state.join("go");
     let then = format!(
@@ -217,9 +217,9 @@ fn a_flood_of_events_is_painted_ten_times_a_second_at_most() {
         return;
     };
     terminal.shows("nothing is held");
-    let pictures = || terminal.seen().matches(HOME).count();
+    let frames = || terminal.seen().matches(HOME).count();
     let mut holder = mount.actor(Some("w1"));
-    let (before, began) = (pictures(), Instant::now());
+    let (before, began) = (frames(), Instant::now());
     let mut claims = 0;
     while began.elapsed() < Duration::from_secs(2) {
         holder.claim("x").unwrap();
@@ -229,12 +229,12 @@ fn a_flood_of_events_is_painted_ten_times_a_second_at_most() {
     holder.claim("last").unwrap();
     terminal.shows("last ");
     let most = began.elapsed().as_millis() / 100 + 2;
-    let pictures = pictures() - before;
+    let frames = frames() - before;
     assert!(
-        claims > 100 && pictures as u128 <= most,
-        "{pictures} of {most}, {claims} claims"
+        claims > 100 && frames as u128 <= most,
+        "{frames} of {most}, {claims} claims"
     );
-    assert!(pictures > 2, "{pictures}");
+    assert!(frames > 2, "{frames}");
 }
 
 #[test]

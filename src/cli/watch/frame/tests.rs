@@ -3,10 +3,10 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Picture, lines};
+use super::{Snapshot, lines};
 use crate::cli::columns::width;
 
-/// The time of all pictures here, in seconds since 1970: 12:00:00Z of a day.
+/// The time of all frames here, in seconds since 1970: 12:00:00Z of a day.
 const NOW: u64 = 1_764_590_400;
 
 fn moment(ago: u64) -> String {
@@ -36,8 +36,8 @@ fn claimed(name: &str, session: &str, ago: u64) -> Value {
     })
 }
 
-fn picture(records: Vec<Value>, waiters: Vec<Value>, events: Vec<Value>) -> Picture {
-    Picture {
+fn snapshot(records: Vec<Value>, waiters: Vec<Value>, events: Vec<Value>) -> Snapshot {
+    Snapshot {
         mount: String::from("/run/claims"),
         records,
         waiters,
@@ -46,10 +46,10 @@ fn picture(records: Vec<Value>, waiters: Vec<Value>, events: Vec<Value>) -> Pict
     }
 }
 
-/// A picture of this many columns and lines, which it never exceeds.
-fn drawn(picture: &Picture, columns: usize, height: usize) -> Vec<String> {
+/// A frame of this many columns and lines, which it never exceeds.
+fn drawn(snapshot: &Snapshot, columns: usize, height: usize) -> Vec<String> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
-    let lines = lines(picture, (columns, height), now);
+    let lines = lines(snapshot, (columns, height), now);
     assert!(lines.len() <= height, "{lines:#?}");
     for line in &lines {
         assert!(width(line) < columns.max(1), "{line:?}: {lines:#?}");
@@ -57,7 +57,7 @@ fn drawn(picture: &Picture, columns: usize, height: usize) -> Vec<String> {
     lines
 }
 
-fn many() -> Picture {
+fn many() -> Snapshot {
     let claim = |at: u64| lease(&format!("job-{at:03}"), &format!("w{at}"), at, 1000 - at);
     let path = |at: u64| {
         let name = format!("paths/home/me/app/src/module-{}/file-{at}.rs", at % 7);
@@ -66,14 +66,19 @@ fn many() -> Picture {
     let records = (1..=300).map(claim).chain((1..=40).map(path));
     let events = (1..=99).map(|at| claimed(&format!("job-{at:03}"), "w1", 99 - at));
     let waiters = (1..=9).map(|place| waiter("job-007", place, &format!("q{place}"), 90 - place));
-    picture(records.collect(), waiters.collect(), events.collect())
+    snapshot(records.collect(), waiters.collect(), events.collect())
 }
 
 #[test]
 fn nothing_is_held() {
-    let empty = picture(vec![], vec![], vec![]);
+    let empty = snapshot(vec![], vec![], vec![]);
     assert_eq!(drawn(&empty, 80, 24), ["nothing is held in /run/claims"]);
-    let after = picture(vec![], vec![], vec![claimed("x", "w1", 5)]);
+    let after = snapshot(vec![], vec![], vec![claimed("x", "w1", 5)]);
+    let yesterday = snapshot(vec![], vec![], vec![claimed("x", "w1", 86_400)]);
+    assert_eq!(
+        drawn(&yesterday, 80, 24)[3],
+        "2025-11-30T12:00Z x: claimed by session w1, pid 77 (bash)"
+    );
     assert_eq!(
         drawn(&after, 80, 24)[1..],
         [
@@ -95,7 +100,7 @@ fn three_leases_have_all_there_is_to_say_at_80_columns() {
     let path = lease("paths/srv/app", "w2", 3, 4000);
     let waiters = vec![waiter("deploy", 1, "w2", 12), waiter("deploy", 2, "w3", 4)];
     let events = vec![claimed("lint", "7-1000", 10)];
-    let three = picture(vec![deploy, mine, path], waiters, events);
+    let three = snapshot(vec![deploy, mine, path], waiters, events);
     assert_eq!(
         drawn(&three, 80, 24),
         [
@@ -182,7 +187,7 @@ fn a_deadline_that_is_renewed_in_time_is_not_near() {
         lease
     };
     let records = vec![lease("late", 1, 7.0), lease("renewed", 2, 20.0)];
-    let lines = drawn(&picture(records, vec![], vec![]), 80, 24);
+    let lines = drawn(&snapshot(records, vec![], vec![]), 80, 24);
     assert!(lines[3].starts_with("late ") && lines[4].starts_with("renewed "));
     assert!(
         lines[3].ends_with(" 7s") && lines[4].ends_with(" 20s"),
@@ -198,7 +203,7 @@ fn a_ring_is_said_once_at_the_top() {
     waiters[0]["ring"] = json!([other, one]);
     waiters[1]["ring"] = json!([one, other]);
     let records = vec![lease("x", "w1", 1, 20), lease("y", "w2", 2, 20)];
-    let lines = drawn(&picture(records, waiters, vec![]), 80, 24);
+    let lines = drawn(&snapshot(records, waiters, vec![]), 80, 24);
     assert_eq!(
         lines[..2],
         [
@@ -219,7 +224,7 @@ fn paths_that_are_nested_are_a_tree_and_a_long_one_shows_its_end() {
         lease("paths/home/me/app/docs/ページ.md", "w1", 4, 20),
         lease(&long, "w3", 5, 20),
     ];
-    let lines = drawn(&picture(records, vec![], vec![]), 80, 24);
+    let lines = drawn(&snapshot(records, vec![], vec![]), 80, 24);
     let first = |line: &String| {
         let end = line.find("  w").unwrap_or(line.len());
         line.get(..end).unwrap_or_default().trim_end().to_owned()
@@ -242,7 +247,7 @@ fn paths_that_are_nested_are_a_tree_and_a_long_one_shows_its_end() {
 }
 
 #[test]
-fn any_size_and_any_text_make_a_picture_that_fits() {
+fn any_size_and_any_text_make_a_snapshot_that_fits() {
     let mut many = many();
     many.records[3]["name"] = json!("日本語の名前".repeat(14));
     many.records[4]["reason"] = json!("e\u{301}".repeat(128));
