@@ -48,16 +48,6 @@ const BUSY: Duration = Duration::from_millis(300);
 /// mount namespace has the mount.
 const BESIDE: Duration = Duration::from_millis(300);
 
-impl Link {
-    /// The history of the mount, if this connection had so many servers before.
-    fn began(&self, lives: u64) -> Began {
-        Began {
-            restarts: self.restarts.unwrap_or(lives),
-            mounted_at: self.mounted_at,
-        }
-    }
-}
-
 /// The exit code of a server that has made way for another.
 const MADE_WAY: i32 = 75;
 
@@ -73,6 +63,16 @@ pub(crate) struct Link {
     pub restarts: Option<u64>,
     /// See `restarts`.
     pub mounted_at: Option<u64>,
+}
+
+impl Link {
+    /// The history of the mount, if this connection had so many servers before.
+    fn began(&self, lives: u64) -> Began {
+        Began {
+            restarts: self.restarts.unwrap_or(lives),
+            mounted_at: self.mounted_at,
+        }
+    }
 }
 
 /// How many descriptors are reserved for root and for the server itself.
