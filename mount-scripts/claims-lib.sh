@@ -1,8 +1,8 @@
 # Shared by the scripts claims-*. They source it from their own directory.
 #
 # It takes '--mount DIR' and '--read-only' from the front of the arguments and finds the mount as
-# the claimfs command does: --mount, else $CLAIMFS_MOUNT, else the only claimfs there is. The rest
-# must be 'OPTIONS -- COMMAND'. Each script sets $usage and $operands, the number of words that must
+# the claimfs command does: --mount, else $CLAIMFS_MOUNT, else the only claimfs there is; for root
+# other users' do not count. The rest must be 'OPTIONS -- COMMAND'. Each script sets $usage and $operands, the number of words that must
 # come after the '--'. Exit codes: 2 usage, 3 no mount.
 
 complain() {
@@ -41,12 +41,20 @@ done
 
 if [ -z "$mount" ]; then
     # proc(5): ID PARENT DEVICE ROOT DIR OPTIONS [TAG …] - TYPE SOURCE OPTIONS. Only whole mounts
-    # count, and of several only those that admit the caller.
-    count=0 found=
-    while read -r _ _ _ root dir rest; do
+    # count, of the same file system one, and of several only those that admit the caller.
+    count=0 found= seen=' '
+    is_root=no
+    if [ "$(id -u)" = 0 ] && read -r inside outside uids < /proc/self/uid_map; then
+        [ "$inside $outside $uids" != '0 0 4294967295' ] || is_root=yes
+    fi
+    while read -r _ _ device root dir rest; do
         case "$root ${rest#* - }" in
         '/ fuse.claimfs '*) ;;
         *) continue ;;
+        esac
+        case "$is_root $rest" in
+        'yes '*,user_id=0,*) ;;
+        'yes '*) continue ;;
         esac
         # White space is encoded as octal digits after a backslash, which printf decodes; the x
         # keeps a newline at the end.
@@ -54,7 +62,12 @@ if [ -z "$mount" ]; then
         dir=${dir%x}
         case $(LC_ALL=C ls -d -- "$dir/." 2>&1) in
         *': Permission denied') mount=${mount:-$dir} && continue ;;
+        *': No such file or directory') continue ;; # Another mount hides it.
         esac
+        case $seen in
+        *" $device "*) continue ;;
+        esac
+        seen="$seen$device "
         found=$dir count=$((count + 1))
     done < /proc/self/mountinfo
     if [ "$count" -gt 1 ] || [ -z "$mount$found" ]; then

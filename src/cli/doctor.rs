@@ -1,8 +1,9 @@
 //! `claimfs doctor`
 
 mod layer;
+mod reach;
+mod state;
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -21,7 +22,7 @@ use super::reserve::PATH_MAP;
 use super::tool;
 use super::{Exit, Failure};
 use crate::core::printable;
-use crate::mount::state_dir::{Lock, StateDir};
+use crate::mount::state_dir::StateDir;
 use crate::mount::{holder, resolve_existing};
 use crate::render::metrics::STATUS_OVERFLOWS;
 use crate::supervisor::device::DEVICE;
@@ -99,15 +100,11 @@ impl Arguments {
             unwritten: None,
         };
         let asked = self.dir.as_deref().or(mount);
+        // Without a place, that of the variable is looked at beside all mounts.
+        let variable = asked.is_none().then(tool::variable).flatten();
         let resolved = asked.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
         let unreadable = |error| Failure::unavailable(format!("/proc/self/mountinfo: {error}"));
-        let mut ours = mountinfo::all().map_err(unreadable)?;
-        // Of several mounts on one directory, the last hides the others.
-        ours.reverse();
-        let mut seen = HashSet::new();
-        ours.retain(|mount| seen.insert(mount.dir.clone()));
-        ours.retain(|mount| mount.fs_type == FS_TYPE);
-        ours.reverse();
+        let all = mountinfo::all().map_err(unreadable)?;
         // A place within a mount means that mount.
         let around = resolved
             .as_deref()
@@ -116,8 +113,10 @@ impl Arguments {
             .map_err(unreadable)?;
         let around = around.flatten().filter(|mount| mount.fs_type == FS_TYPE);
         let wanted = around.map(|mount| mount.dir).or_else(|| resolved.clone());
-        ours.retain(|mount| wanted.as_ref().is_none_or(|wanted| mount.dir == *wanted));
-        let layers = layers(resolved.as_deref());
+        let is_wanted = |mount: &&Mount| wanted.as_ref().is_none_or(|dir| mount.dir == *dir);
+        let ours = all.iter().filter(|mount| mount.fs_type == FS_TYPE);
+        let ours: Vec<&Mount> = ours.filter(is_wanted).collect();
+        let layers = layers(resolved.as_deref(), variable.as_deref());
         check_kernel(&mut report);
         check_device(&mut report, !ours.is_empty());
         for layer in &layers {
@@ -126,8 +125,14 @@ impl Arguments {
         if ours.is_empty() && layers.is_empty() {
             report.bad("mount", &no_mount(resolved.as_deref()));
         }
-        for mount in &ours {
-            check_mount(&mut report, mount);
+        let at_variable = variable.as_deref().map(resolve_existing);
+        let named = wanted.or_else(|| at_variable?.ok());
+        let usable = reach::check_mounts(&mut report, &all, &ours, named.as_deref());
+        if let Some(dir) = variable.filter(|_| layers.is_empty()) {
+            reach::check_variable(&mut report, &dir);
+        }
+        if !usable {
+            reach::check_namespaces(&mut report, &all);
         }
         if let Some(failure) = report.unwritten {
             return Err(failure);
@@ -141,15 +146,21 @@ impl Arguments {
 }
 
 /// File systems that show a claimfs mount without being one: at the given place, or at the working
-/// directory and at every mount that could show one.
-fn layers(asked: Option<&Path>) -> Vec<Layer> {
+/// directory, at the place that the variable names, and at every mount that could show one.
+fn layers(asked: Option<&Path>, variable: Option<&Path>) -> Vec<Layer> {
     if let Some(asked) = asked {
         return layer::around(asked).into_iter().collect();
     }
-    let here = layer::here().and_then(|here| layer::around(&here));
-    let mut layers = layer::seen();
-    layers.retain(|layer| Some(layer) != here.as_ref());
-    here.into_iter().chain(layers).collect()
+    let named = variable.map(|dir| resolve_existing(dir).unwrap_or_else(|_| dir.to_owned()));
+    let places = layer::here().into_iter().chain(named);
+    let nearby = places.filter_map(|place| layer::around(&place));
+    let mut layers: Vec<Layer> = Vec::new();
+    for layer in nearby.chain(layer::seen()) {
+        if !layers.contains(&layer) {
+            layers.push(layer);
+        }
+    }
+    layers
 }
 
 /// The message for a place, or a system, without a mount.
@@ -250,7 +261,9 @@ fn fusermount() -> Option<bool> {
     Some(found.permissions().mode() & 0o4000 != 0)
 }
 
-fn check_mount(report: &mut Report, mount: &Mount) {
+/// Checks a mount that can be reached by its path. Whether the caller can use it; `None` if it
+/// admits other users only.
+fn check_mount(report: &mut Report, mount: &Mount) -> Option<bool> {
     let dir = mount.dir.display();
     let start = Instant::now();
     let me = match ask(&mount.dir) {
@@ -260,24 +273,27 @@ fn check_mount(report: &mut Report, mount: &Mount) {
                 "{dir}: dead: its server and its supervisor are gone; {}, or take it away with 'claimfs umount {dir}'",
                 tool::again(mount)
             ));
-            return;
+            return Some(false);
         }
         Answer::Silent => {
             report.bad("mount", &format!(
                 "{dir}: does not answer; 'umount -f {dir}', then 'umount -l {dir}', and 'claimfs mount {dir}' again"
             ));
-            return;
+            return Some(false);
         }
-        Answer::Denied => {
-            report.note("mount", &tool::denied(mount));
-            return;
+        Answer::Denied => return None,
+        Answer::Part if mount.root == Path::new("/") => {
+            report.bad("mount", &format!(
+                "{dir}: a claimfs is mounted here, but its files are not to be seen; see 'findmnt {dir}' for what else is"
+            ));
+            return Some(false);
         }
         Answer::Part => {
             report.bad("mount", &format!(
                 "{dir}: only {} of the mount is bound here, without 'self', 'queue' and 'control'; bind the whole mount",
                 mount.root.display()
             ));
-            return;
+            return Some(false);
         }
     };
     let millis = start.elapsed().as_millis();
@@ -296,6 +312,8 @@ fn check_mount(report: &mut Report, mount: &Mount) {
     }
     check_session(report, &mount.dir, &me);
     check_endings(report, &mount.dir, &me);
+    state::check(report, mount);
+    Some(true)
 }
 
 /// Checks that the server knows how processes end. Without that, claims work, but are held for
@@ -331,8 +349,7 @@ fn check_endings(report: &mut Report, dir: &Path, me: &Value) {
 /// The state directory may be out of sight, which is no fault.
 fn check_supervisor(report: &mut Report, mount: &Mount) {
     let dir = mount.dir.display();
-    let lock = StateDir::of(mount).lock(Lock::Supervisor);
-    if holder::pid_in(&lock).is_ok() && !holder::is_locked(&lock) {
+    if holder::is_without_supervisor(&StateDir::of(mount)) {
         report.bad("supervisor", &format!(
             "{dir}: its supervisor has died: should its server die too, the mount dies with it; {}",
             tool::again(mount)

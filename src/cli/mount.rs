@@ -13,7 +13,8 @@ use serde_json::json;
 pub(super) use self::settings::Settings;
 use super::{Exit, Failure};
 use super::{output, remount, tool};
-use crate::mount::{default_mount, resolve_dir};
+use crate::mount::state_dir::StateDir;
+use crate::mount::{default_mount, holder, resolve_dir};
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 use crate::sys::terminal;
 
@@ -105,6 +106,13 @@ impl Arguments {
         if self.settings.admits_others() && !mount.has("allow_other") {
             tool::complain(&format!(
                 "{dir}: mounted without --allow-other, so it admits nobody else; to admit others, unmount it, and mount again"
+            ));
+        }
+        let state_dir = StateDir::of(mount);
+        if holder::is_without_supervisor(&state_dir) {
+            tool::complain(&format!(
+                "{dir}: its supervisor has died: should its server die too, the mount dies with it; {}",
+                tool::again(mount)
             ));
         }
         let sentence = format!("claimfs: mounted on {dir} already");

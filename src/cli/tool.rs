@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use crate::core::content::{self, REASON, REASON_MAX};
 use crate::core::{Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Refusal, SessionId, printable};
-use crate::mount::resolve_existing;
+use crate::mount::{default_mount, resolve_existing};
 use crate::render;
 use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE};
@@ -54,6 +54,12 @@ pub(super) fn complain_of(text: &str, record: &Value) {
     _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
+/// The directory that `$CLAIMFS_MOUNT` names.
+pub(super) fn variable() -> Option<PathBuf> {
+    let dir = env::var_os("CLAIMFS_MOUNT").filter(|dir| !dir.is_empty());
+    dir.map(PathBuf::from)
+}
+
 /// The root of a mount.
 #[derive(Clone, Debug)]
 pub(super) struct Mount(PathBuf);
@@ -62,16 +68,11 @@ impl Mount {
     /// `--mount DIR`, else `$CLAIMFS_MOUNT`, else the only claimfs mount of this mount namespace.
     pub(super) fn find(named: Option<&Path>) -> Result<Self, Failure> {
         let named = named.map(Path::to_path_buf);
-        let named = named.or_else(|| {
-            env::var_os("CLAIMFS_MOUNT")
-                .filter(|dir| !dir.is_empty())
-                .map(PathBuf::from)
-        });
-        if let Some(dir) = named {
+        if let Some(dir) = named.or_else(variable) {
             return Self::at(dir);
         }
-        let mounts = mountinfo::ours()
-            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
+        let unreadable = |error| Failure::unavailable(format!("/proc/self/mountinfo: {error}"));
+        let mounts = default_mount::candidates().map_err(unreadable)?;
         let list = |mounts: &[mountinfo::Mount]| -> String {
             let lines = mounts
                 .iter()
@@ -83,9 +84,20 @@ impl Mount {
         }
         let open = admitting(mounts.clone());
         match open.as_slice() {
-            [] if mounts.is_empty() => Err(Failure::unavailable(
-                "no claimfs is mounted here; mount one with 'claimfs mount', or name one with --mount DIR",
-            )),
+            [] if mounts.is_empty() => {
+                let others = mountinfo::ours().map_err(unreadable)?;
+                Err(Failure::unavailable(if others.is_empty() {
+                    String::from(
+                        "no claimfs is mounted here; mount one with 'claimfs mount', or name one with --mount DIR",
+                    )
+                } else {
+                    format!(
+                        "the claimfs that are mounted here are other users', and root uses none of those unless it is named; mount \
+                         one with 'claimfs mount', or name one with --mount DIR:{}",
+                        list(&others)
+                    )
+                }))
+            }
             [] => Err(Failure::unavailable(format!(
                 "the claimfs that are mounted here are other users' and admit nobody else; mount one with 'claimfs mount', or \
                  have one mounted with --allow-other:{}",
@@ -317,7 +329,7 @@ fn server_gone(dir: &Path, mount: &mountinfo::Mount) -> String {
 }
 
 /// The message for a directory that is not a usable mount.
-fn no_mount(dir: &Path) -> String {
+pub(super) fn no_mount(dir: &Path) -> String {
     const OTHER: &str =
         "name one with --mount DIR, or mount one on an empty directory with 'claimfs mount DIR'";
     let shown = dir.display();
@@ -342,6 +354,11 @@ fn no_mount(dir: &Path) -> String {
         (Err(error), _) => return format!("{shown}: {error}; {OTHER}"),
         (Ok(metadata), _) => metadata,
     };
+    if let Some((mount, hider)) = mountinfo::hidden_on(&resolved).ok().flatten()
+        && around.is_none()
+    {
+        return hidden_by(&mount, &hider);
+    }
     let is_mine = effective_uid() == 0 || metadata.uid() == effective_uid();
     let is_empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
     match around {
@@ -406,12 +423,23 @@ pub(super) fn mounted_on(dir: &Path) -> Result<(PathBuf, mountinfo::Mount), Fail
                 mount.dir.display()
             )
         });
-        return Err(Failure::unavailable(format!(
-            "{}: no claimfs is mounted here{remedy}",
-            dir.display()
-        )));
+        let hidden = mountinfo::hidden_on(&dir).ok().flatten();
+        return Err(Failure::unavailable(match hidden {
+            Some((mount, hider)) => hidden_by(&mount, &hider),
+            None => format!("{}: no claimfs is mounted here{remedy}", dir.display()),
+        }));
     };
     Ok((dir, mount))
+}
+
+/// The message for a claimfs that another mount hides.
+pub(super) fn hidden_by(mount: &mountinfo::Mount, hider: &mountinfo::Mount) -> String {
+    let (dir, over) = (mount.dir.display(), hider.dir.display());
+    format!(
+        "{dir}: a claimfs is mounted here, but hidden by {} on {over}, which was mounted later; take that away with 'umount {over}', or \
+         mount it elsewhere",
+        hider.fs_type
+    )
 }
 
 /// Parses the name of a claim: `NAME`, or `claims/NAME` as messages write it.

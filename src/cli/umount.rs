@@ -50,13 +50,13 @@ impl Arguments {
             self.announce(&dir, &leaving);
         }
         device::unmount_patiently(&dir, self.lazy || dead, BUSY).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => Failure::held(format!(
-                "{shown}: in use, by an open file or a working directory; leave it, or detach it with \
-                 'claimfs umount --lazy {shown}'"
-            )),
+            Some(libc::EBUSY) => Failure::held(busy(&mount)),
             _ => Failure::unavailable(format!("{shown}: cannot be unmounted: {}", explain(&error, &mount))),
         })?;
         if self.lazy || leaving.end(PATIENCE) {
+            if leaving.is_end() {
+                StateDir::of(&mount).forget_pids();
+            }
             let value = json!({"mount": dir.to_string_lossy(), "unmounted": true});
             output::done_quietly(self.json, &format!("{shown}: unmounted"), &value)?;
             return Ok(Exit::Done);
@@ -96,6 +96,27 @@ impl Arguments {
             "{shown}: other mount namespaces have this mount, too: {who}; {becomes}"
         ));
     }
+}
+
+/// The message for a mount that is in use, with those of its users that can be seen.
+fn busy(mount: &Mount) -> String {
+    let shown = mount.dir.display();
+    let all = mountinfo::all().unwrap_or_default();
+    if let Some(inner) = all.iter().find(|inner| inner.parent == mount.id) {
+        return format!(
+            "{shown}: in use, since {} is mounted in it; unmount that first with 'umount {0}'",
+            inner.dir.display()
+        );
+    }
+    let users = holder::users(mount);
+    let who = match users.len() {
+        0 => String::from("a process that cannot be seen from here"),
+        _ => holder::list(&users),
+    };
+    format!(
+        "{shown}: in use, by an open file or a working directory of {who}; leave it, or detach it with \
+         'claimfs umount --lazy {shown}'"
+    )
 }
 
 /// The caller's default mount. Another mount is never ended unless it is named.

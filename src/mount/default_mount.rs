@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::core::failure::Failure;
-use crate::sys::ids::effective_uid;
+use crate::sys::ids::{effective_uid, is_root};
 use crate::sys::mountinfo::{self, Mount};
 
 /// Where the default mount of root is.
@@ -111,10 +111,23 @@ fn answer(asked: &Receiver<Answer>, until: Instant) -> Answer {
     asked.recv_timeout(left).unwrap_or(Answer::Silent)
 }
 
+/// The mounts that count where none is named: each file system once, and for root only those of
+/// root. Another user's server could tell root that a name is free, or held.
+pub(crate) fn candidates() -> io::Result<Vec<Mount>> {
+    let ours: Vec<Mount> = mountinfo::ours()?.into_iter().filter(counts).collect();
+    let usual: Vec<PathBuf> = dir("mount").into_iter().chain([OF_ROOT.into()]).collect();
+    Ok(mountinfo::distinct(&ours, &usual))
+}
+
+/// Whether a mount counts for the caller although nobody named it.
+pub(crate) fn counts(mount: &Mount) -> bool {
+    mount.owner().is_none_or(|owner| owner == 0) || !is_root()
+}
+
 /// A mount on another directory than this one that the caller can use. A mount that does not answer
 /// in time counts, since it may answer later.
 pub(crate) fn elsewhere(dir: Option<&Path>) -> io::Result<Option<Mount>> {
-    let others = mountinfo::ours()?.into_iter();
+    let others = candidates()?.into_iter();
     let others = others.filter(|mount| Some(&*mount.dir) != dir);
     // All are asked before the first answer is waited for.
     let asked: Vec<_> = others.map(|mount| (asked(&mount.dir), mount)).collect();

@@ -7,7 +7,7 @@
 //!
 //! Does not know: when a server is to be ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
+
+use super::state_dir::{Lock, StateDir, real};
 use crate::core::printable;
 use crate::supervisor::device::DEVICE;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
@@ -30,8 +33,11 @@ const TERM: Duration = Duration::from_secs(1);
 /// How long to wait until a killed process has released its lock.
 const KILL: Duration = Duration::from_secs(5);
 
+/// The end of the path of a file in `/proc/PID/fd` that was removed (proc(5)).
+const REMOVED: &str = " (deleted)";
+
 /// How many processes a sentence names at most.
-const NAMED_MAX: usize = 8;
+const NAMED_MAX: usize = 5;
 
 /// A process, for a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +152,13 @@ pub(crate) fn is_locked(lock: &Path) -> bool {
     matches!(tried, Ok(Err(TryLockError::WouldBlock)))
 }
 
+/// Whether the supervisor of a mount with this state directory has died. The state directory may be
+/// out of sight, which says nothing.
+pub(crate) fn is_without_supervisor(state_dir: &StateDir) -> bool {
+    let lock = state_dir.lock(Lock::Supervisor);
+    pid_in(&lock).is_ok() && !is_locked(&lock)
+}
+
 /// Opens a lock for reading, without waiting. An error if it is no regular file.
 fn open(lock: &Path) -> io::Result<File> {
     let file = File::options()
@@ -211,9 +224,7 @@ fn holder(pid: u32, lock_id: &str) -> Option<Holder> {
 /// shows it, where the kernel tells it.
 pub(crate) fn served_on(device: &impl AsRawFd) -> Option<String> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", device.as_raw_fd())).ok()?;
-    let mut lines = info.lines();
-    let connection = lines.find_map(|line| line.strip_prefix("fuse_connection:"))?;
-    Some(format!("0:{}", connection.trim()))
+    connection_in(&info)
 }
 
 /// The processes of other mount namespaces that have a mount of this device, in the order of their
@@ -235,6 +246,88 @@ pub(crate) fn beside(device: &str) -> Vec<Who> {
         });
         if *has_it {
             found.push(Who::new(pid));
+        }
+    }
+    found
+}
+
+/// The processes that keep a mount busy, as far as this process may look at them: by a working
+/// directory, a root directory or an open file in it.
+pub(crate) fn users(mount: &Mount) -> Vec<Who> {
+    let line = format!("mnt_id:\t{}", mount.id);
+    let is_there = |info: &Path| {
+        let info = fs::read_to_string(info).unwrap_or_default();
+        info.lines().any(|there| there == line)
+    };
+    // Opening a directory only as a path asks its file system nothing.
+    let is_at = |place: &str| {
+        let opened = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        opened.is_ok_and(|fd| is_there(Path::new(&format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))))
+    };
+    let has_open = |pid: u32| {
+        let opened = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+        let mut opened = opened.into_iter().flatten().flatten();
+        opened.any(|entry| is_there(&entry.path()))
+    };
+    let uses = |pid: &u32| {
+        let places = ["cwd", "root"].map(|place| format!("/proc/{pid}/{place}"));
+        places.iter().any(|place| is_at(place)) || has_open(*pid)
+    };
+    pids().into_iter().filter(uses).map(Who::new).collect()
+}
+
+/// The server or supervisor of a mount whose lock was removed from the state directory, as `rm -r`
+/// of it does. `None` if nothing was removed, or if it cannot be seen from here.
+pub(crate) fn has_lost_files(mount: &Mount, state_dir: &StateDir) -> Option<Who> {
+    let locks = [Lock::Supervisor, Lock::Server].map(|lock| {
+        let mut lost = real(&state_dir.lock(lock)).into_os_string();
+        lost.push(REMOVED);
+        PathBuf::from(lost)
+    });
+    let has_lost = |pid: &u32| {
+        let opened = fs::read_dir(format!("/proc/{pid}/fd"));
+        let opened = opened.into_iter().flatten().flatten();
+        let mut opened = opened.filter_map(|entry| fs::read_link(entry.path()).ok());
+        opened.any(|path| locks.contains(&path))
+    };
+    // Another mount namespace may have another directory at the same path.
+    let is_its = |pid: &u32| connection(*pid).is_none_or(|device| device == mount.device);
+    let found = pids().into_iter().find(|pid| has_lost(pid) && is_its(pid));
+    found.map(Who::named)
+}
+
+/// The device number of the mount that a process serves, where the kernel tells it.
+fn connection(pid: u32) -> Option<String> {
+    let opened = fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()?.flatten();
+    let mut infos = opened.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    infos.find_map(|info| connection_in(&info))
+}
+
+fn connection_in(info: &str) -> Option<String> {
+    let mut lines = info.lines();
+    let connection = lines.find_map(|line| line.strip_prefix("fuse_connection:"))?;
+    Some(format!("0:{}", connection.trim()))
+}
+
+/// The claimfs mounts of other mount namespaces that are not among these, each with the first
+/// process that has it.
+pub(crate) fn in_other_namespaces(here: &[Mount]) -> Vec<(Who, Mount)> {
+    let own = namespace("self");
+    let mut namespaces = HashSet::new();
+    let mut known: HashSet<String> = here.iter().map(|mount| mount.device.clone()).collect();
+    let mut found = Vec::new();
+    for pid in pids() {
+        let there = namespace(&pid.to_string());
+        let Some(there) = there.filter(|there| Some(there) != own.as_ref()) else {
+            continue;
+        };
+        if !namespaces.insert(there) {
+            continue;
+        }
+        for mount in mountinfo::of(pid).unwrap_or_default() {
+            if mount.fs_type == FS_TYPE && known.insert(mount.device.clone()) {
+                found.push((Who::new(pid), mount));
+            }
         }
     }
     found

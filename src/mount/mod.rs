@@ -189,6 +189,7 @@ impl Plan {
                 device::DEVICE
             )));
         }
+        self.check_outside()?;
         self.state_dir.check_apart(&self.dir)?;
         if let Some(fault) = self.state_dir.faults().into_iter().next() {
             return Err(Failure::unavailable(fault));
@@ -243,6 +244,20 @@ impl Plan {
         match there.filter(|mount| mount.fs_type == FS_TYPE) {
             Some(_) => self.check(tell),
             None => Ok(()),
+        }
+    }
+
+    /// Refuses a directory in a claimfs: a claim there would be one name of the other's.
+    fn check_outside(&self) -> Result<(), Failure> {
+        let around = mountinfo::holding(&self.dir)
+            .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
+        match around.filter(|mount| mount.fs_type == FS_TYPE && mount.dir != self.dir) {
+            None => Ok(()),
+            Some(mount) => Err(Failure::unavailable(format!(
+                "{}: in the claimfs that is mounted on {}, where directories are claims; name a directory outside of it",
+                self.dir.display(),
+                mount.dir.display()
+            ))),
         }
     }
 
@@ -342,7 +357,10 @@ impl Plan {
             without_resend: self.without_resend,
         };
         let dir = format!("{}: ", self.dir.display());
-        supervisor::run(&service, signals, notify).map_err(|why| {
+        let ended = supervisor::run(&service, signals, notify);
+        drop(lock);
+        self.state_dir.forget_pids();
+        ended.map_err(|why| {
             let why = why.text.strip_prefix(&dir).unwrap_or(&why.text);
             Failure::unavailable(format!("{dir}{why}"))
         })

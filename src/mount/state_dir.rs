@@ -18,7 +18,7 @@ use std::{env, process, thread};
 use super::holder::{self, Holder};
 use crate::core::failure::Failure;
 use crate::journal::{HISTORY, JOURNAL, RESERVED};
-use crate::sys::files::is_at;
+use crate::sys::files::{ROOM_MIN, is_at};
 use crate::sys::ids::effective_uid;
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
@@ -49,6 +49,20 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// How long another may take to make a mount.
 const MOUNTING: Duration = Duration::from_secs(60);
+
+/// On a disk with fewer bytes than these, the journal may be refused its next piece.
+const ROOM_TO_CLAIM: u64 = 256 * 1024;
+
+/// The room on the disk of a state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is enough.
+    Enough,
+    /// So few bytes are left that the history stays in memory.
+    Little(u64),
+    /// There is none for new claims.
+    None,
+}
 
 /// A lock of a state directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +290,39 @@ impl StateDir {
         is_at(taken, &self.lock(lock))
     }
 
+    /// The room on its disk. A state directory that is out of sight has enough.
+    pub(crate) fn room(&self) -> Room {
+        let is_there = fs::symlink_metadata(self.lock(Lock::Server)).is_ok();
+        let (Ok(disk), Ok(there), true) = (
+            rustix::fs::statvfs(&self.0),
+            fs::metadata(&self.0),
+            is_there,
+        ) else {
+            return Room::Enough;
+        };
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        // Of root's state directory the server may use what is kept for root.
+        let left = if there.uid() == 0 {
+            disk.f_bfree
+        } else {
+            disk.f_bavail
+        };
+        match bytes(disk.f_bavail) {
+            _ if bytes(left) < ROOM_TO_CLAIM => Room::None,
+            free if free < ROOM_MIN => Room::Little(free),
+            _ => Room::Enough,
+        }
+    }
+
+    /// Takes the pids of the mount's processes out of their locks, once they have ended: the numbers
+    /// may soon be others'.
+    pub(crate) fn forget_pids(&self) {
+        for lock in [Lock::Supervisor, Lock::Server] {
+            // Whether this succeeds matters to nobody: no lock is believed that is not held.
+            _ = forget(&self.lock(lock));
+        }
+    }
+
     /// Takes a lock, and writes the pid of this process into it.
     pub(crate) fn take(&self, lock: Lock) -> Result<File, Failure> {
         let path = self.lock(lock);
@@ -309,6 +356,19 @@ impl StateDir {
     }
 }
 
+/// Takes the pid out of the file of a lock that nobody holds. A lock that somebody holds, and one
+/// that may not be written to, is left.
+fn forget(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() && file.try_lock().is_ok() {
+        file.set_len(0)?;
+    }
+    Ok(())
+}
+
 /// A path as one file name, as `systemd-escape --path` makes it (systemd.unit(5)).
 fn escape(dir: &Path) -> String {
     use std::fmt::Write;
@@ -332,7 +392,7 @@ fn escape(dir: &Path) -> String {
 }
 
 /// An absolute path without symlinks, as far as it exists.
-fn real(path: &Path) -> PathBuf {
+pub(super) fn real(path: &Path) -> PathBuf {
     let there = path
         .ancestors()
         .find_map(|above| Some((fs::canonicalize(above).ok()?, above)));

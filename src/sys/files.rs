@@ -16,7 +16,7 @@ pub(crate) fn allocate(file: &File, from: u64, length: u64) -> io::Result<()> {
 }
 
 /// With less room than this on a disk, in bytes, only what must be is written there.
-const ROOM_MIN: u64 = 64 << 20;
+pub(crate) const ROOM_MIN: u64 = 64 << 20;
 
 /// Whether the disk of a directory has room to spare.
 pub(crate) fn has_room_to_spare(dir: &Path) -> bool {

@@ -2,7 +2,6 @@
 //!
 //! Does not know: how they come and go.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -15,6 +14,10 @@ pub const FS_TYPE: &str = "fuse.claimfs";
 /// A mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// Its number, which no other mount of the machine has.
+    pub id: u64,
+    /// The number of the mount that it is mounted on.
+    pub parent: u64,
     /// The directory that it is on.
     pub dir: PathBuf,
     /// The part of the file system that it shows: `/` unless it is a bind mount of a part.
@@ -71,26 +74,71 @@ pub fn of(pid: u32) -> io::Result<Vec<Mount>> {
 
 /// The mount that a canonical path lies on.
 pub fn holding(path: &Path) -> io::Result<Option<Mount>> {
-    let around = all()?.into_iter();
-    let around = around.filter(|mount| path.starts_with(&mount.dir));
-    // Of several on one directory, the last hides the others.
-    Ok(around.max_by_key(|mount| mount.dir.components().count()))
+    let all = all()?;
+    let around = all.iter().filter(|mount| path.starts_with(&mount.dir));
+    let around = around.filter(|mount| hider(&all, mount).is_none());
+    let nearest = around.max_by_key(|mount| mount.dir.components().count());
+    Ok(nearest.cloned())
 }
 
 /// The claimfs mounts that show the whole tree, without those that another mount hides.
 pub fn ours() -> io::Result<Vec<Mount>> {
-    let mut seen = HashSet::new();
-    let mut mounts = all()?;
-    mounts.reverse();
-    mounts.retain(|mount| seen.insert(mount.dir.clone()));
-    mounts.retain(|mount| mount.fs_type == FS_TYPE && mount.root == Path::new("/"));
-    mounts.reverse();
-    Ok(mounts)
+    let all = all()?;
+    let is_ours = |mount: &&Mount| mount.fs_type == FS_TYPE && mount.root == Path::new("/");
+    let ours = all.iter().filter(is_ours);
+    let ours = ours.filter(|mount| hider(&all, mount).is_none());
+    Ok(ours.cloned().collect())
 }
 
-/// The topmost mount on a directory.
+/// The topmost mount on a directory. `None` also if all of them are hidden by one above.
 pub fn on(dir: &Path) -> io::Result<Option<Mount>> {
-    Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
+    let all = all()?;
+    let mut there = all.iter().filter(|mount| mount.dir == dir);
+    let topmost = there.find(|mount| hider(&all, mount).is_none());
+    Ok(topmost.cloned())
+}
+
+/// The mount that hides another: one that was mounted later on its directory, or on one above it.
+/// `None` if it can be reached by its path.
+pub fn hider<'a>(all: &'a [Mount], mount: &Mount) -> Option<&'a Mount> {
+    let mut below = vec![mount.id];
+    let mut next = mount.parent;
+    while let Some(there) = all.iter().find(|there| there.id == next) {
+        if below.contains(&next) {
+            break;
+        }
+        below.push(next);
+        next = there.parent;
+    }
+    all.iter().find(|other| {
+        mount.dir.starts_with(&other.dir)
+            && below.contains(&other.parent)
+            && !below.contains(&other.id)
+    })
+}
+
+/// A claimfs on a directory that cannot be reached there, and the mount that hides it.
+pub fn hidden_on(dir: &Path) -> io::Result<Option<(Mount, Mount)>> {
+    let all = all()?;
+    let hidden = all
+        .iter()
+        .filter(|mount| mount.dir == dir && mount.fs_type == FS_TYPE)
+        .find_map(|mount| Some((mount.clone(), hider(&all, mount)?.clone())));
+    Ok(hidden)
+}
+
+/// One of several mounts of the same file system, as binds of it are: that on a preferred
+/// directory, else that with the shortest path.
+pub fn distinct(mounts: &[Mount], preferred: &[PathBuf]) -> Vec<Mount> {
+    let rank = |mount: &Mount| {
+        let dir = mount.dir.as_os_str();
+        (!preferred.contains(&mount.dir), dir.len(), dir.to_owned())
+    };
+    let is_first = |mount: &&Mount| {
+        let mut same = mounts.iter().filter(|same| same.device == mount.device);
+        same.all(|same| rank(mount) <= rank(same))
+    };
+    mounts.iter().filter(is_first).cloned().collect()
 }
 
 /// Whether this process may not enter a directory that a mount is on, as is so with another user's
@@ -111,7 +159,10 @@ pub fn parse(text: &[u8]) -> Vec<Mount> {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let dash = fields.iter().position(|field| *field == b"-")?;
+    let number = |at: usize| std::str::from_utf8(fields.get(at)?).ok()?.parse().ok();
     Some(Mount {
+        id: number(0)?,
+        parent: number(1)?,
         dir: unescape(fields.get(4)?),
         root: unescape(fields.get(3)?),
         device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
@@ -140,13 +191,14 @@ fn octal(digits: &[u8]) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Path, parse};
+    use super::{Mount, Path, PathBuf, distinct, hider, parse};
 
     #[test]
     fn a_line_with_tags_and_escapes_is_read() {
         let text = b"36 35 98:0 / /mnt/a\\040b\\134 rw,noatime shared:1 - fuse.claimfs /var/lib/x\\040y rw,user_id=0\n";
         let mounts = parse(text);
         assert_eq!(mounts.len(), 1);
+        assert_eq!((mounts[0].id, mounts[0].parent), (36, 35));
         assert_eq!(mounts[0].dir, Path::new("/mnt/a b\\"));
         assert_eq!(mounts[0].source, Path::new("/var/lib/x y"));
         assert_eq!(mounts[0].fs_type, "fuse.claimfs");
@@ -157,5 +209,52 @@ mod tests {
     #[test]
     fn what_is_no_line_is_no_mount() {
         assert!(parse(b"\n1 2 3\n - \n1 2 3 4 5 6 -\n").is_empty());
+    }
+
+    /// A mount with these numbers on this directory, of a file system of the same number as it.
+    fn line(id: u64, parent: u64, dir: &str) -> Mount {
+        let text = format!("{id} {parent} 0:{id} / {dir} rw - tmpfs tmpfs rw");
+        parse(text.as_bytes()).remove(0)
+    }
+
+    #[test]
+    fn a_mount_is_hidden_by_a_later_one_on_its_directory_or_above_and_by_no_other() {
+        let all = [
+            line(1, 0, "/"),
+            line(2, 1, "/run"),
+            line(3, 2, "/run/claims"),
+            line(4, 1, "/runner"),
+            line(5, 3, "/run/claims/claims/x"),
+        ];
+        for mount in &all {
+            assert_eq!(hider(&all, mount), None, "{mount:?}");
+        }
+        let by = |later: Mount| {
+            let all: Vec<Mount> = all.iter().cloned().chain([later]).collect();
+            let hidden = all.iter().filter(|mount| hider(&all, mount).is_some());
+            hidden.map(|mount| mount.id).collect::<Vec<u64>>()
+        };
+        assert_eq!(by(line(9, 3, "/run/claims")), [3, 5]);
+        assert_eq!(by(line(9, 2, "/run")), [2, 3, 5]);
+        assert_eq!(by(line(9, 1, "/")), [1, 2, 3, 4, 5]);
+        assert_eq!(by(line(9, 1, "/srv")), [0; 0]);
+        // A circle of numbers, which the kernel does not write, is no endless loop.
+        assert_eq!(hider(&[line(1, 2, "/"), line(2, 1, "/")], &line(1, 2, "/")), None);
+    }
+
+    #[test]
+    fn of_the_mounts_of_one_file_system_one_counts() {
+        let bound = |id, dir| Mount {
+            device: String::from("0:7"),
+            ..line(id, 0, dir)
+        };
+        let mounts = [bound(1, "/long/way"), bound(2, "/way"), line(3, 0, "/z"), bound(4, "/zzz")];
+        let dirs = |preferred: &[PathBuf]| -> Vec<PathBuf> {
+            let distinct = distinct(&mounts, preferred);
+            distinct.into_iter().map(|mount| mount.dir).collect()
+        };
+        assert_eq!(dirs(&[]), [Path::new("/way"), Path::new("/z")]);
+        let preferred = dirs(&[PathBuf::from("/long/way")]);
+        assert_eq!(preferred, [Path::new("/long/way"), Path::new("/z")]);
     }
 }

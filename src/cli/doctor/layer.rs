@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::probe;
@@ -132,12 +133,6 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
     let mut parts = parts
         .chain([mount.source.clone()])
         .filter(|part| part.is_absolute());
-    let is_claimfs = |part: &Path| {
-        mountinfo::holding(part)
-            .ok()
-            .flatten()
-            .is_some_and(|there| there.fs_type == FS_TYPE)
-    };
     if kind(&mount.fs_type) != Kind::Copy && parts.any(|part| is_claimfs(&part)) {
         return Some(layer(mount.dir.clone()));
     }
@@ -162,6 +157,21 @@ fn shown(mount: &Mount, places: &[PathBuf]) -> Option<Layer> {
         .parse::<usize>()
         .ok()?;
     Some(layer((*places.get(root)?).clone()))
+}
+
+/// Whether a path leads into a claimfs, perhaps through symbolic links such as `/var/run`. Nothing
+/// in a claimfs is looked at, whose server may not answer.
+fn is_claimfs(path: &Path) -> bool {
+    let mut real = PathBuf::from("/");
+    for component in path.components() {
+        real.push(component);
+        let there = mountinfo::holding(&real).ok().flatten();
+        if there.is_some_and(|there| there.fs_type == FS_TYPE) {
+            return true;
+        }
+        real = fs::canonicalize(&real).unwrap_or(real);
+    }
+    false
 }
 
 /// True if a directory has the files of a mount.

@@ -16,7 +16,9 @@ use serde_json::json;
 use super::Arguments;
 use crate::cli::{Exit, Failure, output, program, tool};
 use crate::logging;
-use crate::mount::state_dir::Lock;
+use crate::mount::default_mount::counts;
+use crate::mount::holder;
+use crate::mount::state_dir::{Lock, StateDir};
 use crate::mount::{Plan, usable_on};
 use crate::supervisor::Notice;
 use crate::sys::mountinfo::Mount;
@@ -52,13 +54,36 @@ impl Arguments {
     }
 
     /// The usable claimfs on the directory, if that is enough. Another file system there is an
-    /// error, unless the directory was given and a mount was asked for whatever is there.
+    /// error, unless the directory was given and a mount was asked for whatever is there; so is a
+    /// claimfs with its state elsewhere than was asked for, and another user's for root, who named
+    /// none.
     fn there(&self, dir: &Path) -> Result<Option<Mount>, Failure> {
         if !self.if_needed && self.settings.dir.is_some() {
             return Ok(None);
         }
         let mount = usable_on(dir)?;
-        Ok(mount.filter(|_| self.if_needed))
+        let named = self.settings.dir.is_some();
+        if let Some(mount) = mount.as_ref().filter(|mount| !named && !counts(mount)) {
+            return Err(Failure::unavailable(format!(
+                "{}: the mount of uid {}, which root uses only if it is named; give another directory, or unmount it with \
+                 'claimfs umount {0}'",
+                dir.display(),
+                mount.owner().unwrap_or_default()
+            )));
+        }
+        let mount = mount.filter(|_| self.if_needed);
+        if let (Some(mount), Some(asked)) = (&mount, &self.settings.state_dir)
+            && !holder::same_place(&mount.source, StateDir::at(asked)?.path())
+        {
+            return Err(Failure::unavailable(format!(
+                "{}: the claimfs that is mounted here has its state in {}, not in {}; use it without --state-dir, or unmount it \
+                 with 'claimfs umount {0}'",
+                dir.display(),
+                mount.source.display(),
+                asked.display()
+            )));
+        }
+        Ok(mount)
     }
 
     /// Mounts and stays. `turn` is the lock of whoever makes the mount, and ends once that answers.
