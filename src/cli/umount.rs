@@ -49,9 +49,14 @@ impl Arguments {
         if !dead {
             self.announce(&dir, &leaving);
         }
-        device::unmount_patiently(&dir, self.lazy || dead, BUSY).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => Failure::held(busy(&mount)),
-            _ => Failure::unavailable(format!("{shown}: cannot be unmounted: {}", explain(&error, &mount))),
+        device::unmount_patiently(&dir, self.lazy || dead, BUSY).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EBUSY) => Failure::held(busy(&mount)),
+                _ => Failure::unavailable(format!(
+                    "{shown}: cannot be unmounted: {}",
+                    explain(&error, &mount)
+                )),
+            }
         })?;
         if self.lazy || leaving.end(PATIENCE) {
             if leaving.is_end() {

@@ -239,7 +239,10 @@ mod tests {
         assert_eq!(by(line(9, 1, "/")), [1, 2, 3, 4, 5]);
         assert_eq!(by(line(9, 1, "/srv")), [0; 0]);
         // A circle of numbers, which the kernel does not write, is no endless loop.
-        assert_eq!(hider(&[line(1, 2, "/"), line(2, 1, "/")], &line(1, 2, "/")), None);
+        assert_eq!(
+            hider(&[line(1, 2, "/"), line(2, 1, "/")], &line(1, 2, "/")),
+            None
+        );
     }
 
     #[test]
@@ -248,7 +251,12 @@ mod tests {
             device: String::from("0:7"),
             ..line(id, 0, dir)
         };
-        let mounts = [bound(1, "/long/way"), bound(2, "/way"), line(3, 0, "/z"), bound(4, "/zzz")];
+        let mounts = [
+            bound(1, "/long/way"),
+            bound(2, "/way"),
+            line(3, 0, "/z"),
+            bound(4, "/zzz"),
+        ];
         let dirs = |preferred: &[PathBuf]| -> Vec<PathBuf> {
             let distinct = distinct(&mounts, preferred);
             distinct.into_iter().map(|mount| mount.dir).collect()

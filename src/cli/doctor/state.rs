@@ -28,7 +28,7 @@ pub(super) fn check(report: &mut Report, mount: &Mount) {
             bytes / (1 << 20)
         )),
         Room::None => report.bad("state", &format!(
-            "{shown}: the disk is full: new claims on {dir} are refused (ENOSPC), while releases still work; make room"
+            "{shown}: the disk is full: new claims on {dir} are refused (ENOSPC), or will be soon, while releases still work; make room"
         )),
     }
 }

@@ -9,6 +9,8 @@ pub mod journal;
 mod life;
 /// How much the log contains, and how large it becomes.
 mod logs;
+/// A machine of a test's own.
+pub mod machine;
 /// Debian's older kernels, in virtual machines.
 mod old_kernels;
 /// Mounts of other users.
@@ -23,3 +25,5 @@ mod service;
 mod state_dir;
 /// A mount that outlives its servers.
 mod supervisor;
+/// Which mount counts, of several, of hidden ones and of other users'.
+mod which_mount;
