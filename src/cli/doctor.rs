@@ -128,7 +128,7 @@ impl Arguments {
         let at_variable = variable.as_deref().map(resolve_existing);
         let named = wanted.or_else(|| at_variable?.ok());
         let usable = reach::check_mounts(&mut report, &all, &ours, named.as_deref());
-        if let Some(dir) = variable.filter(|_| layers.is_empty()) {
+        if let Some(dir) = variable {
             reach::check_variable(&mut report, &dir);
         }
         if !usable {

@@ -59,9 +59,7 @@ impl Arguments {
             }
         })?;
         if self.lazy || leaving.end(PATIENCE) {
-            if leaving.is_end() {
-                StateDir::of(&mount).forget_pids();
-            }
+            StateDir::of(&mount).forget_pids();
             let value = json!({"mount": dir.to_string_lossy(), "unmounted": true});
             output::done_quietly(self.json, &format!("{shown}: unmounted"), &value)?;
             return Ok(Exit::Done);

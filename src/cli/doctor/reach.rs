@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Report, check_mount};
+use super::{Report, check_mount, layer};
 use crate::cli::tool;
 use crate::mount::default_mount::counts;
 use crate::mount::{holder, resolve_existing};
@@ -70,11 +70,14 @@ fn foreign_sentence(mount: &Mount) -> String {
     )
 }
 
-/// Checks that `$CLAIMFS_MOUNT` names a mount. What lies over it is found by `layer`.
+/// Checks that `$CLAIMFS_MOUNT` names a mount. A layer over it is a finding of its own.
 pub(super) fn check_variable(report: &mut Report, dir: &Path) {
     let resolved = resolve_existing(dir).unwrap_or_else(|_| dir.to_owned());
     let there = mountinfo::on(&resolved).ok().flatten();
     let is_whole = |mount: &Mount| mount.fs_type == FS_TYPE && mount.root == Path::new("/");
+    if layer::around(&resolved).is_some() {
+        return;
+    }
     if there.as_ref().is_some_and(is_whole) {
         let text = format!(
             "CLAIMFS_MOUNT={}: commands use this mount alone",

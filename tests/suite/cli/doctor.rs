@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::lifecycle::machine::{LOGIN, Machine};
 use crate::support::{CLAIMFS, Mount, TempDir, plain, root_or_skip, text};
 
 fn doctor(mount: &Mount) -> (i32, String) {
@@ -186,7 +187,7 @@ fn another_user_is_told_whose_mount_it_is() {
     assert!(
         has(
             &out,
-            "note",
+            "bad",
             &["another user", "admits nobody else", "--allow-other"]
         ),
         "{out}"
@@ -322,4 +323,148 @@ fn a_directory_in_a_mount_stands_for_the_mount() {
     let mut command = mount.claimfs(&["doctor"]);
     let (code, out, _) = text(&command.arg(mount.path("claims")).output().unwrap());
     assert!(code == 0 && has(&out, "ok", &["answers"]), "{out}");
+}
+
+/// What a command of these words finds on a machine, and its exit code.
+fn found(machine: &Machine, words: &str) -> (i32, String) {
+    let (code, out, err) = machine.sh(words);
+    assert_eq!(err, "", "{words}");
+    (code, out)
+}
+
+#[test]
+fn without_a_place_that_of_the_variable_is_looked_at_beside_all_mounts() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.done(
+        "$claimfs mount; mkdir -p /srv/copy/claims /srv/empty /srv/up /srv/work /srv/over
+         for name in leases self control; do : > /srv/copy/$name; done
+         mount -t overlay o -o lowerdir=/run/claims,upperdir=/srv/up,workdir=/srv/work /srv/over",
+    );
+    for (place, words) in [
+        (
+            "/srv/copy",
+            "/srv/copy: has the files of a claimfs, but is tmpfs",
+        ),
+        (
+            "/srv/empty",
+            "CLAIMFS_MOUNT=/srv/empty: not a claimfs mount",
+        ),
+        ("/srv/none", "CLAIMFS_MOUNT=/srv/none: No such file"),
+        ("/srv/over", "/srv/over: overlay lies over a claimfs"),
+        (
+            "/run/claims/claims",
+            "CLAIMFS_MOUNT=/run/claims/claims: in the claimfs on /run/claims",
+        ),
+    ] {
+        let (code, out) = found(&machine, &format!("CLAIMFS_MOUNT={place} $claimfs doctor"));
+        assert!(code == 3 && has(&out, "bad", &[words]), "{place}: {out}");
+        assert!(has(&out, "ok", &["/run/claims: answers"]), "{place}: {out}");
+    }
+    machine.done("umount /srv/over");
+    let (code, out) = found(&machine, "CLAIMFS_MOUNT=/run/claims $claimfs doctor");
+    let said = "CLAIMFS_MOUNT=/run/claims: commands use this mount alone";
+    assert!(code == 0 && has(&out, "ok", &[said]), "{out}");
+    machine.done("mount -t tmpfs over /run/claims");
+    let (code, out) = found(&machine, "CLAIMFS_MOUNT=/run/claims $claimfs doctor");
+    let hidden = ["CLAIMFS_MOUNT=/run/claims: a claimfs is mounted here, but hidden by tmpfs"];
+    assert!(code == 3 && has(&out, "bad", &hidden), "{out}");
+}
+
+#[test]
+fn an_overlay_whose_parts_are_named_through_symlinks_is_found() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.done(
+        "$claimfs mount; mkdir /srv/up /srv/work /srv/over; ln -s /run /srv/link
+         mount -t overlay o -o lowerdir=/srv/link/claims/claims,upperdir=/srv/up,workdir=/srv/work /srv/over",
+    );
+    let (code, out) = found(&machine, "$claimfs doctor /srv/over");
+    let said = "/srv/over: overlay lies over a claimfs";
+    assert!(code == 3 && has(&out, "bad", &[said]), "{out}");
+}
+
+#[test]
+fn where_no_mount_can_be_used_that_is_a_fault_and_the_one_out_of_reach_is_named() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.done("$claimfs mount");
+    let denied = [
+        "/run/claims: the mount of another user (uid 0)",
+        "mount one of your own",
+    ];
+    let (code, out) = found(&machine, &format!("{LOGIN} $claimfs doctor"));
+    assert!(code == 3 && has(&out, "bad", &denied), "{out}");
+    machine.done(&format!("{LOGIN} $claimfs mount"));
+    let (code, out) = found(&machine, &format!("{LOGIN} $claimfs doctor"));
+    assert!(code == 0 && has(&out, "note", &denied), "{out}");
+    machine.done(&format!("{LOGIN} $claimfs umount; $claimfs umount"));
+    // In another mount namespace alone.
+    machine.done(
+        "unshare --mount sh -c '$claimfs mount && touch /srv/made && exec sleep 1000' > /srv/said 2>&1 &
+         until [ -e /srv/made ]; do :; done",
+    );
+    let (code, out) = found(&machine, "$claimfs doctor");
+    assert!(
+        code == 3 && has(&out, "bad", &["no claimfs is mounted here"]),
+        "{out}"
+    );
+    let note = [
+        "/run/claims: a claimfs is mounted here in another mount namespace",
+        "nsenter --target",
+    ];
+    assert!(has(&out, "note", &note), "{out}");
+    machine.done("$claimfs mount /srv/own");
+    let (code, out) = found(&machine, "$claimfs doctor");
+    assert!(code == 0 && !has(&out, "note", &note), "{out}");
+}
+
+#[test]
+fn a_state_directory_that_was_removed_below_its_mount_is_named() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.done(
+        "ln -s /var/lib /srv/lib && $claimfs mount && $claimfs mount --state-dir /srv/lib/b /srv/b",
+    );
+    for (dir, state) in [
+        ("/run/claims", "/var/lib/claimfs/run-claims"),
+        ("/srv/b", "/srv/lib/b"),
+    ] {
+        let (code, out) = found(&machine, &format!("$claimfs doctor {dir}"));
+        assert!(code == 0 && !has(&out, "bad", &[]), "{out}");
+        machine.done(&format!("rm -r {state}"));
+        let (code, out) = found(&machine, &format!("$claimfs doctor {dir}"));
+        let said = format!("{dir}: its state directory {state} was removed below its server (pid ");
+        let remedy = format!("then run 'claimfs umount {dir}' and 'claimfs mount {dir}'");
+        assert!(code == 3 && has(&out, "bad", &[&said, &remedy]), "{out}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_and_one_that_is_full_are_named() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.done(
+        "mkdir /srv/disk; mount -t tmpfs -o mode=700,size=65m disk /srv/disk
+         $claimfs mount --state-dir /srv/disk",
+    );
+    let (code, out) = found(&machine, "$claimfs doctor");
+    assert!(code == 0 && !out.contains("free on this disk"), "{out}");
+    machine.done("head -c 4M /dev/zero > /srv/disk/some");
+    let (code, out) = found(&machine, "$claimfs doctor");
+    let note = [
+        "/srv/disk: only 60 MiB are free on this disk",
+        "'history' stays in memory",
+    ];
+    assert!(code == 0 && has(&out, "note", &note), "{out}");
+    machine.done("head -c 99M /dev/zero > /srv/disk/all 2> /dev/null || true");
+    let (code, out) = found(&machine, "$claimfs doctor");
+    let bad = ["/srv/disk: the disk is full: new claims on /run/claims are refused"];
+    assert!(code == 3 && has(&out, "bad", &bad), "{out}");
+    machine.done("rm /srv/disk/all /srv/disk/some");
 }

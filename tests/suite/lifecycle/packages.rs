@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::machine::{LOGIN, Machine};
 use crate::cli::try_it;
 use crate::support::{TempDir, can_mount, packages, root_or_skip, skip, text};
 
@@ -152,6 +153,7 @@ fn the_package_is_installed_in_a_fresh_tree_mounts_there_and_leaves_nothing_when
         chroot "$1" /usr/bin/claimfs umount /tmp/claims"#;
     let told = run(&["unshare", "--mount", "sh", "-c", script, "sh"], &[&root]);
     assert!(told.contains("job") && told.contains("claimfs"), "{told}");
+    remove_while_it_is_mounted(&root);
     fs::remove_dir_all(root.join("var/lib/claimfs")).unwrap();
     dpkg(&["--purge", "claimfs"], &[]);
     assert_eq!(files(&root), before);
@@ -159,6 +161,76 @@ fn the_package_is_installed_in_a_fresh_tree_mounts_there_and_leaves_nothing_when
         !root.join("usr/share/doc").exists(),
         "nor are there empty directories"
     );
+}
+
+/// Removes the package in the tree while two of its mounts are there, one of which is in use. For
+/// that a shell is put there, and taken away again.
+fn remove_while_it_is_mounted(root: &Path) {
+    let script = r#"set -e
+        cd "$1"
+        cp "$(command -v busybox)" usr/bin/busybox
+        ldd usr/bin/busybox | grep -o '/[^ ]*' | sort -u > tmp/libraries
+        while read -r library; do mkdir -p ".${library%/*}"; cp "$library" ".$library"; done < tmp/libraries
+        for tool in sh sed timeout sleep; do ln -s busybox "usr/bin/$tool"; done
+        mount --bind /dev dev; mount -t proc proc proc
+        chroot . claimfs mount /tmp/free > tmp/said
+        chroot . claimfs mount /tmp/held > tmp/said
+        chroot . claimfs run --mount /tmp/held job -- sleep 1000 & run=$!
+        until [ -e tmp/held/claims/job ]; do :; done
+        dpkg --root="$1" --remove claimfs | grep '^claimfs:'
+        # Its server is started again by the program that is open.
+        [ ! -e usr/bin/claimfs ]
+        kill -9 "$(cat var/lib/claimfs/tmp-held/serving)"
+        grep -c '"name":"job"' tmp/held/leases
+        kill $run; wait $run || true
+        umount tmp/held
+        until flock -n var/lib/claimfs/tmp-held/lock true; do :; done
+        umount dev proc
+        for tool in sh sed timeout sleep busybox; do rm "usr/bin/$tool"; done
+        while read -r library; do rm ".$library"; done < tmp/libraries
+        rmdir -p --ignore-fail-on-non-empty lib64 usr/lib/*-linux-gnu || true
+        rm -r tmp/*"#;
+    let said = run(&["unshare", "--mount", "sh", "-c", script, "sh"], &[root]);
+    assert_eq!(
+        said,
+        "claimfs: /tmp/free: unmounted, since nothing was held or open there\n\
+         claimfs: /tmp/held: still mounted: it serves on until 'umount /tmp/held' or the next boot, and what is held there stays held\n\
+         1\n"
+    );
+}
+
+#[test]
+fn before_a_removal_a_mount_that_is_free_is_unmounted_and_any_other_is_left() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.done("mkdir /run/bin && ln -s $claimfs /run/bin/claimfs");
+    let prerm = format!(
+        "PATH=/run/bin:$PATH {}/mount-scripts/prerm",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    assert_eq!(machine.done(&format!("{prerm} remove")), "");
+    machine.done(&format!("$claimfs mount && {LOGIN} $claimfs mount"));
+    let left = |dir: &str| {
+        format!(
+            "claimfs: {dir}: still mounted: it serves on until 'umount {dir}' or the next boot, and what is held there stays held\n"
+        )
+    };
+    let user = left("/run/user/4242/claims");
+    for hold in [
+        "$claimfs run --mount /run/claims job -- env",
+        "cd /run/claims &&",
+    ] {
+        let said = machine.done(&format!("{hold} {prerm} remove"));
+        assert_eq!(said, left("/run/claims") + &user);
+    }
+    assert_eq!(machine.done(&format!("{prerm} upgrade")), "");
+    assert_eq!(machine.mounts().len(), 2);
+    machine.done("$claimfs mount '/srv/a b%20'");
+    let said = machine.done(&format!("{prerm} remove"));
+    let free = |dir| format!("claimfs: {dir}: unmounted, since nothing was held or open there\n");
+    assert_eq!(said, free("/run/claims") + &user + &free("/srv/a b%20"));
+    assert_eq!(machine.mounts(), ["/run/user/4242/claims"]);
 }
 
 #[test]
