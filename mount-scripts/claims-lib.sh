@@ -2,8 +2,8 @@
 #
 # It takes '--mount DIR' and '--read-only' from the front of the arguments and finds the mount as
 # the claimfs command does: --mount, else $CLAIMFS_MOUNT, else the only claimfs there is; for root
-# other users' do not count. The rest must be 'OPTIONS -- COMMAND'. Each script sets $usage and $operands, the number of words that must
-# come after the '--'. Exit codes: 2 usage, 3 no mount.
+# other users' do not count. The rest must be 'OPTIONS -- COMMAND'. Each script sets $usage and
+# $operands, the number of words that must come after the '--'. Exit codes: 2 usage, 3 no mount.
 
 complain() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2

@@ -314,8 +314,8 @@ impl StateDir {
         }
     }
 
-    /// Takes the pids of the mount's processes out of their locks, once they have ended: the numbers
-    /// may soon be others'.
+    /// Takes the pids of the mount's processes out of their locks, once they have ended: the
+    /// numbers may soon be others'.
     pub(crate) fn forget_pids(&self) {
         for lock in [Lock::Supervisor, Lock::Server] {
             // Whether this succeeds matters to nobody: no lock is believed that is not held.

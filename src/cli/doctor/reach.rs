@@ -34,7 +34,7 @@ pub(super) fn check_mounts(
             Some(false) => {}
         }
     }
-    // What does no harm if there is another mount is a fault if there is none.
+    // A mount out of reach does no harm if there is another, and is a fault if there is none.
     let mut find = |is_fault: bool, text: &str| {
         if is_fault {
             report.bad("mount", text);
