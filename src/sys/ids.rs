@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{geteuid, getgid, getuid};
 
-/// `/proc/self/uid_map` outside of all user namespaces (user_namespaces(7)).
+/// `/proc/self/uid_map` outside of all user namespaces (`user_namespaces(7)`).
 const ALL_UIDS: [&str; 3] = ["0", "0", "4294967295"];
 
 /// The uid that this process acts as: files that it creates get it.

@@ -49,7 +49,7 @@ pub(super) fn check_mounts(
         if hider.fs_type == FS_TYPE && hider.dir == mount.dir {
             continue;
         }
-        let is_fault = is_named(mount) || !usable.iter().any(|other| is_same(&other));
+        let is_fault = is_named(mount) || !usable.iter().any(is_same);
         find(is_fault, &tool::hidden_by(mount, hider));
     }
     for mount in denied {

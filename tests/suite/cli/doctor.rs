@@ -423,7 +423,7 @@ fn where_no_mount_can_be_used_that_is_a_fault_and_the_one_out_of_reach_is_named(
 }
 
 #[test]
-fn a_state_directory_that_was_removed_below_its_mount_is_named() {
+fn a_state_directory_that_was_removed_and_cannot_be_written_again_is_named() {
     let Some(machine) = Machine::new() else {
         return;
     };
@@ -434,13 +434,21 @@ fn a_state_directory_that_was_removed_below_its_mount_is_named() {
         ("/run/claims", "/var/lib/claimfs/run-claims"),
         ("/srv/b", "/srv/lib/b"),
     ] {
-        let (code, out) = found(&machine, &format!("$claimfs doctor {dir}"));
-        assert!(code == 0 && !has(&out, "bad", &[]), "{out}");
-        machine.done(&format!("rm -r {state}"));
-        let (code, out) = found(&machine, &format!("$claimfs doctor {dir}"));
-        let said = format!("{dir}: its state directory {state} was removed below its server (pid ");
-        let remedy = format!("then run 'claimfs umount {dir}' and 'claimfs mount {dir}'");
-        assert!(code == 3 && has(&out, "bad", &[&said, &remedy]), "{out}");
+        let bad = |words: &[&str]| {
+            let (code, out) = found(&machine, &format!("$claimfs doctor {dir}"));
+            assert_eq!(code == 3, has(&out, "bad", words), "{out}");
+            code == 3
+        };
+        assert!(!bad(&[]));
+        // A file in its place.
+        machine.done(&format!(
+            "rm -r {state}; until echo > {state}; do rm -r {state}; done"
+        ));
+        let said = format!("{dir}: its state directory {state} was removed, and its server (pid ");
+        let remedy = format!("'mkdir -m 700 {state}'");
+        assert!(bad(&[&said, &remedy]), "{state}");
+        machine.done(&format!("rm {state} && mkdir -m 700 {state}"));
+        crate::support::wait_until("it is written again", || !bad(&[]));
     }
 }
 

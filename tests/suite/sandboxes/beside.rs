@@ -94,8 +94,12 @@ impl Drop for Background {
     fn drop(&mut self) {
         let lock = self.state.join("lock");
         let is_locked = || fs::File::open(&lock).is_ok_and(|lock| lock.try_lock_shared().is_err());
-        if is_locked() {
-            unsafe { libc::kill(pid(&self.state, "lock") as i32, libc::SIGTERM) };
+        // It takes its pid out of the lock when it ends.
+        let said = fs::read_to_string(&lock).unwrap_or_default();
+        if let Ok(supervisor) = said.trim().parse()
+            && is_locked()
+        {
+            unsafe { libc::kill(supervisor, libc::SIGTERM) };
         }
         let deadline = Instant::now() + SOON;
         while is_locked() && Instant::now() < deadline {
