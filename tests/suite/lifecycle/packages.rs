@@ -185,7 +185,7 @@ fn remove_while_it_is_mounted(root: &Path) {
         kill $run; wait $run || true
         umount tmp/held
         until flock -n var/lib/claimfs/tmp-held/lock true; do :; done
-        umount dev proc
+        umount --lazy dev proc
         for tool in sh sed timeout sleep busybox; do rm "usr/bin/$tool"; done
         while read -r library; do rm ".$library"; done < tmp/libraries
         rmdir -p --ignore-fail-on-non-empty lib64 usr/lib/*-linux-gnu || true
