@@ -1,5 +1,6 @@
 //! `claimfs ls` on a terminal of 80 columns, and its cells.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::support::{CLAIMFS, Guard, Mount, plain, skip, text, wait_until};

@@ -382,16 +382,16 @@ fn a_state_directory_that_is_removed_or_moved_away_is_written_again_and_nothing_
         ("all", &|| fs::remove_dir_all(&mount.state).unwrap()),
         ("moved", &|| fs::rename(&mount.state, &aside).unwrap()),
         ("journal", &|| {
-            fs::remove_file(mount.state.join("journal")).unwrap()
+            fs::remove_file(mount.state.join("journal")).unwrap();
         }),
         ("tokens", &|| {
-            fs::remove_file(mount.state.join("tokens")).unwrap()
+            fs::remove_file(mount.state.join("tokens")).unwrap();
         }),
         ("serving", &|| {
-            fs::remove_file(mount.state.join("serving")).unwrap()
+            fs::remove_file(mount.state.join("serving")).unwrap();
         }),
         ("lock", &|| {
-            fs::remove_file(mount.state.join("lock")).unwrap()
+            fs::remove_file(mount.state.join("lock")).unwrap();
         }),
     ];
     for (what, remove) in remove {
