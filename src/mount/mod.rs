@@ -320,10 +320,11 @@ impl Plan {
         self.state_dir.make()?;
         let lock = RefCell::new(self.state_dir.take(Lock::Supervisor)?);
         let take_again = || {
-            if !self
-                .state_dir
-                .has_in_place(Lock::Supervisor, &lock.borrow())
-            {
+            let taken = lock.borrow();
+            let is_there = self.state_dir.has_in_place(Lock::Supervisor, &taken);
+            drop(taken);
+            // The server says which fault there is.
+            if !is_there && self.state_dir.faults().is_empty() {
                 match self.state_dir.take(Lock::Supervisor) {
                     Ok(taken) => _ = lock.replace(taken),
                     Err(failure) => log::error!("{}", failure.text),

@@ -96,7 +96,7 @@ impl Story {
         // Of what nothing was said yet there is nothing, unless lines were missed.
         let before = before.or((self.missed == 0).then_some(None));
         let after = match word {
-            "queued" => return Ok(()),
+            "queued" | "left_queue" => return Ok(()),
             "granted" => {
                 let is_own = before.is_none_or(|there| there == number);
                 return is_own.then_some(()).ok_or(format!("after {before:?}"));
