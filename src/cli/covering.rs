@@ -66,6 +66,8 @@ const SHOWN: usize = 5;
 /// A reservation of another that is in the way of a path.
 #[derive(Debug)]
 pub(super) struct Obstacle {
+    /// The path that it is in the way of.
+    pub name: Name,
     pub record: Value,
     /// Who has it, for how long and why.
     pub text: String,
@@ -74,7 +76,8 @@ pub(super) struct Obstacle {
 impl Obstacle {
     fn of(mount: &Mount, name: &Name, by: &Name, record: Value) -> Self {
         let text = held(mount, name, by, &record);
-        Self { record, text }
+        let name = name.clone();
+        Self { name, record, text }
     }
 }
 

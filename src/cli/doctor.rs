@@ -1,6 +1,7 @@
 //! `claimfs doctor`
 
 mod layer;
+mod project;
 mod reach;
 mod state;
 
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::layer::Layer;
 use super::output;
-use super::reserve::PATH_MAP;
+use super::real_path::PATH_MAP;
 use super::tool;
 use super::{Exit, Failure};
 use crate::core::printable;
@@ -119,6 +120,7 @@ impl Arguments {
         let layers = layers(resolved.as_deref(), variable.as_deref());
         check_kernel(&mut report);
         check_device(&mut report, !ours.is_empty());
+        project::check(&mut report);
         for layer in &layers {
             report.bad("layer", &layer.sentence());
         }

@@ -17,6 +17,7 @@ mod enter;
 mod events;
 mod give;
 mod help;
+mod hook;
 mod interrupt;
 mod log;
 mod ls;
@@ -26,12 +27,14 @@ mod names;
 mod notify;
 mod output;
 mod queue;
+mod real_path;
 mod release;
 mod remount;
 mod reserve;
 mod run;
 mod serve;
 mod session;
+mod setup;
 mod show;
 mod status;
 mod take;
@@ -120,6 +123,11 @@ enum Verb {
     Reserve(On<reserve::Reserve>),
     /// Give reserved paths back: 0 also if they are free already
     Unreserve(On<reserve::Unreserve>),
+    /// Answer an event of a coding agent, which its settings call this for:
+    /// reserve the files of an edit. Exit code 2 is a refusal, 1 a failure
+    Hook(On<hook::Arguments>),
+    /// Print the settings with which an agent or git calls 'claimfs hook'
+    Setup(On<setup::Arguments>),
     /// Wait until nobody holds a name, without taking it
     Wait(On<wait::Arguments>),
     /// Hold a name for as long as a command runs, also if this is killed
@@ -168,8 +176,12 @@ pub fn main() -> ExitCode {
         Ok(words) => words,
         Err(failure) => return end(Err(failure)).into(),
     };
+    let is_hook = waiting::verb(&words, &command()).is_some_and(|verb| verb == "hook");
     let Arguments { mount, verb } = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
+        Err(error) if is_hook && error.use_stderr() => {
+            return hook::misused(&error.to_string()).into();
+        }
         Err(help) => return explain(&help).into(),
     };
     end(dispatch(mount.as_deref(), verb)).into()
@@ -209,6 +221,8 @@ fn dispatch(mount: Option<&Path>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Give(on) => on.run(mount, give::Arguments::run),
         Verb::Reserve(on) => on.run(mount, reserve::Reserve::run),
         Verb::Unreserve(on) => on.run(mount, reserve::Unreserve::run),
+        Verb::Hook(on) => on.run(mount, hook::Arguments::run),
+        Verb::Setup(on) => on.run(mount, setup::Arguments::run),
         Verb::Wait(on) => on.run(mount, wait::Arguments::run),
         Verb::Run(on) => on.run(mount, run::Arguments::run),
         Verb::Events(on) => on.run(mount, events::Arguments::run),

@@ -1,12 +1,7 @@
 //! `claimfs reserve PATH…` and `claimfs unreserve PATH…`
-//!
-//! Real paths become files below `paths/`: absolute, with symlinks resolved as far as they exist.
 
-use std::ffi::OsStr;
-use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -14,14 +9,13 @@ use super::claim::{identity, lasting, outlives};
 use super::covering::{Changes, covering, held, is_own, obstacles, shown};
 use super::output;
 use super::queue::Patience;
+use super::real_path::names;
 use super::status::Notes;
 use super::tool::{self, Mount};
 use super::waiting::Waiting;
 use super::{Exit, Failure};
-use crate::core::{Name, PATH_BYTES_MAX, PATH_LEVELS_MAX, Refusal, printable};
-
-/// Translates paths of a sandbox into those of the host: `FROM=TO`, several divided by `:`.
-pub(super) const PATH_MAP: &str = "CLAIMFS_PATH_MAP";
+use crate::core::content;
+use crate::core::{Name, hook};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Reserve {
@@ -108,6 +102,9 @@ impl Reserve {
             let Some((by, record)) = covering(mount, name)? else {
                 continue;
             };
+            if by == *name {
+                self.keep(mount, name, &record);
+            }
             let (session, token) = (
                 tool::field(&record, "session"),
                 tool::field(&record, "token"),
@@ -121,6 +118,26 @@ impl Reserve {
             output::done(self.json, &sentence, &record)?;
         }
         Ok(Exit::Done)
+    }
+}
+
+impl Reserve {
+    /// Replaces the reason of a reservation that a hook made, so that it is no longer given back
+    /// when the turn ends.
+    fn keep(&self, mount: &Mount, name: &Name, record: &Value) {
+        let wanted = self.message.as_deref();
+        if record["reason"] != hook::REASON || wanted == Some(hook::REASON) {
+            return;
+        }
+        let path = mount.path(&[name.as_str()]);
+        // It is reserved in any case.
+        _ = match wanted {
+            Some(reason) => {
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(path, content::REASON, reason.as_bytes(), flags)
+            }
+            None => rustix::fs::removexattr(path, content::REASON),
+        };
     }
 }
 
@@ -174,72 +191,17 @@ const ENDS: &str = "nothing reserved, as nobody in its session outlives this com
      'claimfs session run -- COMMAND', or the same $CLAIMFS_SESSION for all";
 
 /// Give up after this many tries that are refused with nobody in the way.
-const ATTEMPTS: usize = 10;
+pub(super) const ATTEMPTS: usize = 10;
 
 /// The message for what is refused though all that is in the way is the caller's.
-const PARTS: &str = "several processes of your session have parts of it, or one that its reservation is tied to; \
+pub(super) const PARTS: &str = "several processes of your session have parts of it, or one that its reservation is tied to; \
      reserve it there, or give the parts back first";
 
-fn listed(names: &[Name]) -> Vec<&str> {
+pub(super) fn listed(names: &[Name]) -> Vec<&str> {
     names.iter().filter_map(Name::as_path).collect()
 }
 
-/// The names of reservations of real paths.
-pub(super) fn names(paths: &[PathBuf]) -> Result<Vec<Name>, Failure> {
-    let map = std::env::var_os(PATH_MAP).unwrap_or_default();
-    let names = paths.iter().map(|path| {
-        let shown = printable(&path.to_string_lossy());
-        let path = translated(&map, &resolved(path)?);
-        Name::path(path.as_os_str().as_bytes()).map_err(|refusal| {
-            Failure::usage(match refusal {
-                Refusal::LongName => format!(
-                    "'{shown}': too long; a path has at most {PATH_BYTES_MAX} bytes, {PATH_LEVELS_MAX} levels, and 255 bytes in each"
-                ),
-                _ if path == Path::new("/") => {
-                    format!("'{shown}': everything; reserve a directory in it")
-                }
-                _ => format!("'{shown}': no path in UTF-8; rename it, or reserve the directory above"),
-            })
-        })
-    });
-    names.collect()
-}
-
-/// An absolute path, with symlinks resolved as far as it exists.
-fn resolved(path: &Path) -> Result<PathBuf, Failure> {
-    let shown = printable(&path.to_string_lossy());
-    let absolute = std::path::absolute(path)
-        .map_err(|error| Failure::usage(format!("'{shown}': no path: {error}")))?;
-    let mut rest: Vec<&OsStr> = Vec::new();
-    let mut there = absolute.as_path();
-    loop {
-        if let Ok(real) = fs::canonicalize(there) {
-            return Ok(rest.iter().rev().fold(real, |path, part| path.join(part)));
-        }
-        let Some(Component::Normal(last)) = there.components().next_back() else {
-            return Err(Failure::usage(format!(
-                "'{shown}': leads up from a directory that does not exist; write it without '..'"
-            )));
-        };
-        rest.push(last);
-        there = there.parent().unwrap_or(Path::new("/"));
-    }
-}
-
-/// A path, as the host has it: by the longest `FROM` of the map that it is below.
-fn translated(map: &OsStr, path: &Path) -> PathBuf {
-    let pairs = map.as_bytes().split(|byte| *byte == b':');
-    let pairs = pairs.filter_map(|pair| {
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        let (from, to) = (OsStr::from_bytes(&pair[..at]), &pair[at + 1..]);
-        let rest = path.strip_prefix(from).ok()?;
-        Some((from.len(), Path::new(OsStr::from_bytes(to)).join(rest)))
-    });
-    let longest = pairs.max_by_key(|(length, _)| *length);
-    longest.map_or_else(|| path.to_path_buf(), |(_, path)| path)
-}
-
-fn refused(mount: &Mount, names: &[Name], error: &io::Error) -> Failure {
+pub(super) fn refused(mount: &Mount, names: &[Name], error: &io::Error) -> Failure {
     let path = names.first().map_or_else(String::new, shown);
     let why = match error.raw_os_error() {
         Some(libc::EPERM) => {
@@ -253,34 +215,4 @@ fn refused(mount: &Mount, names: &[Name], error: &io::Error) -> Failure {
         _ => return mount.failed(&["control"], error),
     };
     Failure::unavailable(format!("{path}: {why}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::OsStr;
-    use std::path::{Path, PathBuf};
-
-    use super::{resolved, translated};
-
-    #[test]
-    fn the_longest_part_of_the_map_counts() {
-        let map = OsStr::new("/work=/home/me/app:/work/deep=/data::broken");
-        let translate = |path: &str| translated(map, Path::new(path));
-        assert_eq!(translate("/work/src"), Path::new("/home/me/app/src"));
-        assert_eq!(translate("/work/deep/x"), Path::new("/data/x"));
-        assert_eq!(translate("/works"), Path::new("/works"));
-        assert_eq!(translate("/work"), Path::new("/home/me/app/"));
-    }
-
-    #[test]
-    fn paths_are_resolved_as_far_as_they_exist() {
-        let resolve = |path: &str| resolved(Path::new(path)).ok();
-        assert_eq!(
-            resolve("/proc/self/../../no such/file"),
-            Some(PathBuf::from("/no such/file"))
-        );
-        assert_eq!(resolve("/no such/../file"), None);
-        let here = std::env::current_dir().unwrap();
-        assert_eq!(resolve("./no such"), Some(here.join("no such")));
-    }
 }

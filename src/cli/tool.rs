@@ -477,7 +477,7 @@ pub(super) fn lease_name(text: &str) -> Result<Name, Failure> {
         .iter()
         .any(|start| text.starts_with(start));
     if is_path || text == "." || text == ".." {
-        let mut names = super::reserve::names(&[PathBuf::from(text)])?;
+        let mut names = super::real_path::names(&[PathBuf::from(text)])?;
         return names.pop().ok_or_else(|| no_path(text));
     }
     claim_name(text)

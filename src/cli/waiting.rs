@@ -58,12 +58,7 @@ struct Candidate {
 /// and before `--`, or a list. Else it is the name. Without `--`, the command of `run` could begin
 /// at either word, so that is an error.
 pub(super) fn joined(words: Vec<OsString>, root: &clap::Command) -> Result<Vec<OsString>, Failure> {
-    let valued = valued(root);
-    let mut at = 1;
-    // The verb: options of the command itself may come before it.
-    while let Some(option) = words.get(at).filter(|word| is_option(word)) {
-        at += 1 + usize::from(takes_next(option, &valued));
-    }
+    let at = verb_at(&words, root);
     let verb = words.get(at).and_then(|word| word.to_str());
     let Some(verb @ ("run" | "claim" | "reserve")) = verb else {
         return Ok(words);
@@ -94,6 +89,21 @@ pub(super) fn joined(words: Vec<OsString>, root: &clap::Command) -> Result<Vec<O
         words[candidate.at - 1].push(time);
     }
     Ok(words)
+}
+
+/// The verb of a command line.
+pub(super) fn verb<'a>(words: &'a [OsString], root: &clap::Command) -> Option<&'a OsString> {
+    words.get(verb_at(words, root))
+}
+
+/// The place of the verb: options of the command itself may come before it.
+fn verb_at(words: &[OsString], root: &clap::Command) -> usize {
+    let valued = valued(root);
+    let mut at = 1;
+    while let Some(option) = words.get(at).filter(|word| is_option(word)) {
+        at += 1 + usize::from(takes_next(option, &valued));
+    }
+    at
 }
 
 /// The first word behind `--wait` that is a time, before the words of a command.

@@ -148,6 +148,10 @@ fn each_recipe_of_the_readme_takes_what_it_says() {
         ("claimfs run deploy --wait", "deploy\n"),
         ("CLAIMFS_SESSION=w1 ./worker", "taken by session w1"),
         ("claimfs claim repo", "\"name\":\"repo\""),
+        (
+            "claimfs setup claude-code --write",
+            "settings.json: written",
+        ),
         ("claimfs session run --id w1", "taken by session w1"),
         ("claimfs session run --id job-1", "taken by session job-1"),
         ("claimfs claim deploy --wait", "\"name\":\"deploy\""),
@@ -254,7 +258,7 @@ fn the_commands_of_the_manual_exist() {
         );
         verbs += 1;
     }
-    assert_eq!(verbs, 20);
+    assert_eq!(verbs, 22);
 }
 
 #[test]
@@ -268,6 +272,8 @@ fn help_reads_well_at_80_columns() {
         &["release"],
         &["reserve"],
         &["unreserve"],
+        &["hook"],
+        &["setup"],
         &["break"],
         &["give"],
         &["wait"],

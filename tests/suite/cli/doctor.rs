@@ -56,6 +56,41 @@ fn in_a_sandbox_paths_may_be_others() {
 }
 
 #[test]
+fn a_project_that_is_a_mount_point_may_have_another_path_elsewhere() {
+    if !root_or_skip("bind a folder") {
+        return;
+    }
+    let Some(mount) = Mount::new() else { return };
+    let temp = TempDir::new();
+    for dir in ["app/.git", "app/src", "work"] {
+        std::fs::create_dir_all(temp.path().join(dir)).unwrap();
+    }
+    let at = |dir: &str, map: Option<&str>| {
+        let script = "mount --bind app work && cd \"$0\" && exec \"$1\" doctor \"$2\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, dir, CLAIMFS]);
+        plain(command.arg(&mount.dir).current_dir(temp.path()));
+        command.envs(map.map(|map| ("CLAIMFS_PATH_MAP", map)));
+        text(&command.output().unwrap())
+    };
+    let work = std::fs::canonicalize(temp.path()).unwrap().join("work");
+    let work = work.to_str().unwrap();
+    let note = [
+        ": a mount point",
+        &format!("set CLAIMFS_PATH_MAP={work}=PATH"),
+    ];
+    assert!(has(&at("work/src", None).1, "note", &note));
+    assert!(!has(&at("app/src", None).1, "note", &note));
+    let map = format!("{work}=/home/me/app");
+    assert!(!has(&at("work", Some(&map)).1, "note", &note));
+    let (code, out, _) = at("app", Some("/x"));
+    assert!(
+        code == 3 && has(&out, "bad", &["'/x' is not SEEN=SHARED"]),
+        "{out}"
+    );
+}
+
+#[test]
 fn a_mount_that_is_dead_or_unkept_or_stopped_is_named_with_its_remedy() {
     let Some(mut mount) = Mount::new() else {
         return;

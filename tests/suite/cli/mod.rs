@@ -8,6 +8,8 @@ mod completions;
 mod docs;
 /// `claimfs doctor`.
 mod doctor;
+/// `claimfs hook`, which agents and git call.
+mod hook;
 /// `--any LIST` and `--all LIST`.
 mod lists;
 /// The manual as plain text and as man pages.
@@ -20,6 +22,8 @@ mod newcomers;
 mod output;
 /// Reserving real paths.
 mod paths;
+/// `claimfs setup`.
+mod setup;
 /// `claimfs ls` on a terminal.
 mod table;
 /// The demonstration of the README.

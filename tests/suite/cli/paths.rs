@@ -136,10 +136,17 @@ fn the_map_of_a_sandbox_translates_paths() {
     let map = format!("/none=/else:{}=/home/me/app", here.display());
     let (code, _, err) = text(&reserve.env("CLAIMFS_PATH_MAP", map).output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
-    assert_eq!(
-        mount.run("find paths -type f | sort"),
-        "paths/else/x\npaths/home/me/app/src\n"
-    );
+    let reserved = "paths/else/x\npaths/home/me/app/src\n";
+    assert_eq!(mount.run("find paths -type f | sort"), reserved);
+    for map in ["x", "/a", "/a=b", "/none=/else:", "/a=/b:/a=/c"] {
+        for verb in ["reserve", "unreserve"] {
+            let mut verb = command(&mount, "one", &dir, &[verb, "/none/y"]);
+            let (code, out, err) = text(&verb.env("CLAIMFS_PATH_MAP", map).output().unwrap());
+            assert_eq!((code, out.as_str()), (2, ""), "{map}: {err}");
+            assert!(err.starts_with("claimfs: CLAIMFS_PATH_MAP: '"), "{err}");
+        }
+    }
+    assert_eq!(mount.run("find paths -type f | sort"), reserved);
 }
 
 #[test]

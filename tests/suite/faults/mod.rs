@@ -11,6 +11,8 @@ mod fairness;
 pub mod full_disk;
 /// Real processes under every fault, and a checker that judges what they were told.
 mod histories;
+/// Agents that know nothing of claimfs, with its hook.
+mod hooked;
 /// Damage to a journal.
 mod journal_damage;
 /// Clients that notice nothing while the server is killed again and again.

@@ -2,6 +2,7 @@
 //! agents.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,7 @@ use libc::{EBUSY, EEXIST};
 use serde_json::Value;
 
 use crate::support::{
-    CLAIMFS, Guard, Mount, TempDir, is_root, names, parsed, plain, root_or_skip, skip, text,
-    wait_until,
+    CLAIMFS, Guard, Mount, TempDir, names, parsed, plain, root_or_skip, skip, text, wait_until,
 };
 
 const USER: u32 = 4242;
@@ -699,8 +699,13 @@ fn the_snippet_for_agents_is_short_and_right() {
     assert!(worker.status.success(), "{worker:?}");
 }
 
-/// The command of a hook of the example for Claude Code, as that would run it.
-fn hook(mount: &Path, event: &str, project: &str, session: &str) -> (i32, String, String) {
+/// The command of an event in the example for Claude Code, as that runs it: in a shell, with the
+/// event on standard input. `/run` and `/var/lib` are of its own, so that the default mount is.
+fn hook(mount: Option<&Path>, event: &str, session: &str) -> (i32, String, String) {
+    const ALONE: &str = "mount -t tmpfs none /run && mount -t tmpfs none /var/lib || exit 9
+        [ -n \"$CLAIMFS_MOUNT\" ] || while at=$(findmnt --noheadings --raw --output TARGET --types fuse.claimfs | head -n 1)
+            [ -n \"$at\" ]; do umount -l \"$(printf '%b' \"$at\")\" 2> /dev/null || :; done
+        sh -c \"$0\"; code=$?; claimfs umount /run/claims > /dev/null 2>&1; exit $code";
     let settings = parsed(&told("claude-code-hook.json"));
     let hook = &settings["hooks"][event][0]["hooks"][0];
     assert_eq!(hook["type"], "command");
@@ -710,98 +715,80 @@ fn hook(mount: &Path, event: &str, project: &str, session: &str) -> (i32, String
         Path::new(CLAIMFS).parent().unwrap().display(),
         std::env::var("PATH").unwrap()
     );
-    let mut command = Command::new("sh");
+    let input = serde_json::json!({
+        "hook_event_name": event, "tool_name": "Edit", "cwd": "/x/repo",
+        "tool_input": { "file_path": "/x/repo/file" },
+    });
+    let mut command = Command::new("unshare");
     plain(&mut command);
     command
-        .arg("-c")
+        .args(["--mount", "sh", "-c", ALONE])
         .arg(hook["command"].as_str().unwrap())
-        .env("CLAIMFS_MOUNT", mount)
-        .env("CLAUDE_PROJECT_DIR", project)
+        .env("CLAIMFS_MOUNT", mount.unwrap_or(Path::new("")))
+        .env("CLAUDE_PROJECT_DIR", "/x/repo")
         .env("CLAIMFS_SESSION", session)
         .env("PATH", path)
-        .env("XDG_STATE_HOME", mount.with_file_name("state-home"))
-        .stdin(Stdio::null());
-    text(&command.output().unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut command = command.spawn().unwrap();
+    let mut stdin = command.stdin.take().unwrap();
+    stdin.write_all(input.to_string().as_bytes()).unwrap();
+    drop(stdin);
+    text(&command.wait_with_output().unwrap())
 }
 
 #[test]
 fn the_hooks_for_claude_code_do_what_they_say() {
+    if !root_or_skip("make a mount namespace") {
+        return;
+    }
     let Some(mount) = Mount::new() else { return };
     let settings = parsed(&told("claude-code-hook.json"));
     let keys: Vec<&String> = settings.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["$schema", "env", "sandbox", "hooks"]);
-    assert_eq!(settings["env"]["CLAIMFS_MOUNT"], "/run/claims");
+    assert_eq!(keys, ["sandbox", "hooks"]);
     let events: Vec<&String> = settings["hooks"].as_object().unwrap().keys().collect();
-    assert_eq!(events, ["SessionStart", "PreToolUse"]);
+    assert_eq!(events, ["SessionStart", "PreToolUse", "Stop", "SessionEnd"]);
 
-    let (code, out, err) = hook(&mount.dir, "SessionStart", "/x/repo", "me");
+    let on = |event: &str, session: &str| hook(Some(&mount.dir), event, session);
+    let silent = (0, String::new(), String::new());
+    let mut holders: Vec<_> = ["me", "w1"].map(|id| mount.actor(Some(id))).into();
+    for (holder, id) in holders.iter_mut().zip(["me", "w1"]) {
+        holder.claim(id).unwrap();
+    }
+    let (code, out, err) = on("SessionStart", "me");
     assert_eq!((code, err), (0, String::new()));
-    assert!(
-        out.contains("You are this session:\n") && out.contains("\"session\":\"me\""),
-        "{out}"
-    );
-    // Where its process says who it is, it is registered: here that is this very process.
-    let registered = format!("claude-{}", std::process::id());
-    let mut start = mount.sh(settings["hooks"]["SessionStart"][0]["hooks"][0]["command"]
-        .as_str()
-        .unwrap());
-    start
-        .env("CLAIMFS_MOUNT", &mount.dir)
-        .env("CLAUDE_PID", std::process::id().to_string());
-    let (code, out, _) = text(&start.output().unwrap());
-    assert!(
-        code == 0 && out.contains(&format!("\"session\":\"{registered}\"")),
-        "{out}"
-    );
-    mount.end_session(&registered);
-
-    let edit = |session: &str| hook(&mount.dir, "PreToolUse", "/x/my repo", session);
-    assert_eq!(edit("me"), (0, String::new(), String::new()), "free");
-    let mut holder = mount.actor(Some("w1"));
-    holder.claim("my repo").unwrap();
-    assert_eq!(edit("w1"), (0, String::new(), String::new()), "one's own");
-    let (code, _, err) = edit("me");
+    assert!(out.contains("(id me)"), "{out}");
+    let edit = |session: &str| on("PreToolUse", session);
+    assert_eq!(edit("me"), silent, "free");
+    assert_eq!(edit("me"), silent, "one's own");
+    let (code, _, err) = edit("w1");
     assert_eq!(code, 2, "what stops an edit");
     assert!(
-        err.contains("Another session holds the claim my repo.")
-            && err.contains("\"session\":\"w1\""),
+        err.contains("/x/repo/file: reserved by session me since"),
         "{err}"
     );
-    holder.kill();
-    assert_eq!(edit("me").0, 0, "its holder is dead");
-    assert_eq!(mount.claims(), [""; 0], "it only looks");
-    let (code, _, err) = hook(&mount.state, "PreToolUse", "/x/repo", "me");
-    assert!(
-        code == 2 && err.contains("No claimfs is mounted on "),
-        "{err}"
+    assert_eq!(on("Stop", "me"), silent);
+    assert_eq!(edit("w1"), silent);
+    assert_eq!(on("SessionEnd", "w1"), silent);
+    assert_eq!(edit("me"), silent);
+    holders.remove(0).kill();
+    assert_eq!(edit("w1"), silent, "its holder is dead");
+    assert_eq!(
+        hook(Some(&mount.state), "PreToolUse", "me"),
+        silent,
+        "no mount"
     );
 }
 
 #[test]
 fn the_hook_for_the_start_of_a_session_mounts() {
-    if !crate::support::can_mount() {
+    if !crate::support::can_mount() || !root_or_skip("make a mount namespace") {
         return;
     }
-    let temp = TempDir::new();
-    let dir = temp.path().join("claims");
-    let (code, out, err) = hook(&dir, "SessionStart", "/x/repo", "me");
-    let umount = Command::new(CLAIMFS)
-        .arg("umount")
-        .arg(&dir)
-        .output()
-        .unwrap();
-    forget_state_of(&dir);
-    assert_eq!(code, 0, "{err}");
-    assert!(out.contains("\"session\":\"me\""), "{out}{err}");
-    assert!(umount.status.success(), "{umount:?}");
-}
-
-/// Removes the state directory that a mount of root's has by default.
-fn forget_state_of(dir: &Path) {
-    let name = dir.to_str().unwrap().trim_start_matches('/');
-    let name = name.replace('-', "\\x2d").replace('/', "-");
-    let state = Path::new("/var/lib/claimfs").join(name);
-    assert_eq!(fs::remove_dir_all(state).is_ok(), is_root());
+    let (code, out, err) = hook(None, "SessionStart", "me");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("(id me)"), "{out}");
 }
 
 #[test]
@@ -823,8 +810,8 @@ fn the_config_for_codex_is_toml() {
     assert_eq!(config["sandbox_mode"], "workspace-write");
     let roots = &config["sandbox_workspace_write"]["writable_roots"];
     assert_eq!(roots, &serde_json::json!(["/run/claims"]));
-    assert_eq!(
-        config["shell_environment_policy"]["set"]["CLAIMFS_MOUNT"],
-        "/run/claims"
-    );
+    for event in ["PreToolUse", "Stop"] {
+        let hook = &config["hooks"][event][0]["hooks"][0];
+        assert_eq!(hook["command"], "claimfs hook");
+    }
 }
