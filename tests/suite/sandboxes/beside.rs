@@ -343,7 +343,7 @@ fn another_place_in_the_same_namespace_keeps_its_server() {
     // A mount namespace that another test makes meanwhile has a copy of this mount, which is said.
     let is_of_copies = |line: &str| line.contains("other mount namespaces have this mount, too");
     assert!(err.lines().all(is_of_copies), "{err}");
-    assert!(is_over(pid(&mount.state, "lock")));
+    assert!(is_over(mount.supervisor()));
 }
 
 #[test]
