@@ -217,7 +217,7 @@ mod tests {
             ),
             ("paths/srv/app/src/lexer.rs", 12, "pa…/lexer.rs"),
             ("paths/日本/日本.rs", 12, "pa…/日本.rs"),
-            ("paths/日本/日本.rs", 11, "pa…日本.rs"),
+            ("paths/日本/日本.rs", 10, "pa…日本.rs"),
             ("abc", 2, "…c"),
             ("abc", 1, "…"),
             ("abc", 0, ""),

@@ -50,6 +50,10 @@ impl PathMap {
             Some((seen.len(), [shared.as_slice(), rest].concat()))
         });
         let (_, mut path) = found.max_by_key(|(length, _)| *length)?;
+        // The whole root: `/` has a slash at its end, and no other path has one.
+        if path.len() > 1 && path.ends_with(b"/") {
+            path.pop();
+        }
         if path.is_empty() {
             path.push(b'/');
         }

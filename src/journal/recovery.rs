@@ -249,7 +249,8 @@ pub fn replay(
             .is_some_and(|there| there.pidns != boot.pidns)
     {
         return Err(Failure::unavailable(format!(
-            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from there",
+            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from \
+             there or, if that namespace is gone and with it all who claimed there, remove this file first",
         )));
     }
     let began_here = source.began == Some(boot.id.as_str());

@@ -111,21 +111,21 @@ fn lasting(mount: &Mount, errand: &Errand) -> Result<Value, Failure> {
         return Ok(me);
     }
     Err(Failure::unavailable(
-        "nothing is reserved: the agent that runs this hook is not known here, so the reservation would end with the hook; \
+        "nothing is reserved: the agent that runs this hook is not known here, so the reservation would not be its own; \
          start it with 'claimfs session run -- AGENT', or with CLAIMFS_SESSION=ID in its environment",
     ))
 }
 
-/// True if there is a process that a lease of this one goes on with, beside those that end with the
-/// hook. This process is a child of the hook.
+/// True if this is a session of rules 1 to 3 with a process beside those that end with the hook.
+/// This process is a child of the hook.
 fn outlives(me: &Value, errand: &Errand) -> bool {
-    let list = |key: &str| me[key].as_array().map_or(&[][..], Vec::as_slice);
-    let above = match me["scope"].as_str() {
-        Some("process") if me["alone"] == true => return false,
-        Some("process") => list("then"),
-        _ => list("roots"),
-    };
-    let mut others = above.iter().filter(|root| root["pid"] != me["pid"]);
+    // Of an agent that is not known, it would pass to the terminal that the agent was started from,
+    // and be everybody's there.
+    if me["scope"] == "process" {
+        return false;
+    }
+    let roots = me["roots"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut others = roots.iter().filter(|root| root["pid"] != me["pid"]);
     // In a sandbox the mount sees other pids, and those of the errand are only counted.
     if me["pid"] == u64::from(std::process::id()) {
         others.any(|root| !errand.has(&root["pid"]))

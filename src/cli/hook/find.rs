@@ -24,7 +24,7 @@ fn at(dir: &Path) -> Result<Mount, Trouble> {
     // An open reaches the server; an attribute may still be in the kernel.
     match File::open(dir.join("self")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !is_ours(dir) => {
-            Err(Trouble::NoMount)
+            Err(Trouble::NoMount(Some(dir.to_owned())))
         }
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Err(dead(dir).into()),
         _ => Ok(Mount::find(Some(dir))?),
@@ -36,13 +36,17 @@ fn any() -> Result<Mount, Trouble> {
     let mounts = mountinfo::ours()
         .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
     let found = match mounts.as_slice() {
-        [] => return Err(Trouble::NoMount),
+        [] => return Err(Trouble::NoMount(None)),
         [only] => at(&only.dir),
         _ => Mount::find(None).map_err(Trouble::from),
     };
     found.map_err(|trouble| {
         let is_others = mounts.iter().all(|mount| mountinfo::is_denied(&mount.dir));
-        if is_others { Trouble::NoMount } else { trouble }
+        if is_others {
+            Trouble::NoMount(None)
+        } else {
+            trouble
+        }
     })
 }
 

@@ -14,7 +14,7 @@ mod pre_commit;
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::process::parent_id;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, process};
 
@@ -109,8 +109,12 @@ fn within_limit(
     };
     let work = || {
         let answer = work().unwrap_or_else(|trouble| match trouble {
-            Trouble::NoMount if required.is_none() => Answer::silence(),
-            Trouble::NoMount => stated(NO_MOUNT),
+            Trouble::NoMount(_) if required.is_none() => Answer::silence(),
+            Trouble::NoMount(None) => stated(NO_MOUNT),
+            Trouble::NoMount(Some(dir)) => stated(&format!(
+                "{0}: no claimfs is mounted there; mount it with 'claimfs mount {0}'",
+                printable(&dir.to_string_lossy())
+            )),
             Trouble::Input(failure) => Answer::coded(failed, failure.text),
             Trouble::Failed(failure) => stated(&failure.text),
         });
@@ -120,7 +124,7 @@ fn within_limit(
         Ok(Some(bytes)) => Answer::decode(&bytes)
             .unwrap_or_else(|| stated("the copy of this process that asks the mount has ended")),
         Ok(None) => stated(&format!(
-            "the mount does not answer within {} s, so nothing is reserved; see 'claimfs doctor'",
+            "the mount does not answer within {} s, so nothing is reserved or given back; see 'claimfs doctor'",
             LIMIT.as_secs()
         )),
         Err(error) => stated(&format!("no copy of this process: {error}")),
@@ -181,8 +185,8 @@ const NO_MOUNT: &str = "no claimfs is mounted here; mount one with 'claimfs moun
 
 /// Why the mount is of no use.
 enum Trouble {
-    /// There is none that this user could use.
-    NoMount,
+    /// There is none that this user could use, or none on the directory that was named.
+    NoMount(Option<PathBuf>),
     /// It was not asked, as the event or the environment makes no sense.
     Input(Failure),
     /// It has a fault, or refuses for another reason than a holder.

@@ -114,8 +114,8 @@ fn refusal(mut lines: Vec<String>) -> Answer {
         lines.push(format!("and {} more", count - NAMED));
     }
     lines.push(String::from(
-        "the commit is refused, as others have these staged files reserved: unstage them, wait with \
-         'claimfs reserve --wait PATH', or, if you must, commit with --no-verify",
+        "the commit is refused, as others have these staged files reserved: unstage them, or wait with \
+         'claimfs reserve --wait PATH'",
     ));
     Answer::coded(REFUSED, lines.join("\n"))
 }

@@ -29,6 +29,10 @@ const HOOK: &str = "claimfs hook";
 /// Mounts first, if nothing is mounted.
 const START: &str = "claimfs mount --if-needed > /dev/null 2>&1; claimfs hook";
 
+/// The same where the settings name the mount.
+const START_NAMED: &str =
+    "claimfs mount --if-needed \"$CLAIMFS_MOUNT\" > /dev/null 2>&1; claimfs hook";
+
 const LIST: &str = "/sandbox/filesystem/allowWrite";
 
 /// The settings: the hooks, and the mount for the sandbox of Bash. Its variable only if the caller
@@ -36,7 +40,8 @@ const LIST: &str = "/sandbox/filesystem/allowWrite";
 pub(super) fn settings(dir: &str, is_named: bool, until: Until) -> Value {
     let mut hooks = Map::new();
     let mut call = |event: &str, group: Value| _ = hooks.insert(event.into(), json!([group]));
-    call("SessionStart", group(None, START, 20));
+    let start = if is_named { START_NAMED } else { START };
+    call("SessionStart", group(None, start, 20));
     call("PreToolUse", group(Some(TOOLS), HOOK, 10));
     if until == Until::Edit {
         call("PostToolUse", group(Some(TOOLS), HOOK, 10));

@@ -76,7 +76,7 @@ impl Arguments {
                 claude_code::with(text, &ours)
             }
         })?
-        .say(&file);
+        .say(&file, self.remove);
         Ok(Exit::Done)
     }
 
@@ -95,7 +95,7 @@ impl Arguments {
                 git::with(text)
             }
         })?
-        .say(&file);
+        .say(&file, self.remove);
         Ok(Exit::Done)
     }
 }
@@ -141,13 +141,18 @@ fn printed(text: &str) -> Result<Exit, Failure> {
 }
 
 impl replace::Done {
-    fn say(&self, file: &Path) {
+    fn say(&self, file: &Path, removes: bool) {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let shown = crate::core::printable(&file.display().to_string());
+        let done = if removes { "taken out" } else { "written" };
         tool::say(&match self {
+            Self::Same if removes => format!("{shown}: nothing of claimfs is in it"),
             Self::Same => format!("{shown}: as it should be already"),
             Self::New => format!("{shown}: written"),
             Self::Gone(backup) => format!("{shown}: removed; it was {}", backup.display()),
-            Self::Changed(backup) => format!("{shown}: written; before: {}", backup.display()),
+            Self::Changed(backup) => {
+                format!("{shown}: {done}; the file before is {}", backup.display())
+            }
         });
     }
 }
