@@ -270,6 +270,13 @@ fn check_mount(report: &mut Report, mount: &Mount) -> Option<bool> {
     let start = Instant::now();
     let me = match ask(&mount.dir) {
         Answer::Is(me) => me,
+        Answer::Dead if StateDir::of(mount).is_without_journal() => {
+            report.bad("mount", &format!(
+                "{dir}: dead, and its journal is missing, so nobody knows what is held; once all who claimed here are gone, \
+                 begin with nothing held by 'claimfs mount --repair {dir}'"
+            ));
+            return Some(false);
+        }
         Answer::Dead => {
             report.bad("mount", &format!(
                 "{dir}: dead: its server and its supervisor are gone; {}, or take it away with 'claimfs umount {dir}'",
@@ -278,9 +285,7 @@ fn check_mount(report: &mut Report, mount: &Mount) -> Option<bool> {
             return Some(false);
         }
         Answer::Silent => {
-            report.bad("mount", &format!(
-                "{dir}: does not answer; 'umount -f {dir}', then 'umount -l {dir}', and 'claimfs mount {dir}' again"
-            ));
+            report.bad("mount", &reach::silent(mount));
             return Some(false);
         }
         Answer::Denied => return None,
@@ -312,6 +317,7 @@ fn check_mount(report: &mut Report, mount: &Mount) -> Option<bool> {
              mount as root to have that refused"
         ));
     }
+    reach::check_parts(report, mount);
     check_session(report, &mount.dir, &me);
     check_endings(report, &mount.dir, &me);
     state::check(report, mount);

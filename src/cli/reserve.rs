@@ -202,7 +202,10 @@ pub(super) fn listed(names: &[Name]) -> Vec<&str> {
 }
 
 pub(super) fn refused(mount: &Mount, names: &[Name], error: &io::Error) -> Failure {
-    let path = names.first().map_or_else(String::new, shown);
+    let is_top = |name: &&Name| name.as_path().is_some_and(|path| !path.contains('/'));
+    let top = names.iter().find(is_top);
+    let top = top.filter(|_| error.raw_os_error() == Some(libc::EPERM));
+    let path = top.or(names.first()).map_or_else(String::new, shown);
     let why = match error.raw_os_error() {
         Some(libc::EPERM) => {
             "only root may reserve a directory right below '/', which would stop everybody"
@@ -211,7 +214,9 @@ pub(super) fn refused(mount: &Mount, names: &[Name], error: &io::Error) -> Failu
             "more than 256 paths, 64 KiB of them, or 1,024 reservations below; name fewer, or give those below back first"
         }
         Some(libc::EDQUOT) => "more than your user may have at once; give others back",
-        Some(libc::ENOSPC) => "the mount has no room for more leases",
+        Some(libc::ENOSPC) => {
+            "no room for more leases, or none on the disk of the state directory; see 'claimfs doctor'"
+        }
         _ => return mount.failed(&["control"], error),
     };
     Failure::unavailable(format!("{path}: {why}"))

@@ -140,6 +140,17 @@ impl Mount {
     }
 
     /// The failure for a file of the mount that cannot be used.
+    /// Fails if the mount is not at its directory any more, where a name that is held looks free.
+    pub(super) fn check_there(&self) -> Result<(), Failure> {
+        match fs::metadata(self.path(&["claims"])) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failure::unavailable(format!(
+                "the mount has ended: {}",
+                ended(&self.0)
+            ))),
+        }
+    }
+
     pub(super) fn failed(&self, parts: &[&str], error: &io::Error) -> Failure {
         if is_ended(error) {
             return Failure::unavailable(format!("the mount has ended: {}", ended(&self.0)));

@@ -44,6 +44,13 @@ impl Arguments {
         let shown = dir.display();
         // A mount that has lost its server need not be spared if it is busy.
         let dead = is_dead(&dir);
+        if dead && !self.lazy && StateDir::of(&mount).is_without_journal() {
+            return Err(Failure::unavailable(format!(
+                "{shown}: dead, and its journal is missing; whoever claimed here may be alive, and only this mount says so; \
+                 once they are gone, begin with nothing held by 'claimfs mount --repair {shown}', or take it away with \
+                 'claimfs umount --lazy {shown}'"
+            )));
+        }
         let leaving = Leaving::look(&mount)
             .map_err(|error| Failure::unavailable(format!("/proc/self/mountinfo: {error}")))?;
         if !dead {

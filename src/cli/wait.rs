@@ -37,7 +37,10 @@ impl Arguments {
         let mount = Mount::find(mount)?;
         if name.is_path() {
             return match until_clear(&mount, &name, patience)? {
-                None => self.free(&name),
+                None => {
+                    mount.check_there()?;
+                    self.free(&name)
+                }
                 Some(obstacle) => {
                     output::done_quietly(self.json, &obstacle.text, &obstacle.record)?;
                     let text = format!("{}; waited in vain", obstacle.text);
@@ -51,6 +54,7 @@ impl Arguments {
             take::say_own(&mount, mount.whoami().ok().as_ref(), &name, &record);
         }
         if queue::until_free(&mount, &name, patience.end())? {
+            mount.check_there()?;
             return self.free(&name);
         }
         let record = mount.lease(&name)?.unwrap_or_else(|| tool::nobody(&name));

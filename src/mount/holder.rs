@@ -271,7 +271,7 @@ pub(crate) fn users(mount: &Mount) -> Vec<Who> {
     };
     let uses = |pid: &u32| {
         let places = ["cwd", "root"].map(|place| format!("/proc/{pid}/{place}"));
-        places.iter().any(|place| is_at(place)) || has_open(*pid)
+        *pid != std::process::id() && (places.iter().any(|place| is_at(place)) || has_open(*pid))
     };
     pids().into_iter().filter(uses).map(Who::new).collect()
 }

@@ -112,6 +112,25 @@ impl Plan {
         journal::read(self.state_dir.path(), boot, self.max_leases, self.repair)
     }
 
+    /// Reads the state for a connection, and reports what is lost of it.
+    fn recall_for(
+        &self,
+        link: &Link,
+        boot: &Boot,
+        report: &impl Fn(Report),
+    ) -> Result<Recovered, Failure> {
+        let recovered = self.recall(boot)?;
+        if let Some(lost) = &recovered.lost {
+            log::warn!("{lost}");
+            report(Report::Lost(lost.clone()));
+        }
+        if link.capabilities.is_some() {
+            let belongs = self.belongs(&recovered, &link.nonce);
+            belongs.inspect_err(|_| report(Report::Unknown))?;
+        }
+        Ok(recovered)
+    }
+
     /// Serves a connection until the mount is gone. `report` sends reports to the supervisor.
     pub(crate) fn serve(
         &self,
@@ -119,6 +138,9 @@ impl Plan {
         report: impl Fn(Report) + Send + Sync + 'static,
     ) -> Result<(), Failure> {
         let failed = |error: io::Error| self.failed(&error);
+        if link.capabilities.is_some() && self.state_dir.is_without_journal() {
+            report(Report::Unknown);
+        }
         let (lock, signals) = self.prepare()?;
         let notifier = Arc::new(Notifier::default());
         // Started before anything is reaped, so that watchers are told of it.
@@ -130,16 +152,9 @@ impl Plan {
             notifier.start(&self.dir, device).map_err(failed)?;
         }
         let boot = Boot::current().map_err(failed)?;
-        let mut recovered = self.recall(&boot)?;
-        if let Some(lost) = &recovered.lost {
-            log::warn!("{lost}");
-            report(Report::Lost(lost.clone()));
-        }
+        let mut recovered = self.recall_for(link, &boot, &report)?;
         let same_boot = recovered.same_boot;
         let goes_on = same_boot && recovered.handoff.nonce == link.nonce;
-        if link.capabilities.is_some() {
-            self.belongs(&recovered, &link.nonce)?;
-        }
         let handoff = goes_on.then(|| recovered.handoff.clone());
         let handoff = handoff.unwrap_or_else(|| Handoff::new(&link.nonce));
         let began = link.began(handoff.lives + u64::from(goes_on));

@@ -98,6 +98,8 @@ struct Supervisor<'a> {
     mounted_at: SystemTime,
     servers: u64,
     crashes: Crashes,
+    /// Nobody knows what is held. The mount is the only sign of that, and stays when it is dead.
+    is_unknown: bool,
     /// The signal that ends the mount. A server that begins gets it once it is ready.
     ending: Option<i32>,
     /// A program is to prove itself for an upgrade.
@@ -134,12 +136,18 @@ pub(crate) fn run(
         mounted_at: SystemTime::now(),
         servers: 0,
         crashes: Crashes::default(),
+        is_unknown: false,
         ending: None,
         is_trying: false,
         upgrade: None,
     };
     let ended = supervisor.run(&inputs, &mut notify);
-    ended.inspect_err(|_| _ = (service.unmount)())
+    let stays = supervisor.is_unknown;
+    ended.inspect_err(|_| {
+        if !stays {
+            (service.unmount)();
+        }
+    })
 }
 
 /// A name for a connection that no other connection of this boot has.
@@ -263,6 +271,7 @@ impl Supervisor<'_> {
             Report::Ready(capabilities) => {
                 server.is_ready = true;
                 self.pass_ending_on(server);
+                self.is_unknown = false;
                 self.capabilities.get_or_insert(capabilities);
                 if server.number == 1 {
                     notify(Notice::Ready);
@@ -277,6 +286,7 @@ impl Supervisor<'_> {
             Report::Answered => server.has_answered = true,
             Report::Failed(why) => server.failure = Some(why),
             Report::Touched => (self.service.lock)(),
+            Report::Unknown => self.is_unknown = true,
             // Only a program that is tried reports it, and not on this pipe.
             Report::Proved => {}
         }
@@ -307,7 +317,7 @@ impl Supervisor<'_> {
             return Err(Failure::unavailable(why));
         }
         log::error!("the server ended ({why}); another takes over");
-        thread::sleep(self.crashes.count(server, status, &why)?);
+        thread::sleep(self.crashes.count(server, status, &why, self.is_unknown)?);
         Ok(())
     }
 

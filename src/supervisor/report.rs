@@ -18,6 +18,8 @@ pub(crate) enum Report {
     Answered,
     /// The server cannot begin, for this reason.
     Failed(String),
+    /// The journal is not of this connection, or missing: nobody knows what is held.
+    Unknown,
     /// Something has left the state directory, and the server has mended what is its own.
     Touched,
     /// A program that was only started to prove that it can serve (`--prove`) has done so.
@@ -34,6 +36,7 @@ impl Report {
             Self::Asked => String::from("asked "),
             Self::Answered => String::from("answered "),
             Self::Failed(why) => format!("failed {}", one_line(why)),
+            Self::Unknown => String::from("unknown "),
             Self::Touched => String::from("touched "),
             Self::Proved => String::from("proved"),
         }
@@ -48,6 +51,7 @@ impl Report {
             "asked" => Some(Self::Asked),
             "answered" => Some(Self::Answered),
             "failed" => Some(Self::Failed(rest.to_owned())),
+            "unknown" => Some(Self::Unknown),
             "touched" => Some(Self::Touched),
             "proved" if rest.is_empty() => Some(Self::Proved),
             _ => None,
@@ -67,6 +71,7 @@ mod tests {
             ("asked ", Report::Asked),
             ("answered ", Report::Answered),
             ("failed no: room", Report::Failed("no: room".into())),
+            ("unknown ", Report::Unknown),
             ("touched ", Report::Touched),
             ("proved", Report::Proved),
         ] {

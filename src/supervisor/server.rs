@@ -83,12 +83,13 @@ pub(super) struct Crashes(Vec<Instant>);
 
 impl Crashes {
     /// Counts the end of a server. Returns how long to wait before the next one is started, or why
-    /// there is no point in another.
+    /// there is no point in another, and whether the dead mount stays.
     pub(super) fn count(
         &mut self,
         server: &Server,
         status: ExitStatus,
         why: &str,
+        stays: bool,
     ) -> Result<Duration, Failure> {
         let is_killed = status.signal() == Some(libc::SIGKILL);
         if server.has_answered {
@@ -105,8 +106,13 @@ impl Crashes {
         }
         Err(Failure::unavailable(format!(
             "{CRASHES_MAX} servers ended within {} s without answering a request, the last one so: \
-             {why}; the mount is taken away",
-            CRASHES_WITHIN.as_secs()
+             {why}; {}",
+            CRASHES_WITHIN.as_secs(),
+            if stays {
+                "the mount stays, and answers nothing, so that nobody gets a name that may be held"
+            } else {
+                "the mount is taken away"
+            }
         )))
     }
 }

@@ -3,11 +3,13 @@
 //!
 //! Does not check: whether a mount works, which `doctor.rs` does.
 
+use std::fs;
 use std::path::Path;
 
 use super::{Report, check_mount, layer};
 use crate::cli::tool;
 use crate::mount::default_mount::counts;
+use crate::mount::state_dir::{Lock, StateDir};
 use crate::mount::{holder, resolve_existing};
 use crate::sys::mountinfo::{self, FS_TYPE, Mount};
 
@@ -102,5 +104,43 @@ pub(super) fn check_namespaces(report: &mut Report, all: &[Mount]) {
                  that namespace (a service without PrivateTmp= and the like), or enter it with 'nsenter --target {pid} --mount'"
             ),
         );
+    }
+}
+
+/// Looks for what is mounted over a part of a mount: files that are created there are no claims.
+pub(super) fn check_parts(report: &mut Report, mount: &Mount) {
+    let all = mountinfo::all().unwrap_or_default();
+    let is_over = |over: &&Mount| over.dir != mount.dir && over.dir.starts_with(&mount.dir);
+    for over in all.iter().filter(is_over) {
+        report.bad("mount", &format!(
+            "{0}: {1} is mounted over a part of the claimfs on {2}, so files that are created there are no claims; \
+             unmount it with 'umount {0}'",
+            over.dir.display(),
+            over.fs_type,
+            mount.dir.display()
+        ));
+    }
+}
+
+/// The message for a mount that does not answer.
+pub(super) fn silent(mount: &Mount) -> String {
+    let dir = mount.dir.display();
+    let state_dir = StateDir::of(mount);
+    let locks = [Lock::Server, Lock::Supervisor].map(|lock| state_dir.lock(lock));
+    let stopped = locks.iter().filter_map(|lock| holder::of(lock));
+    let mut stopped = stopped.map(|holder| holder.who).filter(|who| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", who.pid)).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_some_and(|state| state.starts_with(['T', 't']))
+    });
+    match stopped.next() {
+        Some(who) => format!(
+            "{dir}: does not answer, as {who}, which serves it, is stopped; let it go on with 'kill -CONT {}'",
+            who.pid
+        ),
+        None => format!(
+            "{dir}: does not answer; 'umount -f {dir} || umount -l {dir}', and then {}",
+            tool::again(mount)
+        ),
     }
 }

@@ -116,16 +116,20 @@ fn lasting(mount: &Mount, errand: &Errand) -> Result<Value, Failure> {
     ))
 }
 
-/// True if this is a session of rules 1 to 3 with a process beside those that end with the hook.
+/// True if this is a session of rules 1 to 4 with a process beside those that end with the hook.
 /// This process is a child of the hook.
 fn outlives(me: &Value, errand: &Errand) -> bool {
-    // Of an agent that is not known, it would pass to the terminal that the agent was started from,
-    // and be everybody's there.
-    if me["scope"] == "process" {
-        return false;
-    }
-    let roots = me["roots"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut others = roots.iter().filter(|root| root["pid"] != me["pid"]);
+    let list = |key: &str| me[key].as_array().map_or(&[][..], Vec::as_slice);
+    let above = match me["scope"].as_str() {
+        Some("process") if me["alone"] == true => return false,
+        // A sandbox is its agent's own.
+        Some("process") if me["rule"] == "sandbox" => list("then"),
+        // Of an agent that is not known, it would pass to the terminal that the agent was started
+        // from, and be everybody's there.
+        Some("process") => return false,
+        _ => list("roots"),
+    };
+    let mut others = above.iter().filter(|root| root["pid"] != me["pid"]);
     // In a sandbox the mount sees other pids, and those of the errand are only counted.
     if me["pid"] == u64::from(std::process::id()) {
         others.any(|root| !errand.has(&root["pid"]))

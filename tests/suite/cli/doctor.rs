@@ -105,7 +105,7 @@ fn a_mount_that_is_dead_or_unkept_or_stopped_is_named_with_its_remedy() {
         unsafe { libc::kill(pid, libc::SIGCONT) };
     }
     assert!(
-        code == 3 && has(&out, "bad", &[&dir, "does not answer", "umount -f"]),
+        code == 3 && has(&out, "bad", &[&dir, "is stopped", "kill -CONT"]),
         "{out}"
     );
     mount.kill_supervisor();
@@ -510,4 +510,25 @@ fn a_disk_that_is_nearly_full_and_one_that_is_full_are_named() {
     let bad = ["/srv/disk: the disk is full: new claims on /run/claims are refused"];
     assert!(code == 3 && has(&out, "bad", &bad), "{out}");
     machine.done("rm /srv/disk/all /srv/disk/some");
+}
+
+#[test]
+fn a_file_system_over_a_part_of_a_mount_is_named() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    machine.done("\"$claimfs\" mount > /dev/null 2>&1; mount -t tmpfs none /run/claims/claims");
+    let (code, out) = found(&machine, "\"$claimfs\" doctor");
+    assert!(
+        code == 3
+            && has(
+                &out,
+                "bad",
+                &["/run/claims/claims", "tmpfs", "'umount /run/claims/claims'"]
+            ),
+        "{out}"
+    );
+    machine.done("umount /run/claims/claims");
+    let (code, out) = found(&machine, "\"$claimfs\" doctor");
+    assert_eq!(code, 0, "{out}");
 }

@@ -1,5 +1,6 @@
 //! The words of a command that waits, where standard error is a pipe, and when the mount ends.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::support::{Guard, Mount, TempDir, parsed, text, wait_until};
@@ -207,6 +208,32 @@ fn regression_who_waits_is_told_that_the_mount_has_ended_and_how_to_mount_it_aga
         assert!(
             code == 3 && err.contains("gone; mount it again"),
             "{words:?}: {err}"
+        );
+    }
+}
+
+#[test]
+fn regression_a_name_is_not_free_because_its_mount_was_detached() {
+    let Some(mount) = Mount::new() else { return };
+    let _holder = shell(&mount, "holder", "echo > claims/x");
+    let waits = [&["wait", "x"][..], &["wait", "x", "--timeout", "9s"]];
+    let waits = waits.map(|words| (words, start(&mount, "w", words)));
+    wait_until("all wait", || {
+        let opened = |process: &Guard| {
+            let files = fs::read_dir(format!("/proc/{}/fd", process.0.id())).unwrap();
+            let mut files = files
+                .flatten()
+                .filter_map(|file| fs::read_link(file.path()).ok());
+            files.any(|file| file.ends_with("events"))
+        };
+        waits.iter().all(|(_, process)| opened(process))
+    });
+    crate::support::unmount(&mount.dir);
+    for (words, wait) in waits {
+        let (code, said) = ended(wait);
+        assert!(
+            code == 3 && said.contains("the mount has ended"),
+            "{words:?}: {code} {said}"
         );
     }
 }

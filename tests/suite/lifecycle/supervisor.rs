@@ -333,6 +333,52 @@ fn a_mount_that_no_server_can_serve_is_given_up() {
 }
 
 #[test]
+fn a_mount_whose_journal_went_with_its_server_stays_and_nobody_gets_what_may_be_held() {
+    let Some(mut mount) = Mount::new() else {
+        return;
+    };
+    let mut holder = mount.actor(Some("me"));
+    holder.claim("held").unwrap();
+    // Stopped, it cannot write the directory again.
+    let server = mount.pid() as i32;
+    unsafe { libc::kill(server, libc::SIGSTOP) };
+    fs::remove_dir_all(&mount.state).unwrap();
+    unsafe { libc::kill(server, libc::SIGKILL) };
+    assert_eq!(mount.wait(), Some(3));
+    let log = mount.log();
+    assert!(
+        log.contains("so that nobody gets a name that may be held"),
+        "{log}"
+    );
+    let claimfs = |words: &[&str]| {
+        let mut command = Command::new(CLAIMFS);
+        crate::support::plain(&mut command);
+        command.args(words).arg(&mount.dir).current_dir("/");
+        let (code, out, err) = text(&command.output().unwrap());
+        (code, out + &err)
+    };
+    let state = mount.state.to_str().unwrap();
+    for (words, says) in [
+        (
+            &["mount", "--state-dir", state][..],
+            "the journal of the dead mount here is missing",
+        ),
+        (&["umount"], "whoever claimed here may be alive"),
+        (&["doctor"], "its journal is missing"),
+    ] {
+        let (code, said) = claimfs(words);
+        assert!(
+            code == 3 && said.contains(says) && said.contains("--repair"),
+            "{words:?}: {said}"
+        );
+    }
+    let (code, said) = claimfs(&["mount", "--repair", "--state-dir", state]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(mount.claims(), [""; 0]);
+    assert_eq!(claimfs(&["umount"]).0, 0);
+}
+
+#[test]
 fn a_kernel_that_sends_nothing_again_gets_another_mount() {
     let Some(mut mount) = Mount::with(&["--without-resend"]) else {
         return;
@@ -669,7 +715,10 @@ fn a_server_serves_under_a_supervisor_from_before() {
     assert!(next.0.wait().unwrap().success());
     let elsewhere = serve(&["--connection", "3-4", &known]).output().unwrap();
     let (code, said, _) = text(&elsewhere);
-    assert!(code == 3 && said.starts_with("failed "), "{code}: {said}");
+    assert!(
+        code == 3 && said.starts_with("unknown \nfailed "),
+        "{code}: {said}"
+    );
 }
 
 #[test]
