@@ -11,6 +11,9 @@ pub(super) const SCREEN: usize = 80;
 /// The narrowest that a column is made: less than most of its cells say nothing.
 const NARROW: usize = 8;
 
+/// A cell that says nothing, which still counts as a word.
+pub(super) const NOTHING: &str = "-";
+
 /// The space between two columns.
 const GAP: usize = 2;
 
@@ -82,6 +85,17 @@ pub(super) fn clip(text: &mut String, room: usize) {
     }
 }
 
+/// The end of a text, in so many columns: of a path it says most.
+pub(super) fn tail(text: &str, room: usize) -> String {
+    if width(text) <= room {
+        return text.to_owned();
+    }
+    let starts = text.char_indices().map(|(at, _)| at).skip(1);
+    let mut ends = starts.filter_map(|at| text.get(at..));
+    let end = ends.find(|end| width(end) < room).unwrap_or_default();
+    format!("…{end}")
+}
+
 /// Truncates a name in its middle, visibly: its end says most of it, the file name of a path.
 fn clip_name(text: &mut String, room: usize) {
     if width(text) <= room {
@@ -114,9 +128,35 @@ pub(super) fn aligned(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
 }
 
 /// Rows under a heading, in lines that have at most this many columns: the widest are truncated,
-/// names, which are in the first column, in their middle.
+/// names, which are in the first column, in their middle. Columns that say nothing are left out
+/// before.
 pub(super) fn fitted(heading: &[&str], rows: &[Vec<String>], room: usize) -> Vec<String> {
-    lines(heading, rows, Some(room))
+    let widest = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let heading = heading.get(column).map_or(0, |cell| width(cell));
+        cells
+            .map(|cell| width(cell))
+            .max()
+            .unwrap_or(0)
+            .max(heading)
+    };
+    let gaps = GAP * heading.len().saturating_sub(1);
+    let whole = (0..heading.len()).map(widest).sum::<usize>() + gaps;
+    if whole <= room || rows.is_empty() {
+        return lines(heading, rows, Some(room));
+    }
+    let says = |column: usize| {
+        let mut cells = rows.iter().filter_map(|row| row.get(column));
+        column == 0 || cells.any(|cell| cell != NOTHING)
+    };
+    let kept: Vec<usize> = (0..heading.len()).filter(|column| says(*column)).collect();
+    let keep = |row: &Vec<String>| kept.iter().filter_map(|at| row.get(*at).cloned()).collect();
+    let heading: Vec<&str> = kept
+        .iter()
+        .filter_map(|at| heading.get(*at).copied())
+        .collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(keep).collect();
+    lines(&heading, &rows, Some(room))
 }
 
 fn lines(heading: &[&str], rows: &[Vec<String>], room: Option<usize>) -> Vec<String> {
@@ -227,6 +267,34 @@ mod tests {
             assert_eq!(text, clipped);
             assert!(width(&text) <= room);
         }
+    }
+
+    #[test]
+    fn a_column_that_says_nothing_is_left_out_only_if_there_is_no_room() {
+        let row = |cells: [&str; 4]| cells.map(String::from).to_vec();
+        let rows = [
+            row(["paths/srv/app/lexer.rs", "w1", "-", "-"]),
+            row(["-", "w2", "-", "why"]),
+        ];
+        let heading = ["CLAIM", "SESSION", "LEFT", "REASON"];
+        assert_eq!(
+            fitted(&heading, &rows, 45),
+            [
+                "CLAIM                   SESSION  LEFT  REASON",
+                "paths/srv/app/lexer.rs  w1       -     -",
+                "-                       w2       -     why",
+            ]
+        );
+        assert_eq!(
+            fitted(&heading, &rows, 44),
+            [
+                "CLAIM                   SESSION  REASON",
+                "paths/srv/app/lexer.rs  w1       -",
+                "-                       w2       why",
+            ]
+        );
+        let names = [row(["-", "-", "-", "-"])];
+        assert_eq!(fitted(&heading, &names, 10), ["CLAIM", "-"]);
     }
 
     #[test]

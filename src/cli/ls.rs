@@ -1,6 +1,6 @@
 //! `claimfs ls`
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     /// Show who holds what, who waits and the last events, on a screen that follows each change
-    /// [where standard output is no terminal: the table again after each change]
+    /// until q [where standard output is no terminal: the table again after each change]
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     /// Truncate nothing [as where standard output is no terminal]
@@ -78,21 +78,10 @@ pub(super) fn rows(mount: &Mount, records: &[Value]) -> Result<Vec<Vec<String>>,
         let queue = waiting.entry(name.to_owned()).or_default();
         queue.push(waiter_name(waiter));
     }
-    let mut roots: HashMap<&str, Vec<Value>> = HashMap::new();
+    let mut roots = Roots::default();
     let rows = records.iter().map(|record| {
         let cell = |key| tool::field(record, key);
-        let session = record["session"].as_str().unwrap_or_default();
-        let roots = roots
-            .entry(session)
-            .or_insert_with(|| tool::roots(mount, session));
-        // A session that lives by its deadline has no process.
-        let holder = tool::living_of(roots, record).map_or_else(none, |process| {
-            format!(
-                "{} {}",
-                tool::field(&process, "pid"),
-                tool::field(&process, "command")
-            )
-        });
+        let holder = roots.holder(mount, record).unwrap_or_else(none);
         let age = tool::age(record, "acquired_at", now).map_or_else(none, tool::short);
         let name = record["name"].as_str().unwrap_or_default();
         vec![
@@ -110,9 +99,44 @@ pub(super) fn rows(mount: &Mount, records: &[Value]) -> Result<Vec<Vec<String>>,
     Ok(rows.collect())
 }
 
-/// An empty cell, which still counts as a word.
+/// The roots of sessions, each read once.
+#[derive(Default)]
+struct Roots(HashMap<String, Vec<Value>>);
+
+impl Roots {
+    /// The living process of a lease. `None` if its session lives by a deadline.
+    fn holder(&mut self, mount: &Mount, record: &Value) -> Option<String> {
+        let session = record["session"].as_str().unwrap_or_default();
+        if !self.0.contains_key(session) {
+            let roots = tool::roots(mount, session);
+            self.0.insert(session.to_owned(), roots);
+        }
+        let process = tool::living_of(self.0.get(session)?, record)?;
+        let (pid, command) = (
+            tool::field(&process, "pid"),
+            tool::field(&process, "command"),
+        );
+        Some(format!("{pid} {command}"))
+    }
+}
+
+/// The field that [`name_holders`] adds to a record.
+pub(super) const HOLDER: &str = "holder";
+
+/// Adds the holder, as the table shows it, to the records of these tokens that have none yet.
+pub(super) fn name_holders(mount: &Mount, records: &mut [Value], tokens: &HashSet<u64>) {
+    let mut roots = Roots::default();
+    for record in records {
+        let token = record["token"].as_u64().unwrap_or_default();
+        if tokens.contains(&token) && record.get(HOLDER).is_none() {
+            record[HOLDER] = roots.holder(mount, record).into();
+        }
+    }
+}
+
+/// An empty cell.
 fn none() -> String {
-    String::from("-")
+    columns::NOTHING.to_owned()
 }
 
 /// A waiter as a table shows it: its place, and its session.

@@ -9,18 +9,15 @@ mod screen;
 mod sections;
 mod tree;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::Value;
-
 use self::frame::Snapshot;
 use self::happened::Happened;
 use self::screen::Screen;
-use super::tool::{self, Mount};
+use super::tool::Mount;
 use super::{Exit, Failure, columns, ls, output};
 use crate::sys::poll::{is_readable, wait_any_readable, wait_readable};
 use crate::sys::terminal;
@@ -115,7 +112,14 @@ fn on_screen(mount: &Mount) -> Result<Exit, Failure> {
     let mut snapshot = source.look()?;
     let mut gone: Option<Instant> = None;
     loop {
-        let lines = frame::lines(&snapshot, Screen::size(), SystemTime::now());
+        let size = Screen::size();
+        if gone.is_none() {
+            source.name_holders(&mut snapshot, size.1);
+        }
+        let mut lines = frame::lines(&snapshot, size, SystemTime::now());
+        if screen.reads_keys() {
+            frame::add_hint(&mut lines, size.0);
+        }
         if !screen.paint(&lines)? {
             return Ok(Exit::Done);
         }
@@ -147,8 +151,6 @@ struct Source<'a> {
     mount: &'a Mount,
     events: File,
     happened: Happened,
-    /// The living processes of leases whose claimer is claimfs itself, by token.
-    commands: HashMap<u64, Value>,
     /// How long the last look took.
     took: Duration,
 }
@@ -164,7 +166,6 @@ impl<'a> Source<'a> {
             mount,
             events,
             happened: Happened::since(&history),
-            commands: HashMap::new(),
             took: Duration::ZERO,
         })
     }
@@ -172,14 +173,13 @@ impl<'a> Source<'a> {
     /// The present state.
     fn look(&mut self) -> Result<Snapshot, Failure> {
         let began = Instant::now();
-        let mut records = self.mount.leases()?;
+        let records = self.mount.leases()?;
         let is_waited_for = records.iter().any(|record| record["waiters"].is_u64());
         let waiters = if is_waited_for {
             self.mount.waiters()?
         } else {
             Vec::new()
         };
-        self.name_commands(&mut records);
         self.took = began.elapsed();
         Ok(Snapshot {
             mount: self.mount.path(&[]).display().to_string(),
@@ -203,26 +203,12 @@ impl<'a> Source<'a> {
         Ok(seen)
     }
 
-    /// A claim by claimfs itself is held for a command, which says more.
-    fn name_commands(&mut self, records: &mut [Value]) {
-        let mut known = HashMap::new();
-        for record in records {
-            let Some(token) = record["token"].as_u64() else {
-                continue;
-            };
-            if record["command"] != "claimfs" || record.get("alive_pid").is_some() {
-                continue;
-            }
-            let process = self.commands.remove(&token);
-            let process = process.or_else(|| tool::living(self.mount, record));
-            let Some(process) = process.filter(|process| process["command"] != "claimfs") else {
-                continue;
-            };
-            record["alive_pid"] = process["pid"].clone();
-            record["alive_command"] = process["command"].clone();
-            known.insert(token, process);
-        }
-        self.commands = known;
+    /// Adds the holders of leases that a screen of so many lines may show.
+    fn name_holders(&mut self, snapshot: &mut Snapshot, height: usize) {
+        let began = Instant::now();
+        let shown = frame::shown(snapshot, height);
+        ls::name_holders(self.mount, &mut snapshot.records, &shown);
+        self.took += began.elapsed();
     }
 
     fn read_events(&mut self) -> io::Result<()> {

@@ -94,6 +94,33 @@ impl Signals {
         _ = send(std::process::id(), signal);
     }
 
+    /// Stops this process by a signal that [`Signals::wait`] has taken. Returns once it goes on, the
+    /// SIGCONT taken; at once if it is in an orphaned process group, which nobody could continue.
+    pub(crate) fn stop_by(&self, signal: i32) {
+        let set = |signal| {
+            let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+            // SAFETY: sigemptyset initialises the set, which outlives the calls.
+            unsafe {
+                libc::sigemptyset(set.as_mut_ptr());
+                libc::sigaddset(set.as_mut_ptr(), signal);
+                set.assume_init()
+            }
+        };
+        let (stop, go_on) = (set(signal), set(libc::SIGCONT));
+        let at_once = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the sets and the time are initialised, and outlive the calls. The signal is sent to
+        // this thread, which stops before the mask is changed again.
+        unsafe {
+            libc::raise(signal);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const stop, std::ptr::null_mut());
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const stop, std::ptr::null_mut());
+            libc::sigtimedwait(&raw const go_on, std::ptr::null_mut(), &raw const at_once);
+        }
+    }
+
     /// Sleeps until one of them arrives. Returns its number, and whether the kernel itself sent it:
     /// a terminal's go to the whole foreground, children included.
     pub(crate) fn wait(&self) -> (i32, bool) {

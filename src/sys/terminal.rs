@@ -1,13 +1,18 @@
-//! The terminal of this process (setsid(2), `ioctl_tty(2)`).
+//! The terminal of this process (setsid(2), `ioctl_tty(2)`, termios(3)).
 
 use std::io;
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
-use rustix::io::{retry_on_intr, write as write_once};
-use rustix::process::setsid;
-use rustix::stdio::stdout;
-use rustix::termios::tcgetwinsize;
+use rustix::io::{Errno, read, retry_on_intr, write as write_once};
+use rustix::process::{Signal, getpgrp, kill_current_process_group, setsid};
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp,
+    tcgetwinsize, tcsetattr,
+};
 
 /// Leaves the terminal: a session and a process group of its own.
 pub(crate) fn leave() -> io::Result<()> {
@@ -50,4 +55,76 @@ pub(crate) fn takes_more() -> bool {
 pub(crate) fn is_pipe() -> bool {
     let kind = fstat(stdout()).map(|there| FileType::from_raw_mode(there.st_mode));
     kind.is_ok_and(|kind| matches!(kind, FileType::Fifo | FileType::Socket))
+}
+
+/// The mode that the terminal on standard input had before [`Mode::take`].
+#[derive(Debug)]
+pub(crate) struct Mode(Termios);
+
+impl Mode {
+    /// Has keys read one by one, and not echoed; those that send signals still do. A process in the
+    /// background stops until it is in the foreground. `None` if standard input is no terminal, or
+    /// not one of this process.
+    pub(crate) fn take() -> Option<Self> {
+        if !isatty(stdin()) || !wait_foreground() {
+            return None;
+        }
+        let mode = Self(tcgetattr(stdin()).ok()?);
+        mode.take_again().ok()?;
+        Some(mode)
+    }
+
+    /// As [`Mode::take`], with the same mode before.
+    pub(crate) fn take_again(&self) -> io::Result<()> {
+        let mut keys = self.0.clone();
+        keys.local_modes
+            .remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ECHONL);
+        keys.special_codes[SpecialCodeIndex::VMIN] = 1;
+        keys.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(stdin(), OptionalActions::Now, &keys)?;
+        Ok(())
+    }
+
+    /// The mode as it was. A process in the background changes nothing: another has the terminal.
+    pub(crate) fn restore(&self) {
+        if is_foreground() {
+            _ = tcsetattr(stdin(), OptionalActions::Now, &self.0);
+        }
+    }
+}
+
+/// Waits for keys on standard input. None if there are no more.
+pub(crate) fn keys(buffer: &mut [u8]) -> io::Result<&[u8]> {
+    let input = stdin();
+    retry_on_intr(|| poll(&mut [PollFd::new(&input, PollFlags::IN)], None))?;
+    let count = match retry_on_intr(|| read(input, &mut *buffer)) {
+        Err(Errno::IO) => 0,
+        count => count?,
+    };
+    Ok(buffer.get(..count).unwrap_or_default())
+}
+
+/// Whether the terminal on standard input takes orders of this process, or is not the one of its
+/// job control.
+fn is_foreground() -> bool {
+    tcgetpgrp(stdin()).map_or(true, |foreground| foreground == getpgrp())
+}
+
+/// How often a process in the background stops itself until it gives up: it does not stop where
+/// nobody could continue it.
+const STOPS: u32 = 50;
+
+/// The time that a stop may take.
+const STOPPING: Duration = Duration::from_millis(20);
+
+/// Stops in the background, as the kernel stops a process that reads there.
+fn wait_foreground() -> bool {
+    for _ in 0..STOPS {
+        if is_foreground() {
+            return true;
+        }
+        _ = kill_current_process_group(Signal::TTIN);
+        sleep(STOPPING);
+    }
+    is_foreground()
 }

@@ -7,7 +7,7 @@
 //! Does not know: the mount, the terminal, or the clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
 use std::time::SystemTime;
 
@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::sections::{Line, Section, shares};
 use super::tree;
-use crate::cli::columns::{clip, width};
-use crate::cli::ls::NOTHING;
+use crate::cli::columns::{clip, tail, width};
+use crate::cli::ls::{HOLDER, NOTHING};
 use crate::cli::{log, tool};
 use crate::core::printable;
 use crate::render;
@@ -36,11 +36,14 @@ pub(super) struct Snapshot {
     pub fault: Option<String>,
 }
 
-/// A screen is narrow below this many columns: a holder has one column there.
+/// A screen is narrow below this many columns: it has the session or the holder, not both.
 const NARROW: usize = 60;
 
 /// With at least this many lines there are empty lines between sections.
 const ROOMY: usize = 16;
+
+/// How to leave.
+const HINT: &str = "q quits";
 
 /// A deadline is near if at most this many seconds are left, and at most a quarter of its time.
 const NEAR: f64 = 60.0;
@@ -77,6 +80,31 @@ pub(super) fn lines(snapshot: &Snapshot, size: (usize, usize), now: SystemTime) 
     lines
 }
 
+/// The tokens of the leases that a screen of so many lines may show.
+pub(super) fn shown(snapshot: &Snapshot, height: usize) -> HashSet<u64> {
+    // Their order does not depend on the time.
+    let view = View::new(snapshot, (0, height), SystemTime::UNIX_EPOCH);
+    let (claims, paths) = (view.claims.iter(), view.paths.iter());
+    let shown = claims.take(height).chain(paths.take(height));
+    shown
+        .filter_map(|record| record["token"].as_u64())
+        .collect()
+}
+
+/// Says at the right of the first line how to leave, if there is room.
+pub(super) fn add_hint(lines: &mut [String], columns: usize) {
+    let Some(title) = lines.first_mut() else {
+        return;
+    };
+    let used = width(title) + width(HINT);
+    // Not the last column, as in all lines.
+    let free = columns.saturating_sub(1).checked_sub(used);
+    if let Some(free) = free.filter(|free| *free >= 2) {
+        title.extend(std::iter::repeat_n(' ', free));
+        title.push_str(HINT);
+    }
+}
+
 /// A snapshot, sorted by [`interest`].
 struct View<'a> {
     snapshot: &'a Snapshot,
@@ -88,6 +116,14 @@ struct View<'a> {
     /// The claims, and the reservations.
     claims: Vec<&'a Value>,
     paths: Vec<&'a Value>,
+    all_are_processes: bool,
+}
+
+/// The columns that say who has a lease.
+enum Who {
+    Both,
+    Session,
+    Holder,
 }
 
 impl<'a> View<'a> {
@@ -102,6 +138,7 @@ impl<'a> View<'a> {
         let mut sorted: Vec<&Value> = snapshot.records.iter().collect();
         sorted.sort_by_cached_key(|record| interest(record, &queues));
         let is_path = |record: &&Value| path(record).is_some();
+        let all_are_processes = snapshot.records.iter().all(is_process);
         let (paths, claims) = sorted.into_iter().partition(is_path);
         Self {
             snapshot,
@@ -111,6 +148,7 @@ impl<'a> View<'a> {
             queues,
             claims,
             paths,
+            all_are_processes,
         }
     }
 
@@ -313,30 +351,37 @@ impl<'a> View<'a> {
         format!("{time}Z {whose}{}", happened(event))
     }
 
-    fn is_narrow(&self) -> bool {
-        self.width < NARROW
+    /// In a narrow screen one column says who has a lease: the process, if all are held by one.
+    fn who(&self) -> Who {
+        if self.width >= NARROW {
+            Who::Both
+        } else if self.all_are_processes {
+            Who::Holder
+        } else {
+            Who::Session
+        }
     }
 
     /// The names of the columns of a table whose first has this one.
     fn heading(&self, first: &str) -> Vec<String> {
-        let others: &[&str] = if self.is_narrow() {
-            &["HOLDER", "AGE", "LEFT", "REASON"]
-        } else {
-            &["SESSION", "HOLDER", "AGE", "LEFT", "REASON"]
+        let who: &[&str] = match self.who() {
+            Who::Both => &["SESSION", "HOLDER"],
+            Who::Session => &["SESSION"],
+            Who::Holder => &["HOLDER"],
         };
-        let others = others.iter().map(|cell| (*cell).to_owned());
-        std::iter::once(first.to_owned()).chain(others).collect()
+        let names = [first].into_iter().chain(who.iter().copied());
+        let names = names.chain(["AGE", "LEFT", "REASON"]);
+        names.map(str::to_owned).collect()
     }
 
     /// The cells of a lease; one that says nothing is empty.
     fn cells(&self, record: &Value, first: String) -> Vec<String> {
-        let session = tool::field(record, "session");
-        let holder = holder(record);
+        let session = || tool::field(record, "session");
         let mut cells = vec![first];
-        match holder {
-            Some(holder) if self.is_narrow() && is_process(record) => cells.push(holder),
-            _ if self.is_narrow() => cells.push(session),
-            holder => cells.extend([session, holder.unwrap_or_default()]),
+        match self.who() {
+            Who::Both => cells.extend([session(), holder(record)]),
+            Who::Session => cells.push(session()),
+            Who::Holder => cells.push(holder(record)),
         }
         let age = tool::age(record, "acquired_at", self.now).map(tool::short);
         let left = left(record).map(|left| {
@@ -380,22 +425,9 @@ fn left(record: &Value) -> Option<f64> {
     record["expires_in"].as_f64()
 }
 
-/// The living process of a lease. `None` if its session lives by a deadline.
-fn holder(record: &Value) -> Option<String> {
-    let (pid, command) = if record.get("bound_pid").is_some() {
-        let is_maker = record["bound_pid"] == record["pid"];
-        ("bound_pid", is_maker.then_some("command"))
-    } else if record.get("alive_pid").is_some() {
-        ("alive_pid", Some("alive_command"))
-    } else if record.get("why").is_some() {
-        return None;
-    } else {
-        ("pid", Some("command"))
-    };
-    let command = command.map_or(String::new(), |key| {
-        format!(" {}", tool::field(record, key))
-    });
-    Some(format!("{}{command}", tool::field(record, pid)))
+/// The living process of a lease. Empty if its session lives by a deadline.
+fn holder(record: &Value) -> String {
+    text(record, HOLDER).to_owned()
 }
 
 /// An event in the words of `claimfs log`. The session comes first: a line may be cut.
@@ -459,17 +491,6 @@ fn path(record: &Value) -> Option<&str> {
 fn path_of(name: &str) -> Option<&str> {
     let path = name.strip_prefix("paths")?;
     path.starts_with('/').then_some(path)
-}
-
-/// The end of a text, in so many columns: of a path it says most.
-fn tail(text: &str, room: usize) -> String {
-    if width(text) <= room {
-        return text.to_owned();
-    }
-    let starts = text.char_indices().map(|(at, _)| at).skip(1);
-    let mut ends = starts.filter_map(|at| text.get(at..));
-    let end = ends.find(|end| width(end) < room).unwrap_or_default();
-    format!("…{end}")
 }
 
 #[cfg(test)]

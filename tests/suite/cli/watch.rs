@@ -1,6 +1,7 @@
 //! `claimfs ls --watch` on a terminal, and in a pipe.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,15 +25,27 @@ struct Terminal {
 impl Terminal {
     /// `then` goes on in the shell that has started it in the background.
     fn watching(mount: &Mount, then: &str) -> Option<Self> {
+        let command = format!("{CLAIMFS} ls --watch & echo $! > $PID; {then} wait $!");
+        Self::running(mount, &command, Stdio::null())
+    }
+
+    /// In the foreground of a shell with job control, with keys. `then` goes on once it has stopped
+    /// or ended.
+    fn with_keys(mount: &Mount, then: &str) -> Option<Self> {
+        let command = format!(
+            "set -m; sh -c 'echo $$ > $PID; exec {CLAIMFS} ls --watch'; echo \"code $?\"; \
+             stty -a; {then}"
+        );
+        Self::running(mount, &command, Stdio::piped())
+    }
+
+    fn running(mount: &Mount, command: &str, stdin: Stdio) -> Option<Self> {
         if Command::new("script").arg("--version").output().is_err() {
             skip("script(1) is not installed");
             return None;
         }
         let (typescript, pid) = (mount.state.join("typescript"), mount.state.join("pid"));
-        let command = format!(
-            "stty cols 80 rows 24; {CLAIMFS} ls --watch & echo $! > {}; {then} wait $!",
-            pid.display()
-        );
+        let command = format!("stty cols 80 rows 24; {command}");
         let mut script = Command::new("script");
         plain(&mut script);
         script
@@ -40,7 +53,9 @@ impl Terminal {
             .arg(&typescript)
             .env("CLAIMFS_MOUNT", &mount.dir)
             .env("TERM", "xterm")
-            .stdin(Stdio::null())
+            .env("SHELL", "/bin/bash")
+            .env("PID", &pid)
+            .stdin(stdin)
             .stdout(Stdio::null());
         let script = Guard::spawn(&mut script);
         let terminal = Self {
@@ -70,6 +85,18 @@ impl Terminal {
 
     fn shows(&self, what: &str) {
         wait_until(what, || self.lines().iter().any(|line| line.contains(what)));
+    }
+
+    /// Presses keys.
+    fn press(&mut self, keys: &str) {
+        let keyboard = self.script.0.stdin.as_mut().unwrap();
+        keyboard.write_all(keys.as_bytes()).unwrap();
+        keyboard.flush().unwrap();
+    }
+
+    /// Waits until the terminal has got a text.
+    fn gets(&self, what: &str) {
+        wait_until(what, || self.seen().contains(what));
     }
 
     fn signal(&self, signal: i32) {
@@ -249,4 +276,108 @@ fn a_pipe_has_tables_and_ends_with_its_reader_though_nothing_happens() {
         .stdin(Stdio::null());
     let (_, out, err) = text(&command.output().unwrap());
     assert_eq!(out, "nothing is held\n0\n", "{err}");
+}
+
+/// Whether the terminal was as shells leave it when `stty -a` printed this.
+fn is_as_before(stty: &str) -> bool {
+    let has = |word: &str| {
+        stty.split([' ', ';', '\r', '\n'])
+            .any(|other| other == word)
+    };
+    has("icanon") && has("echo") && has("isig")
+}
+
+#[test]
+fn q_quits_and_other_keys_are_neither_shown_nor_obeyed() {
+    let Some(mount) = Mount::new() else { return };
+    let Some(mut terminal) = Terminal::with_keys(&mount, "") else {
+        return;
+    };
+    terminal.shows("nothing is held in ");
+    let title = terminal.lines().swap_remove(0);
+    assert!(title.ends_with("  q quits"), "{title:?}");
+    terminal.press("\u{1b}[Babc\r\r\r\r");
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim("x").unwrap();
+    terminal.shows("x: claimed by session w1");
+    let seen = terminal.seen();
+    for echo in ["^[[B", "abc", "\u{1b}[J\r\n"] {
+        assert!(!seen.contains(echo), "{echo:?} in {seen:?}");
+    }
+    terminal.press("q");
+    terminal.gets("code 0\r\n");
+    let (_, seen) = terminal.end();
+    let (screen, after) = seen.rsplit_once(LEFT).unwrap();
+    assert!(screen.contains(ENTERED) && is_as_before(after), "{after}");
+}
+
+#[test]
+fn a_stopped_watch_gives_the_terminal_back_and_takes_it_again_in_the_foreground() {
+    let Some(mount) = Mount::new() else { return };
+    let go = mount.state.join("go");
+    let then = format!(
+        "until [ -e {} ]; do sleep 0.02; done; echo goes on; fg; echo \"then $?\"; stty -a",
+        go.display()
+    );
+    let Some(mut terminal) = Terminal::with_keys(&mount, &then) else {
+        return;
+    };
+    terminal.shows("nothing is held in ");
+    terminal.press("\u{1a}");
+    terminal.gets("code 148\r\n");
+    terminal.gets(" echoke");
+    let seen = terminal.seen();
+    let (_, after) = seen.rsplit_once(LEFT).unwrap();
+    // Nothing more comes from it, which waits for the foreground.
+    assert!(is_as_before(after) && !after.contains('\u{1b}'), "{seen:?}");
+    let mut holder = mount.actor(Some("w1"));
+    holder.claim("x").unwrap();
+    fs::write(&go, "").unwrap();
+    terminal.gets("goes on\r\n");
+    terminal.shows("x: claimed by session w1");
+    let seen = terminal.seen();
+    let (_, again) = seen.rsplit_once("goes on").unwrap();
+    assert!(
+        again.contains(ENTERED) && !again.contains(LEFT),
+        "{again:?}"
+    );
+    terminal.press("\u{1b}[Bq");
+    terminal.gets("then 0\r\n");
+    let (_, seen) = terminal.end();
+    let (_, after) = seen.rsplit_once(LEFT).unwrap();
+    assert!(!seen.contains("^[[B") && is_as_before(after), "{seen:?}");
+}
+
+#[test]
+fn a_signal_that_ends_it_gives_back_the_mode_of_the_terminal() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let Some(mount) = Mount::new() else { return };
+        let Some(terminal) = Terminal::with_keys(&mount, "") else {
+            return;
+        };
+        terminal.shows("q quits");
+        terminal.signal(signal);
+        terminal.gets(" echoke");
+        let (_, seen) = terminal.end();
+        let (_, after) = seen.rsplit_once(LEFT).unwrap();
+        let code = format!("code {}\r\n", 128 + signal);
+        assert!(after.contains(&code) && is_as_before(after), "{after:?}");
+    }
+}
+
+#[test]
+fn the_screen_names_the_same_holder_as_the_table() {
+    let Some(mount) = Mount::new() else { return };
+    let script = "$0 claim x && echo held && exec sleep 1000";
+    let mut session = mount.claimfs(&["session", "run", "--", "sh", "-c", script, CLAIMFS]);
+    let _session = Guard::spawn(session.stdin(Stdio::null()).stdout(Stdio::null()));
+    let table = || text(&mount.claimfs(&["ls"]).output().unwrap()).1;
+    wait_until("it sleeps", || table().contains(" sleep "));
+    let cells = table();
+    let mut cells = cells.lines().last().unwrap().split("  ");
+    let holder = cells.find(|cell| cell.ends_with(" sleep")).unwrap();
+    let Some(terminal) = Terminal::watching(&mount, "") else {
+        return;
+    };
+    terminal.shows(&format!("  {holder}  "));
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Snapshot, lines};
+use super::{Snapshot, add_hint, lines, shown};
 use crate::cli::columns::width;
 
 /// The time of all frames here, in seconds since 1970: 12:00:00Z of a day.
@@ -18,7 +18,7 @@ fn moment(ago: u64) -> String {
 fn lease(name: &str, session: &str, token: u64, ago: u64) -> Value {
     json!({
         "name": name, "session": session, "token": token, "pid": 1000 + token, "command": "bash",
-        "uid": 1000, "acquired_at": moment(ago),
+        "uid": 1000, "acquired_at": moment(ago), "holder": format!("{} bash", 1000 + token),
     })
 }
 
@@ -118,17 +118,17 @@ fn three_leases_have_all_there_is_to_say_at_80_columns() {
             "11:59:50Z lint: claimed by session 7-1000, pid 77 (bash)",
         ]
     );
-    // In a narrow pane a holder is a session or, under process scope, a process.
+    // A narrow pane has one column for who it is.
     assert_eq!(
         drawn(&three, 40, 10),
         [
             "2 claims, 1 reservation, 2 waiters in …",
-            "CLAIM   HOLDER     AGE  LEFT  REASON",
-            "deploy  w1         3m   9m    a migrat…",
+            "CLAIM   SESSION  AGE  LEFT  REASON",
+            "deploy  w1       3m   9m    a migratio…",
             "  waits: 1. w2 12s, 2. w3 4s",
-            "lint    1002 bash  10s",
-            "PATH      HOLDER  AGE",
-            "/srv/app  w2      1h6m",
+            "lint    7-1000   10s",
+            "PATH      SESSION  AGE",
+            "/srv/app  w2       1h6m",
             "LAST EVENTS",
             "11:59:50Z lint: claimed by session 7-1…",
         ]
@@ -270,4 +270,48 @@ fn any_size_and_any_text_make_a_snapshot_that_fits() {
         "{lines:#?}"
     );
     assert!(lines.iter().all(|line| !line.contains('\u{202e}')));
+}
+
+#[test]
+fn a_narrow_pane_shows_processes_where_all_leases_are_held_by_one() {
+    let mut lint = lease("lint", "7-1000", 2, 10);
+    lint["scope"] = json!("process");
+    let of_process = snapshot(vec![lint], vec![], vec![]);
+    assert_eq!(
+        drawn(&of_process, 40, 10)[1..],
+        ["CLAIM  HOLDER     AGE", "lint   1002 bash  10s"]
+    );
+}
+
+#[test]
+fn a_holder_that_is_not_known_is_no_column() {
+    let mut lease = lease("deploy", "w1", 1, 10);
+    lease["holder"] = Value::Null;
+    assert_eq!(
+        drawn(&snapshot(vec![lease], vec![], vec![]), 80, 10)[1..],
+        ["CLAIM   SESSION  AGE", "deploy  w1       10s"]
+    );
+}
+
+#[test]
+fn how_to_leave_is_said_at_the_right_of_the_first_line_where_there_is_room() {
+    let hinted = |columns: usize| {
+        let mut lines = vec![String::from("nothing is held"), String::from("x")];
+        add_hint(&mut lines, columns);
+        assert!(lines.iter().all(|line| width(line) < columns));
+        lines.swap_remove(0)
+    };
+    assert_eq!(hinted(30), "nothing is held       q quits");
+    assert_eq!(hinted(25), "nothing is held  q quits");
+    assert_eq!(hinted(24), "nothing is held");
+    add_hint(&mut [], 80);
+}
+
+#[test]
+fn the_leases_that_a_screen_may_show_are_the_first_claims_and_the_first_reservations() {
+    let many = many();
+    let mut tokens: Vec<u64> = shown(&many, 3).into_iter().collect();
+    tokens.sort_unstable();
+    // That which is waited for, and the newest.
+    assert_eq!(tokens, [7, 299, 300, 1038, 1039, 1040]);
 }
