@@ -94,8 +94,8 @@ impl Signals {
         _ = send(std::process::id(), signal);
     }
 
-    /// Stops this process by a signal that [`Signals::wait`] has taken. Returns once it goes on, the
-    /// SIGCONT taken; at once if it is in an orphaned process group, which nobody could continue.
+    /// Stops this process by a signal that [`Signals::wait`] has taken. Returns once it goes on,
+    /// the SIGCONT taken; at once if it is in an orphaned process group, which nobody could continue.
     pub(crate) fn stop_by(&self, signal: i32) {
         let set = |signal| {
             let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
@@ -111,8 +111,8 @@ impl Signals {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // SAFETY: the sets and the time are initialised, and outlive the calls. The signal is sent to
-        // this thread, which stops before the mask is changed again.
+        // SAFETY: the sets and the time are initialised, and outlive the calls. The signal is sent
+        // to this thread, which stops before the mask is changed again.
         unsafe {
             libc::raise(signal);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const stop, std::ptr::null_mut());

@@ -66,7 +66,7 @@ impl Screen {
         let reads_keys = terminal.enter()?;
         let (of_panic, before) = (Arc::clone(&terminal), panic::take_hook());
         panic::set_hook(Box::new(move |info| {
-            // What is said of it is below the screen.
+            // Its message is below the screen.
             of_panic.leave();
             before(info);
         }));
@@ -188,7 +188,7 @@ impl Terminal {
     }
 }
 
-/// What a thread leaves that panics is whole.
+/// A thread that panics leaves it whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
