@@ -95,7 +95,9 @@ impl Signals {
     }
 
     /// Stops this process by a signal that [`Signals::wait`] has taken. Returns once it goes on,
-    /// the SIGCONT taken; at once if it is in an orphaned process group, which nobody could continue.
+    /// the SIGCONT taken; at once if it is in an orphaned process group, which nobody could
+    /// continue.
+    #[allow(clippy::unused_self, reason = "the signals must be blocked")]
     pub(crate) fn stop_by(&self, signal: i32) {
         let set = |signal| {
             let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
