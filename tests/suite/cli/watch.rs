@@ -369,9 +369,9 @@ fn a_signal_that_ends_it_gives_back_the_mode_of_the_terminal() {
 #[test]
 fn the_screen_names_the_same_holder_as_the_table() {
     let Some(mount) = Mount::new() else { return };
-    let script = "$0 claim x && sleep 1000; :";
+    let script = "$0 claim x && read line; :";
     let mut session = mount.claimfs(&["session", "run", "--", "sh", "-c", script, CLAIMFS]);
-    let _session = Guard::spawn(session.stdin(Stdio::null()).stdout(Stdio::null()));
+    let _session = Guard::spawn(session.stdin(Stdio::piped()).stdout(Stdio::null()));
     let table = || text(&mount.claimfs(&["ls"]).output().unwrap()).1;
     wait_until("it is held", || table().contains(" sh "));
     let cells = table();
