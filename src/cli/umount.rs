@@ -66,7 +66,9 @@ impl Arguments {
             }
         })?;
         if self.lazy || leaving.end(PATIENCE) {
-            StateDir::of(&mount).forget_pids();
+            if (dead || leaving.is_end()) && !self.lazy {
+                StateDir::of(&mount).forget_pids();
+            }
             let value = json!({"mount": dir.to_string_lossy(), "unmounted": true});
             output::done_quietly(self.json, &format!("{shown}: unmounted"), &value)?;
             return Ok(Exit::Done);

@@ -363,10 +363,18 @@ fn forget(path: &Path) -> io::Result<()> {
         .write(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
-    if file.metadata()?.is_file() && file.try_lock().is_ok() {
-        file.set_len(0)?;
+    if !file.metadata()?.is_file() {
+        return Ok(());
     }
-    Ok(())
+    // A killed process may close its files one by one, the device before the lock.
+    let until = Instant::now() + LOOK;
+    while file.try_lock().is_err() {
+        if Instant::now() >= until {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    file.set_len(0)
 }
 
 /// A path as one file name, as `systemd-escape --path` makes it (systemd.unit(5)).
