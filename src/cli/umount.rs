@@ -66,7 +66,8 @@ impl Arguments {
             }
         })?;
         if self.lazy || leaving.end(PATIENCE) {
-            if (dead || leaving.is_end()) && !self.lazy {
+            // Where others have the mount, its processes go on.
+            if !self.lazy && leaving.here.is_empty() && leaving.beside.is_empty() {
                 StateDir::of(&mount).forget_pids();
             }
             let value = json!({"mount": dir.to_string_lossy(), "unmounted": true});
