@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Report;
 use crate::cli::real_path::{PATH_MAP, path_map};
-use crate::sys::mountinfo;
+use crate::sys::mountinfo::{self, FS_TYPE};
 
 /// Notes if the project is a mount point, as a folder is that a sandbox or a container sees at
 /// another path than its host, and says if the map of paths does not parse.
@@ -19,7 +19,9 @@ pub(super) fn check(report: &mut Report) {
     let is_top = |dir: &&Path| dir.join(".git").exists();
     let project = cwd.ancestors().find(is_top).unwrap_or(&cwd);
     let is_mapped = map.translate(project.as_os_str().as_bytes()).is_some();
-    let is_mounted = mountinfo::on(project).is_ok_and(|mount| mount.is_some());
+    // A claimfs is nobody's project.
+    let there = mountinfo::on(project).ok().flatten();
+    let is_mounted = there.is_some_and(|mount| mount.fs_type != FS_TYPE);
     if project == Path::new("/") || is_mapped || !is_mounted {
         return;
     }
