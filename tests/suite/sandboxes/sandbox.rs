@@ -521,10 +521,11 @@ fn a_dangling_symlink_is_not_followed_in_a_sandbox() {
             &[],
             "echo > claims/x; [ ! -e /tmp/claimfs-followed ] || echo followed; exit 7",
         );
-        assert_eq!(code, 7);
+        assert_eq!(code, 7, "{}: {err}", way.script);
         assert!(
             err.contains("Too many levels of symbolic links") || err.contains("loop"),
-            "{err}"
+            "{}: {err}",
+            way.script
         );
     }
 }
