@@ -42,6 +42,7 @@ use crate::core::{Attributes, NAME_MAX, NodeId, Outcome, Refusal, Shape};
 use crate::handoff;
 use crate::logging::limited;
 use crate::store::Caller;
+use crate::tree::control::ControlCommand;
 use crate::tree::permissions::{AttrChange, EXECUTE, READ, Times, WRITE};
 use crate::tree::{Attr, Opened, Tree};
 
@@ -590,31 +591,40 @@ impl Filesystem for ClaimFs {
         let append = flags.0 & libc::O_APPEND != 0;
         let caller = caller(request);
         let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let write = move |tree: &Tree, caller: Caller, data: &[u8]| {
-            tree.write(caller, ino, fh, offset, data, append)
-        };
         let answer = move |result| match result {
             Ok(()) => reply.written(written),
             Err(errno) => reply.error(errno),
         };
-        if Tree::is_control(ino) {
-            // A write to `control` finds out itself which of its commands were carried out.
-            let (data, arrival) = (data.to_vec(), self.tree.arrive(caller.uid, data));
-            let caller = Caller {
-                arrived: Some(arrival.at),
-                ..caller
-            };
-            self.hand_on(&self.commands, caller.uid, move |tree| {
-                answer(run(tree, || write(tree, caller, &data)));
-                drop(arrival);
-            });
-        } else {
+        if !Tree::is_control(ino) {
             let again = |_| {
                 self.tree.registered(fh);
                 Ok(())
             };
-            answer(self.change(caller, again, || write(&self.tree, caller, data)));
+            let write = || self.tree.write(caller, ino, fh, offset, data, append);
+            answer(self.change(caller, again, write));
+            return;
         }
+        // A write to `control` finds out itself which of its commands were carried out.
+        let commands = ControlCommand::lines(data);
+        let is_quick = |command: &Result<ControlCommand, Refusal>| {
+            command.as_ref().map_or(true, ControlCommand::is_quick)
+        };
+        if commands
+            .as_ref()
+            .map_or(true, |all| all.iter().all(is_quick))
+        {
+            answer(self.run(|| self.tree.control(caller, commands?)));
+            return;
+        }
+        let arrival = self.tree.arrive(caller.uid, data);
+        let caller = Caller {
+            arrived: Some(arrival.at),
+            ..caller
+        };
+        self.hand_on(&self.commands, caller.uid, move |tree| {
+            answer(run(tree, || tree.control(caller, commands?)));
+            drop(arrival);
+        });
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

@@ -1,17 +1,21 @@
 //! A cache of reads from `/proc`, which saves time and decides nothing.
 //!
-//! Promises: an answer is the same with an empty cache, with one exception: facts about a process
+//! Promises: an answer is the same with an empty cache, with two exceptions. Facts about a process
 //! *above* a caller that is still alive may be [`TRUST`] old, except of the process where the chain
-//! of a variable ends, which is looked at again. The caller itself is checked each time: its
-//! parent, POSIX session and last exec by one line of its `stat`, its uid by its pidfd, which also
-//! shows that the pid is still its own; and its environment is read again, unless it is a root of a
-//! session, which it stays whatever it writes there.
+//! of a variable ends, which is looked at again; and the command that is shown of a caller may be
+//! so. The caller itself is checked each time: its uid is part of its request; its POSIX session
+//! and its last exec show in its `stat`, or in what the kernel has put into its memory ([`Seed`]);
+//! it gets another parent only when a process above it dies; and its environment is read again,
+//! unless it is a root of a session, which it stays whatever it writes there.
+//!
+//! Whether any process above a caller has died is one call ([`Cache::settle`]), however many there
+//! are: their pidfds are in one epoll.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +26,9 @@ use crate::core::Process;
 use crate::core::agents::Agent;
 use crate::core::identity::{Facts, Marked, Sight, Variable, View};
 use crate::sys::descriptors::{self, is_shortage};
-use crate::sys::pidfd::{self, POLLED_MAX, any_exited, has_exited};
+use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::exec::{self, Seed};
+use crate::sys::pidfd::{self, has_exited};
 use crate::sys::{clock, namespace, thread};
 
 /// How many processes are cached at most, each with two descriptors. They never take more than a
@@ -36,6 +42,13 @@ const TRUST: Duration = Duration::from_millis(25);
 /// How much one ancestry may cost: time of the processor, and bytes of environments.
 const TIME_MAX: Duration = Duration::from_millis(50);
 const ENVIRONS_MAX: usize = 16 << 20;
+
+/// How many things are looked at between two looks at the time, each of which is a system call.
+const LOOKS: u32 = 16;
+
+/// How often an unchanged caller has called before its seed is read, which takes as long as it
+/// saves in two calls. Most processes call three times, for a claim and its release.
+const CALLS: u32 = 4;
 
 /// For how long the ancestry of a process, and of those below it, is not read again after it cost
 /// more.
@@ -51,6 +64,8 @@ pub(super) struct Cache {
     entries: Mutex<HashMap<u32, Entry>>,
     /// The pidfd of the task that called last, if it is a process that is not cached.
     called: Mutex<Option<(u32, OwnedFd)>>,
+    /// The pidfds of cached processes that are above others, under their pids.
+    above: Arc<Epoll>,
     /// The inode of the mount's own pid namespace.
     pidns: Option<u64>,
     max: usize,
@@ -65,6 +80,22 @@ struct Entry {
     /// Its environment, as it was read last.
     variable: Option<Environment>,
     looked: Instant,
+    /// Its death shows in [`Cache::settle`], since it is above others.
+    listed: Option<Listed>,
+    /// How often it has called, and was unchanged.
+    calls: u32,
+    /// Of the exec that `mark` is of. `None` if it is not known, or not yet.
+    seed: Option<Seed>,
+}
+
+/// A pidfd in an epoll, from which it is removed when this is dropped: others may keep it open.
+#[derive(Debug)]
+struct Listed(Arc<Epoll>, Arc<OwnedFd>);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.0.remove(&self.1);
+    }
 }
 
 /// The session variable in an environment, and the variables of agents.
@@ -91,19 +122,37 @@ impl From<&Stat<'_>> for Mark {
 
 impl Cache {
     /// An empty cache, which stays so unless `keeps`.
-    pub(super) fn new(keeps: bool) -> Self {
+    pub(super) fn new(keeps: bool) -> io::Result<Self> {
         let max = KNOWN_MAX.min(descriptors::limit() / 8);
-        Self {
+        Ok(Self {
             too_deep: Mutex::default(),
             entries: Mutex::default(),
             called: Mutex::default(),
+            above: Arc::new(Epoll::new()?),
             pidns: namespace::of_pids("self").ok(),
             max: if keeps { max } else { 0 },
-        }
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes all processes above others that have died. Each that is left, and listed, was alive
+    /// during this call. False if it could not be found out.
+    fn settle(&self) -> bool {
+        loop {
+            let Ok(mut exited) = self.above.look().map(Iterator::peekable) else {
+                return false;
+            };
+            if exited.peek().is_none() {
+                return true;
+            }
+            let mut entries = self.lock();
+            for pid in exited.filter_map(|id| u32::try_from(id).ok()) {
+                entries.remove(&pid);
+            }
+        }
     }
 
     /// Whether an ancestry is unchanged since it was read. The task must be a thread of the caller,
@@ -117,36 +166,27 @@ impl Cache {
         chain: &[Facts],
         is_known: impl FnOnce(&Process, u64) -> bool,
     ) -> bool {
-        let Some((caller, above)) = chain.split_first().filter(|_| chain.len() <= POLLED_MAX)
-        else {
+        let Some((caller, above)) = chain.split_first() else {
             return false;
         };
         if task != caller.process.pid && !thread::is_of_process(task, caller.process.pid) {
             return false;
         }
-        if !is_known(&caller.process, caller.environ) {
+        if !is_known(&caller.process, caller.environ) || !self.settle() {
             return false;
         }
-        let entries = self.lock();
-        let same = |facts: &Facts| {
+        let mut entries = self.lock();
+        let is_alive = |facts: &Facts| {
             let entry = entries.get(&facts.process.pid);
-            entry.filter(|entry| entry.facts.process == facts.process)
+            let entry = entry.filter(|entry| entry.facts.process == facts.process);
+            entry.is_some_and(|entry| entry.listed.is_some())
         };
-        let Some(entry) = same(caller) else {
+        if !above.iter().all(is_alive) {
             return false;
-        };
-        let mut buffer = [0; 1024];
-        let is_same = entry.read_again(&mut buffer).is_some_and(|stat| {
-            Mark::from(&stat) == entry.mark && *stat.command == *caller.command
-        });
-        let mut pidfds = [entry.pidfd.as_fd(); POLLED_MAX];
-        for (pidfd, facts) in pidfds.iter_mut().zip(above) {
-            let Some(entry) = same(facts) else {
-                return false;
-            };
-            *pidfd = entry.pidfd.as_fd();
         }
-        is_same && !any_exited(&pidfds[..above.len()])
+        let entry = entries.get_mut(&caller.process.pid);
+        let entry = entry.filter(|entry| entry.facts.process == caller.process);
+        entry.is_some_and(|entry| entry.is_as_it_was(caller))
     }
 
     /// Whether a task is a cached process that is still alive, so that the number is its own.
@@ -184,6 +224,15 @@ impl Cache {
         same.then(|| (Arc::clone(&entry.pidfd), entry.facts.parent))
     }
 
+    /// Has the death of a process show in [`Cache::settle`]. If that fails, it is looked at itself
+    /// each time.
+    fn list(&self, entry: &mut Entry) {
+        let id = entry.facts.process.pid.into();
+        if self.above.add(&entry.pidfd, Interest::IN, id).is_ok() {
+            entry.listed = Some(Listed(Arc::clone(&self.above), Arc::clone(&entry.pidfd)));
+        }
+    }
+
     fn keep(&self, entry: Entry) {
         let mut entries = self.lock();
         let pid = entry.facts.process.pid;
@@ -205,8 +254,14 @@ impl Cache {
     fn recall(&self, pid: u32, trusts: bool) -> Option<Facts> {
         let mut entries = self.lock();
         let entry = entries.get_mut(&pid)?;
-        if trusts && entry.looked.elapsed() < TRUST && !has_exited(&entry.pidfd) {
-            return Some(entry.facts.clone());
+        if trusts && entry.looked.elapsed() < TRUST {
+            let is_alive = entry.listed.is_some() || {
+                self.list(entry);
+                !has_exited(&entry.pidfd)
+            };
+            if is_alive {
+                return Some(entry.facts.clone());
+            }
         }
         let mut buffer = [0; 1024];
         if let Some(stat) = entry.look_again(&mut buffer) {
@@ -274,6 +329,24 @@ impl Cache {
 }
 
 impl Entry {
+    /// Whether a caller, which waits, is in the POSIX session and after the exec that its mark says.
+    fn is_as_it_was(&mut self, caller: &Facts) -> bool {
+        let pid = caller.process.pid;
+        if self.seed.is_some_and(|seed| seed.is_of(pid)) {
+            return exec::posix_session(pid).is_ok_and(|sid| sid == self.mark.sid);
+        }
+        self.calls = self.calls.saturating_add(1);
+        // If the mark is as before when it has been read, the seed is of the same exec.
+        self.seed = if self.calls == CALLS {
+            Seed::read(pid)
+        } else {
+            None
+        };
+        let mut buffer = [0; 1024];
+        self.read_again(&mut buffer)
+            .is_some_and(|stat| Mark::from(&stat) == self.mark && *stat.command == *caller.command)
+    }
+
     /// Its stat as it is now. The open file is that of this process, and of no other with its pid.
     fn read_again<'a>(&self, buffer: &'a mut [u8]) -> Option<Stat<'a>> {
         let length = self.stat.read_at(buffer, 0).ok()?;
@@ -304,7 +377,8 @@ fn obstacle<T>(error: &io::Error, pidfd: Option<&OwnedFd>) -> Sight<T> {
 }
 
 impl Processes {
-    fn read(&self, pid: u32) -> Sight<Entry> {
+    /// Reads a process. One that `waits` for an answer cannot exit meanwhile.
+    fn read(&self, pid: u32, waits: bool) -> Sight<Entry> {
         let called = self.known.last_called().take_if(|(task, _)| *task == pid);
         let pidfd = match called.map_or_else(|| pidfd::open(pid), |(_, pidfd)| Ok(pidfd)) {
             Ok(pidfd) => pidfd,
@@ -313,7 +387,7 @@ impl Processes {
         match self.read_behind(pid, &pidfd) {
             // It had not exited when all was read, so that all is about the process behind the
             // pidfd.
-            Ok(_) if has_exited(&pidfd) => Sight::Gone,
+            Ok(_) if !waits && has_exited(&pidfd) => Sight::Gone,
             Ok(Some((stat, mark, facts))) => Sight::Seen(Entry {
                 pidfd: Arc::new(pidfd),
                 stat,
@@ -321,6 +395,9 @@ impl Processes {
                 facts,
                 variable: None,
                 looked: Instant::now(),
+                listed: None,
+                calls: 0,
+                seed: None,
             }),
             // A kernel thread is nobody's parent that matters.
             Ok(None) => Sight::Hidden,
@@ -339,7 +416,8 @@ impl Processes {
         // For most processes, which are in the mount's own namespace, this is faster than to read
         // the status.
         let own = self.known.pidns;
-        let here = || own.is_some() && namespace::of_pids(pid).ok() == own;
+        let pidns = || namespace::of_pidfd(pidfd).or_else(|_| namespace::of_pids(pid));
+        let here = || own.is_some() && pidns().ok() == own;
         let (uid, local_pid, pidns) = match pidfd::effective_uid(pidfd).filter(|_| here()) {
             Some(uid) => (uid, pid, 0),
             None => status(pid)?,
@@ -416,9 +494,12 @@ pub(super) struct Lookup<'a> {
     processes: &'a Processes,
     /// The uid that the caller acts as.
     uid: u32,
+    /// The caller waits for an answer, and is the first process that is read.
+    waits: bool,
     /// A process has blocked a read.
     is_blocked: Cell<bool>,
-    begun: Duration,
+    /// When the time was looked at first.
+    begun: Cell<Option<Duration>>,
     /// Bytes of environments that were read.
     bytes: Cell<usize>,
     /// Something changed while it was read: only fresh facts count from then on.
@@ -433,14 +514,16 @@ pub(super) struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    pub(super) fn new(processes: &'a Processes, uid: u32) -> Self {
+    pub(super) fn new(processes: &'a Processes, uid: u32, waits: bool) -> Self {
+        let is_settled = processes.known.settle();
         Self {
             processes,
             uid,
+            waits,
             is_blocked: Cell::new(false),
-            begun: clock::of_thread(),
+            begun: Cell::new(None),
             bytes: Cell::new(0),
-            distrusts: Cell::new(false),
+            distrusts: Cell::new(!is_settled),
             is_too_deep: Cell::new(false),
             looks: Cell::new(0),
             first: RefCell::default(),
@@ -458,16 +541,18 @@ impl<'a> Lookup<'a> {
 
     fn look(&self, pid: u32, trusts: bool) -> Sight<Facts> {
         let known = &self.processes.known;
+        let is_caller = self.first.borrow().is_empty();
+        let waits = self.waits && is_caller;
         let mut facts = if let Some(facts) = known.recall(pid, trusts) {
             facts
         } else {
-            let mut sight = self.processes.read(pid);
+            let mut sight = self.processes.read(pid, waits);
             if matches!(sight, Sight::Failed) {
                 // Out of descriptors: the cached ones are closed first.
                 known.lock().clear();
-                sight = self.processes.read(pid);
+                sight = self.processes.read(pid, waits);
             }
-            let entry = match sight {
+            let mut entry = match sight {
                 Sight::Seen(entry) => entry,
                 Sight::Gone => return Sight::Gone,
                 Sight::Hidden => return Sight::Hidden,
@@ -478,6 +563,9 @@ impl<'a> Lookup<'a> {
                 }
             };
             let facts = entry.facts.clone();
+            if !is_caller && known.max > 0 {
+                known.list(&mut entry);
+            }
             known.keep(entry);
             facts
         };
@@ -578,12 +666,16 @@ impl View for Lookup<'_> {
 
     fn is_exhausted(&self) -> bool {
         self.looks.set(self.looks.get().wrapping_add(1));
-        // Reading the clock is a system call.
-        let is_late = || clock::of_thread().saturating_sub(self.begun) > TIME_MAX;
+        let is_late = || {
+            let now = clock::of_thread();
+            let begun = self.begun.get().unwrap_or(now);
+            self.begun.set(Some(begun));
+            now.saturating_sub(begun) > TIME_MAX
+        };
         self.is_too_deep.get()
             || self.is_blocked.get()
             || self.bytes.get() >= ENVIRONS_MAX
-            || (self.looks.get().is_multiple_of(8) && is_late())
+            || (self.looks.get().is_multiple_of(LOOKS) && is_late())
     }
 
     fn has_changed(&self) {

@@ -71,6 +71,13 @@ pub struct Processes {
 /// The id of the wake-up and of the alarm in epoll events; the others are of processes.
 const WAKE: u64 = u64::MAX;
 
+/// What one look at all watched processes has shown: whether any has died that
+/// [`Processes::wait`] has not returned yet. It is as old as that look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    may_have_died: bool,
+}
+
 #[derive(Debug, Default)]
 struct Watched {
     by_process: HashMap<Process, Entry>,
@@ -82,6 +89,8 @@ struct Watched {
 struct Entry {
     id: u64,
     pidfd: Arc<OwnedFd>,
+    /// [`Processes::wait`] has returned it: it is dead, and `epoll` says nothing of it.
+    is_dead: bool,
     /// Its parent when it was first seen.
     parent: u32,
     /// The exec by which a root of a session is known: see [`crate::core::Root::environ`].
@@ -122,7 +131,7 @@ impl Processes {
             wake,
             timer,
             watched: Mutex::default(),
-            known: known::Cache::new(caches),
+            known: known::Cache::new(caches)?,
             readers: reader::Readers::default(),
             endings,
             is_telling: AtomicBool::new(false),
@@ -173,7 +182,7 @@ impl Processes {
     /// The caller, which is the process `pid` and acts as `uid`, and the processes above it: see
     /// [`identity::ancestry`].
     pub fn ancestry(&self, task: Option<u32>, pid: u32, uid: u32) -> Result<Ancestry, Refusal> {
-        let lookup = known::Lookup::new(self, uid);
+        let lookup = known::Lookup::new(self, uid, task.is_some());
         let ancestry = identity::ancestry(&lookup, task, pid, uid);
         if ancestry
             .as_ref()
@@ -192,7 +201,7 @@ impl Processes {
 
     /// The facts about a process, as they are now.
     pub fn facts(&self, pid: u32) -> Sight<Facts> {
-        known::Lookup::new(self, 0).caller(pid)
+        known::Lookup::new(self, 0, false).caller(pid)
     }
 
     /// Whether a caller, whose thread `task` waits, and the processes above it are unchanged since
@@ -206,23 +215,19 @@ impl Processes {
         self.known.is_unchanged(task, chain, is_known)
     }
 
-    /// Watches a process, unless it is watched already or dead. After an error nothing may be
-    /// granted that depends on the process. `environ` is the exec by which a root of a session is
-    /// known from now on; 0 changes nothing.
+    /// Watches a process, unless it is watched already or proven dead. After an error nothing may be
+    /// granted that depends on the process. Whether it has died by then, a [`Pulse`] that is felt
+    /// afterwards tells. `environ` is the exec by which a root of a session is known from now on; 0
+    /// changes nothing.
     pub fn watch(&self, process: &Process, environ: u64) -> io::Result<Watch> {
         let mut watched = self.lock();
         if let Some(entry) = watched.by_process.get_mut(process) {
             if environ != 0 {
                 entry.environ = environ;
             }
-            return Ok(if has_exited(&entry.pidfd) {
-                Watch::Dead
-            } else {
-                Watch::Watched
-            });
+            return Ok(Watch::Watched);
         }
         let (pidfd, parent) = match self.known.pidfd(process) {
-            Some((pidfd, _)) if has_exited(&pidfd) => return Ok(Watch::Dead),
             Some(known) => known,
             None => match self.look_up(process)? {
                 Some((pidfd, parent)) => (Arc::new(pidfd), parent),
@@ -234,7 +239,7 @@ impl Processes {
         }
         let id = watched.next_id;
         self.epoll
-            .add(&pidfd, Interest::IN | Interest::ONESHOT, id)
+            .add(&pidfd, Interest::IN, id)
             .inspect_err(|_| self.endings.forget(process))?;
         watched.next_id += 1;
         watched.by_id.insert(id, *process);
@@ -243,6 +248,7 @@ impl Processes {
             Entry {
                 id,
                 pidfd,
+                is_dead: false,
                 parent,
                 environ,
             },
@@ -279,12 +285,18 @@ impl Processes {
         }
     }
 
-    /// Whether a process is watched and proven dead.
-    pub fn is_dead(&self, process: &Process) -> bool {
-        self.lock()
-            .by_process
-            .get(process)
-            .is_some_and(|entry| has_exited(&entry.pidfd))
+    /// Looks at all watched processes at once: one system call, however many they are.
+    pub fn pulse(&self) -> Pulse {
+        Pulse {
+            may_have_died: poll::is_readable(&self.epoll),
+        }
+    }
+
+    /// Whether a process is watched and proven dead, as of a look at all or of now.
+    pub fn is_dead(&self, process: &Process, pulse: Pulse) -> bool {
+        let watched = self.lock();
+        let entry = watched.by_process.get(process);
+        entry.is_some_and(|entry| entry.is_dead || pulse.may_have_died && has_exited(&entry.pidfd))
     }
 
     /// Where it can be read how a process ended.
@@ -321,9 +333,19 @@ impl Processes {
 
     /// Makes [`Processes::wait`] return a dead process once more, when it has been waited for.
     pub fn watch_reaping(&self, process: &Process) {
-        let watched = self.lock();
-        if let Some(entry) = watched.by_process.get(process) {
-            self.epoll.modify(&entry.pidfd, Interest::ONESHOT, entry.id);
+        let mut watched = self.lock();
+        if let Some(entry) = watched.by_process.get_mut(process) {
+            entry.is_dead = true;
+            // It is there unless `wait` has returned it.
+            self.epoll.remove(&entry.pidfd);
+            if let Err(error) = self.epoll.add(&entry.pidfd, Interest::ONESHOT, entry.id) {
+                limited!(
+                    None,
+                    log::Level::Error,
+                    "pid {}: how it ended is found out when somebody asks: {error}",
+                    process.pid
+                );
+            }
         }
     }
 
@@ -341,10 +363,16 @@ impl Processes {
         if let Some(connector) = self.endings.connector() {
             connector.woken(&self.epoll, ids.clone());
         }
-        let watched = self.lock();
-        Ok(ids
-            .filter_map(|id| watched.by_id.get(&id).copied())
-            .collect())
+        let mut watched = self.lock();
+        let dead = ids.filter_map(|id| {
+            let process = *watched.by_id.get(&id)?;
+            let entry = watched.by_process.get_mut(&process)?;
+            // Until here `epoll` says that it has died, and from here on the entry does.
+            entry.is_dead = true;
+            self.epoll.remove(&entry.pidfd);
+            Some(process)
+        });
+        Ok(dead.collect())
     }
 
     /// Whether watched processes may have died that [`Processes::wait`] has not returned yet, or
@@ -371,5 +399,60 @@ pub(crate) fn now() -> Moment {
     Moment {
         wall: SystemTime::now(),
         boot: clock::since_boot(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::{Processes, Search, Sight, Watch};
+    use crate::core::Process;
+
+    fn sleeper(processes: &Processes) -> (Child, Process) {
+        let mut command = Command::new("cat");
+        let child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let Sight::Seen(facts) = processes.facts(child.id()) else {
+            panic!("it is there")
+        };
+        (child, facts.process)
+    }
+
+    #[test]
+    fn one_look_tells_of_all_watched_processes_whether_any_has_died() {
+        let processes = Processes::new(Vec::new(), Vec::new(), true, Search::default()).unwrap();
+        let all: Vec<_> = (0..3).map(|_| sleeper(&processes)).collect();
+        let (mut children, all): (Vec<Child>, Vec<Process>) = all.into_iter().unzip();
+        for process in &all {
+            assert_eq!(processes.watch(process, 0).unwrap(), Watch::Watched);
+        }
+        let dead = |processes: &Processes| {
+            let pulse = processes.pulse();
+            let dead = all.iter().map(|process| processes.is_dead(process, pulse));
+            (pulse.may_have_died, dead.collect::<Vec<_>>())
+        };
+        assert_eq!(dead(&processes), (false, vec![false; 3]));
+        let (before, process) = (processes.pulse(), all[1]);
+        children[1].kill().unwrap();
+        children[1].wait().unwrap();
+        // An old look is no proof of a death, and each new one is until it is waited for.
+        assert!(!processes.is_dead(&process, before));
+        for _ in 0..3 {
+            assert_eq!(dead(&processes), (true, vec![false, true, false]));
+        }
+        assert_eq!(processes.wait().unwrap(), [process]);
+        // From then on it is known without a look.
+        assert_eq!(dead(&processes), (false, vec![false, true, false]));
+        assert!(processes.is_dead(&process, before));
+        processes.watch_reaping(&process);
+        assert_eq!(processes.wait().unwrap(), [process]);
+        assert_eq!(dead(&processes), (false, vec![false, true, false]));
+        processes.forget(&process);
+        assert_eq!(dead(&processes), (false, vec![false; 3]));
+        for mut child in children {
+            _ = child.kill();
+            child.wait().unwrap();
+        }
     }
 }

@@ -20,6 +20,14 @@ use crate::process;
 const CHECK_ALL: Duration = Duration::from_millis(100);
 
 impl Inner {
+    /// Whether a process on which something depends is proven dead. All answers in one hold of the
+    /// lock are as old as the first at most, and none is older than the request.
+    pub(super) fn is_dead(&self, process: &Process) -> bool {
+        let pulse = self.pulse.get().unwrap_or_else(|| self.processes.pulse());
+        self.pulse.set(Some(pulse));
+        self.processes.is_dead(process, pulse)
+    }
+
     /// Checks whether a session is alive, and ends it if each of its roots is proven dead.
     pub(super) fn check_session(&mut self, key: SessionKey) -> bool {
         let Some(session) = self.table.session_by_key(key) else {
@@ -37,7 +45,7 @@ impl Inner {
         if session
             .roots
             .iter()
-            .any(|root| !self.processes.is_dead(&root.process))
+            .any(|root| !self.is_dead(&root.process))
         {
             return true;
         }
@@ -191,7 +199,7 @@ impl Inner {
             let Some(process) = above.or(bound) else {
                 return;
             };
-            if !self.processes.is_dead(&process) {
+            if !self.is_dead(&process) {
                 self.check_heir(key, &process);
                 return;
             }
@@ -212,7 +220,7 @@ impl Inner {
     /// round removes one.
     fn check_heir(&mut self, key: SessionKey, holder: &Process) {
         while let Some(heir) = self.table.above(key, holder)
-            && self.processes.is_dead(&heir)
+            && self.is_dead(&heir)
         {
             let before = self.table.seq();
             self.died(heir);
@@ -284,9 +292,7 @@ impl Inner {
             .session(id)
             .map_or(&[][..], |session| &session.roots);
         let dead = roots.iter().map(|root| root.process);
-        let dead: Vec<Process> = dead
-            .filter(|process| self.processes.is_dead(process))
-            .collect();
+        let dead: Vec<Process> = dead.filter(|process| self.is_dead(process)).collect();
         for process in dead {
             self.died(process);
         }

@@ -308,8 +308,7 @@ impl Inner {
         // The pid is the waiter's while a live root of its session has it.
         let session = self.table.session_by_key(key);
         let mut roots = session.iter().flat_map(|session| &session.roots);
-        let is_alive =
-            roots.any(|root| root.process.pid == pid && !self.processes.is_dead(&root.process));
+        let is_alive = roots.any(|root| root.process.pid == pid && !self.is_dead(&root.process));
         if is_alive {
             self.processes.is_doomed(pid)
         } else {
@@ -320,10 +319,10 @@ impl Inner {
     /// Watches the processes that become roots, before anything is granted that depends on them.
     /// Returns those that are dead by now. `follow_up` records their deaths.
     fn watch(&self, events: &[Event], caller: Option<Caller>) -> Result<Vec<Process>, Refusal> {
-        let mut dead = Vec::new();
+        let (mut dead, mut watched) = (Vec::new(), Vec::new());
         for (process, environ) in events.iter().filter_map(Event::dependence) {
             match self.processes.watch(process, environ) {
-                Ok(Watch::Watched) => {}
+                Ok(Watch::Watched) => watched.push(process),
                 Ok(Watch::Dead) => dead.push(*process),
                 Err(error) => {
                     limited!(
@@ -340,6 +339,11 @@ impl Inner {
                     });
                 }
             }
+        }
+        if !watched.is_empty() {
+            let pulse = self.processes.pulse();
+            let has_died = |process: &&&Process| self.processes.is_dead(process, pulse);
+            dead.extend(watched.iter().filter(has_died).copied());
         }
         Ok(dead)
     }

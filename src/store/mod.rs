@@ -22,6 +22,7 @@ mod recovery;
 mod scaffolding;
 mod waiting;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -45,7 +46,7 @@ use crate::handoff::{Handoff, Note};
 use crate::inotify::{Notifier, Removal};
 use crate::journal::{History, Log, Snapshot};
 use crate::logging::limited;
-use crate::process::{self, Processes, Source};
+use crate::process::{self, Processes, Pulse, Source};
 use crate::render::metrics::Metrics;
 
 /// The leases of one mount.
@@ -88,6 +89,8 @@ struct Inner {
     checked: Option<Instant>,
     /// The rings of waiters, as of this time.
     rings: Option<(Instant, Rings)>,
+    /// Whether any watched process had died, as of the first look since the store was locked.
+    pulse: Cell<Option<Pulse>>,
 }
 
 /// The locked state. When it is dropped, its own `drop` fills the outbox. Then its fields are
@@ -164,6 +167,7 @@ impl Store {
             scaffolding_due: None,
             checked: None,
             rings: None,
+            pulse: Cell::new(None),
         };
         Self {
             inner: Mutex::new(inner),
@@ -198,6 +202,7 @@ impl Store {
     fn lock(&self) -> Locked<'_> {
         // The caller of a request that panicked under the lock was told EIO.
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.pulse.set(None);
         let outbox = Outbox {
             names: Vec::new(),
             notifier: &self.notifier,

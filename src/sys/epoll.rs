@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData};
 
 pub(crate) use rustix::event::epoll::EventFlags as Interest;
@@ -38,9 +39,22 @@ impl Epoll {
 
     /// Sleeps until something has happened, and returns the numbers of the descriptors.
     pub(crate) fn wait(&self) -> io::Result<impl Iterator<Item = u64> + Clone + use<>> {
+        self.wait_for(None)
+    }
+
+    /// The numbers of the descriptors to which something has happened by now. Those that are left
+    /// out come first the next time.
+    pub(crate) fn look(&self) -> io::Result<impl Iterator<Item = u64> + Clone + use<>> {
+        self.wait_for(Some(&Timespec::default()))
+    }
+
+    fn wait_for(
+        &self,
+        timeout: Option<&Timespec>,
+    ) -> io::Result<impl Iterator<Item = u64> + Clone + use<>> {
         let mut space = [MaybeUninit::<Event>::uninit(); BATCH];
         let mut ids = [0; BATCH];
-        let (events, _) = epoll::wait(&self.0, &mut space, None)?;
+        let (events, _) = epoll::wait(&self.0, &mut space, timeout)?;
         let count = events.len();
         for (id, event) in ids.iter_mut().zip(events) {
             *id = event.data.u64();

@@ -1,9 +1,9 @@
 //! Facilities of the kernel, one file each: system calls as safe functions.
 //!
 //! Promises: `unsafe` is allowed only here, by name, in the files that need it (`child`,
-//! `descriptors`, `memory`, `namespace`, `pidfd`, `poll`, `signals`, `thread`); all other calls go
-//! through rustix. A call that a signal interrupts is repeated where the function says so, and is
-//! an error of kind `Interrupted` elsewhere.
+//! `descriptors`, `exec`, `memory`, `namespace`, `pidfd`, `poll`, `signals`, `thread`); all other
+//! calls go through rustix. A call that a signal interrupts is repeated where the function says so,
+//! and is an error of kind `Interrupted` elsewhere.
 //!
 //! Does not know: anything of claimfs but the type of its file system.
 
@@ -12,6 +12,7 @@ pub(crate) mod clock;
 pub(crate) mod descriptors;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod ids;
 pub(crate) mod inotify;

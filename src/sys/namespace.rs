@@ -4,12 +4,31 @@
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::fstat;
 
 /// The inode number of the pid namespace of a process.
 pub(crate) fn of_pids(pid: impl Display) -> io::Result<u64> {
     Ok(fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
+}
+
+/// The same, of the process behind a pidfd. ENOTTY before Linux 6.11, ESRCH once the process has
+/// exited.
+pub(crate) fn of_pidfd(pidfd: &OwnedFd) -> io::Result<u64> {
+    /// `_IO(0xFF, 5)` (`PIDFD_GET_PID_NAMESPACE` of `include/uapi/linux/pidfd.h`).
+    // See below.
+    #[allow(clippy::cast_lossless, clippy::cast_possible_wrap)]
+    const GET_PID_NAMESPACE: libc::Ioctl = 0xFF05_u32 as libc::Ioctl;
+    // SAFETY: the argument is a number, and the descriptor is open. See below.
+    let namespace = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_PID_NAMESPACE, 0) };
+    if namespace < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is a new descriptor, which nothing else owns.
+    let namespace = unsafe { OwnedFd::from_raw_fd(namespace) };
+    Ok(fstat(&namespace)?.st_ino)
 }
 
 /// The first process of the pid namespace that a process is in, as this one's namespace numbers it.

@@ -4,9 +4,8 @@
 //! error is no proof.
 #![allow(unsafe_code)]
 
-use std::array;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags};
@@ -16,9 +15,6 @@ use rustix::ioctl::{Updater, ioctl};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::poll;
-
-/// How many pidfds one call of [`any_exited`] looks at.
-pub(crate) const POLLED_MAX: usize = 32;
 
 /// `f_type` of a pidfd where the kernel has pidfs (`include/uapi/linux/magic.h`).
 const PIDFS_MAGIC: u64 = 0x5049_4446;
@@ -32,18 +28,6 @@ pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
 /// Whether the whole thread group behind a pidfd has exited.
 pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
     poll::is_readable(pidfd)
-}
-
-/// Whether any of these whole thread groups has exited, of which at most [`POLLED_MAX`] are looked
-/// at.
-pub(crate) fn any_exited(pidfds: &[BorrowedFd]) -> bool {
-    let Some(first) = pidfds.first() else {
-        return false;
-    };
-    let mut polls: [PollFd; POLLED_MAX] =
-        array::from_fn(|index| PollFd::new(pidfds.get(index).unwrap_or(first), PollFlags::IN));
-    let count = pidfds.len().min(POLLED_MAX);
-    poll::look(&mut polls[..count]).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether the process behind a pidfd has been waited for (Linux 6.11).

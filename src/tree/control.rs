@@ -16,6 +16,13 @@ pub const LISTED_MAX: usize = 256;
 /// The longest line with a list, in bytes (EFBIG past it).
 pub const LINE_MAX: usize = 64 * 1024;
 
+/// The most commands that one write to `control` may have (EFBIG past it), since others wait for
+/// it.
+const COMMANDS_MAX: usize = 16;
+
+/// Commands with at most this many names are carried out at once, while all others wait.
+const QUICK_MAX: usize = 8;
+
 /// A command: a line in `control`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlCommand {
@@ -76,6 +83,25 @@ pub enum ControlCommand {
 }
 
 impl ControlCommand {
+    /// Reads the lines of a write. EINVAL if it is no text, EFBIG if there are too many.
+    pub(crate) fn lines(data: &[u8]) -> Result<Vec<Result<Self, Refusal>>, Refusal> {
+        let text = std::str::from_utf8(data).map_err(|_| Refusal::Invalid)?;
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        if lines.clone().count() > COMMANDS_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        Ok(lines.map(Self::parse).collect())
+    }
+
+    /// Whether it takes no longer than a call on a file: a few claims of one's own session, which
+    /// wait for no disk.
+    pub(crate) fn is_quick(&self) -> bool {
+        let (Self::Take { names, .. } | Self::Drop { names }) = self else {
+            return false;
+        };
+        names.len() <= QUICK_MAX && !names.iter().any(Name::is_path)
+    }
+
     /// Reads a line, a JSON object. EINVAL if it is no command, EFBIG if it lists too much. An
     /// invalid name or id is refused as anywhere else.
     pub fn parse(line: &str) -> Result<Self, Refusal> {

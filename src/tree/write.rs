@@ -9,10 +9,6 @@ use super::registering::REGISTRATION_MAX;
 use crate::core::{Change, Command, Fixed, Name, NodeId, Refusal};
 use crate::store::{Arrival, Caller};
 
-/// The most commands that one write to `control` may have (EFBIG past it), since others wait for
-/// it.
-const COMMANDS_MAX: usize = 16;
-
 impl Tree {
     /// Whether an inode is that of `control`. A write to it may wait for the disk.
     pub(crate) fn is_control(ino: NodeId) -> bool {
@@ -36,7 +32,7 @@ impl Tree {
         append: bool,
     ) -> Result<(), Refusal> {
         match ino {
-            NodeId::Fixed(Fixed::Control) => self.control(caller, data),
+            NodeId::Fixed(Fixed::Control) => self.control(caller, ControlCommand::lines(data)?),
             NodeId::Claim(ino) => {
                 guard(&self.unwritten).remove(&ino);
                 let data = data.to_vec();
@@ -52,21 +48,20 @@ impl Tree {
         }
     }
 
-    /// Carries out commands, a JSON object a line, up to the first that is refused.
-    fn control(&self, caller: Caller, data: &[u8]) -> Result<(), Refusal> {
-        let text = std::str::from_utf8(data).map_err(|_| Refusal::Invalid)?;
-        let lines = text.lines().filter(|line| !line.trim().is_empty());
-        if lines.clone().count() > COMMANDS_MAX {
-            return Err(Refusal::TooLarge);
-        }
-        for (step, line) in (0..).zip(lines) {
+    /// Carries out commands up to the first that is refused.
+    pub(crate) fn control(
+        &self,
+        caller: Caller,
+        commands: Vec<Result<ControlCommand, Refusal>>,
+    ) -> Result<(), Refusal> {
+        for (step, command) in (0..).zip(commands) {
             let caller = Caller { step, ..caller };
             // A write that is sent again goes on after the last line that was carried out.
             if self.outcome(caller).is_some() {
                 self.store.sync()?;
                 continue;
             }
-            self.carry_out(caller, ControlCommand::parse(line)?)?;
+            self.carry_out(caller, command?)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -35,6 +36,29 @@ pub fn claim_and_release(path: &CString) {
         assert!(fd >= 0);
         libc::close(fd);
         assert_eq!(libc::unlink(path.as_ptr()), 0);
+    }
+}
+
+/// `control` of a mount, which is open.
+#[allow(dead_code)]
+pub struct Control(File);
+
+#[allow(dead_code)]
+impl Control {
+    pub fn open(mount: &Path) -> Self {
+        let control = File::options().write(true).open(mount.join("control"));
+        Self(control.unwrap())
+    }
+
+    pub fn contended(&self) {
+        let refused = (&self.0).write(br#"{"claim":["held"]}"#);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EBUSY));
+    }
+
+    pub fn pair(&self) {
+        for line in [r#"{"claim":["free"]}"#, r#"{"release":["free"]}"#] {
+            assert_eq!((&self.0).write(line.as_bytes()).unwrap(), line.len());
+        }
     }
 }
 

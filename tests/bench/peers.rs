@@ -16,7 +16,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process;
 use std::{env, io};
 
 #[path = "calls.rs"]
@@ -28,6 +28,8 @@ mod chart;
 mod common;
 #[path = "etcd.rs"]
 mod etcd;
+#[path = "fresh.rs"]
+mod fresh;
 #[path = "null.rs"]
 mod null;
 #[path = "redis.rs"]
@@ -37,8 +39,9 @@ mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
-use calls::{Echo, c_path, claim_and_release, contended, time};
+use calls::{Control, Echo, c_path, claim_and_release, contended, time};
 use etcd::Etcd;
+use fresh::fresh;
 use null::Floor;
 use redis::Redis;
 
@@ -96,6 +99,15 @@ fn files<'a>(name: &str, dir: &Path) -> Peer<'a> {
     Peer::new(name, CALLS, move |call| match call {
         Contended => contended(&held),
         Pair => claim_and_release(&free),
+    })
+}
+
+/// One write to `control`, which is open, for each call.
+fn control<'a>(mount: &Path) -> Peer<'a> {
+    let control = Control::open(mount);
+    Peer::new("claimfs, control is open", CALLS, move |call| match call {
+        Contended => control.contended(),
+        Pair => control.pair(),
     })
 }
 
@@ -177,39 +189,6 @@ fn etcd<'a>(etcd: &Etcd, place: &str) -> [Peer<'a>; 2] {
     ]
 }
 
-/// The variable that makes a process of this bench one that claims a path once, and says how many
-/// microseconds it took.
-const FRESH: &str = "CLAIMFS_BENCH_FRESH";
-
-fn play_fresh() -> bool {
-    let Some(path) = env::var_os(FRESH) else {
-        return false;
-    };
-    let path = c_path(Path::new(&path), "free");
-    // The first of such calls loads code, here and in libc; that is no cost of a filesystem.
-    let elsewhere = c_path(
-        Path::new("/dev/shm"),
-        &format!("claimfs-bench-{}", process::id()),
-    );
-    claim_and_release(&elsewhere);
-    println!("{}", time(1, || claim_and_release(&path)));
-    true
-}
-
-/// A claim with its release by a process that has just been started, in the session of this bench
-/// or in one of its own.
-fn fresh(dir: &Path, session: Option<&str>) -> f64 {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.env(FRESH, dir);
-    if let Some(session) = session {
-        command.env("CLAIMFS_SESSION", session);
-    }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.trim().parse().unwrap()
-}
-
 /// Gone when it is dropped.
 struct Shm(PathBuf);
 
@@ -239,7 +218,7 @@ fn target(what: &str, figure: f64, limit: f64) {
 }
 
 fn main() {
-    if calls::play() || null::play() || play_fresh() {
+    if calls::play() || null::play() || fresh::play() {
         return;
     }
     if !Path::new("/dev/fuse").exists() {
@@ -259,6 +238,7 @@ fn main() {
 
     let mut peers = vec![
         files("claimfs", &claims),
+        control(&server.mount()),
         files("null", &floor.dir),
         files("tmpfs, no protection", &shm.0),
         flock(&shm.0),

@@ -83,6 +83,30 @@ fn what_a_script_is_called_takes_nothing_from_it() {
     }
 }
 
+#[test]
+fn who_is_known_well_and_becomes_another_is_another_at_once() {
+    let temp = TempDir::new();
+    let program = compiled(&temp, "proofs/warm.c");
+    for how in ["exec", "shared", "thread", "setsid"] {
+        let Some(mount) = Mount::new() else { return };
+        let mut command = Command::new(&program);
+        plain(command.arg(how).current_dir(&mount.dir));
+        if how != "setsid" {
+            command.env("CLAIMFS_SESSION", "w1");
+        }
+        let mut changing = Guard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        assert_eq!(changing.line(), "done", "{how}");
+        let [before, after] = ["x", "y"].map(|name| mount.session_of(name));
+        if how == "setsid" {
+            assert!(before.is_some() && after.is_some(), "{before:?} {after:?}");
+            assert_ne!(before, after, "{how}");
+        } else {
+            assert_eq!(after.as_deref(), Some("w2"), "{how}");
+            assert_eq!(before.as_deref(), Some("w1"), "{how}");
+        }
+    }
+}
+
 /// Claims, then writes other things over its environment, and asks after each line of standard
 /// input whether it may still write to its claim, as itself and as a copy.
 const OVERWRITES: &str = r"
