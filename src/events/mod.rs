@@ -1,49 +1,32 @@
-//! The event stream: lines for the readers of `events`, and wake-ups for the thread that serves
-//! waiting requests.
+//! The event stream: lines for the readers of `events`, and wake-ups for whoever serves waiting
+//! requests.
 //!
 //! Promises: a reader gets every line since its open, in order, or is told how many it missed.
 //! While there are no readers, no line is kept, and none need be rendered. A reader that never
 //! reads costs no more than the lines that are kept.
 //!
-//! Lock order: this lock is the last one. Nothing is called while it is held.
+//! Lock order: this lock is the last one but for that of the wake-ups. Nothing else is called while
+//! it is held.
 //!
 //! Does not know: the meaning of a line, but for `missed`, or fuser.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+mod wake_ups;
 
-use crate::core::{NodeId, WaiterId};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use self::wake_ups::{WakeUp, WakeUps, later};
 use crate::handoff::{LINES_MAX, Position, Reading};
 
 /// The number of the first line. The numbers below it stand for lines that a resumed reader missed.
 const FIRST: u64 = 1 << 32;
 
-/// Why the waiting thread was woken.
-#[derive(Debug, Default)]
-pub(crate) struct WakeUp {
-    /// Waiters whose state has changed.
-    pub waiters: Vec<WaiterId>,
-    /// There are new lines.
-    pub lines: bool,
-}
-
-impl WakeUp {
-    /// Whether it concerns a descriptor.
-    pub(crate) fn concerns(&self, fh: NodeId) -> bool {
-        match fh {
-            NodeId::Reader(_) => self.lines,
-            NodeId::Waiter(waiter) => self.waiters.contains(&waiter),
-            _ => false,
-        }
-    }
-}
-
 /// Lines for readers, and wake-ups for the thread that serves them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct EventStream {
     state: Mutex<State>,
-    woken: Condvar,
+    /// Who is to be served.
+    pub wake_ups: WakeUps,
 }
 
 #[derive(Debug)]
@@ -58,10 +41,6 @@ struct State {
     from: u64,
     readers: HashMap<u64, Reader>,
     next_reader: u64,
-    is_woken: bool,
-    /// It rises with each line and each waiter that is told.
-    generation: u64,
-    wake_up: WakeUp,
 }
 
 impl Default for State {
@@ -73,9 +52,6 @@ impl Default for State {
             from: 0,
             readers: HashMap::new(),
             next_reader: 0,
-            is_woken: false,
-            generation: 0,
-            wake_up: WakeUp::default(),
         }
     }
 }
@@ -190,9 +166,7 @@ impl EventStream {
             state.from = lost.map_or(0, |(seq, _)| seq + 1);
             state.first += 1;
         }
-        state.wake_up.lines = true;
-        state.generation += 1;
-        self.notify(&mut state);
+        self.wake_ups.tell_readers();
     }
 
     /// Restores the lines, which are complete from event `from` on, and the readers of the previous
@@ -241,9 +215,7 @@ impl EventStream {
             state.readers.insert(id, reader);
             state.next_reader = state.next_reader.max(id);
         }
-        state.wake_up.lines = true;
-        state.generation += 1;
-        self.notify(&mut state);
+        self.wake_ups.tell_readers();
     }
 
     /// The lines of event `seq` and later, at most `limit` of the newest; and the event from which
@@ -272,62 +244,6 @@ impl EventStream {
             read: reader.next.min(end).saturating_sub(state.line_of(from)),
             unread: end.saturating_sub(reader.next),
         }
-    }
-
-    /// Wakes the thread for a waiter whose turn has come or that left its queue.
-    pub(crate) fn tell(&self, waiter: WaiterId) {
-        let mut state = self.lock();
-        state.wake_up.waiters.push(waiter);
-        state.generation += 1;
-        self.notify(&mut state);
-    }
-
-    /// Wakes the thread that serves the readers: a pending read was added.
-    pub(crate) fn wake(&self) {
-        self.notify(&mut self.lock());
-    }
-
-    /// Has a reader served again, for which something may have happened while nobody knew of it.
-    pub(crate) fn wake_for(&self, fh: NodeId) {
-        let mut state = self.lock();
-        match fh {
-            NodeId::Reader(_) => state.wake_up.lines = true,
-            NodeId::Waiter(waiter) => state.wake_up.waiters.push(waiter),
-            _ => {}
-        }
-        self.notify(&mut state);
-    }
-
-    fn notify(&self, state: &mut State) {
-        state.is_woken = true;
-        self.woken.notify_one();
-    }
-
-    /// A number that is another one once anything has happened.
-    pub(crate) fn generation(&self) -> u64 {
-        self.lock().generation
-    }
-
-    /// Blocks until a wake-up or a deadline.
-    pub(crate) fn wait(&self, until: Option<Instant>) -> WakeUp {
-        let mut state = self.lock();
-        while !state.is_woken {
-            let Some(until) = until else {
-                state = self
-                    .woken
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let waited = self.woken.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.is_woken = false;
-        std::mem::take(&mut state.wake_up)
     }
 
     /// Opens a reader at the current end of the stream.

@@ -425,11 +425,13 @@ impl Filesystem for ClaimFs {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer_empty(self.remove(request, parent, name, true), reply);
+        let remove = || answer_empty(self.remove(request, parent, name, true), reply);
+        self.pending.serving(remove);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer_empty(self.remove(request, parent, name, false), reply);
+        let remove = || answer_empty(self.remove(request, parent, name, false), reply);
+        self.pending.serving(remove);
     }
 
     fn rename(
@@ -461,7 +463,8 @@ impl Filesystem for ClaimFs {
                 _ => Err(Refusal::Invalid),
             }
         };
-        answer_empty(self.change(caller, |_| Ok(()), rename), reply);
+        let rename = || answer_empty(self.change(caller, |_| Ok(()), rename), reply);
+        self.pending.serving(rename);
     }
 
     fn create(
@@ -641,7 +644,8 @@ impl Filesystem for ClaimFs {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.close(request, ino, handle, reply);
+        self.pending
+            .serving(|| self.close(request, ino, handle, reply));
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, times: u64) {

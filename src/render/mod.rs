@@ -6,6 +6,7 @@
 mod event;
 pub(crate) mod metrics;
 mod notice;
+pub(crate) mod progress;
 pub(crate) mod ring;
 
 use std::fmt::Write;
@@ -295,32 +296,6 @@ pub(crate) fn waiter_lines(waiters: &[WaiterRecord]) -> String {
         lines.push_str(&line(&record));
     }
     lines
-}
-
-/// The line that a waiter reads once a second: its place in a queue of this length comes first.
-pub(crate) fn progress(
-    name: &Name,
-    (holder, living): (&SessionId, Option<&(u32, Arc<str>)>),
-    since: SystemTime,
-    (place, length): (usize, usize),
-    ancestor: Option<Process>,
-    ring: Option<&RingRecord>,
-) -> String {
-    let held = SystemTime::now().duration_since(since).unwrap_or_default();
-    let held = held.as_secs();
-    let living_pid = living.map(|(pid, _)| *pid);
-    let living = living.map_or_else(
-        || String::from("no process"),
-        |(pid, command)| format!("pid {pid}, {}", printable(command)),
-    );
-    let above = ancestor.map_or_else(String::new, |process| match living_pid {
-        Some(pid) if pid == process.pid => String::from(", which is above you"),
-        _ => format!(", by pid {}, which is above you", process.pid),
-    });
-    let ring = ring.map_or_else(String::new, |ring| format!("; {}", ring.sentence()));
-    format!(
-        "you are {place} of {length} for {name}: held by {holder} ({living}{above}) for {held} s{ring}\n"
-    )
 }
 
 /// The living process of a lease, with its command: the one that holds it; under session scope the

@@ -32,7 +32,10 @@ pub(crate) fn start(processes: Arc<Processes>, store: Arc<Store>) -> io::Result<
 fn run(processes: &Processes, store: &Store) {
     loop {
         match processes.wait() {
-            Ok(dead) => dead.into_iter().for_each(|process| store.died(process)),
+            // Who has waited for what they held is answered by this thread.
+            Ok(dead) => dead
+                .into_iter()
+                .for_each(|process| store.serving(|| store.died(process))),
             Err(error) => {
                 log::error!(
                     "no further deaths are seen as they happen, only when somebody asks: {error}"

@@ -252,7 +252,7 @@ impl Inner {
             self.died(process);
         }
         for waiter in woken {
-            self.stream.tell(waiter);
+            self.stream.wake_ups.tell(waiter);
         }
         self.set_alarm();
         if self.table.wants_sweep() {

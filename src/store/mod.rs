@@ -35,13 +35,13 @@ use self::arrivals::Arrivals;
 pub(crate) use self::arrivals::{Arrival, Concerns};
 pub(crate) use self::principal::{Caller, Principal};
 pub(crate) use self::scaffolding::Spot;
-pub(crate) use self::waiting::{Seat, Turn};
+pub(crate) use self::waiting::Seat;
 use crate::core::identity::Ancestry;
 use crate::core::table::{Node, Rings, Table};
 use crate::core::{
     Command, Creation, Ino, Member, Moment, Outcome, Place, Process, Refusal, Subject,
 };
-use crate::events::EventStream;
+use crate::events::{EventStream, later};
 use crate::handoff::{Handoff, Note};
 use crate::inotify::{Notifier, Removal};
 use crate::journal::{History, Log, Snapshot};
@@ -103,7 +103,7 @@ struct Locked<'a> {
 /// Names for the inotify notifier, which is told of them when this is dropped.
 struct Outbox<'a> {
     names: Vec<Removal>,
-    notifier: &'a Notifier,
+    notifier: &'a Arc<Notifier>,
 }
 
 impl Drop for Locked<'_> {
@@ -114,8 +114,9 @@ impl Drop for Locked<'_> {
 
 impl Drop for Outbox<'_> {
     fn drop(&mut self) {
-        for removal in &self.names {
-            self.notifier.tell(removal);
+        for removal in self.names.drain(..) {
+            let notifier = Arc::clone(self.notifier);
+            later(move || notifier.tell(&removal));
         }
     }
 }
@@ -197,6 +198,11 @@ impl Store {
     /// The stream of events: lines for readers, and wake-ups for who serves them.
     pub(crate) fn subscribe(&self) -> Arc<EventStream> {
         Arc::clone(&self.stream)
+    }
+
+    /// Does some work, and then serves in this thread the few waiters that it has told.
+    pub(crate) fn serving<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.stream.wake_ups.serving(work)
     }
 
     fn lock(&self) -> Locked<'_> {

@@ -8,11 +8,11 @@
 use super::scaffolding::Shift;
 use crate::core::table::{Effects, Table};
 use crate::core::{Event, Ino, Process, WaiterId};
-use crate::events::EventStream;
+use crate::events::{EventStream, later};
 use crate::handoff::{Handoff, Observer};
 use crate::inotify::Removal;
 use crate::journal::History;
-use crate::logging::limited;
+use crate::logging;
 use crate::render::metrics::Metrics;
 use crate::render::{self, EventRecord, Notice};
 
@@ -68,7 +68,10 @@ impl Observer for Observers<'_> {
             self.history.push(record);
         }
         if let Some(Notice { uid, level, text }) = render::notice(table, event) {
-            limited!(Some(uid), level, "{}", text());
+            if logging::admits(Some(uid), level) {
+                let text = text();
+                later(move || log::log!(level, "{text}"));
+            }
         }
     }
 

@@ -2,15 +2,15 @@
 //!
 //! Does not know: how a waiter is told, or which descriptor is its own.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::{Inner, Principal, Store};
+use crate::core::table::Turn;
 use crate::core::{
-    Command, Creation, Name, Process, Refusal, Rule, SessionId, SessionKey, Shape, Subject, Token,
-    WaiterId,
+    Command, Creation, Name, Refusal, SessionId, SessionKey, Shape, Subject, Token, WaiterId,
 };
-use crate::render::{self, ring::RingRecord};
+use crate::render::progress::Progress;
+use crate::render::ring::RingRecord;
 
 /// The rings of all waiters are found at most once in this time for the progress lines.
 const RINGS_AGE: Duration = Duration::from_secs(1);
@@ -22,31 +22,6 @@ pub(crate) struct Seat {
     pub waiter: Option<(WaiterId, SessionKey)>,
     /// The caller's session, if the caller is its only root. The lease will end with the caller.
     pub alone: Option<SessionId>,
-}
-
-/// The state of a waiter.
-#[derive(Clone, Debug)]
-pub(crate) enum Turn {
-    /// It holds the name.
-    Granted,
-    /// Its session holds the name in another way.
-    Held,
-    /// It waits.
-    Waits {
-        /// The session that holds the name.
-        holder: SessionId,
-        /// Its living process, and the command of that. `None` if it lives by its deadline.
-        living: Option<(u32, Arc<str>)>,
-        /// The time since which it holds it.
-        since: SystemTime,
-        /// Its place, from 1 on, and the number of waiters.
-        place: (usize, usize),
-        /// The process that holds it, if it is above the waiter's process.
-        ancestor: Option<Process>,
-    },
-    /// It is in no queue any more: its session is over, or it has lost the name that it was
-    /// granted.
-    Over,
 }
 
 impl Store {
@@ -91,7 +66,7 @@ impl Store {
 
     /// The state of a session's waiter for a name.
     pub(crate) fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
-        self.lock().turn(waiter, key, name)
+        self.lock().table.turn(waiter, key, name)
     }
 
     /// The same for a thread that is told of it. If the session holds the name by a grant that
@@ -109,7 +84,7 @@ impl Store {
             return turn;
         }
         let mut inner = self.lock();
-        let turn = inner.turn(waiter, key, name);
+        let turn = inner.table.turn(waiter, key, name);
         if let Turn::Held = turn
             && let Some(lease) = inner.table.lease(name)
             && let Some(waiter) = inner.table.grantee(lease.token)
@@ -120,14 +95,16 @@ impl Store {
         turn
     }
 
-    /// The ring that a waiter is part of. A new one may not be known for a second.
-    pub(crate) fn ring(&self, waiter: WaiterId) -> Option<RingRecord> {
+    /// Whom a waiter waits for. `None` if it does not wait any more. A new ring may not be known for
+    /// a second.
+    pub(crate) fn progress(&self, waiter: WaiterId) -> Option<Progress> {
         let mut inner = self.lock();
+        let mut progress = Progress::of(&inner.table, waiter)?;
         inner.find_rings();
-        let ring = inner.rings.as_ref()?.1.of(waiter)?;
-        let is_still = inner.table.is_still(&ring);
-        let ring = is_still.then(|| RingRecord::of(&inner.table, &ring));
-        ring.flatten()
+        let ring = inner.rings.as_ref().and_then(|(_, rings)| rings.of(waiter));
+        let ring = ring.filter(|ring| inner.table.is_still(ring));
+        progress.ring = ring.and_then(|ring| RingRecord::of(&inner.table, &ring));
+        Some(progress)
     }
 
     /// Whether a thread has a pending signal that will end it.
@@ -166,38 +143,6 @@ impl Store {
 }
 
 impl Inner {
-    /// The state of a session's waiter for a name.
-    fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
-        if self.table.granted(waiter).is_some() {
-            return Turn::Granted;
-        }
-        let waits = self.table.waits_for(waiter);
-        let held = self.table.lease(name).is_some();
-        let last = self.table.last(name).filter(|_| held);
-        let Some((lease, inode, holder)) = last else {
-            return Turn::Over;
-        };
-        // The name was given to the session, or granted to another of its descriptors. If a process
-        // holds it, or the session of a terminal does, the holder is another script.
-        let is_shared = inode.bound.is_none() && (waits.is_none() || holder.rule != Rule::Posix);
-        if holder.key == key && is_shared {
-            return Turn::Held;
-        }
-        let Some((name, before)) = waits else {
-            return Turn::Over;
-        };
-        let place = (before + 1, self.table.queue_length(name));
-        let seat = self.table.waiter(waiter);
-        let above = seat.is_some_and(|seat| self.table.waits_for_ancestor(seat, inode));
-        Turn::Waits {
-            holder: holder.id.clone(),
-            living: render::living(&self.table, lease, inode, holder),
-            since: lease.since,
-            place,
-            ancestor: above.then(|| self.table.holder(inode)).flatten(),
-        }
-    }
-
     /// Finds the rings of all waiters, unless they were found a moment ago.
     fn find_rings(&mut self) {
         let now = Instant::now();

@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::attr::STREAM_SIZE;
 use super::descriptors::Descriptor;
 use super::{Attr, Handle, Opened, Tree, guard};
+use crate::core::table::Turn;
 use crate::core::{Name, NodeId, Outcome, Refusal, SessionId, SessionKey, Token, WaiterId};
 use crate::handoff::Note;
-use crate::render;
-use crate::store::{Caller, Seat, Turn};
+use crate::store::{Caller, Seat};
 
 /// The files of `queue/` that the kernel knows. There is one for every name, and none is listed.
 #[derive(Debug, Default)]
@@ -329,20 +329,12 @@ impl Tree {
                     return Some(Ok(Vec::new()));
                 }
                 Turn::Granted | Turn::Over => return Some(Err(Refusal::Lost)),
-                Turn::Waits { .. } if !tick => return None,
-                Turn::Waits {
-                    holder,
-                    living,
-                    since,
-                    place,
-                    ancestor,
-                } => {
+                Turn::Waits if !tick => return None,
+                Turn::Waits => {
+                    // It is told soon of what has happened meanwhile.
+                    let progress = self.store.progress(waiter)?;
                     open.text = std::mem::take(&mut open.note);
-                    let ring = self.store.ring(waiter);
-                    let ring = ring.as_ref();
-                    let holder = (&holder, living.as_ref());
-                    let line = render::progress(name, holder, since, place, ancestor, ring);
-                    open.text.extend_from_slice(line.as_bytes());
+                    open.text.extend_from_slice(progress.line().as_bytes());
                 }
             }
         }
@@ -360,9 +352,8 @@ impl Tree {
             return true;
         };
         let open = guard(&waiting);
-        let waits = |((waiter, key), name)| {
-            matches!(self.store.turn(waiter, key, name), Turn::Waits { .. })
-        };
+        let waits =
+            |((waiter, key), name)| matches!(self.store.turn(waiter, key, name), Turn::Waits);
         !open.waiter.zip(open.name.as_ref()).is_some_and(waits)
     }
 

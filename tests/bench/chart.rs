@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 const HEIGHT: usize = 16;
 const LEFT: f64 = 330.0;
 const WIDTH: f64 = 460.0;
-const COLOURS: [&str; 2] = ["#4477aa", "#ee7733"];
+const COLOURS: [&str; 3] = ["#4477aa", "#ee7733", "#228833"];
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-fn begin(height: usize, title: &str, series: [&str; 2]) -> String {
+fn begin(height: usize, title: &str, series: &[&str]) -> String {
     let mut svg = format!(
         "<svg xmlns='http://www.w3.org/2000/svg' width='900' height='{height}' font-family='sans-serif' font-size='12'>\n\
          <rect width='100%' height='100%' fill='white'/>\n<text x='10' y='20' font-size='15'>{}</text>\n",
         escaped(title)
     );
-    for (index, what) in series.into_iter().enumerate() {
+    for (index, what) in series.iter().enumerate() {
         let at = 10 + index * 160;
         let _ = writeln!(
             svg,
@@ -42,8 +42,14 @@ pub fn write(name: &str, svg: &str) -> PathBuf {
     path
 }
 
-/// Two curves over a logarithmic axis; the other one begins at 0, and has a line at `limit`.
-pub fn curves(title: &str, series: [&str; 2], limit: f64, points: &[(f64, [f64; 2])]) -> String {
+/// Up to three curves over a logarithmic axis; the other one begins at 0, and has a line at
+/// `limit`.
+pub fn curves<const N: usize>(
+    title: &str,
+    series: [&str; N],
+    limit: f64,
+    points: &[(f64, [f64; N])],
+) -> String {
     let (top, bottom, left, right) = (60.0, 360.0, 60.0, 860.0);
     let values = points.iter().flat_map(|point| point.1);
     let high = values.fold(limit, f64::max) * 1.1;
@@ -51,7 +57,7 @@ pub fn curves(title: &str, series: [&str; 2], limit: f64, points: &[(f64, [f64; 
         [points.first(), points.last()].map(|point| point.map_or(1.0, |point| point.0.log10()));
     let x = |value: f64| left + (right - left) * (value.log10() - first) / (last - first).max(1.0);
     let y = |value: f64| bottom - (bottom - top) * value / high;
-    let mut svg = begin(400, title, series);
+    let mut svg = begin(400, title, &series);
     for (value, colour) in [(0.0, "#888"), (0.5, "#ddd"), (1.0, "#ddd"), (limit, "#c33")] {
         let _ = writeln!(
             svg,
@@ -70,7 +76,7 @@ pub fn curves(title: &str, series: [&str; 2], limit: f64, points: &[(f64, [f64; 
             bottom + 18.0
         );
     }
-    for (index, colour) in COLOURS.into_iter().enumerate() {
+    for (index, colour) in COLOURS.into_iter().take(N).enumerate() {
         let mut line = String::new();
         for (at, values) in points {
             let (x, y) = (x(*at), y(values[index]));
@@ -96,7 +102,7 @@ pub fn bars(title: &str, series: [&str; 2], rows: &[(String, [Option<f64>; 2])])
     let x = |value: f64| LEFT + WIDTH * (value.log10() - low) / (high - low).max(1.0);
     let group = 2 * HEIGHT + 10;
     let (top, bottom) = (60, 60 + rows.len() * group);
-    let mut svg = begin(bottom + 30, title, series);
+    let mut svg = begin(bottom + 30, title, &series);
     let mut decade = low;
     while decade <= high {
         let value = 10f64.powf(decade);

@@ -20,9 +20,25 @@ pub struct Helper {
 impl Helper {
     /// One that plays a part in a directory.
     pub fn start(part: &str, session: &str, dir: &Path) -> Self {
+        Self::spawn(part, dir, |command| {
+            command.env("CLAIMFS_SESSION", session);
+        })
+    }
+
+    /// One that is known by its POSIX session.
+    pub fn start_in_terminal(part: &str, dir: &Path) -> Self {
+        Self::spawn(part, dir, |command| {
+            crate::common::in_own_session(command);
+        })
+    }
+
+    fn spawn(part: &str, dir: &Path, known_by: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["part", part]).arg(dir);
-        command.env("CLAIMFS_SESSION", session);
+        for variable in crate::support::SESSION_VARIABLES {
+            command.env_remove(variable);
+        }
+        known_by(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap()).lines();

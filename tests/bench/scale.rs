@@ -23,6 +23,10 @@ use std::time::{Duration, Instant};
 mod chart;
 #[path = "common.rs"]
 mod common;
+#[path = "crowds.rs"]
+mod crowds;
+#[path = "curves.rs"]
+mod curves;
 #[allow(dead_code)]
 #[path = "measure.rs"]
 mod measure;
@@ -47,6 +51,8 @@ use people::{Helper, lease};
 const BATCHES: usize = 25;
 const CALLS: u32 = 400;
 const SIZES: [usize; 4] = [10, 1000, 10_000, 100_000];
+/// With this variable, the last curve goes on to a million leases, which takes minutes.
+const MILLION: &str = "CLAIMFS_BENCH_MILLION";
 const MANY: usize = 100_000;
 
 /// The bound of the cost of claiming with many leases, relative to that with few.
@@ -99,7 +105,8 @@ fn by_leases() {
     let few = Crowded::new(SIZES[0]);
     let mut many = Crowded::new(SIZES[0]);
     let mut costs = Vec::new();
-    for size in SIZES {
+    let million = std::env::var_os(MILLION).map(|_| 10 * MANY);
+    for size in SIZES.into_iter().chain(million) {
         let longest = many.grow(size);
         let mounts = [few.server.mount(), many.server.mount()];
         let [pair, contended] = beside([&mounts[0], &mounts[1]], &lease(0));
@@ -332,7 +339,7 @@ fn concurrent() {
 }
 
 fn main() {
-    if people::is_helper() || null::play() {
+    if crowds::is_helper() || people::is_helper() || null::play() {
         return;
     }
     if !Path::new("/dev/fuse").exists() {
@@ -358,6 +365,7 @@ fn main() {
     if is_wanted("sessions") {
         by_sessions();
     }
+    curves::all(is_wanted);
     unpin();
     // Last, as watchers are told for minutes.
     if is_wanted("death") {

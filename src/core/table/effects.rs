@@ -16,8 +16,8 @@ pub struct Effects {
     pub unneeded: Vec<Process>,
     /// An inode that lost a name. It may have others, or be open.
     pub unlinked: Option<Ino>,
-    /// Waiters that were granted the name, whose session got it in another way, or whose wait is
-    /// over.
+    /// Waiters that were granted the name, that hold it since their session got it in another way,
+    /// or whose wait is over. No other waiter's turn changes.
     pub woken: Vec<WaiterId>,
     /// A waiter that the table did not know before.
     pub queued: Option<WaiterId>,
@@ -149,13 +149,44 @@ impl Table {
                 let waiters = session.into_iter().flat_map(|session| &session.waiters);
                 waiters.copied().collect()
             }
-            What::Claimed { name, key, .. } | What::Handed { name, key, .. } => {
-                let queue = self.queue(name);
-                let own = queue.filter(|(_, waiter)| waiter.key == *key);
-                own.map(|(waiter, _)| waiter).collect()
+            What::Claimed {
+                name,
+                key,
+                ino,
+                created,
+                maker,
+                ..
+            } => {
+                let is_bound = match created {
+                    Some(_) => maker.is_some(),
+                    None => {
+                        let inode = self.inodes.get(ino);
+                        inode.is_some_and(|inode| inode.bound.is_some())
+                    }
+                };
+                self.sharers(name, *key, is_bound)
             }
+            // Its inode is of no process from now on.
+            What::Handed { name, key, .. } => self.sharers(name, *key, false),
             _ => Vec::new(),
         }
+    }
+
+    /// The waiters of a session for a name that it gets. None if they go on waiting, since one
+    /// process of it holds the name: a line of a thousand would be woken for each grant.
+    fn sharers(&self, name: &Name, key: SessionKey, is_bound: bool) -> Vec<WaiterId> {
+        let session = self.sessions.get(&key);
+        let Some(session) = session.filter(|session| !is_bound && session.shares()) else {
+            return Vec::new();
+        };
+        if session.waiters.len() < self.queue_length(name) {
+            let own = session.waiters.iter().copied();
+            let here = own.filter(|waiter| self.waiting.get(waiter) == Some(name));
+            return here.collect();
+        }
+        let queue = self.queue(name);
+        let own = queue.filter(|(_, waiter)| waiter.key == key);
+        own.map(|(waiter, _)| waiter).collect()
     }
 
     fn vanished(&self, what: &What) -> Option<Vanished> {

@@ -45,6 +45,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::effects::{Count, Effects};
 pub use self::paths::BELOW_MAX;
+pub use self::queue::Turn;
 pub use self::quota::Watches;
 pub use self::rings::{RING_MAX, Ring, Rings};
 pub use self::sound::NUMBER_MAX;
@@ -256,6 +257,9 @@ pub struct Table {
     /// The name that each waiter waits for, the oldest waiter first.
     #[serde(skip)]
     waiting: BTreeMap<WaiterId, Name>,
+    /// The waiters in queues, by the process that will hold the name.
+    #[serde(skip)]
+    makers: HashMap<Process, BTreeSet<WaiterId>>,
     /// Grants that their waiters have not read yet.
     granted: HashMap<WaiterId, (Name, Token)>,
     /// The waiters in `granted`, by token.
@@ -296,6 +300,7 @@ impl Table {
             deadlines: BTreeSet::new(),
             queues: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            makers: HashMap::new(),
             granted: HashMap::new(),
             grantees: HashMap::new(),
             over: BTreeSet::new(),

@@ -13,7 +13,44 @@ use crate::core::{
     Creation, End, Event, Member, Name, Process, Refusal, Rule, SessionKey, Token, WaiterId, What,
 };
 
+/// The state of a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It holds the name.
+    Granted,
+    /// Its session holds the name in another way.
+    Held,
+    /// It waits.
+    Waits,
+    /// It is in no queue any more: its session is over, or it has lost the name that it was
+    /// granted.
+    Over,
+}
+
 impl Table {
+    /// The state of a session's waiter for a name. Who is told that it is another one:
+    /// [`Effects::woken`](super::Effects::woken).
+    pub fn turn(&self, waiter: WaiterId, key: SessionKey, name: &Name) -> Turn {
+        if self.granted(waiter).is_some() {
+            return Turn::Granted;
+        }
+        let waits = self.waiter(waiter).is_some();
+        let is_held = self.lease(name).is_some();
+        let Some((_, inode, holder)) = self.last(name).filter(|_| is_held) else {
+            return Turn::Over;
+        };
+        // The name was given to the session, or granted to another of its descriptors. If a process
+        // holds it, the holder is another script.
+        let is_shared = inode.bound.is_none() && (!waits || holder.shares());
+        if holder.key == key && is_shared {
+            Turn::Held
+        } else if waits {
+            Turn::Waits
+        } else {
+            Turn::Over
+        }
+    }
+
     /// The queue for a name, in order.
     pub fn queue(&self, name: &Name) -> impl Iterator<Item = (WaiterId, &Waiter)> {
         let queue = self.queues.get(name).into_iter().flatten();
@@ -46,6 +83,16 @@ impl Table {
     /// A waiter in a queue.
     pub fn waiter(&self, waiter: WaiterId) -> Option<&Waiter> {
         self.queues.get(self.waiting.get(&waiter)?)?.get(&waiter)
+    }
+
+    /// The waiters of a session for which this process will hold the name.
+    pub(super) fn waiters_by(
+        &self,
+        key: SessionKey,
+        maker: &Process,
+    ) -> impl Iterator<Item = WaiterId> {
+        let waiters = self.makers.get(maker).into_iter().flatten().copied();
+        waiters.filter(move |waiter| self.waiter(*waiter).is_some_and(|there| there.key == key))
     }
 
     /// The newest waiter of all, which may have left its queue.

@@ -157,11 +157,7 @@ impl Table {
         let above = root.and_then(|root| root.above.process());
         let holds = self.held_by(key, process).next().is_some();
         let is_above = |root: &Root| root.above == Above::Process(*process);
-        let waits = |waiter: &WaiterId| {
-            let place = self.waiter(*waiter);
-            place.is_some_and(|place| place.maker == Some(*process))
-        };
-        let waiters: Vec<WaiterId> = session.waiters.iter().copied().filter(waits).collect();
+        let waiters: Vec<WaiterId> = self.waiters_by(key, process).collect();
         let matters = holds || !waiters.is_empty() || session.roots.iter().any(is_above);
         if ending.is_none() && matters && above.is_some() {
             return;

@@ -169,7 +169,7 @@ impl Table {
     }
 
     fn check_queues(&self) -> Result<(), String> {
-        let mut count = 0;
+        let (mut count, mut made) = (0, 0);
         for (name, queue) in &self.queues {
             ensure(!queue.is_empty(), &format!("nobody waits for {name}"))?;
             for (waiter, there) in queue {
@@ -180,10 +180,21 @@ impl Table {
                     is_theirs && is_here && !self.granted.contains_key(waiter),
                     &format!("nobody knows who waits for {name}"),
                 )?;
+                if let Some(maker) = there.maker {
+                    let waiters = self.makers.get(&maker);
+                    made += 1;
+                    ensure(
+                        waiters.is_some_and(|waiters| waiters.contains(waiter)),
+                        &format!("nobody knows for whom {name} is waited for"),
+                    )?;
+                }
             }
             count += queue.len();
         }
-        ensure(count == self.waiting.len(), "a waiter is in no queue")
+        ensure(count == self.waiting.len(), "a waiter is in no queue")?;
+        let known: usize = self.makers.values().map(BTreeSet::len).sum();
+        let is_bare = self.makers.values().any(BTreeSet::is_empty);
+        ensure(known == made && !is_bare, "a process waits in no queue")
     }
 
     /// Checks the inode of a claim and all inodes inside it: that the totals are right, and the

@@ -21,6 +21,12 @@ impl Session {
         self.over.is_none()
     }
 
+    /// True if a lease that no process of it holds is held by all of them. In a terminal's session
+    /// it is not: the holder is another script.
+    pub fn shares(&self) -> bool {
+        self.rule != Rule::Posix
+    }
+
     /// The number of its leases that are lost while it lives.
     pub(super) fn lost_leases(&self) -> usize {
         self.lost.iter().map(|lost| lost.leases).sum()
@@ -92,6 +98,7 @@ impl Table {
             + inodes
             + queues
             + self.bound.len()
+            + self.makers.len()
             + self.unsettled.len()
             + self.deadlines.len()
     }

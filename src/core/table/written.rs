@@ -27,6 +27,7 @@ impl Table {
         self.unsettled.clear();
         self.deadlines.clear();
         self.waiting.clear();
+        self.makers.clear();
         self.grantees.clear();
         self.over.clear();
         self.unswept = 0;
@@ -85,8 +86,11 @@ impl Table {
             self.add_share(key);
         }
         for (name, queue) in &self.queues {
-            for waiter in queue.keys() {
+            for (waiter, there) in queue {
                 self.waiting.insert(*waiter, name.clone());
+                if let Some(maker) = there.maker {
+                    self.makers.entry(maker).or_default().insert(*waiter);
+                }
             }
         }
         let granted = self.granted.iter();

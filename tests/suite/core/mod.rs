@@ -22,3 +22,5 @@ mod rings;
 mod scope;
 /// All that three sessions can do with two names.
 mod small_world;
+/// Who is woken.
+mod woken;

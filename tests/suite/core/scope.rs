@@ -17,6 +17,7 @@ use claimfs::core::{
 };
 
 use crate::core::model::{claim, creation, id, name, process};
+use crate::core::woken;
 use crate::support::dice::Dice;
 
 /// Exited, killed, or alive.
@@ -92,9 +93,7 @@ impl World {
 
     fn run(&mut self, command: &Command) -> Result<Vec<What>, Refusal> {
         let events = self.table.decide(command, now())?;
-        for event in &events {
-            self.table.apply(event);
-        }
+        woken::apply(&mut self.table, &events).unwrap();
         self.table.check().unwrap();
         self.events.extend(events.iter().cloned());
         Ok(events.into_iter().map(|event| event.what).collect())

@@ -16,6 +16,7 @@ use claimfs::core::{
 };
 
 use crate::core::model::{claim, creation, member, name};
+use crate::core::woken;
 
 const NAMES: [&str; 2] = ["x", "y"];
 const IDS: [&str; 3] = ["a", "b", "c"];
@@ -151,8 +152,8 @@ impl State {
     /// Decides and applies; what happened, unless it is refused.
     fn run(&mut self, table: &mut Table, command: &Command) -> Result<Vec<Event>, Refusal> {
         let events = table.decide(command, now())?;
-        for event in &events {
-            table.apply(event);
+        if let Err(why) = woken::apply(table, &events) {
+            panic!("{why} after {:?}", self.path);
         }
         self.events.extend(events.iter().cloned());
         Ok(events)

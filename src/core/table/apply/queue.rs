@@ -3,7 +3,7 @@
 //! Does not know: which waiter is next.
 
 use super::super::{Table, Waiter};
-use crate::core::{Event, Name, WaiterId, What};
+use crate::core::{Event, Name, Process, SessionKey, WaiterId, What};
 
 impl Table {
     pub(super) fn apply_to_queue(&mut self, event: &Event) {
@@ -49,6 +49,9 @@ impl Table {
             session.waiters.insert(waiter);
         }
         self.waiting.insert(waiter, name.clone());
+        if let Some(maker) = there.maker {
+            self.makers.entry(maker).or_default().insert(waiter);
+        }
         let queue = self.queues.entry(name.clone()).or_default();
         queue.insert(waiter, there);
     }
@@ -63,13 +66,44 @@ impl Table {
         let Some(queue) = self.queues.get_mut(&name) else {
             return;
         };
-        if let Some(place) = queue.remove(&waiter)
-            && let Some(session) = self.sessions.get_mut(&place.key)
-        {
-            session.waiters.remove(&waiter);
-        }
+        let place = queue.remove(&waiter);
         if queue.is_empty() {
             self.queues.remove(&name);
+        }
+        let Some(place) = place else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(&place.key) {
+            session.waiters.remove(&waiter);
+        }
+        if let Some(maker) = place.maker {
+            self.unmake(&maker, waiter);
+        }
+    }
+
+    fn unmake(&mut self, maker: &Process, waiter: WaiterId) {
+        if let Some(waiters) = self.makers.get_mut(maker) {
+            waiters.remove(&waiter);
+            if waiters.is_empty() {
+                self.makers.remove(maker);
+            }
+        }
+    }
+
+    /// The waiters of a session for which a process would hold the name wait for another, or for
+    /// nobody.
+    pub(super) fn pass_waiters(&mut self, key: SessionKey, from: &Process, to: Option<Process>) {
+        let waiters: Vec<WaiterId> = self.waiters_by(key, from).collect();
+        for waiter in waiters {
+            self.unmake(from, waiter);
+            let queue = self.waiting.get(&waiter);
+            let queue = queue.and_then(|name| self.queues.get_mut(name));
+            if let Some(there) = queue.and_then(|queue| queue.get_mut(&waiter)) {
+                there.maker = to;
+            }
+            if let Some(to) = to {
+                self.makers.entry(to).or_default().insert(waiter);
+            }
         }
     }
 }

@@ -139,15 +139,6 @@ impl Table {
                     root.above = above;
                 }
             }
-            for waiter in &session.waiters {
-                let queue = self.waiting.get(waiter);
-                let queue = queue.and_then(|name| self.queues.get_mut(name));
-                if let Some(there) = queue.and_then(|queue| queue.get_mut(waiter))
-                    && there.maker == Some(*process)
-                {
-                    there.maker = above.process();
-                }
-            }
             if lost > 0 && session.over.is_none() {
                 session.lost.push(Lost {
                     process: *process,
@@ -158,6 +149,7 @@ impl Table {
                 self.unswept += lost;
                 self.over.insert(key);
             }
+            self.pass_waiters(key, process, above.process());
         }
         self.unroot(key, process);
     }

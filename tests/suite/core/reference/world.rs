@@ -21,6 +21,7 @@ use super::commands::{errno, member, process};
 use super::rules::Reference;
 use super::same::{Outcome, same};
 use super::words::{self, Answer, Caller, IDS, NAMED, NAMES, Op, PEOPLE, is_path};
+use crate::core::woken::Waiters;
 use crate::support::TempDir;
 
 /// A name, and how it went.
@@ -426,11 +427,13 @@ impl World {
             self.recover()?;
             return Ok(Ok(false));
         }
+        let (waiters, mut woken) = (Waiters::of(&self.table), Vec::new());
         for event in &events {
             self.watch(event)?;
-            self.table.apply(event);
+            woken.extend(self.table.apply(event).woken);
             self.replay.apply(event);
         }
+        waiters.check(&self.table, &woken)?;
         if let Some((_, disk)) = &mut self.disk {
             disk.applied(&self.table, &mut || Handoff::new("this"));
         }
