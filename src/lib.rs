@@ -120,10 +120,10 @@
 //! # Locks
 //!
 //! In this order: one descriptor of `queue/`, the store's mutex, the one inside
-//! [`process::Processes`], that of [`events::EventStream`]. All others are leaves, under which no
-//! other is taken: pending replies, the tree's maps, ancestries and arrivals of the store, the
-//! queues of workers, the caches of [`process`], the log. The kernel is notified under none of
-//! them, and the inotify notifier, which never waits, is told outside of the store's.
+//! [`process::Processes`], that of [`events::EventStream`] and that of its wake-ups. All others are
+//! leaves, under which no other is taken: pending replies, the tree's maps, ancestries and arrivals
+//! of the store, the queues of workers, the caches of [`process`], the log. The kernel is notified
+//! under none of them, and the inotify notifier, which never waits, is told outside of the store's.
 
 // Only what the binary, the tests and the fuzz targets use is `pub`.
 #![warn(unreachable_pub)]

@@ -19,7 +19,7 @@ const FEW: usize = 4;
 thread_local! {
     /// This thread serves those that it tells.
     static SERVES: Cell<bool> = const { Cell::new(false) };
-    /// What it does once they are served.
+    /// Its work for once they are served.
     static LATER: RefCell<Option<Vec<Work>>> = const { RefCell::new(None) };
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct WakeUp {
 
 type Server = Box<dyn Fn(&WakeUp) + Send + Sync>;
 
-/// What has happened since the thread was last woken.
+/// The wake-ups since the thread was last woken.
 #[derive(Default)]
 pub(crate) struct WakeUps {
     state: Mutex<State>,
@@ -230,8 +230,8 @@ mod tests {
         (wake_ups, served)
     }
 
-    fn soon() -> Option<Instant> {
-        Some(Instant::now() + Duration::from_millis(5))
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(5)
     }
 
     #[test]
@@ -239,13 +239,19 @@ mod tests {
         let (wake_ups, served) = wake_ups();
         let few = waiters(0..FEW as u64);
         wake_ups.serving(|| {
-            few.iter().for_each(|waiter| wake_ups.tell(*waiter));
+            for waiter in &few {
+                wake_ups.tell(*waiter);
+            }
             assert!(served.lock().unwrap().is_empty(), "served amid the work");
         });
         assert_eq!(*served.lock().unwrap(), few);
-        assert!(wake_ups.wait(soon()).waiters.is_empty());
+        assert!(wake_ups.wait(Some(soon())).waiters.is_empty());
         let many = waiters(0..FEW as u64 + 1);
-        wake_ups.serving(|| many.iter().for_each(|waiter| wake_ups.tell(*waiter)));
+        wake_ups.serving(|| {
+            for waiter in &many {
+                wake_ups.tell(*waiter);
+            }
+        });
         assert_eq!(*served.lock().unwrap(), few);
         assert_eq!(wake_ups.wait(None).waiters, many);
         // Outside of it, each is for the other thread.

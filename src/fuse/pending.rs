@@ -38,10 +38,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// thousand times a second.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// If so many readers of `events` were served at once, they are served again after so many times as
-/// long, or after this at most. Else they would keep the server busy, and each event would wake all
-/// of them.
-const CROWD: usize = 16;
+/// If more readers of `events` than this were served at once, they are served again after so many
+/// times as long, or after this at most. Else each event would wake all of them, and whoever claims
+/// would wait for that.
+const CROWD: usize = 2;
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(250);
 
@@ -94,7 +94,7 @@ impl State {
     }
 }
 
-/// What a wake-up concerns.
+/// Those that a wake-up concerns.
 struct Concerned {
     reads: Vec<(NodeId, (Instant, Waiting))>,
     pollers: Vec<PollNotifier>,

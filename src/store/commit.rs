@@ -7,6 +7,7 @@
 //!
 //! Does not know: the rules, or how the journal is written.
 
+use std::collections::HashMap;
 use std::io;
 
 use log::Level;
@@ -272,13 +273,29 @@ impl Inner {
             if self.ends_receiver(&events) {
                 continue;
             }
-            let granted = self.granted(&events).into_iter();
-            let mut doomed = granted.filter(|grant| self.is_doomed(*grant));
-            match doomed.next() {
-                Some((waiter, ..)) if self.commit_own(&Command::Leave { waiter }) => {}
-                _ => return Ok(events),
+            let doomed = self.doomed(&events);
+            // All at once: to decide again after each of a thousand would take minutes.
+            let mut have_left = false;
+            for waiter in doomed {
+                have_left |= self.commit_own(&Command::Leave { waiter });
+            }
+            if !have_left {
+                return Ok(events);
             }
         }
+    }
+
+    /// The waiters that are dying, of those that events grant a name to. Many may be of one
+    /// process, which is looked at once.
+    fn doomed(&self, events: &[Event]) -> Vec<WaiterId> {
+        let mut known: HashMap<(SessionKey, u32), Option<bool>> = HashMap::new();
+        let granted = self.granted(events).into_iter();
+        let doomed = granted.filter(|(waiter, key, pid)| {
+            let process = known.entry((*key, *pid));
+            let is_doomed = *process.or_insert_with(|| self.is_process_doomed(*key, *pid));
+            is_doomed.unwrap_or_else(|| self.handoff.descriptors.unconfirmed.contains(waiter))
+        });
+        doomed.map(|(waiter, ..)| waiter).collect()
     }
 
     /// Checks the sessions to which events grant something. Whether one ended, so that the decision
@@ -289,8 +306,11 @@ impl Inner {
         if receiver.is_some_and(|key| !self.check_session(key)) && self.table.seq() > before {
             return true;
         }
-        let granted = self.granted(events);
-        granted.iter().any(|(_, key, _)| !self.check_session(*key)) && self.table.seq() > before
+        let granted = self.granted(events).into_iter();
+        let mut keys: Vec<SessionKey> = granted.map(|(_, key, _)| key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.iter().any(|key| !self.check_session(*key)) && self.table.seq() > before
     }
 
     /// The waiters that events grant a name to.
@@ -303,17 +323,15 @@ impl Inner {
         granted.collect()
     }
 
-    /// Whether a waiter is dying. It cannot die before its call is answered.
-    fn is_doomed(&self, (waiter, key, pid): Grant) -> bool {
+    /// Whether a waiting process is dying. It cannot die before its call is answered. `None` if it
+    /// is no root of its session that lives: then a waiter of it is dying if its descriptor may
+    /// never have arrived.
+    fn is_process_doomed(&self, key: SessionKey, pid: u32) -> Option<bool> {
         // The pid is the waiter's while a live root of its session has it.
         let session = self.table.session_by_key(key);
         let mut roots = session.iter().flat_map(|session| &session.roots);
         let is_alive = roots.any(|root| root.process.pid == pid && !self.is_dead(&root.process));
-        if is_alive {
-            self.processes.is_doomed(pid)
-        } else {
-            self.handoff.descriptors.unconfirmed.contains(&waiter)
-        }
+        is_alive.then(|| self.processes.is_doomed(pid))
     }
 
     /// Watches the processes that become roots, before anything is granted that depends on them.

@@ -67,11 +67,11 @@ impl Observer for Observers<'_> {
             }
             self.history.push(record);
         }
-        if let Some(Notice { uid, level, text }) = render::notice(table, event) {
-            if logging::admits(Some(uid), level) {
-                let text = text();
-                later(move || log::log!(level, "{text}"));
-            }
+        if let Some(Notice { uid, level, text }) = render::notice(table, event)
+            && logging::admits(Some(uid), level)
+        {
+            let text = text();
+            later(move || log::log!(level, "{text}"));
         }
     }
 

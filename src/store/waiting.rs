@@ -95,8 +95,8 @@ impl Store {
         turn
     }
 
-    /// Whom a waiter waits for. `None` if it does not wait any more. A new ring may not be known for
-    /// a second.
+    /// Whom a waiter waits for. `None` if it does not wait any more. A new ring may not be known
+    /// for a second.
     pub(crate) fn progress(&self, waiter: WaiterId) -> Option<Progress> {
         let mut inner = self.lock();
         let mut progress = Progress::of(&inner.table, waiter)?;

@@ -11,13 +11,16 @@ use std::{env, thread};
 use crate::measure::{c_path, claim, median, release};
 use crate::people::{Helper, lease};
 
+/// It is told numbers, and answers one.
+type Crowd = Box<dyn FnMut(&[usize]) -> f64>;
+
 /// If this process is to be a crowd, it is, and that is all it does.
 pub fn is_helper() -> bool {
     let mut words = env::args().skip_while(|word| word != "part").skip(1);
     let (Some(part), Some(dir)) = (words.next(), words.next().map(PathBuf::from)) else {
         return false;
     };
-    let mut crowd: Box<dyn FnMut(&[usize]) -> f64> = match part.as_str() {
+    let mut crowd: Crowd = match part.as_str() {
         "terminal" | "terminals" => {
             let mut line = Line::new(&dir, part == "terminals");
             Box::new(move |order| line.obey(order))
@@ -239,7 +242,7 @@ fn descriptors(dir: &Path, order: &[usize]) -> f64 {
             let fd = line.as_raw_fd();
             loop {
                 let count = unsafe { libc::epoll_wait(epoll, &raw mut event, 1, -1) };
-                assert_eq!((count, event.u64), (1, fd as u64));
+                assert_eq!((count, event.u64), (1, id(fd)));
                 if line.read(&mut [0; 999]).unwrap() == 0 {
                     break;
                 }
@@ -260,11 +263,15 @@ fn descriptors(dir: &Path, order: &[usize]) -> f64 {
     median(&mut took)
 }
 
+fn id(fd: i32) -> u64 {
+    u64::from(fd.cast_unsigned())
+}
+
 fn polled(dir: &Path, epoll: i32) -> File {
     let line = File::open(dir.join("queue/baton")).unwrap();
     let mut event = libc::epoll_event {
         events: libc::EPOLLIN as u32,
-        u64: line.as_raw_fd() as u64,
+        u64: id(line.as_raw_fd()),
     };
     let fd = line.as_raw_fd();
     let added = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };

@@ -70,14 +70,14 @@ const CALLED: [&str; 3] = ["claim + release", "refused claim", "handoff"];
 
 /// A curve of three calls over the size of a crowd that `grow` makes of a side.
 fn beside(file: &str, what: &str, sizes: &[usize], mut grow: impl FnMut(&mut Side, usize)) {
-    let mut sides = [Side::new(), Side::new()];
-    grow(&mut sides[0], sizes[0]);
+    let mut mounts = [Side::new(), Side::new()];
+    grow(&mut mounts[0], sizes[0]);
     let mut points = Vec::new();
     for size in sizes {
-        grow(&mut sides[1], *size);
+        grow(&mut mounts[1], *size);
         let mut figures = [const { [const { Vec::new() }; 3] }; 2];
         for _ in 0..ROUNDS {
-            for (side, figures) in sides.iter_mut().zip(&mut figures) {
+            for (side, figures) in mounts.iter_mut().zip(&mut figures) {
                 for (figure, figures) in side.costs().into_iter().zip(figures) {
                     figures.push(figure);
                 }

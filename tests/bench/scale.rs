@@ -1,7 +1,8 @@
-//! `cargo bench --bench scale`: whether a claim costs the same however much is held, how long a
-//! listing takes, what a lease takes of memory, what the death of a session with 100,000 leases
-//! costs, and what eight clients get done at once. Targets are ratios where they can be, taken in
-//! turn in one run. The chart is `target/bench/scale.svg`.
+//! `cargo bench --bench scale`: whether a claim costs the same however much is held and however
+//! many wait, live by deadlines or read `events` (`curves.rs`), how long a listing takes, what a
+//! lease takes of memory, what the death of a session with 100,000 leases costs, and what eight
+//! clients get done at once. Targets are ratios where they can be, taken in turn in one run. The
+//! charts are `target/bench/scale*.svg`.
 #![allow(
     unsafe_code,
     missing_docs,

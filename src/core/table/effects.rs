@@ -157,12 +157,11 @@ impl Table {
                 maker,
                 ..
             } => {
-                let is_bound = match created {
-                    Some(_) => maker.is_some(),
-                    None => {
-                        let inode = self.inodes.get(ino);
-                        inode.is_some_and(|inode| inode.bound.is_some())
-                    }
+                let is_bound = if created.is_some() {
+                    maker.is_some()
+                } else {
+                    let inode = self.inodes.get(ino);
+                    inode.is_some_and(|inode| inode.bound.is_some())
                 };
                 self.sharers(name, *key, is_bound)
             }

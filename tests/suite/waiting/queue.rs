@@ -514,6 +514,100 @@ print('ended', flush=True)
     while python.line() != "ended" {}
 }
 
+/// A script of a terminal, fifty threads of another script that wait for its name, and how often
+/// each of those has slept when the first has the name.
+const FIFTY: &str = r"
+import os, select, threading
+r, w = os.pipe()
+holder_ready, ready = os.pipe()
+if os.fork() == 0:
+    os.close(os.open('claims/x', os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    os.write(ready, b'.')
+    os.read(r, 1)
+    os.unlink('claims/x')
+    os.read(r, 1)
+os.read(holder_ready, 1)
+tasks, got = [], threading.Event()
+def wait(fd):
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    tasks.append(threading.get_native_id())
+    poller.poll()
+    got.set()
+for _ in range(50):
+    fd = os.open('queue/x', os.O_RDONLY)
+    threading.Thread(target=wait, args=(fd,), daemon=True).start()
+def status(task, word):
+    with open(f'/proc/self/task/{task}/status') as lines:
+        return next(line.split()[1] for line in lines if line.startswith(word))
+def place(task):
+    with open(f'/proc/self/task/{task}/wchan') as where:
+        return where.read()
+def slept():
+    return [int(status(task, 'voluntary')) for task in tasks]
+while len(tasks) < 50 or not all('poll' in place(task) for task in tasks):
+    pass
+before = slept()
+os.write(w, b'.')
+got.wait()
+# Whoever was told too is polling again by now: the server answers in order.
+os.stat('claims')
+woken = [is_now - was for was, is_now in zip(before, slept())]
+print(sum(count > 0 for count in woken), flush=True)
+os.write(w, b'.')
+os._exit(0)
+";
+
+#[test]
+fn of_fifty_of_a_terminal_a_release_wakes_the_next_alone() {
+    let Some(mount) = Mount::new() else { return };
+    let place = fs::read_to_string("/proc/self/wchan").unwrap_or_default();
+    if !crate::support::is_root() || place.is_empty() {
+        return crate::support::skip("the kernel does not show where a thread sleeps");
+    }
+    let mut python = Command::new("python3");
+    python.args(["-c", FIFTY]).current_dir(&mount.dir);
+    crate::support::plain(&mut python);
+    let mut python = Guard::spawn(python.stdout(Stdio::piped()));
+    assert_eq!(python.line(), "1");
+}
+
+#[test]
+fn many_lines_whose_holder_and_waiter_die_together_hold_nobody_up() {
+    let Some(mount) = Mount::new() else { return };
+    let script = r"
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for number in range(2000):
+    if sys.argv[1] == 'hold':
+        os.close(os.open(f'claims/n{number}', os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    else:
+        os.open(f'queue/n{number}', os.O_RDONLY)
+print('done', flush=True)
+os.read(0, 1)
+";
+    let start = |part: &str| {
+        let mut python = Command::new("python3");
+        python.args(["-c", script, part]).current_dir(&mount.dir);
+        python.env("CLAIMFS_SESSION", part).stdin(Stdio::piped());
+        let mut python = Guard::spawn(python.stdout(Stdio::piped()));
+        assert_eq!(python.line(), "done");
+        python
+    };
+    let both = [start("hold"), start("wait")];
+    let before = ticks(&mount);
+    for python in &both {
+        unsafe { libc::kill(python.0.id() as i32, libc::SIGKILL) };
+    }
+    drop(both);
+    wait_until("all are free", || {
+        mount.read("waiters").is_empty() && mount.read("leases").is_empty()
+    });
+    // To decide again for each that is dying took a hundred times as long.
+    let cost = ticks(&mount) - before;
+    assert!(cost < 200, "{cost} hundredths of a second");
+}
+
 #[test]
 fn regression_pollers_learn_that_their_session_is_over() {
     let Some((mount, _first, [mut a])) = held(["a"]) else {
