@@ -585,6 +585,9 @@ for number in range(5000):
     else:
         os.open(f'queue/n{number}', os.O_RDONLY)
 print('done', flush=True)
+# Killed, a waiter is dying until its read is answered.
+if sys.argv[1] == 'wait':
+    os.read(os.open('queue/n0', os.O_RDONLY), 1)
 os.read(0, 1)
 ";
     let start = |part: &str| {
@@ -595,7 +598,13 @@ os.read(0, 1)
         assert_eq!(python.line(), "done");
         python
     };
-    let both = [start("hold"), start("wait")];
+    let holder = start("hold");
+    let both = [start("wait"), holder];
+    let reads = format!("/proc/{}/wchan", both[0].0.id());
+    wait_until("it reads", || {
+        let place = fs::read_to_string(&reads).unwrap();
+        place == "0" || place.contains("request_wait")
+    });
     let before = ticks(&mount);
     for python in &both {
         unsafe { libc::kill(python.0.id() as i32, libc::SIGKILL) };
