@@ -10,6 +10,7 @@
 pub mod agents;
 mod command;
 pub mod content;
+pub mod encoding;
 mod event;
 pub mod failure;
 pub mod hook;

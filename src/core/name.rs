@@ -123,6 +123,15 @@ impl Name {
         }
     }
 
+    /// A name as a journal has it: of any lease.
+    pub(in crate::core) fn recorded(text: &str) -> Result<Self, Refusal> {
+        if text.starts_with(PATHS) {
+            Self::listed(text.as_bytes())
+        } else {
+            Self::with_scratch(text.as_bytes())
+        }
+    }
+
     /// The reserved path, without the first `/`. `None` for a claim.
     pub fn as_path(&self) -> Option<&str> {
         self.0.strip_prefix(PATHS)
@@ -265,11 +274,7 @@ impl TryFrom<String> for Name {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let name = match text.strip_prefix(PATHS) {
-            Some(_) => Self::listed(text.as_bytes()),
-            None => Self::with_scratch(text.as_bytes()),
-        };
-        name.map_err(|_| "no name of a claim")
+        Self::recorded(&text).map_err(|_| "no name of a claim")
     }
 }
 

@@ -149,7 +149,7 @@ pub mod moment {
     }
 
     /// Rounded down, so that the nanoseconds count forward before 1970 too.
-    pub(super) fn pair(at: SystemTime) -> (i64, u32) {
+    pub(in crate::core) fn pair(at: SystemTime) -> (i64, u32) {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         match at.duration_since(UNIX_EPOCH) {
             Ok(after) => (seconds(after), after.subsec_nanos()),
@@ -163,7 +163,7 @@ pub mod moment {
         }
     }
 
-    pub(super) fn time((seconds, nanos): (i64, u32)) -> Option<SystemTime> {
+    pub(in crate::core) fn time((seconds, nanos): (i64, u32)) -> Option<SystemTime> {
         let whole = Duration::from_secs(seconds.unsigned_abs());
         let base = if seconds < 0 {
             UNIX_EPOCH.checked_sub(whole)

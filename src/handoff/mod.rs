@@ -13,6 +13,7 @@
 //! Does not know: the journal's frames, fuser, who is alive.
 
 mod descriptors;
+mod encoding;
 mod replies;
 pub(crate) mod spool;
 
@@ -281,7 +282,7 @@ impl Handoff {
     ) -> Outcome {
         for event in events {
             observer.before(self, table, event);
-            let effects = table.apply(event);
+            let effects = observer.apply(table, event);
             self.descriptors.follow(&effects);
             observer.after(effects);
         }
@@ -298,21 +299,36 @@ pub(crate) trait Observer {
     /// Called before an event is applied, with the table as it is then.
     fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event);
 
+    /// Applies an event, and returns at least the effects that descriptors follow.
+    fn apply(&self, table: &mut Table, event: &Event) -> Effects {
+        table.apply(event)
+    }
+
     /// Called after an event was applied, with its effects.
     fn after(&mut self, effects: Effects);
 }
 
 /// The observer of a recovery. It passes the records of events on, and keeps the lines of `events`
 /// for readers that lag behind.
-pub(crate) struct Recovery<F>(pub F);
+pub(crate) struct Recovery<F> {
+    /// Is given the records.
+    pub keep: F,
+    /// True if records are wanted: those of the newest events.
+    pub is_kept: bool,
+    /// True if somebody reads `events`.
+    pub has_readers: bool,
+}
 
 impl<F: FnMut(EventRecord)> Observer for Recovery<F> {
     fn before(&mut self, handoff: &mut Handoff, table: &Table, event: &Event) {
+        if !self.is_kept && !self.has_readers {
+            return;
+        }
         let Some(record) = EventRecord::of(table, event) else {
             return;
         };
-        let line = handoff.descriptors.wanted().map(|_| record.line());
-        (self.0)(record);
+        let line = self.has_readers.then(|| record.line());
+        (self.keep)(record);
         let Some(line) = line else {
             return;
         };
@@ -323,6 +339,10 @@ impl<F: FnMut(EventRecord)> Observer for Recovery<F> {
                 handoff.descriptors.lose(lost);
             }
         }
+    }
+
+    fn apply(&self, table: &mut Table, event: &Event) -> Effects {
+        table.replay(event)
     }
 
     fn after(&mut self, _: Effects) {}

@@ -7,10 +7,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::entry::{Format, entry, size, snapshot};
 use super::file::{self, Unfit};
-use super::frame::{ENTRY_MAX, Filler, HEADER, frame};
+use super::frame::{ENTRY_MAX, Filler, HEADER};
 use super::recovery::Recovered;
-use super::{Head, JOURNAL, JOURNAL_MAX, Line, Log, RESERVED, VERSION, size};
+use super::{JOURNAL, JOURNAL_MAX, Log, RESERVED};
 use crate::core::table::{NUMBER_MAX, Table};
 use crate::core::{Durability, Event, Token};
 use crate::handoff::{Handoff, Note, Sent};
@@ -128,6 +129,10 @@ fn has_room(file: &File, room: u64) -> io::Result<bool> {
 pub struct Disk {
     dir: PathBuf,
     boot: Boot,
+    /// The form of the journal, in which it goes on.
+    format: Format,
+    /// The form to write a new journal in.
+    next_format: Format,
     file: File,
     /// The end of the last whole frame.
     end: u64,
@@ -168,9 +173,10 @@ impl Disk {
         let (table, reserved) = (&recovered.table, &recovered.reserved);
         let may_continue = recovered.may_continue();
         let is_same = recovered.handoff.nonce == handoff.nonce;
+        let format = recovered.format;
         let mut is_whole = !(may_continue && is_same);
         let written = if is_whole {
-            match write_table(dir, &boot, table, handoff, true) {
+            match write_table(dir, &boot, (table, handoff), format, true) {
                 // On a full disk, continue the existing journal.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull && may_continue => {
                     is_whole = false;
@@ -185,6 +191,8 @@ impl Disk {
         let mut disk = Self {
             dir: dir.to_path_buf(),
             boot,
+            format,
+            next_format: format,
             // Check early: earlier servers may each have written too little to reach a check.
             check: written.base.0 + CHECK,
             freed: 0,
@@ -230,7 +238,8 @@ impl Disk {
         // Estimating takes time in proportion to the table, so do it less often in a large journal.
         self.check = self.end + CHECK.max(live / 8);
         self.freed = 0;
-        if self.end <= 3 * (live + self.rest) + 2 * CHECK {
+        let is_older = self.format != self.next_format;
+        if !is_older && self.end <= 3 * (live + self.rest) + 2 * CHECK {
             return;
         }
         // Claims that die with the machine need no sync, and everybody waits for one.
@@ -248,7 +257,9 @@ impl Disk {
 
     /// Goes on in a new journal, which begins with this table.
     fn write_table(&mut self, table: &Table, handoff: &Handoff, lasting: bool) -> io::Result<()> {
-        let written = write_table(&self.dir, &self.boot, table, handoff, lasting)?;
+        let format = self.next_format;
+        let written = write_table(&self.dir, &self.boot, (table, handoff), format, lasting)?;
+        self.format = format;
         (self.owes_place, self.has_remains) = (!lasting, false);
         log::debug!("the journal is {} bytes, and was {}", written.end, self.end);
         (self.base, self.rest) = (written.base, written.rest);
@@ -349,24 +360,14 @@ fn reopen(dir: &Path, recovered: &Recovered) -> io::Result<Written> {
     })
 }
 
-/// The first frame of a journal: the whole current state.
-pub fn snapshot(boot: &Boot, table: &Table, handoff: &Handoff) -> io::Result<Vec<u8>> {
-    frame(&Head {
-        claimfs_journal: VERSION,
-        boot: boot.clone(),
-        table,
-        handoff,
-    })
-}
-
 fn write_table(
     dir: &Path,
     boot: &Boot,
-    table: &Table,
-    handoff: &Handoff,
+    (table, handoff): (&Table, &Handoff),
+    format: Format,
     lasting: bool,
 ) -> io::Result<Written> {
-    let frame = snapshot(boot, table, handoff)?;
+    let frame = snapshot(format, boot, table, handoff)?;
     let end = frame.len() as u64;
     let mut room = end + debt(table) + SLACK + STRIDE;
     let mut replaced = replace(dir, JOURNAL, &frame, room, lasting);
@@ -378,7 +379,7 @@ fn write_table(
         replaced = replace(dir, JOURNAL, &frame, room, lasting);
     }
     let (file, has_room) = replaced?;
-    let rest = size(handoff);
+    let rest = size(format, handoff);
     Ok(Written {
         file,
         end,
@@ -405,8 +406,7 @@ impl Log for Disk {
         if let Some(Token(token)) = newest.max() {
             self.reserve_tokens(token)?;
         }
-        let note = None;
-        let frame = frame(&Line { sent, events, note })?;
+        let frame = entry(self.format, sent, events, None)?;
         let (mut more, mut less, mut freed) = (0, 0, 0);
         let mut is_small = true;
         for delta in events.iter().map(Event::space_delta) {
@@ -439,8 +439,7 @@ impl Log for Disk {
     }
 
     fn note(&mut self, note: &Note, sent: Option<Sent>) -> io::Result<()> {
-        let (note, events) = (Some(note), &[][..]);
-        let frame = frame(&Line { sent, events, note })?;
+        let frame = entry(self.format, sent, &[], Some(note))?;
         self.reserve_space(frame.len() as u64, self.debt)?;
         self.write(&frame)
     }
@@ -473,6 +472,13 @@ impl Log for Disk {
         self.end
     }
 
+    fn settled(&mut self) {
+        self.next_format = Format::default();
+        if self.format != self.next_format {
+            self.check = 0;
+        }
+    }
+
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff) {
         self.compact_if_due(table, handoff);
     }
@@ -483,8 +489,9 @@ impl Log for Disk {
 mod tests {
     use std::{fs, io};
 
-    use super::super::recovery::{parse, read};
-    use super::super::{Entry, JOURNAL_MAX, Log};
+    use super::super::entry::Entry;
+    use super::super::recovery::read;
+    use super::super::{JOURNAL_MAX, Log};
     use super::{Boot, Disk, Filler, HEADER, Handoff, SLACK};
     use crate::handoff::Note;
 
@@ -495,7 +502,7 @@ mod tests {
         for (from, bytes) in filler.writes(0) {
             frame[from..from + bytes.len()].copy_from_slice(bytes);
         }
-        let entry: Entry = parse(&frame[HEADER..]).unwrap();
+        let entry = Entry::read(&frame[HEADER..]).unwrap();
         assert!(entry.sent.is_none() && entry.events.is_empty() && entry.note.is_none());
     }
 

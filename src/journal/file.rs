@@ -10,7 +10,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::frame::{HEADER, frame_at, payload_length};
+use super::frame::{ENTRY, ENTRY_MAX, HEADER, SNAPSHOT, frame_at, is_begun, payload_length};
+use crate::core::content::INSIDE_MAX;
 use crate::sys::ids::effective_uid;
 
 /// How much of a file is read at once, in bytes.
@@ -18,6 +19,9 @@ const CHUNK: u64 = 1 << 20;
 
 /// Read at most this many bytes after the last whole frame once no frame can follow.
 const REST_MAX: usize = 16 << 20;
+
+/// So many zeros in a snapshot are a hole in the file: nobody may write as many into a claim.
+const HOLE: usize = 4 * INSIDE_MAX;
 
 /// Why a file is not used.
 #[derive(Debug)]
@@ -80,6 +84,8 @@ fn is_fit(metadata: &Metadata) -> Result<(), Unfit> {
 pub(super) fn load(file: &File) -> (Vec<u8>, u64, io::Result<()>) {
     let (mut bytes, mut at) = (Vec::new(), 0);
     let mut is_spoiled = false;
+    // The number of bytes of an incomplete frame after which it is looked at as a whole.
+    let mut glance = REST_MAX;
     let length = |bytes: &[u8]| {
         let length = file.metadata().map_or(0, |metadata| metadata.len());
         length.max(bytes.len() as u64)
@@ -98,10 +104,15 @@ pub(super) fn load(file: &File) -> (Vec<u8>, u64, io::Result<()>) {
             }
         }
         while let Some((_, next)) = frame_at(&bytes, at) {
-            (at, is_spoiled) = (next, false);
+            (at, is_spoiled, glance) = (next, false, REST_MAX);
         }
-        is_spoiled |= !may_follow(&bytes[at..], before.saturating_sub(at));
-        if is_spoiled && bytes.len() - at > REST_MAX {
+        let rest = &bytes[at..];
+        is_spoiled |= !may_follow(rest, before.saturating_sub(at));
+        if rest.len() > glance {
+            glance = 2 * rest.len();
+            is_spoiled |= !may_be_whole(rest);
+        }
+        if is_spoiled && rest.len() > REST_MAX {
             let length = length(&bytes);
             return (bytes, length, Ok(()));
         }
@@ -111,13 +122,30 @@ pub(super) fn load(file: &File) -> (Vec<u8>, u64, io::Result<()>) {
 /// True if these bytes may be the beginning of an incomplete frame. The first `seen` bytes were
 /// checked before.
 fn may_follow(bytes: &[u8], seen: usize) -> bool {
-    if bytes.len() < HEADER {
+    let Some(first) = bytes.get(HEADER) else {
         return true;
+    };
+    let Some(length) = payload_length(bytes).filter(|length| bytes.len() < HEADER + length) else {
+        return false;
+    };
+    let new = &bytes[seen.max(HEADER).min(bytes.len())..];
+    match *first {
+        ENTRY => length <= ENTRY_MAX,
+        SNAPSHOT => {
+            let newest = bytes.len().checked_sub(HOLE);
+            newest.is_none_or(|from| bytes[from..].iter().any(|byte| *byte != 0))
+        }
+        // JSON allows control characters only between its tokens, and claimfs writes none there.
+        _ => new.iter().all(|byte| *byte >= b' '),
     }
-    // JSON allows control characters only between its tokens, and claimfs writes none there.
-    let text = &bytes[seen.max(HEADER).min(bytes.len())..];
-    payload_length(bytes).is_some_and(|length| bytes.len() < HEADER + length)
-        && text.iter().all(|byte| *byte >= b' ')
+}
+
+/// True if these bytes, of which there are many, may be the beginning of an incomplete frame.
+fn may_be_whole(bytes: &[u8]) -> bool {
+    let (Some(length), Some(payload)) = (payload_length(bytes), bytes.get(HEADER..)) else {
+        return false;
+    };
+    payload.first() != Some(&ENTRY) || is_begun(payload, length)
 }
 
 /// Links a file to the first free name `NAME.corrupt.N`. It also keeps its own name until another

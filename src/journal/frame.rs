@@ -3,12 +3,27 @@
 //! Promises: a tail is torn only if it is a proper prefix of a frame with nothing after it. A
 //! filler replaces a torn frame in steps: a kill between any two of them leaves a torn tail again.
 //!
-//! Does not know: files, or the meaning of a payload.
+//! Does not know: files, or the meaning of a payload; of an entry only whether bytes begin one.
 
 use std::io;
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
+
+use super::entry;
+
+/// The first byte of a payload that is a JSON object: the first of a journal, those of older
+/// versions, and fillers.
+pub(super) const OBJECT: u8 = b'{';
+
+/// The first byte of an entry in binary form.
+pub(super) const ENTRY: u8 = 0xB1;
+
+/// The first byte of a table and a connection in binary form.
+pub(super) const SNAPSHOT: u8 = 0xB2;
+
+/// The last byte of a payload in binary form.
+pub(super) const END: u8 = 0xBE;
 
 /// The largest payload in bytes. A table of a million leases takes less.
 pub(super) const PAYLOAD_MAX: usize = 1 << 31;
@@ -17,7 +32,7 @@ pub(super) const PAYLOAD_MAX: usize = 1 << 31;
 /// read as a length gives more.
 pub(super) const ENTRY_MAX: usize = 1 << 28;
 
-/// The smallest payload in bytes: `{}`.
+/// The smallest payload in bytes: `{}`, or the first and the last byte of a binary form.
 const PAYLOAD_MIN: usize = 2;
 
 /// The length and checksum before a payload, in bytes.
@@ -35,10 +50,11 @@ pub(super) fn frame_at(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     let size = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    // Every payload is an object. This check keeps a search at every offset cheap.
-    let payload = rest
-        .get(..size)
-        .filter(|payload| payload.first() == Some(&b'{'))?;
+    // This check keeps a search at every offset cheap.
+    let payload = rest.get(..size).filter(|payload| {
+        let first = payload.first();
+        first.is_some_and(|first| [OBJECT, ENTRY, SNAPSHOT].contains(first))
+    })?;
     (checksum(*length, payload) == u32::from_le_bytes(*sum))
         .then_some((payload, at + HEADER + size))
 }
@@ -76,6 +92,24 @@ pub(super) fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
     frame.extend([0; HEADER]);
     serde_json::to_writer(&mut frame, value)?;
     sealed(frame)
+}
+
+/// A frame with a payload in binary form, without its first and last byte.
+pub(super) fn binary(first: u8, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<Vec<u8>> {
+    let mut frame = Vec::with_capacity(USUAL);
+    frame.extend([0; HEADER]);
+    frame.push(first);
+    write(&mut frame);
+    frame.push(END);
+    sealed(frame)
+}
+
+/// The binary form in a payload: all but its first and last byte.
+pub(super) fn inside(payload: &[u8]) -> Option<&[u8]> {
+    match payload {
+        [_, inside @ .., END] => Some(inside),
+        _ => None,
+    }
 }
 
 /// Fills in the length and checksum in the space before a payload.
@@ -148,21 +182,38 @@ pub(super) fn is_torn(tail: &[u8]) -> bool {
     let Some(payload) = tail.get(HEADER..).filter(|payload| !payload.is_empty()) else {
         return true;
     };
-    if payload.len() >= length || !is_begun(payload) {
+    if payload.len() >= length || !is_begun(payload, length) {
         return false;
     }
-    // If an object lacks only one byte, that byte must be the closing brace.
+    // A payload that lacks only one byte must lack its last.
+    let last = if payload[0] == ENTRY { END } else { b'}' };
     let is_filled = payload == b"{" || payload.ends_with(b" ");
-    is_filled || payload.len() + 1 < length || { frame_at(&[tail, b"}"].concat(), 0).is_some() }
+    is_filled || payload.len() + 1 < length || frame_at(&[tail, &[last]].concat(), 0).is_some()
+}
+
+/// True if these bytes begin a payload of this length, other than a snapshot, and break off.
+///
+/// The spaces of a filler may be at their end. A snapshot is never torn, since its file is renamed
+/// into place.
+pub(super) fn is_begun(payload: &[u8], length: usize) -> bool {
+    match payload.first() {
+        Some(&ENTRY) => {
+            let spaces = payload.iter().rev().take_while(|byte| **byte == b' ');
+            let written = &payload[1..payload.len() - spaces.count()];
+            entry::is_begun(written, length.saturating_sub(2))
+        }
+        Some(&OBJECT) => is_begun_object(payload),
+        _ => false,
+    }
 }
 
 /// True if these bytes are an incomplete JSON object.
-fn is_begun(payload: &[u8]) -> bool {
+fn is_begun_object(payload: &[u8]) -> bool {
     // The parser rejects a number that ends with a sign or a decimal point.
     let is_cut = |byte: &u8| !b" +-.0123456789Ee".contains(byte);
     let end = payload.iter().rposition(is_cut).map_or(0, |last| last + 1);
     let parsed = serde_json::from_slice::<IgnoredAny>(&payload[..end]);
-    payload.starts_with(b"{") && parsed.is_err_and(|error| error.is_eof())
+    parsed.is_err_and(|error| error.is_eof())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::render::EventRecord;
 use crate::sys::files::has_room_to_spare;
 
 /// The largest number of events that `history` shows.
-const EVENTS_MAX: usize = 10_000;
+pub(super) const EVENTS_MAX: usize = 10_000;
 
 /// The largest size of `history`, in bytes.
 const HISTORY_MAX: u64 = 4 << 20;

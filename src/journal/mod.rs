@@ -1,13 +1,18 @@
 //! Events on disk: checksummed frames after a snapshot of the table, and reserved tokens.
 //!
 //! ```text
-//! journal  frame: head, with a snapshot of the table   compaction writes a new file and renames it
+//! journal  frame: the version                          compaction writes a new file and renames it
+//!          frame: a snapshot of the table
 //!          frame: the events of one decision           appended before they are applied
 //!          …
 //! tokens   the highest token that may be granted       written with fsync, a block of tokens ahead
 //!
-//! frame    length u32, checksum u32 of length and payload (CRC-32), payload: JSON
+//! frame    length u32, checksum u32 of length and payload (CRC-32), payload: see `entry`
 //! ```
+//!
+//! A journal of an older version goes on in it until a server answers: should that server fail, the
+//! program from before takes over again, and must be able to read it. Then it is written anew in
+//! the newest version, which an older program refuses by its number.
 //!
 //! Promises: a decision is recorded whole or not at all. A journal of this boot is served only if
 //! every frame in it is whole, but for a torn last frame, which was never answered. All other
@@ -27,6 +32,7 @@
 //! the event that undoes it, and whether it must survive a loss of power.
 
 mod disk;
+mod entry;
 mod file;
 mod frame;
 mod history;
@@ -35,16 +41,14 @@ mod recovery;
 use std::fs::File;
 use std::io;
 
-use serde::{Deserialize, Serialize};
-
-pub use self::disk::{Disk, snapshot};
+pub use self::disk::Disk;
+pub use self::entry::{Format, entry, snapshot};
 use self::frame::PAYLOAD_MAX;
 pub(crate) use self::history::{HISTORY, History, Snapshot};
 pub use self::recovery::{Recovered, Source, read, replay};
 use crate::core::Event;
 use crate::core::table::Table;
 use crate::handoff::{Handoff, Note, Sent};
-use crate::process::Boot;
 
 /// Records events before they are applied.
 pub trait Log: Send {
@@ -69,6 +73,9 @@ pub trait Log: Send {
     /// How long the journal is, in bytes.
     fn length(&self) -> u64;
 
+    /// Called once this server answers, and no older program takes over from it any more.
+    fn settled(&mut self) {}
+
     /// Called after the appended events were applied to this table.
     fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff);
 }
@@ -84,51 +91,3 @@ pub(crate) const JOURNAL: &str = "journal";
 
 /// The name of the file that says which tokens are reserved.
 pub(crate) const RESERVED: &str = "tokens";
-
-const VERSION: u32 = 1;
-
-/// The first frame.
-#[derive(Serialize, Deserialize)]
-struct Head<T, C> {
-    claimfs_journal: u32,
-    boot: Boot,
-    table: T,
-    // Absent in journals of older versions.
-    #[serde(default, rename = "connection")]
-    handoff: C,
-}
-
-/// The part of the first frame that is checked before the rest.
-#[derive(Deserialize)]
-struct Version {
-    claimfs_journal: u32,
-}
-
-/// Every other frame: the events of a decision and the request that it answers, if any; or a fact
-/// about a connection.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    #[serde(default)]
-    sent: Option<Sent>,
-    #[serde(default)]
-    events: Vec<Event>,
-    #[serde(default)]
-    note: Option<Note>,
-}
-
-/// An [`Entry`], as it is written.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sent: Option<Sent>,
-    #[serde(skip_serializing_if = "<[Event]>::is_empty")]
-    events: &'a [Event],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'a Note>,
-}
-
-/// The size of a connection's part of the first frame, in bytes.
-fn size(handoff: &Handoff) -> u64 {
-    serde_json::to_vec(handoff).map_or(0, |bytes| bytes.len() as u64)
-}

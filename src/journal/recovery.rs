@@ -4,18 +4,18 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::disk::Reserved;
+use super::entry::{Entry, Format, State, Version, parse};
 use super::file::{self, Unfit, load};
-use super::frame::{flaw, frame_at, is_torn};
-use super::history::Unwritten;
-use super::{Entry, Head, JOURNAL, JOURNAL_MAX, RESERVED, VERSION, Version, size};
+use super::frame::{HEADER, flaw, frame_at, is_torn, payload_length};
+use super::history::{EVENTS_MAX, Unwritten};
+use super::{JOURNAL, JOURNAL_MAX, RESERVED};
+use crate::core::Event;
 use crate::core::failure::Failure;
 use crate::core::table::Table;
-use crate::core::{Event, printable};
 use crate::handoff::{Handoff, Recovery};
 use crate::process::Boot;
+use crate::render::EventRecord;
 
 /// The content of a state directory.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Recovered {
     pub lost: Option<String>,
     /// Its events, for the history.
     pub(crate) history: Unwritten,
+    /// The form of the journal.
+    pub(super) format: Format,
     /// Files to set aside before they are replaced.
     pub(super) aside: Vec<&'static str>,
     /// The end of the last whole frame.
@@ -49,6 +51,7 @@ impl Recovered {
             same_boot: false,
             lost: None,
             history: Unwritten::default(),
+            format: Format::default(),
             aside: Vec::new(),
             end: 0,
             base: (0, 0),
@@ -234,8 +237,22 @@ pub fn replay(
         mut base,
         mut problem,
         history,
+        format,
+        newer,
+        has_events,
+        ..
     } = replay_frames(source, max_leases);
-    table = table.reindexed();
+    if let Some(version) = newer.filter(|_| !repair) {
+        return Err(Failure::unavailable(format!(
+            "{path}: it is of version {version}, and this claimfs knows version {} at most, so nothing is served; \
+             start the newer claimfs that wrote it, or, once those who claimed are gone, 'claimfs mount --repair' \
+             sets it aside",
+            Format::default().version(),
+        )));
+    }
+    if has_events {
+        table = table.reindexed();
+    }
     if let Err(flaw) = table.check() {
         // Nobody can tell which event was wrong, so discard all of them.
         let why = format!("it contradicts itself: {flaw}");
@@ -281,6 +298,7 @@ pub fn replay(
         aside: lost.iter().map(|_| JOURNAL).collect(),
         lost,
         history,
+        format,
         end,
         base,
         reserved: Reserved::default(),
@@ -322,6 +340,14 @@ struct Replayed {
     /// Why the rest could not be read.
     problem: Option<String>,
     history: Unwritten,
+    /// The offset of the first frame with events that the history shows.
+    shown_from: usize,
+    format: Format,
+    /// The version, if this claimfs does not know it.
+    newer: Option<u32>,
+    has_events: bool,
+    /// True if somebody reads `events`.
+    has_readers: bool,
 }
 
 fn replay_frames(source: Source, max_leases: usize) -> Replayed {
@@ -334,9 +360,18 @@ fn replay_frames(source: Source, max_leases: usize) -> Replayed {
         base: (0, 0),
         problem: bytes.is_empty().then(|| String::from("it is empty")),
         history: Unwritten::default(),
+        shown_from: shown_from(bytes),
+        format: Format::default(),
+        newer: None,
+        has_events: false,
+        has_readers: false,
     };
     while replayed.end < bytes.len() {
-        if let Err(why) = replayed.frame(bytes, max_leases) {
+        let read = match replayed.end {
+            0 => replayed.head(bytes, max_leases),
+            _ => replayed.entry(bytes),
+        };
+        if let Err(why) = read {
             replayed.problem = Some(why);
             return replayed;
         }
@@ -347,32 +382,79 @@ fn replay_frames(source: Source, max_leases: usize) -> Replayed {
     replayed
 }
 
+/// The offset of a frame from which on the events make a whole history: it shows no older ones.
+fn shown_from(bytes: &[u8]) -> usize {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while let Some(length) = bytes.get(at..).and_then(payload_length) {
+        frames.push(at);
+        at += HEADER + length;
+    }
+    let mut shown = 0;
+    for at in frames.into_iter().skip(1).rev() {
+        let entry = frame_at(bytes, at).and_then(|(payload, _)| Entry::read(payload).ok());
+        let events = entry.map(|entry| entry.events).unwrap_or_default();
+        let records = events.iter().filter(|event| EventRecord::has(&event.what));
+        shown += records.count();
+        if shown >= EVENTS_MAX {
+            return at;
+        }
+    }
+    0
+}
+
+fn whole_frame(bytes: &[u8], at: usize) -> Result<(&[u8], usize), String> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    frame_at(bytes, at).ok_or_else(|| String::from(flaw(rest)))
+}
+
 impl Replayed {
-    /// Replays one frame.
-    fn frame(&mut self, bytes: &[u8], max_leases: usize) -> Result<(), String> {
-        let frame = frame_at(bytes, self.end);
-        let (payload, next) = frame.ok_or_else(|| String::from(flaw(&bytes[self.end..])))?;
-        if let Some(head) = first_frame(self.end, payload)? {
-            let read = head.table.completed(max_leases);
-            read.check_numbers()?;
-            self.table = read;
-            head.handoff.check()?;
-            self.handoff = head.handoff;
-            let before = size(&self.handoff);
-            self.base = ((next as u64).saturating_sub(before), self.table.weight());
-            self.written = Some(head.boot);
-        } else {
-            let entry: Entry = parse(payload)?;
-            check_events(&self.table, &entry.events)?;
-            let (table, events) = (&mut self.table, &entry.events);
-            let history = &mut self.history;
-            let mut recovery = Recovery(|record| history.push(record));
-            self.handoff
-                .commit(table, events, entry.sent, &mut recovery);
-            if let Some(note) = entry.note {
-                note.check()?;
-                self.handoff.note(note, entry.sent);
-            }
+    /// Reads the frames with the version and the state.
+    fn head(&mut self, bytes: &[u8], max_leases: usize) -> Result<(), String> {
+        let (mut payload, mut next) = whole_frame(bytes, 0)?;
+        let Version { claimfs_journal } = parse(payload)?;
+        let Some(format) = Format::of(claimfs_journal) else {
+            self.newer = Some(claimfs_journal).filter(|version| *version > 0);
+            let known = Format::default().version();
+            return Err(format!(
+                "it is of version {claimfs_journal}, and this claimfs knows version {known} at most"
+            ));
+        };
+        if format == Format::Binary {
+            (payload, next) = whole_frame(bytes, next)?;
+        }
+        let state = State::read(format, payload)?;
+        // Applying events requires this.
+        state.table.check_numbers()?;
+        state.handoff.check()?;
+        self.table = state.table.completed(max_leases);
+        self.handoff = state.handoff;
+        self.has_readers = self.handoff.descriptors.wanted().is_some();
+        let before = state.rest;
+        self.base = ((next as u64).saturating_sub(before), self.table.weight());
+        self.written = Some(state.boot);
+        (self.format, self.end) = (format, next);
+        Ok(())
+    }
+
+    /// Replays one frame after these.
+    fn entry(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let (payload, next) = whole_frame(bytes, self.end)?;
+        let Entry { sent, events, note } = Entry::read(payload)?;
+        check_events(&self.table, &events)?;
+        let history = &mut self.history;
+        let mut recovery = Recovery {
+            keep: |record| history.push(record),
+            is_kept: self.end >= self.shown_from,
+            has_readers: self.has_readers,
+        };
+        self.has_events |= !events.is_empty();
+        self.handoff
+            .commit(&mut self.table, &events, sent, &mut recovery);
+        if let Some(note) = note {
+            note.check()?;
+            self.handoff.note(note, sent);
+            self.has_readers = self.handoff.descriptors.wanted().is_some();
         }
         self.end = next;
         Ok(())
@@ -397,23 +479,4 @@ fn check_events(table: &Table, events: &[Event]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The head, if this is the first frame.
-fn first_frame(at: usize, payload: &[u8]) -> Result<Option<Head<Table, Handoff>>, String> {
-    if at > 0 {
-        return Ok(None);
-    }
-    let Version { claimfs_journal } = parse(payload)?;
-    if claimfs_journal != VERSION {
-        return Err(format!(
-            "it is of version {claimfs_journal}, and this claimfs knows version {VERSION}"
-        ));
-    }
-    parse(payload).map(Some)
-}
-
-pub(super) fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
-    // The error may quote bytes of the file.
-    serde_json::from_slice(payload).map_err(|error| printable(&error.to_string()))
 }

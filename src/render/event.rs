@@ -135,6 +135,22 @@ impl EventRecord {
         })
     }
 
+    /// True if such an event has a record, whatever the table is.
+    pub(crate) fn has(what: &What) -> bool {
+        match what {
+            What::SessionStarted { .. } => true,
+            What::Claimed { name, .. }
+            | What::Released { name, .. }
+            | What::Reaped { name, .. }
+            | What::Expired { name, .. }
+            | What::Broken { name, .. }
+            | What::Handed { name, .. }
+            | What::Queued { name, .. }
+            | What::Granted { name, .. } => !name.is_scratch(),
+            _ => false,
+        }
+    }
+
     /// The line.
     pub fn line(&self) -> String {
         // Of these types none fails to be written.

@@ -7,6 +7,7 @@
 //! Does not know: who holds the claim, or whether anybody does.
 
 mod ask;
+mod encoding;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

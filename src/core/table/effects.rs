@@ -90,13 +90,22 @@ impl Table {
             reserved: reserved(what),
             unreserved: unreserved(what),
             count: count(what),
-            ..Effects::default()
+            ..self.queue_effects(what)
         };
         match what {
             What::Released { name, .. } => {
                 effects.unlinked = self.last(name).map(|(lease, ..)| lease.ino);
             }
             What::Unlinked { dir, label } => effects.unlinked = self.entry(*dir, label),
+            _ => {}
+        }
+        effects
+    }
+
+    /// The effects of an event on the descriptors of waiters.
+    pub(super) fn queue_effects(&self, what: &What) -> Effects {
+        let mut effects = Effects::default();
+        match what {
             What::Queued { waiter, .. } | What::Granted { waiter, .. } => {
                 effects.queued = Some(*waiter).filter(|waiter| *waiter > self.newest_waiter());
             }

@@ -23,6 +23,7 @@
 
 mod apply;
 mod effects;
+mod encoding;
 mod inside;
 mod names;
 mod paths;
