@@ -44,7 +44,8 @@ fn valid(raw: &[u8]) -> Result<Arc<str>, Refusal> {
         return Err(Refusal::LongName);
     }
     let text = std::str::from_utf8(raw).map_err(|_| Refusal::BadName)?;
-    if text.is_empty() || text.starts_with('.') || text.contains(['/', '\\', '\0']) {
+    let is_banned = |byte: &u8| matches!(byte, b'/' | b'\\' | 0);
+    if text.is_empty() || text.starts_with('.') || raw.iter().any(is_banned) {
         return Err(Refusal::BadName);
     }
     Ok(Arc::from(text))

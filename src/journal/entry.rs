@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! version 2  {"claimfs_journal":2}                     an older claimfs reads this, and says so
-//!            B2 boot table handoff BE                  the state
+//!            B2 boot weight table handoff BE           the state
 //!            B1 parts [sent] [events] [note] BE        a decision, or a note
 //! version 1  {"claimfs_journal":1,"boot":…,"table":…}  the state
 //!            {"sent":…,"events":…} or {"note":…}       a decision, or a note
@@ -72,6 +72,8 @@ pub(super) struct State {
     pub(super) boot: Boot,
     pub(super) table: Table,
     pub(super) handoff: Handoff,
+    /// The weight of the table: see [`Table::weight`].
+    pub(super) weight: usize,
     /// The size of the handoff, in bytes.
     pub(super) rest: u64,
 }
@@ -96,6 +98,8 @@ pub fn snapshot(
             frames.append(&mut binary(SNAPSHOT, |to| {
                 boot.id.write(to);
                 boot.pidns.write(to);
+                // So that the next server need not look at each lease for it.
+                table.weight().write(to);
                 table.write(to);
                 handoff.write(to);
             })?);
@@ -119,7 +123,7 @@ pub(super) fn size(format: Format, handoff: &Handoff) -> u64 {
 
 impl State {
     /// Reads the payload of the frame that has the state.
-    pub(super) fn read(format: Format, payload: &[u8]) -> Result<Self, String> {
+    pub(super) fn read(format: Format, payload: &[u8], max_leases: usize) -> Result<Self, String> {
         match format {
             Format::Json => {
                 let Head {
@@ -128,8 +132,10 @@ impl State {
                     handoff,
                     ..
                 } = parse::<Head<Table, Handoff>>(payload)?;
+                let table = table.completed(max_leases);
                 Ok(Self {
                     boot,
+                    weight: table.weight(),
                     table,
                     rest: size(format, &handoff),
                     handoff,
@@ -139,18 +145,21 @@ impl State {
                 let bytes = inside(payload).filter(|_| payload.first() == Some(&SNAPSHOT));
                 let bytes = bytes.ok_or("it does not begin with a state")?;
                 let mut from = Reader::new(bytes);
-                let read = Self::decode(&mut from).and_then(|state| ended(&from, state));
-                read.map_err(sentence)
+                let state = Self::decode(&mut from, max_leases);
+                let state = state.and_then(|state| ended(&from, state));
+                state.map_err(sentence)
             }
         }
     }
 
-    fn decode(from: &mut Reader) -> Result<Self, Flaw> {
+    fn decode(from: &mut Reader, max_leases: usize) -> Result<Self, Flaw> {
         let (id, pidns) = (Encode::read(from)?, Encode::read(from)?);
-        let table = Encode::read(from)?;
+        let weight = Encode::read(from)?;
+        let table = Table::read(from, max_leases)?;
         let before = from.left();
         Ok(Self {
             boot: Boot { id, pidns },
+            weight,
             table,
             handoff: Encode::read(from)?,
             rest: (before - from.left()) as u64,
@@ -162,13 +171,16 @@ impl State {
 /// about a connection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Entry {
+pub struct Entry {
+    /// The request.
     #[serde(default)]
-    pub(super) sent: Option<Sent>,
+    pub sent: Option<Sent>,
+    /// The events.
     #[serde(default)]
-    pub(super) events: Vec<Event>,
+    pub events: Vec<Event>,
+    /// The fact.
     #[serde(default)]
-    pub(super) note: Option<Note>,
+    pub note: Option<Note>,
 }
 
 /// An [`Entry`], as it is written.
@@ -214,8 +226,8 @@ pub fn entry(
 }
 
 impl Entry {
-    /// Reads a payload.
-    pub(super) fn read(payload: &[u8]) -> Result<Self, String> {
+    /// Reads a payload. The error is a sentence.
+    pub fn read(payload: &[u8]) -> Result<Self, String> {
         match payload.first() {
             Some(&OBJECT) => parse(payload),
             Some(&ENTRY) => {

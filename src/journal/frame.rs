@@ -219,9 +219,14 @@ fn is_begun_object(payload: &[u8]) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{Filler, HEADER, frame, frame_at, is_torn};
+    use std::time::UNIX_EPOCH;
 
-    /// Frames of several lengths whose payloads can break off in any JSON construct.
+    use super::super::entry::{Format, entry};
+    use super::{ENTRY, Filler, HEADER, frame, frame_at, is_torn};
+    use crate::core::{Change, Event, Ino, Name, Token, WaiterId, What};
+    use crate::handoff::{Key, Note, Sent};
+
+    /// Frames of several lengths that can break off in any construct of JSON or of an entry.
     fn frames() -> Vec<Vec<u8>> {
         let payload = |body: &str| {
             serde_json::json!({
@@ -230,7 +235,70 @@ mod tests {
             })
         };
         let bodies = ["", "\\\"\u{1}\u{e4}\u{1F512} ", &"}]{\"x".repeat(1500)];
-        bodies.map(|body| frame(&payload(body)).unwrap()).to_vec()
+        let objects = bodies.map(|body| frame(&payload(body)).unwrap());
+        let event = |seq, what| Event {
+            seq,
+            at: UNIX_EPOCH,
+            what,
+        };
+        let released = |name: &[u8], token| What::Released {
+            name: Name::new(name).unwrap(),
+            token: Token(token),
+        };
+        let written = |data: Vec<u8>| What::Altered {
+            ino: Ino(5000),
+            change: Change::Append { data },
+        };
+        let sent = Sent {
+            key: Key(1 << 40, 3),
+            again: true,
+            thread: 9,
+        };
+        let entries = [
+            entry(Format::Binary, None, &[], None),
+            entry(
+                Format::Binary,
+                None,
+                &[event(7, released(b"a", 0x20))],
+                None,
+            ),
+            entry(
+                Format::Binary,
+                Some(sent),
+                &[event(1, released(b"a  ", 1 << 50))],
+                None,
+            ),
+            entry(
+                Format::Binary,
+                Some(sent),
+                &[
+                    event(7, written(b"  ".to_vec())),
+                    event(8, released(b"\xC3\xA4", 0xBE)),
+                ],
+                None,
+            ),
+            entry(
+                Format::Binary,
+                None,
+                &[event(7, written(vec![b' '; 5000]))],
+                None,
+            ),
+            entry(
+                Format::Binary,
+                None,
+                &[
+                    event(7, written(vec![0xBE; 300])),
+                    event(9, written(vec![0xB1; 3])),
+                ],
+                Some(&Note::Confirmed {
+                    waiter: WaiterId(32),
+                }),
+            ),
+        ];
+        objects
+            .into_iter()
+            .chain(entries.map(Result::unwrap))
+            .collect()
     }
 
     #[test]
@@ -255,6 +323,22 @@ mod tests {
                 assert_eq!(is_torn(&other), is_prefix, "without byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn an_entry_with_more_behind_it_or_with_a_wrong_length_in_it_is_not_torn() {
+        for frame in frames().iter().filter(|frame| frame[HEADER] == ENTRY) {
+            let mut other = [&frame[..], &[0; 40]].concat();
+            other[0] = other[0].wrapping_add(60);
+            assert!(!is_torn(&other));
+        }
+        // The text would lead past the end of the frame.
+        let mut tail = vec![20, 0, 0, 0, 1, 2, 3, 4, ENTRY, 2, 1, 1, 7, 0, 0, 8];
+        tail.push(17);
+        assert!(!is_torn(&tail));
+        tail.pop();
+        tail.push(6);
+        assert!(is_torn(&tail));
     }
 
     #[test]

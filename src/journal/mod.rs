@@ -42,7 +42,7 @@ use std::fs::File;
 use std::io;
 
 pub use self::disk::Disk;
-pub use self::entry::{Format, entry, snapshot};
+pub use self::entry::{Entry, Format, entry, snapshot};
 use self::frame::PAYLOAD_MAX;
 pub(crate) use self::history::{HISTORY, History, Snapshot};
 pub use self::recovery::{Recovered, Source, read, replay};

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::disk::Reserved;
 use super::entry::{Entry, Format, State, Version, parse};
 use super::file::{self, Unfit, load};
-use super::frame::{HEADER, flaw, frame_at, is_torn, payload_length};
+use super::frame::{HEADER, SNAPSHOT, flaw, frame_at, is_torn, payload_length};
 use super::history::{EVENTS_MAX, Unwritten};
 use super::{JOURNAL, JOURNAL_MAX, RESERVED};
 use crate::core::Event;
@@ -392,6 +392,9 @@ fn shown_from(bytes: &[u8]) -> usize {
     }
     let mut shown = 0;
     for at in frames.into_iter().skip(1).rev() {
+        if bytes.get(at + HEADER) == Some(&SNAPSHOT) {
+            break;
+        }
         let entry = frame_at(bytes, at).and_then(|(payload, _)| Entry::read(payload).ok());
         let events = entry.map(|entry| entry.events).unwrap_or_default();
         let records = events.iter().filter(|event| EventRecord::has(&event.what));
@@ -423,15 +426,14 @@ impl Replayed {
         if format == Format::Binary {
             (payload, next) = whole_frame(bytes, next)?;
         }
-        let state = State::read(format, payload)?;
+        let state = State::read(format, payload, max_leases)?;
         // Applying events requires this.
         state.table.check_numbers()?;
         state.handoff.check()?;
-        self.table = state.table.completed(max_leases);
+        self.table = state.table;
         self.handoff = state.handoff;
         self.has_readers = self.handoff.descriptors.wanted().is_some();
-        let before = state.rest;
-        self.base = ((next as u64).saturating_sub(before), self.table.weight());
+        self.base = ((next as u64).saturating_sub(state.rest), state.weight);
         self.written = Some(state.boot);
         (self.format, self.end) = (format, next);
         Ok(())

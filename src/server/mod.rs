@@ -192,10 +192,12 @@ impl Plan {
             _ = kernel.poll(PollHandle(kh));
         }
         let plan = self.clone();
+        let settled = Arc::clone(&store);
         let end = move || plan.watch_signals(&signals, device.as_deref(), &notifier, &store);
         let watch = thread::Builder::new().name(String::from("signals"));
         watch.spawn(end).map_err(failed)?;
         report(Report::Ready(offered.load(Relaxed)));
+        settled.settle();
         self.run(session, link).map_err(failed)
     }
 

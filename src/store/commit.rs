@@ -161,6 +161,12 @@ impl Inner {
         self.handoff.lines_from = lines_from;
     }
 
+    /// Lets the journal go on in its newest form: see [`crate::journal::Log::settled`].
+    pub(super) fn settle(&mut self) {
+        self.journal.settled();
+        self.compact_if_due();
+    }
+
     /// Writes the journal and the history again.
     pub(super) fn rewrite(&mut self) -> io::Result<()> {
         self.history.rewrite();

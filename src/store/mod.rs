@@ -357,6 +357,11 @@ impl Store {
         })
     }
 
+    /// Called once this server answers.
+    pub(crate) fn settle(&self) {
+        self.lock().settle();
+    }
+
     /// Whether the journal is still the one in the state directory.
     pub(crate) fn is_in_place(&self) -> bool {
         self.lock().journal.is_in_place()

@@ -1,6 +1,8 @@
-//! `cargo bench --bench journal`: what a claim takes of the journal, and how long it takes to read
-//! 100,000 leases back.
+//! `cargo bench --bench journal`: what a claim takes of the journal, how long it takes to read
+//! leases back, and how long a call waits whose server is killed. `BENCH_LEASES=1000000` measures
+//! with so many leases, too.
 #![allow(
+    unsafe_code,
     missing_docs,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,9 +11,18 @@
 )]
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use std::{env, fs};
+
+#[path = "common.rs"]
+mod common;
+#[allow(dead_code)]
+#[path = "measure.rs"]
+mod measure;
+#[path = "../support/mod.rs"]
+mod support;
 
 use claimfs::core::{
     Command, Creation, Member, Moment, Name, Process, Root, Rule, SessionId, Shape,
@@ -21,7 +32,24 @@ use claimfs::journal::Log;
 use claimfs::journal::{self, Disk, Recovered};
 use claimfs::process::Boot;
 
-const LEASES: usize = 100_000;
+use common::{Server, mount_with};
+use measure::Target::{AtMost, Told};
+use measure::{c_path, heading, line, median, micros};
+use support::Guard;
+
+/// The limit of the tables.
+const LEASES_MAX: usize = 1 << 21;
+
+const SIZES: [usize; 2] = [1000, 100_000];
+
+/// How often a server is killed.
+const KILLS: usize = 9;
+
+/// The number of sessions in the last measurement.
+const SESSIONS: usize = 1000;
+
+/// The longest that a call may wait for another server, in milliseconds, for so many leases.
+const STALLS: [(usize, f64); 3] = [(1000, 20.0), (100_000, 100.0), (1_000_000, 1000.0)];
 
 fn member() -> Member {
     let process = Process {
@@ -71,7 +99,7 @@ fn run(disk: &mut Disk, recovered: &mut Recovered, command: &Command) {
 
 fn read(dir: &Path, boot: &Boot) -> (Recovered, Duration) {
     let start = Instant::now();
-    let recovered = journal::read(dir, boot, 2 * LEASES, false).unwrap();
+    let recovered = journal::read(dir, boot, LEASES_MAX, false).unwrap();
     (recovered, start.elapsed())
 }
 
@@ -80,6 +108,24 @@ fn size(dir: &Path) -> u64 {
 }
 
 fn main() {
+    let more = env::var("BENCH_LEASES")
+        .ok()
+        .map(|more| more.parse().unwrap());
+    let sizes: Vec<usize> = SIZES.into_iter().chain(more).collect();
+    for leases in &sizes {
+        in_the_core(*leases);
+    }
+    if Path::new("/dev/fuse").exists() {
+        heading();
+        for leases in sizes {
+            killed(leases);
+        }
+        killed_beside_sessions();
+    }
+}
+
+/// Writes a journal and reads it back, without a mount.
+fn in_the_core(leases: usize) {
     let dir = env::temp_dir().join(format!("claimfs-bench-journal-{}", std::process::id()));
     fs::create_dir(&dir).unwrap();
     let boot = Boot::current().unwrap();
@@ -113,20 +159,76 @@ fn main() {
     println!("a claim takes {per_claim} bytes, a claim and its release {per_pair}");
 
     let start = Instant::now();
-    for number in 1..LEASES {
+    for number in 1..leases {
         run(&mut disk, &mut recovered, &claim(number));
     }
     let took = start.elapsed().as_secs_f64();
     println!(
-        "{LEASES} claims in the core with the journal: {:.1} us each",
-        took * 1e6 / LEASES as f64
+        "{leases} claims in the core with the journal: {:.1} us each",
+        took * 1e6 / leases as f64
     );
-    let length = size(&dir);
-    let (_, took) = read(&dir, &boot);
-    println!("read back, mostly event by event: {length} bytes in {took:.2?}");
+    read_back(&dir, &boot, "mostly event by event");
     drop(Disk::begin(&dir, boot.clone(), &recovered, &Handoff::new("2")).unwrap());
-    let length = size(&dir);
-    let (_, took) = read(&dir, &boot);
-    println!("read back, written anew: {length} bytes in {took:.2?}");
+    read_back(&dir, &boot, "written anew");
     fs::remove_dir_all(&dir).unwrap();
+}
+
+fn read_back(dir: &Path, boot: &Boot, how: &str) {
+    let mut times: Vec<f64> = (0..5)
+        .map(|_| read(dir, boot).1.as_secs_f64() * 1e3)
+        .collect();
+    let (length, took) = (size(dir), median(&mut times));
+    println!("read back, {how}: {length} bytes in {took:.1} ms");
+}
+
+/// How long a call waits whose server is killed, with so many leases of one session.
+fn killed(leases: usize) {
+    let most = leases + 10;
+    let server = mount_with(&env::temp_dir(), &["--max-leases", &most.to_string()]);
+    let claims = server.mount().join("claims");
+    for number in 1..leases {
+        assert!(measure::claim(&c_path(&claims.join(number.to_string()))));
+    }
+    let target = STALLS.iter().find(|(of, _)| *of >= leases);
+    let target = target.map_or(Told, |(_, most)| AtMost(*most));
+    line(
+        &format!("SIGKILL of the server to the next answer, {leases} leases, ms"),
+        median(&mut stalls(&server)),
+        target,
+    );
+}
+
+/// The same with a lease of each of many sessions.
+fn killed_beside_sessions() {
+    let server = mount_with(&env::temp_dir(), &[]);
+    let dir = server.mount();
+    let holders = (0..SESSIONS).map(|number| {
+        let mut holder = std::process::Command::new("sh");
+        let script = format!("set -C; echo > claims/{number}; echo; exec sleep infinity");
+        holder.args(["-c", &script]).current_dir(&dir);
+        holder.env("CLAIMFS_SESSION", format!("s{number}"));
+        let mut holder = Guard::spawn(holder.stdout(Stdio::piped()));
+        assert_eq!(holder.line(), "");
+        holder
+    });
+    let holders: Vec<Guard> = holders.collect();
+    line(
+        &format!("SIGKILL of the server to the next answer, {SESSIONS} sessions, ms"),
+        median(&mut stalls(&server)),
+        AtMost(STALLS[0].1),
+    );
+    drop(holders);
+}
+
+/// Milliseconds from the death of a server to the next answer.
+fn stalls(server: &Server) -> Vec<f64> {
+    let held = server.mount().join("claims/held");
+    let stalls = (0..KILLS).map(|_| {
+        let [_, pid] = server.pids();
+        let start = Instant::now();
+        assert_eq!(unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) }, 0);
+        assert!(fs::symlink_metadata(&held).is_ok());
+        micros(start.elapsed()) / 1e3
+    });
+    stalls.collect()
 }

@@ -1,5 +1,6 @@
 //! `journal_writer DIR` reads the journal in DIR and writes it from the start, as a new server
-//! does. Tests interrupt it at each system call.
+//! does. `journal_writer DIR settled` goes on with it, as the next server of a mount does, and
+//! answers. Tests interrupt it at each system call.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)]
 #![allow(
     clippy::cast_possible_truncation,
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use claimfs::handoff::Handoff;
-use claimfs::journal::{self, Disk};
+use claimfs::journal::{self, Disk, Log};
 use claimfs::process::Boot;
 
 fn main() -> ExitCode {
@@ -24,6 +25,15 @@ fn main() -> ExitCode {
         pidns: 7,
     };
     let recovered = journal::read(&dir, &boot, 99, false).unwrap();
-    let written = Disk::begin(&dir, boot, &recovered, &Handoff::new("another"));
-    ExitCode::from(u8::from(written.is_err()))
+    if env::args_os().nth(2).is_none() {
+        let written = Disk::begin(&dir, boot, &recovered, &Handoff::new("another"));
+        return ExitCode::from(u8::from(written.is_err()));
+    }
+    let handoff = recovered.handoff.clone();
+    let Ok(mut disk) = Disk::begin(&dir, boot, &recovered, &handoff) else {
+        return ExitCode::FAILURE;
+    };
+    disk.settled();
+    disk.applied(&recovered.table, &mut || handoff.clone());
+    ExitCode::SUCCESS
 }

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Below, Child, Inode, Lease, Lost, Session, Table, Waiter};
 use crate::core::encoding::{Encode, Flaw, Reader, record, write_count};
-use crate::core::{Name, Token};
+use crate::core::{Ino, Name, Token};
 
-impl Encode for Table {
-    fn write(&self, to: &mut Vec<u8>) {
+impl Table {
+    /// Appends the table.
+    pub fn write(&self, to: &mut Vec<u8>) {
         for number in [
             self.seq,
             self.next_token,
@@ -27,9 +28,9 @@ impl Encode for Table {
         self.granted.write(to);
     }
 
-    /// Its indexes are missing until it is [`Table::completed`].
-    fn read(from: &mut Reader) -> Result<Self, Flaw> {
-        let mut table = Self::new(0);
+    /// Reads a table, with its indexes, and sets its limit of leases.
+    pub fn read(from: &mut Reader, max_leases: usize) -> Result<Self, Flaw> {
+        let mut table = Self::new(max_leases);
         for number in [
             &mut table.seq,
             &mut table.next_token,
@@ -41,15 +42,14 @@ impl Encode for Table {
         }
         table.sessions = BTreeMap::read(from)?;
         table.read_leases(from)?;
-        table.inodes = HashMap::read(from)?;
+        table.read_inodes(from)?;
         table.children = HashMap::read(from)?;
         table.queues = BTreeMap::read(from)?;
         table.granted = HashMap::read(from)?;
+        table.index();
         Ok(table)
     }
-}
 
-impl Table {
     /// Writes the leases in the order of their grants, in which they are indexed the fastest.
     fn write_leases(&self, to: &mut Vec<u8>) {
         write_count(self.leases.len(), to);
@@ -79,6 +79,21 @@ impl Table {
                 return Err(Flaw::Wrong("a name in it is held twice"));
             }
         }
+        Ok(())
+    }
+
+    /// Indexes each inode at once, while it is in the processor's cache.
+    fn read_inodes(&mut self, from: &mut Reader) -> Result<(), Flaw> {
+        let count = from.count()?;
+        let mut inodes = HashMap::with_capacity(from.room_for::<(Ino, Box<Inode>)>(count));
+        for _ in 0..count {
+            let (ino, mut inode) = (Ino::read(from)?, Box::<Inode>::read(from)?);
+            self.index_inode(ino, &mut inode);
+            if inodes.insert(ino, inode).is_some() {
+                return Err(Flaw::Wrong("an inode in it is there twice"));
+            }
+        }
+        self.inodes = inodes;
         Ok(())
     }
 }

@@ -25,26 +25,42 @@ impl Table {
     /// Checks every invariant. An error describes the first that does not hold.
     pub fn check(&self) -> Result<(), String> {
         self.check_numbers()?;
-        self.check_leases()?;
-        self.check_lost()?;
-        for (key, session) in &self.sessions {
-            self.check_session(*key, session)
-                .map_err(|why| format!("session {}: {why}", session.id))?;
-        }
-        self.check_queues()?;
         let mut inside: HashMap<Ino, HashMap<Ino, &Child>> = HashMap::new();
         for (ino, child) in &self.children {
             inside.entry(child.claim).or_default().insert(*ino, child);
         }
+        // One pass, since each inode is somewhere else in memory.
+        let mut known: Vec<(Token, Ino, SessionKey)> = Vec::with_capacity(self.leases.len());
+        let mut lost: HashMap<(SessionKey, Process), usize> = HashMap::new();
+        let mut checked = Ok(());
         for (ino, inode) in &self.inodes {
+            known.extend(inode.names.iter().map(|token| (*token, *ino, inode.holder)));
+            if let Some(bound) = &inode.bound
+                && !inode.names.is_empty()
+                && self.is_lost(inode)
+                && self.is_alive(inode.holder)
+            {
+                *lost.entry((inode.holder, bound.process)).or_default() += inode.names.len();
+            }
             let below = if inside.is_empty() {
                 HashMap::new()
             } else {
                 inside.remove(ino).unwrap_or_default()
             };
-            self.check_inode(inode, &below)
-                .map_err(|why| format!("inode {}: {why}", ino.0))?;
+            if checked.is_ok() {
+                checked = self
+                    .check_inode(inode, &below)
+                    .map_err(|why| format!("inode {}: {why}", ino.0));
+            }
         }
+        self.check_leases(known)?;
+        self.check_lost(&lost)?;
+        for (key, session) in &self.sessions {
+            self.check_session(*key, session)
+                .map_err(|why| format!("session {}: {why}", session.id))?;
+        }
+        self.check_queues()?;
+        checked?;
         ensure(inside.is_empty(), "what is inside a claim is in none")
     }
 
@@ -80,8 +96,8 @@ impl Table {
     }
 
     /// Checks that every lease has its own token, and that its inode and its holder know it.
-    fn check_leases(&self) -> Result<(), String> {
-        self.check_tokens()?;
+    fn check_leases(&self, known: Vec<(Token, Ino, SessionKey)>) -> Result<(), String> {
+        self.check_tokens(known)?;
         for path in &self.paths {
             let live = |name: &str| self.lease(name).is_some();
             if live(path.as_str()) && path.above().any(live) {
@@ -104,15 +120,11 @@ impl Table {
 
     /// Compares the tokens of the leases with those that the inodes, the sessions and the index know.
     /// As sorted lists: to look each up in as many maps takes several times as long.
-    fn check_tokens(&self) -> Result<(), String> {
+    fn check_tokens(&self, mut known: Vec<(Token, Ino, SessionKey)>) -> Result<(), String> {
         let leases = self.leases.iter();
         let leases = leases.map(|(name, lease)| (lease.token, lease.ino, name));
         let mut leases: Vec<(Token, Ino, &Name)> = leases.collect();
         leases.sort_unstable_by_key(|(token, ..)| *token);
-        let mut known: Vec<(Token, Ino, SessionKey)> = Vec::with_capacity(leases.len());
-        for (ino, inode) in &self.inodes {
-            known.extend(inode.names.iter().map(|token| (*token, *ino, inode.holder)));
-        }
         known.sort_unstable();
         let mut held: Vec<(Token, SessionKey)> = Vec::with_capacity(leases.len());
         for (key, session) in &self.sessions {
@@ -144,17 +156,7 @@ impl Table {
     }
 
     /// Checks that each session counts the leases that are lost with its dead processes.
-    fn check_lost(&self) -> Result<(), String> {
-        let mut lost: HashMap<(SessionKey, Process), usize> = HashMap::new();
-        for inode in self.inodes.values() {
-            if let Some(bound) = &inode.bound
-                && !inode.names.is_empty()
-                && self.is_lost(inode)
-                && self.is_alive(inode.holder)
-            {
-                *lost.entry((inode.holder, bound.process)).or_default() += inode.names.len();
-            }
-        }
+    fn check_lost(&self, lost: &HashMap<(SessionKey, Process), usize>) -> Result<(), String> {
         let alive = self.sessions.values().filter(|session| session.is_alive());
         let known = alive.flat_map(|session| {
             let of = |lost: &Lost| ((session.key, lost.process), lost.leases);

@@ -2,7 +2,7 @@
 //!
 //! Does not know: where a table is written.
 
-use super::Table;
+use super::{Inode, Table};
 use crate::core::{Due, Ino, Name, Token};
 
 impl Table {
@@ -36,29 +36,35 @@ impl Table {
     }
 
     fn complete(&mut self) {
+        let mut inodes = std::mem::take(&mut self.inodes);
+        for (ino, inode) in &mut inodes {
+            self.index_inode(*ino, inode);
+        }
+        self.inodes = inodes;
+        self.index();
+    }
+
+    /// Adds an inode that was read to the indexes.
+    pub(super) fn index_inode(&mut self, ino: Ino, inode: &mut Inode) {
+        inode.content.complete();
+        if let Some(bound) = &inode.bound {
+            self.bound.entry(bound.process).or_default().insert(ino);
+            if !bound.passes {
+                self.count_binding(inode.content.uid, true);
+            }
+        }
+        let deadline = inode.deadline;
+        let due = deadline.map(|deadline| (deadline.until, Due::Claim(ino)));
+        self.deadlines.extend(due);
+    }
+
+    /// Builds the indexes of all but the inodes.
+    pub(super) fn index(&mut self) {
         if self.names.len() != self.leases.len() {
             self.name_tokens();
         }
         for name in self.leases.keys().filter(|name| name.is_path()) {
             self.paths.insert(name.clone());
-        }
-        let mut bound_uids = Vec::new();
-        for (ino, inode) in &mut self.inodes {
-            inode.content.complete();
-            if let Some(bound) = &inode.bound {
-                self.bound.entry(bound.process).or_default().insert(*ino);
-                if !bound.passes {
-                    bound_uids.push(inode.content.uid);
-                }
-            }
-            self.deadlines.extend(
-                inode
-                    .deadline
-                    .map(|deadline| (deadline.until, Due::Claim(*ino))),
-            );
-        }
-        for uid in bound_uids {
-            self.count_binding(uid, true);
         }
         for child in self.children.values_mut() {
             child.content.complete();

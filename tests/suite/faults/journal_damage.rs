@@ -20,7 +20,7 @@ use claimfs::process::Boot;
 use libc::EEXIST;
 
 use crate::core::model::{claim, member, name, process};
-use crate::lifecycle::journal::{another, boot, now};
+use crate::lifecycle::journal::{another, boot, framed, now, payloads};
 use crate::support::{CLAIMFS, Mount, TempDir, is_root, program, root_or_skip, text, wait_until};
 
 /// A journal that a server of this boot has written, and where its frames end.
@@ -473,25 +473,12 @@ fn what_a_killed_write_has_left_becomes_part_of_a_frame_before_the_next_is_writt
         drop(disk);
         // To its last byte it is whole frames now: none that is shorter lies over a longer one.
         let bytes = fs::read(dir.path().join("journal")).unwrap();
-        let mut at = 0;
-        while at < bytes.len() {
-            let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-            at += 8 + length as usize;
-        }
-        assert_eq!(at, bytes.len(), "{} bytes were left", tail.len());
+        let frames = payloads(&bytes);
+        let length: usize = frames.iter().map(|payload| 8 + payload.len()).sum();
+        assert_eq!(length, bytes.len(), "{} bytes were left", tail.len());
         let again = journal::read(dir.path(), &boot(), 99, false).unwrap();
         assert!(again.table == table && written.is_held(&again));
     }
-}
-
-/// A frame whose checksum is right.
-fn framed(payload: &str) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(&length);
-    sum.update(payload.as_bytes());
-    let sum = sum.finalize().to_le_bytes();
-    [&length[..], &sum, payload.as_bytes()].concat()
 }
 
 #[test]
@@ -573,7 +560,7 @@ fn journal(state: &Path, change: impl FnOnce(&mut Vec<u8>, usize)) {
 #[test]
 fn a_mount_refuses_a_flipped_bit_of_the_last_frame() {
     is_refused_until_repaired("payload", |state| {
-        journal(state, |bytes, last| bytes[last + 40] ^= 1);
+        journal(state, |bytes, last| bytes[last + 20] ^= 1);
     });
     is_refused_until_repaired("last byte", |state| {
         journal(state, |bytes, _| *bytes.last_mut().unwrap() ^= 4);
@@ -592,7 +579,7 @@ fn a_mount_refuses_a_flipped_bit_of_the_last_frame() {
 #[test]
 fn a_mount_refuses_a_journal_that_is_damaged_elsewhere_or_goes_on_with_something_else() {
     is_refused_until_repaired("middle", |state| {
-        journal(state, |bytes, _| bytes[700] ^= 4);
+        journal(state, |bytes, last| bytes[last / 2] ^= 4);
     });
     is_refused_until_repaired("zeros behind", |state| {
         journal(state, |bytes, _| bytes.extend([0; 5000]));

@@ -9,10 +9,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use claimfs::core::failure::Failure;
 use claimfs::core::table::Table;
-use claimfs::core::{Change, Command as Ask, Creation, Event, Member, Moment, Shape};
+use claimfs::core::{Change, Command as Ask, Creation, Event, Member, Moment, Shape, What};
 use claimfs::handoff::Handoff;
-use claimfs::journal::Log;
-use claimfs::journal::{self, Disk};
+use claimfs::journal::{self, Disk, Entry, Format, Log, snapshot};
 use claimfs::process::Boot;
 use libc::{EBUSY, EEXIST, O_CREAT, O_EXCL, O_RDWR, O_WRONLY};
 
@@ -109,10 +108,15 @@ fn a_claim_is_one_frame_and_its_release_another_with_what_goes_with_it() {
     let mut me = mount.actor(Some("me"));
     let journal = mount.dir.parent().unwrap().join("state/journal");
     let frames = || {
-        let bytes = fs::read(&journal).unwrap();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let of = |key: &str| text.matches(key).count();
-        (of("\"events\":["), of("Released"), of("Forgotten"))
+        let entries = entries(&fs::read(&journal).unwrap());
+        let decisions = entries.iter().filter(|entry| !entry.events.is_empty());
+        let events = || entries.iter().flat_map(|entry| &entry.events);
+        let of = |is: fn(&What) -> bool| events().filter(|event| is(&event.what)).count();
+        (
+            decisions.count(),
+            of(|what| matches!(what, What::Released { .. })),
+            of(|what| matches!(what, What::Forgotten { .. })),
+        )
     };
     me.claim("session").unwrap();
     let (before, ..) = frames();
@@ -157,19 +161,39 @@ fn a_journal_of_a_claimfs_that_knew_of_no_connections_is_read() {
     let dir = TempDir::new();
     let first = journal::read(dir.path(), &boot(), 99, false).unwrap();
     drop(Disk::begin(dir.path(), boot(), &first, &another()).unwrap());
-    let path = dir.path().join("journal");
-    let written = fs::read(&path).unwrap();
-    let mut head: serde_json::Value = serde_json::from_slice(&written[8..]).unwrap();
+    let mut head = head(&Table::new(99));
     assert!(head.as_object_mut().unwrap().remove("connection").is_some());
-    let payload = head.to_string();
-    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(&length);
-    sum.update(payload.as_bytes());
-    let sum = sum.finalize().to_le_bytes();
-    fs::write(&path, [&length[..], &sum, payload.as_bytes()].concat()).unwrap();
+    fs::write(dir.path().join("journal"), framed(&head.to_string())).unwrap();
     let read = journal::read(dir.path(), &boot(), 99, false).unwrap();
     assert!(read.same_boot && read.lost.is_none());
+}
+
+/// The entries of a journal.
+pub fn entries(bytes: &[u8]) -> Vec<Entry> {
+    let payloads = payloads(bytes);
+    // Before them are the version and the state.
+    payloads[2..]
+        .iter()
+        .map(|payload| Entry::read(payload).unwrap())
+        .collect()
+}
+
+/// The payloads of whole frames.
+pub fn payloads(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut payloads = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        payloads.push(&bytes[at + 8..at + 8 + length]);
+        at += 8 + length;
+    }
+    payloads
+}
+
+/// The first frame of a journal of version 1.
+fn head(table: &Table) -> serde_json::Value {
+    let frame = snapshot(Format::Json, &boot(), table, &another()).unwrap();
+    serde_json::from_slice(&frame[8..]).unwrap()
 }
 
 pub fn boot() -> Boot {
@@ -353,7 +377,7 @@ fn what_is_corrupt_before_the_end_is_refused_unless_it_is_of_an_earlier_boot_or_
 }
 
 /// A frame whose checksum is right, whatever it says.
-fn framed(payload: &str) -> Vec<u8> {
+pub fn framed(payload: &str) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
     let mut sum = crc32fast::Hasher::new();
     sum.update(&length);
@@ -414,9 +438,7 @@ type Spoil<'a> = &'a dyn Fn(&mut serde_json::Value);
 #[test]
 fn a_table_that_cannot_be_is_refused_although_its_checksum_is_right() {
     let history = History::new(30);
-    let bytes = history.bytes();
-    let head: serde_json::Value =
-        serde_json::from_slice(&bytes[8..history.tables[0].0 as usize]).unwrap();
+    let head = head(&Table::new(99));
     let (_, newest) = history.tables.last().unwrap();
     let table = serde_json::to_value(newest).unwrap();
     let with = |change: &dyn Fn(&mut serde_json::Value)| {

@@ -5,6 +5,8 @@
 mod default_mount;
 /// The journal that a server leaves to the next.
 pub mod journal;
+/// Journals of other versions.
+mod journal_versions;
 /// Mounts that are refused, and the end of a mount.
 mod life;
 /// How much the log contains, and how large it becomes.

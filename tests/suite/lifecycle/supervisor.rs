@@ -7,9 +7,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use claimfs::core::What;
 use libc::{EBUSY, EEXIST, ENOTCONN, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY};
 use serde_json::{Value, json};
 
+use super::journal::entries;
 use crate::support::{CLAIMFS, Guard, Mount, TempDir, is_over, names, text, unmount, wait_until};
 
 /// Whatever is asked of it now is answered by another server.
@@ -91,10 +93,10 @@ fn what_is_open_without_a_name_lives_as_long_as_it_is_open() {
     }
     // Nothing of it is left to the next server: it is in the journal that they are gone.
     let forgotten = || {
-        let journal = fs::read(mount.state.join("journal")).unwrap();
-        String::from_utf8_lossy(&journal)
-            .matches("\"Forgotten\":{\"ino\"")
-            .count()
+        let entries = entries(&fs::read(mount.state.join("journal")).unwrap());
+        let events = entries.iter().flat_map(|entry| &entry.events);
+        let forgotten = |what: &What| matches!(what, What::Forgotten { .. });
+        events.filter(|event| forgotten(&event.what)).count()
     };
     wait_until("they are forgotten", || forgotten() >= 3);
 }

@@ -10,8 +10,7 @@ use claimfs::core::{
     Place, Process, RemoteSession, Root, Rule, SessionId, SessionKey, Shape, Token, WaiterId,
 };
 use claimfs::handoff::{Handoff, Key, Note, Open, Position, Reading, Sent};
-use claimfs::journal::snapshot;
-use serde_json::{Value, json};
+use claimfs::journal::{Entry, Format, entry, snapshot};
 
 use super::{MAX_LEASES, boot, framed};
 
@@ -85,10 +84,10 @@ fn wall(step: usize) -> SystemTime {
 }
 
 /// The frames of a journal, and the table that they make.
-pub fn history(data: &[u8]) -> (Vec<Vec<u8>>, Table) {
+pub fn history(format: Format, data: &[u8]) -> (Vec<Vec<u8>>, Table) {
     let mut table = Table::new(MAX_LEASES);
     let connection = Handoff::new("a");
-    let mut frames = vec![snapshot(&boot(false), &table, &connection).unwrap()];
+    let mut frames = vec![snapshot(format, &boot(false), &table, &connection).unwrap()];
     for (step, bytes) in data.chunks_exact(4).take(STEPS).enumerate() {
         let [op, who, what, more] = [bytes[0], bytes[1], bytes[2], bytes[3]];
         let sent = Sent {
@@ -98,9 +97,7 @@ pub fn history(data: &[u8]) -> (Vec<Vec<u8>>, Table) {
         };
         if op & 0x7F == 0x7F {
             let note = note(what, more);
-            frames.push(framed(
-                json!({ "sent": sent, "note": note }).to_string().as_bytes(),
-            ));
+            frames.push(entry(format, Some(sent), &[], Some(&note)).unwrap());
             continue;
         }
         let now = Moment {
@@ -110,11 +107,7 @@ pub fn history(data: &[u8]) -> (Vec<Vec<u8>>, Table) {
         let Some(events) = events(&table, op, who, what, more, now) else {
             continue;
         };
-        frames.push(framed(
-            json!({ "sent": sent, "events": events })
-                .to_string()
-                .as_bytes(),
-        ));
+        frames.push(entry(format, Some(sent), &events, None).unwrap());
         for event in &events {
             table.apply(event);
         }
@@ -354,7 +347,15 @@ const NUMBERS: [&str; 12] = [
 ];
 
 /// The journal of these frames with this damage.
-pub fn spoiled(mut frames: Vec<Vec<u8>>, spoils: &[u8]) -> Vec<u8> {
+pub fn spoiled(format: Format, mut frames: Vec<Vec<u8>>, spoils: &[u8]) -> Vec<u8> {
+    // The first frame says the version; a state follows.
+    let version = match format {
+        Format::Json => Vec::new(),
+        Format::Binary => {
+            let length = 8 + usize::from(frames[0][0]);
+            frames[0].drain(..length).collect()
+        }
+    };
     let mut cut = 0;
     for bytes in spoils.chunks_exact(4) {
         let [op, which, at, value] = [bytes[0], bytes[1], bytes[2], bytes[3]];
@@ -391,14 +392,14 @@ pub fn spoiled(mut frames: Vec<Vec<u8>>, spoils: &[u8]) -> Vec<u8> {
             _ => {
                 // An event is repeated later, and then the journal ends.
                 let last = usize::from(at) % frames.len();
-                if let Some(frame) = again(&frames[index], &frames[last]) {
+                if let Some(frame) = again(format, &frames[index], &frames[last]) {
                     frames.truncate(last + 1);
                     frames.push(frame);
                 }
             }
         }
     }
-    let mut bytes = frames.concat();
+    let mut bytes = [version, frames.concat()].concat();
     bytes.truncate(bytes.len() - cut.min(bytes.len()));
     bytes
 }
@@ -423,15 +424,12 @@ fn renumbered(payload: &[u8], which: usize, value: u8) -> Vec<u8> {
 }
 
 /// A frame's events, numbered so that they follow on another frame.
-fn again(frame: &[u8], after: &[u8]) -> Option<Vec<u8>> {
-    let mut frame: Value = serde_json::from_slice(&frame[8..]).ok()?;
-    let after: Value = serde_json::from_slice(&after[8..]).ok()?;
-    let newest = after["events"].as_array().and_then(|events| events.last());
-    let newest = newest.map_or(&after["table"]["seq"], |newest| &newest["seq"]);
-    let mut next = newest.as_u64()?.wrapping_add(1);
-    for event in frame.get_mut("events")?.as_array_mut()? {
-        event.as_object_mut()?.insert("seq".into(), json!(next));
-        next = next.wrapping_add(1);
+fn again(format: Format, frame: &[u8], after: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = Entry::read(&frame[8..]).ok()?;
+    let after = Entry::read(&after[8..]).unwrap_or_default();
+    let newest = after.events.last().map_or(0, |newest| newest.seq);
+    for (event, after) in frame.events.iter_mut().zip(1..) {
+        event.seq = newest.wrapping_add(after);
     }
-    Some(framed(frame.to_string().as_bytes()))
+    entry(format, frame.sent, &frame.events, frame.note.as_ref()).ok()
 }

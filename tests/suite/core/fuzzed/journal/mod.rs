@@ -2,7 +2,7 @@
 //! the same once it is written again, and of which nothing is left when every process has died.
 //!
 //! The first byte selects the form of the rest: the bytes of the journal, or the payload of a frame
-//! in each line, or the events of a good journal and then the damage to it.
+//! in each line, or the events of a good journal, of version 1 or 2, and then the damage to it.
 
 mod good;
 mod sound;
@@ -13,7 +13,7 @@ use claimfs::core::failure::Failure;
 use claimfs::core::table::Table;
 use claimfs::core::{Command, Event, Ino, Moment, Process, SessionKey, WaiterId};
 use claimfs::handoff::Handoff;
-use claimfs::journal::{Recovered, Source, replay, snapshot};
+use claimfs::journal::{Format, Recovered, Source, replay, snapshot};
 use claimfs::process::Boot;
 
 const MAX_LEASES: usize = 99;
@@ -27,11 +27,16 @@ pub fn run(data: &[u8]) {
         1 => rest.split(|byte| *byte == b'\n').flat_map(framed).collect(),
         _ => {
             let (spoils, steps) = good::parts(rest);
-            let (frames, table) = good::history(steps);
+            let format = if how & 0x20 == 0 {
+                Format::Json
+            } else {
+                Format::Binary
+            };
+            let (frames, table) = good::history(format, steps);
             if spoils.is_empty() {
                 is_what_was(&frames, &table);
             }
-            good::spoiled(frames, spoils)
+            good::spoiled(format, frames, spoils)
         }
     };
     let later = how & 0x40 != 0;
@@ -127,10 +132,6 @@ fn is_well(recovered: Recovered, boot: &Boot) {
 }
 
 fn is_same_anew(table: &Table, connection: &Handoff, boot: &Boot) {
-    let bytes = snapshot(boot, table, connection).unwrap();
-    let again = read(&bytes, boot, false).unwrap();
-    assert!(again.same_boot && again.lost.is_none());
-    assert!(again.table == *table);
     // The answers that are owed stand in no order.
     let same = |connection: &Handoff| {
         let mut written = serde_json::to_value(connection).unwrap();
@@ -138,7 +139,13 @@ fn is_same_anew(table: &Table, connection: &Handoff, boot: &Boot) {
         done.sort_by_cached_key(ToString::to_string);
         written
     };
-    assert_eq!(same(&again.handoff), same(connection));
+    for format in [Format::Json, Format::Binary] {
+        let bytes = snapshot(format, boot, table, connection).unwrap();
+        let again = read(&bytes, boot, false).unwrap();
+        assert!(again.same_boot && again.lost.is_none());
+        assert!(again.table == *table);
+        assert_eq!(same(&again.handoff), same(connection));
+    }
 }
 
 /// Everybody dies and all that was open is closed, as at the start after a loss of power; then
