@@ -201,14 +201,18 @@ impl Event {
 /// The largest size in bytes of the record that frees a name. JSON writes control characters,
 /// quotes and backslashes in up to six.
 fn space_of(name: &Name) -> u64 {
-    let escaped = |c: char| {
-        if c.is_control() || matches!(c, '"' | '\\') {
-            6
-        } else {
-            c.len_utf8()
-        }
+    let text = name.as_str();
+    let is_escaped = |c: char| c.is_control() || matches!(c, '"' | '\\');
+    let length = if text.is_ascii() {
+        let bytes = text.bytes();
+        text.len() + 5 * bytes.filter(|byte| is_escaped(char::from(*byte))).count()
+    } else {
+        let chars = text.chars();
+        chars
+            .map(|c| if is_escaped(c) { 6 } else { c.len_utf8() })
+            .sum()
     };
-    FREEING + name.as_str().chars().map(escaped).sum::<usize>() as u64
+    FREEING + length as u64
 }
 
 /// The content of an event.

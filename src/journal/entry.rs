@@ -261,10 +261,15 @@ impl Entry {
     }
 }
 
-/// True if these bytes begin an entry in binary form of this length, and break off.
+/// True if these bytes begin an entry in binary form of this length, and break off: at the latest
+/// before the byte that ends a payload, which is not among the `length`.
 pub(super) fn is_begun(bytes: &[u8], length: usize) -> bool {
     let mut from = Reader::of_length(bytes, length);
-    bytes.len() <= length && matches!(Entry::decode(&mut from), Err(Flaw::Short))
+    bytes.len() <= length
+        && match Entry::decode(&mut from) {
+            Ok(_) => from.left() == 0,
+            Err(flaw) => flaw == Flaw::Short,
+        }
 }
 
 fn ended<T>(from: &Reader, value: T) -> Result<T, Flaw> {

@@ -15,9 +15,9 @@
 //! variant with other fields is another variant with another tag, and a table with other parts is a
 //! journal of another version.
 //!
-//! Promises: a value is read from its own bytes only, which no other value has. Reading fails on
-//! any other input, and neither panics nor takes more memory than a fixed multiple of the input.
-//! The beginning of a value that breaks off is told apart from bytes that begin no value.
+//! Promises: a value is read as it was written. Reading any other bytes gives a value or fails, and
+//! neither panics nor takes more memory than a fixed multiple of the bytes. The beginning of a value
+//! that breaks off is told apart from bytes that begin no value.
 //!
 //! Does not know: frames, or which values are recorded.
 
