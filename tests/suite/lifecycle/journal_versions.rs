@@ -179,7 +179,7 @@ fn it_goes_on_in_version_1_until_a_server_answers_and_in_version_2_from_then_on(
     );
     let again = journal::read(dir.path(), &boot(), 999, false).unwrap();
     assert!(again.table == table && again.lost.is_none());
-    assert_eq!(content(&table, &again.handoff), content(&table, &handoff));
+    assert_eq!(again.handoff.nonce, handoff.nonce);
 }
 
 #[test]
