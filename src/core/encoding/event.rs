@@ -22,7 +22,9 @@ pub fn write_events(events: &[Event], to: &mut Vec<u8>) {
     if is_decision {
         first.seq.write(to);
         first.at.write(to);
-        events.iter().for_each(|event| event.what.write(to));
+        for event in events {
+            event.what.write(to);
+        }
     } else {
         Event::write_each(events, to);
     }

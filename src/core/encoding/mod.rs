@@ -178,10 +178,10 @@ impl<'a> Reader<'a> {
 /// Appends a number.
 pub fn write_number(mut number: u64, to: &mut Vec<u8>) {
     while number >= 0x80 {
-        to.push((number & 0x7f) as u8 | 0x80);
+        to.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    to.push(number as u8);
+    to.push(number.to_le_bytes()[0]);
 }
 
 /// Appends the number of elements, or of bytes.

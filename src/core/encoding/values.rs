@@ -45,6 +45,7 @@ impl Encode for u8 {
 macro_rules! numbers {
     ($($of:ty),*) => {
         $(impl Encode for $of {
+            #[allow(clippy::cast_lossless, reason = "there is no `From<usize>`")]
             fn write(&self, to: &mut Vec<u8>) {
                 write_number(*self as u64, to);
             }
