@@ -83,13 +83,13 @@ impl Encode for Handoff {
     fn read(from: &mut Reader) -> Result<Self, Flaw> {
         let (nonce, lives) = (Encode::read(from)?, Encode::read(from)?);
         let descriptors = Encode::read(from)?;
-        let (lines, first) = (Encode::read(from)?, Encode::read(from)?);
+        let (kept, first) = (Encode::read(from)?, Encode::read(from)?);
         let (planks, next) = (Vec::<Plank>::read(from)?, Encode::read(from)?);
         Ok(Self {
             nonce,
             lives,
             descriptors,
-            lines,
+            lines: kept,
             lines_from: first,
             scaffolding: Scaffolding::of(&planks, next),
             replies: Encode::read(from)?,
