@@ -41,6 +41,7 @@ use self::workers::Workers;
 use crate::core::{Attributes, NAME_MAX, NodeId, Outcome, Refusal, Shape};
 use crate::handoff;
 use crate::logging::limited;
+use crate::render::metrics::Metrics;
 use crate::store::Caller;
 use crate::tree::control::ControlCommand;
 use crate::tree::permissions::{AttrChange, EXECUTE, READ, Times, WRITE};
@@ -73,6 +74,7 @@ pub(crate) fn is_handling() -> bool {
 /// The filesystem that fuser drives.
 pub(crate) struct ClaimFs {
     tree: Arc<Tree>,
+    metrics: Arc<Metrics>,
     pending: Arc<PendingReplies>,
     /// For requests that change something and may wait for the disk. See [`handoff::THREADS`].
     commands: Workers,
@@ -96,8 +98,9 @@ impl ClaimFs {
         let tree = Arc::new(tree);
         Ok(Self {
             pending: PendingReplies::start(Arc::clone(&tree))?,
-            commands: Workers::start("commands", COMMAND_WORKERS, false)?,
-            reads: Workers::start("reads", READ_WORKERS, true)?,
+            commands: Workers::start("commands", COMMAND_WORKERS)?,
+            reads: Workers::start("reads", READ_WORKERS)?,
+            metrics: Arc::clone(tree.metrics()),
             tree,
             has_refused_lock: AtomicBool::new(false),
             offered: Arc::default(),
@@ -109,6 +112,15 @@ impl ClaimFs {
     /// The capabilities that the kernel offers: 0 until the connection begins.
     pub(crate) fn offered(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.offered)
+    }
+
+    /// Begins to measure a request that was just read.
+    fn timed(&self) -> Timed {
+        Timed {
+            metrics: Arc::clone(&self.metrics),
+            start: Instant::now(),
+            is_long: false,
+        }
     }
 
     fn begin(&self) {
@@ -137,6 +149,21 @@ impl ClaimFs {
         self.begin();
     }
 
+    /// Answers a part of a listing: at once, or on a worker while much is left to sweep.
+    fn list(&self, request: &Request, ino: INodeNo, list: impl FnOnce(&Tree) + Send + 'static) {
+        let timed = self.timed();
+        if node(ino).is_ok_and(|ino| self.tree.is_littered(ino)) {
+            let timed = timed.long();
+            self.hand_on(&self.reads, request.uid(), |tree| {
+                list(tree);
+                drop(timed);
+            });
+        } else {
+            self.begin();
+            list(&self.tree);
+        }
+    }
+
     /// Runs a handler that changes something. If the request is sent again and was carried out
     /// before, calls `again` with its outcome instead, to answer it.
     fn change<T>(
@@ -160,7 +187,7 @@ impl ClaimFs {
     /// Runs a handler that changes nothing. Its refusals are not counted: ENOENT is an answer.
     fn look<T>(&self, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
         self.begin();
-        look(&self.tree, handler)
+        attempt(handler).map_err(|refusal| errno(refusal).0)
     }
 
     /// Logs once why kernel locks are refused here.
@@ -186,6 +213,7 @@ impl ClaimFs {
         mode: u32,
         reply: ReplyEntry,
     ) {
+        let _timed = self.timed();
         let caller = caller(request);
         let make = || {
             self.tree.permit_entry(caller, node(parent)?)?;
@@ -201,6 +229,7 @@ impl ClaimFs {
     }
 
     fn close(&self, request: &Request, ino: INodeNo, handle: FileHandle, reply: ReplyEmpty) {
+        let _timed = self.timed();
         let closed = self.look(|| {
             let (ino, fh) = (node(ino)?, descriptor(handle)?);
             self.pending.close(fh);
@@ -234,21 +263,15 @@ impl ClaimFs {
 
 /// See [`ClaimFs::run`].
 fn run<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
-    attempt(tree, handler).map_err(|refusal| {
+    attempt(handler).map_err(|refusal| {
         let (errno, name) = errno(refusal);
         tree.metrics().refused(name);
         errno
     })
 }
 
-/// See [`ClaimFs::look`].
-fn look<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
-    attempt(tree, handler).map_err(|refusal| errno(refusal).0)
-}
-
-/// Calls a handler, and counts the time that it takes.
-fn attempt<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let start = Instant::now();
+/// Calls a handler.
+fn attempt<T>(handler: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     HANDLING.set(true);
     let result = catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
         limited!(
@@ -259,8 +282,29 @@ fn attempt<T>(tree: &Tree, handler: impl FnOnce() -> Result<T, Refusal>) -> Resu
         Err(Refusal::Failed)
     });
     HANDLING.set(false);
-    tree.metrics().served(start.elapsed());
     result
+}
+
+/// A request that was read. Counts the time until this is dropped, after its answer was written.
+struct Timed {
+    metrics: Arc<Metrics>,
+    start: Instant,
+    is_long: bool,
+}
+
+impl Timed {
+    /// The same request, handed to a worker.
+    fn long(self) -> Self {
+        let mut timed = self;
+        timed.is_long = true;
+        timed
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        self.metrics.served(self.start.elapsed(), self.is_long);
+    }
 }
 
 /// The capabilities that are requested from the kernel.
@@ -287,6 +331,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _timed = self.timed();
         let name = name.as_bytes();
         let found = if self.tree.is_notifier(request.pid()) {
             self.look(|| self.tree.tombstone(node(parent)?, name))
@@ -304,6 +349,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let _timed = self.timed();
         answer_attr(self.look(|| self.tree.attr(node(ino)?)), reply);
     }
 
@@ -325,6 +371,7 @@ impl Filesystem for ClaimFs {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _timed = self.timed();
         let caller = caller(request);
         let result = self.run(|| {
             let times = match (atime, mtime) {
@@ -352,6 +399,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let _timed = self.timed();
         match self.look(|| self.tree.target(node(ino)?)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
@@ -412,6 +460,7 @@ impl Filesystem for ClaimFs {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
+        let _timed = self.timed();
         let caller = caller(request);
         let link = || {
             self.tree.permit_entry(caller, node(parent)?)?;
@@ -425,11 +474,13 @@ impl Filesystem for ClaimFs {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = self.timed();
         let remove = || answer_empty(self.remove(request, parent, name, true), reply);
         self.pending.serving(remove);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = self.timed();
         let remove = || answer_empty(self.remove(request, parent, name, false), reply);
         self.pending.serving(remove);
     }
@@ -444,6 +495,7 @@ impl Filesystem for ClaimFs {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _timed = self.timed();
         let caller = caller(request);
         let rename = || {
             self.tree.permit_entry(caller, node(parent)?)?;
@@ -477,6 +529,7 @@ impl Filesystem for ClaimFs {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _timed = self.timed();
         let caller = caller(request);
         let create = || {
             self.tree.permit_entry(caller, node(parent)?)?;
@@ -506,6 +559,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _timed = self.timed();
         let caller = caller(request);
         let open = || {
             let wants = wants(flags);
@@ -560,7 +614,7 @@ impl Filesystem for ClaimFs {
             self.begin();
             return;
         }
-        let caller = caller(request);
+        let (caller, timed) = (caller(request), self.timed());
         let read = move |tree: &Tree| {
             let read = || tree.read(caller, ino, fh, offset, size, <[u8]>::to_vec);
             match run(tree, read) {
@@ -569,7 +623,11 @@ impl Filesystem for ClaimFs {
             }
         };
         if Tree::is_long(ino) && !self.tree.is_begun(fh, offset) {
-            self.hand_on(&self.reads, caller.uid, read);
+            let timed = timed.long();
+            self.hand_on(&self.reads, caller.uid, |tree| {
+                read(tree);
+                drop(timed);
+            });
         } else {
             self.begin();
             read(&self.tree);
@@ -592,7 +650,7 @@ impl Filesystem for ClaimFs {
             return reply.error(Errno::ESTALE);
         };
         let append = flags.0 & libc::O_APPEND != 0;
-        let caller = caller(request);
+        let (caller, timed) = (caller(request), self.timed());
         let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let answer = move |result| match result {
             Ok(()) => reply.written(written),
@@ -624,9 +682,10 @@ impl Filesystem for ClaimFs {
             arrived: Some(arrival.at),
             ..caller
         };
+        let timed = timed.long();
         self.hand_on(&self.commands, caller.uid, move |tree| {
             answer(run(tree, || tree.control(caller, commands?)));
-            drop(arrival);
+            drop((arrival, timed));
         });
     }
 
@@ -680,6 +739,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let _timed = self.timed();
         match self.run(|| self.tree.attr(node(ino)?)) {
             Ok(_) => reply.ok(),
             Err(errno) => reply.error(errno),
@@ -687,6 +747,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _timed = self.timed();
         let caller = caller(request);
         match self.run(|| {
             self.tree.permit(caller, node(ino)?, READ)?;
@@ -710,60 +771,64 @@ impl Filesystem for ClaimFs {
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let list = || {
-            self.tree.list(node(ino)?, offset, |entry| {
-                !reply.add(
-                    INodeNo(entry.attr.ino.number()),
-                    entry.offset,
-                    file_type(entry.attr.kind),
-                    OsStr::from_bytes(entry.name),
-                )
-            })
-        };
-        match self.run(list) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        self.list(request, ino, move |tree| {
+            let list = || {
+                tree.list(node(ino)?, offset, |entry| {
+                    !reply.add(
+                        INodeNo(entry.attr.ino.number()),
+                        entry.offset,
+                        file_type(entry.attr.kind),
+                        OsStr::from_bytes(entry.name),
+                    )
+                })
+            };
+            match run(tree, list) {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            }
+        });
     }
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let list = || {
-            let long = self.tree.usage().0 > LONG_LISTING;
-            self.tree.list(node(ino)?, offset, |entry| {
-                let attr = file_attr(&entry.attr);
-                let is_claim = matches!(entry.attr.ino, NodeId::Claim(_) | NodeId::Session(_));
-                let ttl = if long && is_claim {
-                    &LISTING_TTL
-                } else {
-                    ttl(&entry.attr)
-                };
-                !reply.add(
-                    attr.ino,
-                    entry.offset,
-                    OsStr::from_bytes(entry.name),
-                    ttl,
-                    &attr,
-                    Generation(0),
-                )
-            })
-        };
-        match self.run(list) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        self.list(request, ino, move |tree| {
+            let list = || {
+                let long = tree.usage().0 > LONG_LISTING;
+                tree.list(node(ino)?, offset, |entry| {
+                    let attr = file_attr(&entry.attr);
+                    let is_claim = matches!(entry.attr.ino, NodeId::Claim(_) | NodeId::Session(_));
+                    let ttl = if long && is_claim {
+                        &LISTING_TTL
+                    } else {
+                        ttl(&entry.attr)
+                    };
+                    !reply.add(
+                        attr.ino,
+                        entry.offset,
+                        OsStr::from_bytes(entry.name),
+                        ttl,
+                        &attr,
+                        Generation(0),
+                    )
+                })
+            };
+            match run(tree, list) {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            }
+        });
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -788,6 +853,7 @@ impl Filesystem for ClaimFs {
         _: u32,
         reply: ReplyEmpty,
     ) {
+        let _timed = self.timed();
         let caller = caller(request);
         let set = || {
             let name = xattr_name(name)?;
@@ -807,6 +873,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _timed = self.timed();
         let result = self.look(|| {
             let name = xattr_name(name)
                 .ok()
@@ -823,6 +890,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _timed = self.timed();
         let result = self.look(|| {
             let xattrs = self.tree.xattrs(node(ino)?)?;
             Ok(xattrs
@@ -834,6 +902,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _timed = self.timed();
         let caller = caller(request);
         let remove = || {
             self.tree.permit(caller, node(ino)?, WRITE)?;
@@ -844,6 +913,7 @@ impl Filesystem for ClaimFs {
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let _timed = self.timed();
         let wants = u8::try_from(mask.bits() & 7).unwrap_or(7);
         match self.look(|| self.tree.permit(caller(request), node(ino)?, wants)) {
             Ok(_) => reply.ok(),
@@ -861,6 +931,7 @@ impl Filesystem for ClaimFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _timed = self.timed();
         let result = self.run(|| {
             let attr = self.tree.attr(node(ino)?)?;
             let end = offset.saturating_add(length);

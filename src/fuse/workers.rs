@@ -11,8 +11,6 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::sys::thread::yield_to_others;
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A pool of threads, which end with the process.
@@ -79,18 +77,12 @@ impl Shared {
 }
 
 impl Workers {
-    /// Starts a number of threads. With `yields` they run when no other thread of the server wants
-    /// the processor.
-    pub(super) fn start(name: &str, threads: usize, yields: bool) -> io::Result<Self> {
+    /// Starts a number of threads.
+    pub(super) fn start(name: &str, threads: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         for _ in 0..threads {
             let own = Arc::clone(&shared);
-            let work = move || {
-                if yields {
-                    yield_to_others();
-                }
-                own.work();
-            };
+            let work = move || own.work();
             thread::Builder::new().name(name.to_owned()).spawn(work)?;
         }
         Ok(Self(shared))

@@ -4,9 +4,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::mem;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::copy::{Copy, Live, Place, Source};
 use super::entry::{Format, entry, size, snapshot};
 use super::file::{self, Unfit};
 use super::frame::{ENTRY_MAX, Filler, HEADER};
@@ -29,10 +31,10 @@ const CHECK: u64 = 256 * 1024;
 const FREED: usize = 8;
 
 /// Bytes reserved beyond those for the events that free everything.
-const SLACK: u64 = 64 * 1024;
+pub(super) const SLACK: u64 = 64 * 1024;
 
 /// Reserve this many bytes more than needed, so that not every claim reserves space.
-const STRIDE: u64 = 256 * 1024;
+pub(super) const STRIDE: u64 = 256 * 1024;
 
 /// The longest file `tokens`, in bytes: a number and a boot id.
 const TOKENS_MAX: u64 = 256;
@@ -76,6 +78,11 @@ impl Reserved {
     }
 }
 
+/// The path of a file while it is written anew.
+pub(super) fn new_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.new"))
+}
+
 /// Writes a whole file with space reserved up to an offset, and renames it over the old one. With
 /// `lasting`, it survives a loss of power. Returns whether space could be reserved.
 fn replace(
@@ -85,7 +92,7 @@ fn replace(
     room: u64,
     lasting: bool,
 ) -> io::Result<(File, bool)> {
-    let new = dir.join(format!("{name}.new"));
+    let new = new_path(dir, name);
     let write = || {
         let mut file = file::create(&new)?;
         // Reserve first, so that a full disk is noticed early.
@@ -109,7 +116,7 @@ fn replace(
 }
 
 /// Reserves space. False if the filesystem cannot do that.
-fn has_room(file: &File, room: u64) -> io::Result<bool> {
+pub(super) fn has_room(file: &File, room: u64) -> io::Result<bool> {
     match allocate(file, 0, room) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -156,6 +163,19 @@ pub struct Disk {
     owes_place: bool,
     /// There may be remains of an interrupted write after the last whole frame.
     has_remains: bool,
+    /// The number of copies that were begun. Only the newest may take the place of this journal.
+    copies: u64,
+    /// The newest copy, while it is in the making.
+    copy: Option<Making>,
+}
+
+/// What happens to this journal while a copy of it is made.
+#[derive(Debug, Default)]
+struct Making {
+    /// An event was appended that must survive a loss of power.
+    lasts: bool,
+    /// The copy has all of this journal. From now on each frame is written to both.
+    mirror: Option<(File, u64)>,
 }
 
 impl Disk {
@@ -207,7 +227,11 @@ impl Disk {
             room: written.room,
             debt: debt(table),
             granted: if is_new { 0 } else { reserved.tokens },
+            copies: 0,
+            copy: None,
         };
+        // A server that was killed may have left it.
+        _ = fs::remove_file(new_path(dir, JOURNAL));
         disk.reserve_tokens(table.next_token())?;
         if disk.end == recovered.end as u64 && !is_same {
             let nonce = handoff.nonce.clone();
@@ -221,42 +245,50 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Compacts the journal once most of it is obsolete.
-    fn compact_if_due(&mut self, table: &Table, handoff: impl FnOnce() -> Handoff) {
+    /// Whether most of the journal is obsolete.
+    fn is_mostly_obsolete(&mut self, table: &Table) -> bool {
         // Events that free leases are small, yet may make most of the journal obsolete.
         if self.end < self.check && self.freed < FREED + table.lease_count() / 8 {
-            return;
+            return false;
         }
         // Leases of ended sessions are swept first, so that the snapshot is small. On a full disk,
         // do not wait for that.
         if table.wants_sweep() && self.check > 0 {
-            return;
+            return false;
         }
         let (size, weight) = self.base;
         // An estimate of the snapshot's size now, from its size at the last one.
         let live = table.weight() as u64 * size / (weight as u64).max(1);
-        // Estimating takes time in proportion to the table, so do it less often in a large journal.
-        self.check = self.end + CHECK.max(live / 8);
+        self.check = self.end + CHECK;
         self.freed = 0;
         let is_older = self.format != self.next_format;
-        if !is_older && self.end <= 3 * (live + self.rest) + 2 * CHECK {
-            return;
+        is_older || self.end > 3 * (live + self.rest) + 2 * CHECK
+    }
+
+    /// Compacts the journal if it is due, in the steps in which a server does that beside its
+    /// requests: see [`Copy`].
+    pub fn compact_if_due(&mut self, table: &Table) -> io::Result<()> {
+        if !self.is_due(table) {
+            return Ok(());
         }
-        // Claims that die with the machine need no sync, and everybody waits for one.
-        let lasting = table.outlives_machine();
-        match self.write_table(table, &handoff(), lasting) {
-            Ok(()) => {}
-            Err(error) => {
-                log::debug!(
-                    "{}: the journal cannot be written anew, and goes on growing: {error}",
-                    self.dir.display()
-                );
-            }
-        }
+        let mut copy = self.begin_copy(table, Live::default(), Place::Kept)?;
+        let mut steps = || {
+            copy.write(&|| true)?;
+            copy.follow(self.end)?;
+            let lasts = self.mirror(&mut copy)?;
+            copy.sync(lasts)?;
+            self.switch(&mut copy)
+        };
+        let done = steps().map(|_| ());
+        self.give_up(&copy);
+        done
     }
 
     /// Goes on in a new journal, which begins with this table.
     fn write_table(&mut self, table: &Table, handoff: &Handoff, lasting: bool) -> io::Result<()> {
+        // A copy in the making lacks what is appended to this one.
+        self.copies += 1;
+        self.copy = None;
         let format = self.next_format;
         let written = write_table(&self.dir, &self.boot, (table, handoff), format, lasting)?;
         self.format = format;
@@ -315,6 +347,15 @@ impl Disk {
         self.file.write_all_at(frame, self.end)?;
         self.has_remains = false;
         self.end = end;
+        if let Some(Making { mirror, .. }) = &mut self.copy
+            && let Some((file, end)) = mirror
+        {
+            match file.write_all_at(frame, *end) {
+                Ok(()) => *end += frame.len() as u64,
+                // It is of no use any more: see `switch`.
+                Err(_) => self.copy = None,
+            }
+        }
         Ok(())
     }
 
@@ -390,7 +431,7 @@ fn write_table(
 }
 
 /// The size of all events that would free everything, in bytes.
-fn debt(table: &Table) -> u64 {
+pub(super) fn debt(table: &Table) -> u64 {
     let waiters = table.waiters().count();
     Event::space_to_free(
         table.names(),
@@ -433,6 +474,9 @@ impl Log for Disk {
             .any(|event| durability(event) != Durability::Boot);
         let only_renews = events.len() == 1 && durability(&events[0]) == Durability::Renewal;
         self.owes_sync |= must_last && !only_renews;
+        if let Some(copy) = &mut self.copy {
+            copy.lasts |= must_last;
+        }
         self.debt = debt;
         self.freed += freed;
         Ok(())
@@ -448,6 +492,11 @@ impl Log for Disk {
         let mut files = Vec::new();
         if std::mem::take(&mut self.owes_sync) {
             files.push(self.file.try_clone()?);
+            if let Some(Making { mirror, .. }) = &self.copy
+                && let Some((file, _)) = mirror
+            {
+                files.push(file.try_clone()?);
+            }
             if std::mem::take(&mut self.owes_place) {
                 files.push(File::open(&self.dir)?);
             }
@@ -479,8 +528,74 @@ impl Log for Disk {
         }
     }
 
-    fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff) {
-        self.compact_if_due(table, handoff);
+    fn reach(&self) -> (u64, u64) {
+        (self.end, self.debt)
+    }
+
+    fn is_due(&mut self, table: &Table) -> bool {
+        self.copy.is_none() && self.is_mostly_obsolete(table)
+    }
+
+    fn begin_copy(&mut self, table: &Table, live: Live, place: Place) -> io::Result<Copy> {
+        if place == Place::Lost {
+            Reserved::write(&self.dir, self.granted, &self.boot)?;
+        }
+        let source = Source {
+            file: self.file.try_clone()?,
+            end: self.end,
+            debt: self.debt,
+            boot: self.boot.clone(),
+            format: self.next_format,
+        };
+        self.copies += 1;
+        self.copy = Some(Making::default());
+        Ok(Copy::new(
+            &self.dir,
+            source,
+            table,
+            live,
+            (place, self.copies),
+        ))
+    }
+
+    fn mirror(&mut self, copy: &mut Copy) -> io::Result<bool> {
+        let Some(making) = self.copy.as_mut().filter(|_| copy.number == self.copies) else {
+            return Err(io::ErrorKind::Interrupted.into());
+        };
+        copy.follow(self.end)?;
+        // The file is as long as its frames: the room behind them does not count.
+        copy.make_room(self.debt)?;
+        making.mirror = Some(copy.mirror()?);
+        Ok(making.lasts)
+    }
+
+    fn switch(&mut self, copy: &mut Copy) -> io::Result<File> {
+        let making = self.copy.take().filter(|_| copy.number == self.copies);
+        let mirror = making.and_then(|making| making.mirror);
+        let (file, end) = mirror.ok_or(io::ErrorKind::Interrupted)?;
+        if !self.is_in_place() {
+            match copy.place {
+                Place::Lost => file::set_aside(&self.dir, JOURNAL)?,
+                Place::Kept => return Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+        let first = copy.put_in_place()?;
+        log::debug!("the journal is {end} bytes, and was {}", self.end);
+        // The name of the new file is not on disk yet, but the old one has all as well until the
+        // next that must be.
+        (self.owes_place, self.has_remains) = (true, false);
+        (self.base, self.rest) = (first.base, first.rest);
+        (self.end, self.room) = (end, first.room);
+        self.format = first.format;
+        self.debt = (self.debt + first.debt).saturating_sub(first.debt_before);
+        (self.check, self.freed) = (self.end + CHECK, 0);
+        Ok(mem::replace(&mut self.file, file))
+    }
+
+    fn give_up(&mut self, copy: &Copy) {
+        if copy.number == self.copies {
+            self.copy = None;
+        }
     }
 }
 

@@ -19,6 +19,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
+use std::mem;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,8 @@ pub(crate) struct History {
     unwritten: Unwritten,
     /// The last event in the files.
     written: u64,
+    /// The number of times that the file was written again.
+    number: u64,
 }
 
 /// The newest events of a journal, bounded.
@@ -85,6 +88,7 @@ impl History {
             file: None,
             unwritten: journal,
             written: 0,
+            number: 0,
         };
         if !same_boot {
             for name in [HISTORY, OLDER] {
@@ -134,6 +138,7 @@ impl History {
 
     /// Writes the file again into its directory, which may be another one at the same path.
     pub(crate) fn rewrite(&mut self) {
+        self.number += 1;
         let Some((file, length)) = &self.file else {
             return;
         };
@@ -159,33 +164,67 @@ impl History {
         self.unwritten.push(record);
     }
 
-    /// Appends the events to the file, since the journal is about to drop them. Should that fail,
-    /// they stay in memory.
-    pub(crate) fn write(&mut self) {
-        let Some(last) = self.unwritten.records.back().map(|record| record.seq) else {
-            return;
-        };
-        if !has_room_to_spare(&self.dir) {
-            log::debug!("the disk is nearly full, so the history stays in memory");
-            return;
-        }
-        let lines = self.unwritten.records.iter().map(EventRecord::line);
-        let lines = lines.collect::<String>();
-        match self.append(lines.as_bytes()) {
-            Ok(()) => {
-                self.unwritten = Unwritten::default();
-                self.written = last;
+    /// The events that are in no file yet, since the journal is about to drop them. They are
+    /// written after the store's lock was released. `None` if there are none, or no room.
+    pub(crate) fn begin_write(&mut self) -> Option<Lines> {
+        self.unwritten.records.back()?;
+        match self.current() {
+            Ok((file, at)) => Some(Lines {
+                dir: self.dir.clone(),
+                records: self.unwritten.records.clone(),
+                file,
+                at,
+                number: self.number,
+            }),
+            Err(error) => {
+                self.failed(&error);
+                None
             }
-            Err(error) => limited!(
-                None,
-                log::Level::Warn,
-                "{}: {error}; should this server be killed, 'history' lacks some events",
-                self.dir.join(HISTORY).display()
-            ),
         }
     }
 
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Takes note of what was written, and returns it, since it takes a while to drop. Should that
+    /// have failed, the events stay in memory.
+    pub(crate) fn wrote(&mut self, mut lines: Lines, length: io::Result<Option<u64>>) -> Lines {
+        match length {
+            Ok(None) => {}
+            Ok(Some(length)) => {
+                // A file that was written again meanwhile has them from memory.
+                if let Some((_, at)) = self.file.as_mut().filter(|_| lines.number == self.number) {
+                    *at = lines.at + length;
+                    let records = &mut self.unwritten.records;
+                    let last = lines.records.back().map_or(0, |record| record.seq);
+                    let new = records.partition_point(|record| record.seq <= last);
+                    let newest = records.split_off(new);
+                    lines.records = mem::replace(records, newest);
+                    self.unwritten.bytes = records.iter().map(EventRecord::size).sum();
+                    self.written = last;
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+        lines
+    }
+
+    fn failed(&self, error: &io::Error) {
+        limited!(
+            None,
+            log::Level::Warn,
+            "{}: {error}; should this server be killed, 'history' lacks some events",
+            self.dir.join(HISTORY).display()
+        );
+    }
+
+    /// Appends the events to the file at once.
+    pub(crate) fn write(&mut self) {
+        if let Some(lines) = self.begin_write() {
+            let length = lines.write();
+            self.wrote(lines, length);
+        }
+    }
+
+    /// The file to append to, and its length. One that is too long takes its other name.
+    fn current(&mut self) -> io::Result<(File, u64)> {
         if self.file.as_ref().is_none_or(|(_, at)| *at >= HISTORY_MAX) {
             let path = self.dir.join(HISTORY);
             match fs::rename(&path, self.dir.join(OLDER)) {
@@ -193,16 +232,8 @@ impl History {
                 _ => self.file = Some((file::create(&path)?, 0)),
             }
         }
-        let Some((file, at)) = &mut self.file else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        if let Err(error) = file.write_all_at(lines, *at) {
-            // Nothing of it counts. The next write begins where this one did.
-            _ = file.set_len(*at);
-            return Err(error);
-        }
-        *at += lines.len() as u64;
-        Ok(())
+        let (file, at) = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok((file.try_clone()?, *at))
     }
 
     /// The history as of now. It is read after the store's lock was released.
@@ -213,6 +244,36 @@ impl History {
             file: file.and_then(|(file, length)| Some((file.try_clone().ok()?, *length))),
             unwritten: self.unwritten.records.iter().cloned().collect(),
         }
+    }
+}
+
+/// Events that are to be appended to the file.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    dir: PathBuf,
+    records: VecDeque<EventRecord>,
+    file: File,
+    at: u64,
+    /// See [`History::number`].
+    number: u64,
+}
+
+impl Lines {
+    /// Appends them to the file in this directory, and returns their length in bytes. `None` if
+    /// the disk is nearly full.
+    pub(crate) fn write(&self) -> io::Result<Option<u64>> {
+        if !has_room_to_spare(&self.dir) {
+            log::debug!("the disk is nearly full, so the history stays in memory");
+            return Ok(None);
+        }
+        let lines = self.records.iter().map(EventRecord::line);
+        let lines = lines.collect::<String>();
+        if let Err(error) = self.file.write_all_at(lines.as_bytes(), self.at) {
+            // Nothing of it counts. The next write begins where this one did.
+            _ = self.file.set_len(self.at);
+            return Err(error);
+        }
+        Ok(Some(lines.len() as u64))
     }
 }
 

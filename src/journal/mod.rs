@@ -1,7 +1,7 @@
 //! Events on disk: checksummed frames after a snapshot of the table, and reserved tokens.
 //!
 //! ```text
-//! journal  frame: the version                          compaction writes a new file and renames it
+//! journal  frame: the version                          compaction writes a new file: see `copy`
 //!          frame: a snapshot of the table
 //!          frame: the events of one decision           appended before they are applied
 //!          …
@@ -31,6 +31,7 @@
 //! Does not know: the rules, or who is alive. Of an event it knows how much space to reserve for
 //! the event that undoes it, and whether it must survive a loss of power.
 
+mod copy;
 mod disk;
 mod entry;
 mod file;
@@ -41,6 +42,8 @@ mod recovery;
 use std::fs::File;
 use std::io;
 
+pub(crate) use self::copy::LEFT_MAX;
+pub use self::copy::{Copy, Live, Place};
 pub use self::disk::Disk;
 pub use self::entry::{Entry, Format, entry, snapshot};
 use self::frame::PAYLOAD_MAX;
@@ -76,8 +79,25 @@ pub trait Log: Send {
     /// Called once this server answers, and no older program takes over from it any more.
     fn settled(&mut self) {}
 
-    /// Called after the appended events were applied to this table.
-    fn applied(&mut self, table: &Table, handoff: &mut dyn FnMut() -> Handoff);
+    /// The same, and the size of all events that would free everything.
+    fn reach(&self) -> (u64, u64);
+
+    /// Whether the journal is due to be compacted, after the appended events were applied to this
+    /// table.
+    fn is_due(&mut self, table: &Table) -> bool;
+
+    /// Begins to write the journal anew: see [`Copy`]. `table` is what it says now.
+    fn begin_copy(&mut self, table: &Table, live: Live, place: Place) -> io::Result<Copy>;
+
+    /// Completes a copy. From now on each frame is written to both. Whether the copy has something
+    /// that must survive a loss of power and came after its table.
+    fn mirror(&mut self, copy: &mut Copy) -> io::Result<bool>;
+
+    /// Goes on with a copy. Returns the old file, which takes a while to close.
+    fn switch(&mut self, copy: &mut Copy) -> io::Result<File>;
+
+    /// Goes on without a copy that failed.
+    fn give_up(&mut self, copy: &Copy);
 }
 
 /// The longest journal, in bytes, that is written or served.

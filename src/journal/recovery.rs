@@ -2,6 +2,9 @@
 //!
 //! Does not know: how a journal is written.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::disk::Reserved;
@@ -353,23 +356,14 @@ struct Replayed {
 fn replay_frames(source: Source, max_leases: usize) -> Replayed {
     let bytes = source.bytes;
     let mut replayed = Replayed {
-        table: Table::new(max_leases),
-        handoff: Handoff::default(),
-        written: None,
-        end: 0,
-        base: (0, 0),
         problem: bytes.is_empty().then(|| String::from("it is empty")),
-        history: Unwritten::default(),
         shown_from: shown_from(bytes),
-        format: Format::default(),
-        newer: None,
-        has_events: false,
-        has_readers: false,
+        ..Replayed::new(max_leases)
     };
     while replayed.end < bytes.len() {
         let read = match replayed.end {
             0 => replayed.head(bytes, max_leases),
-            _ => replayed.entry(bytes),
+            _ => replayed.entry(&bytes[replayed.end..]),
         };
         if let Err(why) = read {
             replayed.problem = Some(why);
@@ -411,7 +405,85 @@ fn whole_frame(bytes: &[u8], at: usize) -> Result<(&[u8], usize), String> {
     frame_at(bytes, at).ok_or_else(|| String::from(flaw(rest)))
 }
 
+/// How much of a journal [`replay_file`] reads at once, in bytes.
+const SOME: usize = 1 << 20;
+
+/// The table and the connection that a journal describes up to an offset, while more is appended to
+/// it. `goes_on` is asked from time to time, and may break this off.
+pub(super) fn replay_file(
+    file: &File,
+    until: u64,
+    max_leases: usize,
+    goes_on: &dyn Fn() -> bool,
+) -> io::Result<(Table, Handoff)> {
+    let mut replayed = Replayed::new(max_leases);
+    // The bytes that are read and not replayed yet, and how many of them are replayed after all.
+    let (mut bytes, mut done, mut at) = (Vec::new(), 0, 0);
+    while at < until {
+        if !goes_on() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        bytes.drain(..done);
+        // The first frame is the whole table.
+        bytes.shrink_to(4 * SOME);
+        let (more, had) = ((SOME as u64).min(until - at), bytes.len());
+        bytes.resize(had + usize::try_from(more).map_err(io::Error::other)?, 0);
+        file.read_exact_at(&mut bytes[had..], at)?;
+        (at, done) = (at + more, 0);
+        while let rest = &bytes[done..]
+            && frames_are_whole(rest, replayed.end == 0)
+        {
+            let before = replayed.end;
+            let read = match before {
+                0 => replayed.head(rest, max_leases),
+                _ => replayed.entry(rest),
+            };
+            read.map_err(|why| io::Error::other(format!("corrupt at byte {before}: {why}")))?;
+            done += replayed.end - before;
+        }
+    }
+    if replayed.end as u64 != until {
+        let why = format!("corrupt at byte {}: {}", replayed.end, flaw(&bytes[done..]));
+        return Err(io::Error::other(why));
+    }
+    Ok((replayed.table, replayed.handoff))
+}
+
+/// Whether the next frame is there, or the first ones that belong together.
+fn frames_are_whole(bytes: &[u8], are_first: bool) -> bool {
+    let length = |at: usize| {
+        let length = payload_length(bytes.get(at..)?)?;
+        Some(at + HEADER + length).filter(|end| *end <= bytes.len())
+    };
+    let Some(end) = length(0) else {
+        return false;
+    };
+    let version = || parse::<Version>(&bytes[HEADER..end]).ok();
+    let is_binary = || {
+        let format = version().and_then(|version| Format::of(version.claimfs_journal));
+        format == Some(Format::Binary)
+    };
+    !are_first || !is_binary() || length(end).is_some()
+}
+
 impl Replayed {
+    fn new(max_leases: usize) -> Self {
+        Self {
+            table: Table::new(max_leases),
+            handoff: Handoff::default(),
+            written: None,
+            end: 0,
+            base: (0, 0),
+            problem: None,
+            history: Unwritten::default(),
+            shown_from: usize::MAX,
+            format: Format::default(),
+            newer: None,
+            has_events: false,
+            has_readers: false,
+        }
+    }
+
     /// Reads the frames with the version and the state.
     fn head(&mut self, bytes: &[u8], max_leases: usize) -> Result<(), String> {
         let (mut payload, mut next) = whole_frame(bytes, 0)?;
@@ -439,9 +511,10 @@ impl Replayed {
         Ok(())
     }
 
-    /// Replays one frame after these.
+    /// Replays one frame after these, the first of the bytes from [`Replayed::end`] on.
     fn entry(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (payload, next) = whole_frame(bytes, self.end)?;
+        let (payload, length) = whole_frame(bytes, 0)?;
+        let next = self.end + length;
         let Entry { sent, events, note } = Entry::read(payload)?;
         check_events(&self.table, &events)?;
         let history = &mut self.history;

@@ -35,7 +35,7 @@ pub struct EventRecord {
 enum About {
     Session(SessionPart),
     Pass(PassPart),
-    Claim(Box<ClaimPart>),
+    Claim(Arc<ClaimPart>),
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -234,7 +234,7 @@ fn about(table: &Table, what: &What) -> Option<(&'static str, About)> {
         signal: None,
     };
     part.add_details(table, what, last);
-    Some((word, About::Claim(Box::new(part))))
+    Some((word, About::Claim(Arc::new(part))))
 }
 
 impl ClaimPart {

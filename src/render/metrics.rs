@@ -11,9 +11,18 @@ use std::time::{Duration, SystemTime};
 use crate::core::table::Count;
 
 /// The upper bounds of the latency buckets, in microseconds.
-const BOUNDS: [u64; 12] = [
-    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000,
+const BOUNDS: [u64; 14] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000,
 ];
+
+/// How long something took, in a histogram.
+#[derive(Debug, Default)]
+struct Durations {
+    buckets: [AtomicU64; BOUNDS.len()],
+    count: AtomicU64,
+    nanoseconds: AtomicU64,
+    longest: AtomicU64,
+}
 
 /// The counter that `claimfs doctor` checks.
 pub(crate) const STATUS_OVERFLOWS: &str = "claimfs_status_overflows_total";
@@ -64,9 +73,9 @@ pub(crate) struct Metrics {
     /// Names handed to another session.
     pub handovers: AtomicU64,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
-    buckets: [AtomicU64; BOUNDS.len()],
-    requests: AtomicU64,
-    nanoseconds: AtomicU64,
+    /// All requests, and those that others wait behind.
+    requests: Durations,
+    answers: Durations,
     began: OnceLock<Began>,
 }
 
@@ -94,15 +103,13 @@ impl Metrics {
             .or_default() += 1;
     }
 
-    /// Counts a request and its duration.
-    pub(crate) fn served(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if let Some(bucket) = BOUNDS.iter().position(|bound| micros <= *bound) {
-            self.buckets[bucket].fetch_add(1, Relaxed);
+    /// Counts a request and the time from its reading to its answer. Others wait behind it, unless
+    /// it `is_long` and was handed to a worker.
+    pub(crate) fn served(&self, took: Duration, is_long: bool) {
+        self.requests.count(took);
+        if !is_long {
+            self.answers.count(took);
         }
-        self.nanoseconds
-            .fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        self.requests.fetch_add(1, Relaxed);
     }
 
     /// Notes how the server began, once.
@@ -194,26 +201,45 @@ impl Metrics {
     }
 
     fn render_latency(&self, out: &mut String) {
+        let help = "Time from reading a request to writing its answer, in seconds.";
         let name = "claimfs_request_duration_seconds";
-        head(
-            out,
-            name,
-            "histogram",
-            "Time spent on a request inside claimfs, in seconds.",
-        );
+        self.requests.render(out, name, help);
+        let help = "The same of requests that others wait behind: all but what workers carry out.";
+        self.answers
+            .render(out, "claimfs_answer_duration_seconds", help);
+        let name = "claimfs_longest_answer_seconds";
+        let help = "The longest of these since the server began, in seconds.";
+        head(out, name, "gauge", help);
+        let longest = Duration::from_nanos(self.answers.longest.load(Relaxed));
+        line(out, name, "", longest.as_secs_f64());
+    }
+}
+
+impl Durations {
+    fn count(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(bucket) = BOUNDS.iter().position(|bound| micros <= *bound) {
+            self.buckets[bucket].fetch_add(1, Relaxed);
+        }
+        if nanos > self.longest.load(Relaxed) {
+            self.longest.fetch_max(nanos, Relaxed);
+        }
+        self.nanoseconds.fetch_add(nanos, Relaxed);
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    fn render(&self, out: &mut String, name: &str, help: &str) {
+        head(out, name, "histogram", help);
         let mut below = 0;
         for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
             below += bucket.load(Relaxed);
             let bound = Duration::from_micros(*bound).as_secs_f64();
-            line(
-                out,
-                &format!("{name}_bucket"),
-                &format!("{{le=\"{bound}\"}}"),
-                below,
-            );
+            let label = format!("{{le=\"{bound}\"}}");
+            line(out, &format!("{name}_bucket"), &label, below);
         }
         // A request that is counted between two loads must not make a bucket exceed the total.
-        let count = self.requests.load(Relaxed).max(below);
+        let count = self.count.load(Relaxed).max(below);
         let sum = Duration::from_nanos(self.nanoseconds.load(Relaxed)).as_secs_f64();
         line(out, &format!("{name}_bucket"), "{le=\"+Inf\"}", count);
         line(out, &format!("{name}_sum"), "", sum);

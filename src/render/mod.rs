@@ -10,6 +10,7 @@ pub(crate) mod progress;
 pub(crate) mod ring;
 
 use std::fmt::Write;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ use crate::core::identity::Ancestry;
 use crate::core::table::{Inode, Lease, Session, Table};
 use crate::core::{
     Above, Deadline, Member, Name, Predecessor, Process, Refusal, Root, Rule, Scope, SessionId,
-    Token, misleads, printable,
+    SessionKey, Token, misleads, printable,
 };
 
 /// A time as RFC 3339 in UTC, to the millisecond.
@@ -56,9 +57,11 @@ fn escaped(text: &str) -> String {
 /// The record of a lease.
 #[derive(Debug)]
 pub(crate) struct Record {
-    name: Name,
+    /// The name.
+    pub name: Name,
     session: SessionId,
-    token: Token,
+    /// The token.
+    pub token: Token,
     pid: u32,
     command: Arc<str>,
     uid: u32,
@@ -336,19 +339,37 @@ pub(crate) struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// A session as it is now: its roots, its leases, its start.
-    pub(crate) fn of(table: &Table, session: &Session) -> Self {
-        let names = session.leases.iter().filter_map(|token| table.name(*token));
-        let names = names.filter(|name| table.lease(*name).is_some());
+    /// A session as it is now: its roots and its start.
+    pub(crate) fn of(session: &Session) -> Self {
         Self {
             id: session.id.clone(),
             uid: session.uid,
             rule: session.rule,
             since: session.since,
             roots: session.roots.clone(),
-            leases: names.filter(|name| !name.is_scratch()).cloned().collect(),
+            leases: Vec::new(),
             deadline: session.deadline,
         }
+    }
+
+    /// Adds its leases after a token, at most so many. The last token, if there may be more.
+    pub(crate) fn add_leases(
+        &mut self,
+        table: &Table,
+        key: SessionKey,
+        after: Token,
+        limit: usize,
+    ) -> Option<Token> {
+        let session = table.session_by_key(key)?;
+        let rest = (Bound::Excluded(after), Bound::Unbounded);
+        let (mut last, mut count) = (after, 0);
+        for token in session.leases.range(rest).take(limit) {
+            (last, count) = (*token, count + 1);
+            let name = table.name(*token).filter(|name| !name.is_scratch());
+            self.leases
+                .extend(name.filter(|name| table.lease(*name).is_some()).cloned());
+        }
+        (count == limit).then_some(last)
     }
 
     /// The content as one object.

@@ -170,6 +170,7 @@ impl Plan {
         let tree = self.tree(&store, &notifier);
         store.recover(same_boot, goes_on);
         reaper::start(processes, Arc::clone(&store)).map_err(failed)?;
+        start_compactor(Arc::clone(&store)).map_err(failed)?;
         let pollers = tree.pollers();
         let report = Arc::new(report);
         let touched = Arc::clone(&report);
@@ -368,6 +369,15 @@ impl Plan {
             }
         }
     }
+}
+
+/// Starts the thread that compacts the journal; it ends with the process.
+fn start_compactor(store: Arc<Store>) -> io::Result<()> {
+    let named = thread::Builder::new().name(String::from("journal"));
+    let run = move || {
+        store.compact_when_due();
+    };
+    named.spawn(run).map(|_| ())
 }
 
 /// Ends the server at a panic outside of a request handler. A panic in a handler is caught and

@@ -5,7 +5,7 @@
 //! Promises: a process is watched before anything is granted that depends on it. An event that
 //! cannot be appended is not applied.
 //!
-//! Does not know: the rules, or how the journal is written.
+//! Does not know: the rules, or how the journal is written or compacted.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,11 +14,8 @@ use log::Level;
 
 use super::observers::{Observed, Observers};
 use super::{Caller, Inner, Principal};
-use crate::core::{
-    Command, Event, Ino, NodeId, Outcome, Process, Refusal, SessionKey, Token, WaiterId,
-};
-use crate::events::EventStream;
-use crate::handoff::{Handoff, Note, Open, Sent};
+use crate::core::{Command, Event, Ino, NodeId, Outcome, Process, Refusal, SessionKey, WaiterId};
+use crate::handoff::{Note, Open, Sent};
 use crate::logging::{self, limited};
 use crate::process::{self, Watch};
 use crate::render;
@@ -27,19 +24,7 @@ use crate::sys::descriptors::is_shortage;
 // A session that ends logs no more lines than one uid may log at once.
 const _: () = assert!(render::LOGGED < logging::UID.burst as usize);
 
-/// The number of lines of `events` that a compacted journal keeps for readers that lag behind.
-const LINES_KEPT: usize = 4096;
-
-/// The largest newest read of such a reader that a compacted journal keeps, in bytes.
-const LAST_KEPT: usize = 4096;
-
 impl Inner {
-    /// The first claim after a token, and its holder.
-    pub(super) fn next_claim(&self, after: Token) -> Option<(Token, SessionKey)> {
-        let (_, lease) = self.table.claim_after(after)?;
-        Some((lease.token, self.table.inode(lease.ino)?.holder))
-    }
-
     /// Carries out a command, after the liveness of its subjects was checked.
     pub(super) fn carry_out(
         &mut self,
@@ -118,12 +103,11 @@ impl Inner {
     /// ENOSPC or EIO.
     pub(super) fn note_surely(&mut self, note: Note, caller: Caller) -> Result<(), Refusal> {
         let sent = Some(caller.sent(self.handoff.lives));
-        let mut noted = self.journal.note(&note, sent);
-        if is_full(&noted) {
+        let noted = self.journal.note(&note, sent);
+        if let Err(error) = noted {
             self.compact_if_due();
-            noted = self.journal.note(&note, sent);
+            return Err(refusal(&error));
         }
-        noted.map_err(|error| refusal(&error))?;
         self.handoff.note(note, sent);
         self.compact_if_due();
         Ok(())
@@ -136,6 +120,7 @@ impl Inner {
         }
         let sent = caller.map(|caller| caller.sent(self.handoff.lives));
         if let Err(error) = self.journal.note(&note, sent) {
+            self.unrecorded += 1;
             limited!(
                 caller.map(|caller| caller.uid),
                 Level::Warn,
@@ -146,35 +131,17 @@ impl Inner {
         self.compact_if_due();
     }
 
-    /// Lets the journal compact itself, if it is due.
+    /// Has the journal compacted, if it is due.
     fn compact_if_due(&mut self) {
-        let (handoff, stream, history) = (&self.handoff, &self.stream, &mut self.history);
-        let mut lines_from = handoff.lines_from;
-        let mut handoff = || {
-            // The journal is about to drop its events.
-            history.write();
-            let handoff = with_lines(handoff, stream);
-            lines_from = handoff.lines_from;
-            handoff
-        };
-        self.journal.applied(&self.table, &mut handoff);
-        self.handoff.lines_from = lines_from;
+        if self.journal.is_due(&self.table) {
+            self.compaction.ask();
+        }
     }
 
     /// Lets the journal go on in its newest form: see [`crate::journal::Log::settled`].
     pub(super) fn settle(&mut self) {
         self.journal.settled();
         self.compact_if_due();
-    }
-
-    /// Writes the journal and the history again.
-    pub(super) fn rewrite(&mut self) -> io::Result<()> {
-        self.history.rewrite();
-        self.history.write();
-        let handoff = with_lines(&self.handoff, &self.stream);
-        self.journal.rewrite(&self.table, &handoff)?;
-        self.handoff.lines_from = handoff.lines_from;
-        Ok(())
     }
 
     /// A reader of `events` may be behind the lines that the journal has since it was compacted.
@@ -213,7 +180,8 @@ impl Inner {
             refusal(&error)
         })?;
         let is_line = command.is_line();
-        let mut observers = Observers::new(&self.stream, &self.metrics, &mut self.history, is_line);
+        let followers = (&mut self.history, &mut self.listings);
+        let mut observers = Observers::new(&self.stream, &self.metrics, followers, is_line);
         let outcome = self
             .handoff
             .commit(&mut self.table, &events, sent, &mut observers);
@@ -223,14 +191,13 @@ impl Inner {
         Ok(outcome)
     }
 
-    /// Appends events to the journal. If the disk is full, the journal is compacted first.
+    /// Appends events to the journal. If the disk is full, a compaction may make room for the next.
     fn append(&mut self, events: &[Event], sent: Option<Sent>) -> io::Result<()> {
         let appended = self.journal.append(events, sent);
-        if !is_full(&appended) {
-            return appended;
+        if appended.is_err() {
+            self.compact_if_due();
         }
-        self.compact_if_due();
-        self.journal.append(events, sent)
+        appended
     }
 
     /// Does what follows from a decision once all its events are applied. `dead` are new roots that
@@ -385,27 +352,6 @@ impl Inner {
 /// A waiter, its session and the pid that waits.
 type Grant = (WaiterId, SessionKey, u32);
 
-/// The state of the connection with the lines of `events` that its readers may read again.
-fn with_lines(handoff: &Handoff, stream: &EventStream) -> Handoff {
-    let mut handoff = handoff.clone();
-    let wanted = handoff.descriptors.wanted();
-    let kept = wanted.map(|wanted| stream.since(wanted, LINES_KEPT));
-    (handoff.lines, handoff.lines_from) = kept.unwrap_or_default();
-    // A reader that lags behind these lines may ask again for its newest read.
-    for (fh, open) in &mut handoff.descriptors.open {
-        if let (NodeId::Reader(reader), Open::Reading(reading)) = (fh, open)
-            && reading.from.seq < handoff.lines_from
-        {
-            let left_out = stream.left_out(*reader, reading.from.seq, handoff.lines_from);
-            (reading.missed, reading.again) = (left_out.unread, left_out.read);
-            if left_out.last.len() <= LAST_KEPT {
-                reading.last = left_out.last;
-            }
-        }
-    }
-    handoff
-}
-
 /// The refusal of a command whose events cannot be appended.
 fn refusal(error: &io::Error) -> Refusal {
     if error.kind() == io::ErrorKind::StorageFull {
@@ -413,9 +359,4 @@ fn refusal(error: &io::Error) -> Refusal {
     } else {
         Refusal::Failed
     }
-}
-
-fn is_full(result: &io::Result<()>) -> bool {
-    let error = result.as_ref().err();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }

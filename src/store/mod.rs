@@ -4,8 +4,9 @@
 //! about a session is given after its roots were checked, so a holder that is proven dead holds
 //! nothing; only who waits is told without that. Every root of a live session is watched.
 //!
-//! Lock order: one descriptor of a file in `queue/` (`tree`), then the store's mutex, then one of
-//! those of [`Processes`], [`EventStream`], `Arrivals`, the log and the maps of `tree`. None of
+//! Lock order: one descriptor of a file in `queue/` (`tree`) or the right to write the journal anew
+//! (`compaction`), then the store's mutex, then one of those of [`Processes`], [`EventStream`],
+//! `Arrivals`, the log, the maps of `tree` and whether a compaction is due. None of
 //! the latter locks the store. Ancestries are read before the store is locked, and the inotify
 //! notifier is told after it was unlocked.
 //!
@@ -15,6 +16,7 @@ mod ancestries;
 mod arrivals;
 mod check;
 mod commit;
+mod compaction;
 mod observers;
 mod principal;
 mod read;
@@ -25,7 +27,6 @@ mod waiting;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,7 +34,9 @@ use std::time::{Duration, Instant};
 use self::ancestries::Ancestries;
 use self::arrivals::Arrivals;
 pub(crate) use self::arrivals::{Arrival, Concerns};
+use self::compaction::Compaction;
 pub(crate) use self::principal::{Caller, Principal};
+use self::read::Listings;
 pub(crate) use self::scaffolding::Spot;
 pub(crate) use self::waiting::Seat;
 use crate::core::identity::Ancestry;
@@ -61,6 +64,7 @@ pub(crate) struct Store {
     notifier: Arc<Notifier>,
     /// A lock of its own, which is never held together with another.
     ancestries: Ancestries,
+    compaction: Arc<Compaction>,
 }
 
 /// The state that the mutex guards.
@@ -91,6 +95,11 @@ struct Inner {
     rings: Option<(Instant, Rings)>,
     /// Whether any watched process had died, as of the first look since the store was locked.
     pulse: Cell<Option<Pulse>>,
+    /// Listings of all leases, each as of an earlier event.
+    listings: Listings,
+    compaction: Arc<Compaction>,
+    /// The number of notes that are in `handoff` and not in the journal.
+    unrecorded: u64,
 }
 
 /// The locked state. When it is dropped, its own `drop` fills the outbox. Then its fields are
@@ -152,6 +161,7 @@ impl Store {
             stream.resume(lines, handoff.lines_from, readers);
         }
         let arrivals = Arc::<Arrivals>::default();
+        let compaction = Arc::<Compaction>::default();
         let inner = Inner {
             table,
             journal,
@@ -169,6 +179,9 @@ impl Store {
             checked: None,
             rings: None,
             pulse: Cell::new(None),
+            listings: Listings::default(),
+            compaction: Arc::clone(&compaction),
+            unrecorded: 0,
         };
         Self {
             inner: Mutex::new(inner),
@@ -178,6 +191,7 @@ impl Store {
             arrivals,
             notifier,
             ancestries: Ancestries::default(),
+            compaction,
         }
     }
 
@@ -365,11 +379,6 @@ impl Store {
     /// Whether the journal is still the one in the state directory.
     pub(crate) fn is_in_place(&self) -> bool {
         self.lock().journal.is_in_place()
-    }
-
-    /// Writes all that is known into the state directory again.
-    pub(crate) fn rewrite(&self) -> io::Result<()> {
-        self.lock().rewrite()
     }
 
     /// The newest events, as of now.

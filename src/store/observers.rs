@@ -1,10 +1,11 @@
 //! All observers of the events of a live server.
 //!
-//! The log, the history and the readers of `events` get each event with the table as it was before.
+//! The log, the history, the listings and the readers of `events` get each event with the table as it was before.
 //! The counters, the waiters, the watches and the inotify notifier get its effects.
 //!
 //! Does not know: the kinds of events.
 
+use super::read::Listings;
 use super::scaffolding::Shift;
 use crate::core::table::{Effects, Table};
 use crate::core::{Event, Ino, Process, WaiterId};
@@ -35,6 +36,7 @@ pub(super) struct Observers<'a> {
     stream: &'a EventStream,
     metrics: &'a Metrics,
     history: &'a mut History,
+    listings: &'a mut Listings,
     has_readers: bool,
     /// The command is a line in `control`, so that no call tells watchers of the names that go.
     is_line: bool,
@@ -45,13 +47,14 @@ impl<'a> Observers<'a> {
     pub(super) fn new(
         stream: &'a EventStream,
         metrics: &'a Metrics,
-        history: &'a mut History,
+        (history, listings): (&'a mut History, &'a mut Listings),
         is_line: bool,
     ) -> Self {
         Self {
             stream,
             metrics,
             history,
+            listings,
             has_readers: stream.has_readers(),
             is_line,
             observed: Observed::default(),
@@ -61,6 +64,7 @@ impl<'a> Observers<'a> {
 
 impl Observer for Observers<'_> {
     fn before(&mut self, _: &mut Handoff, table: &Table, event: &Event) {
+        self.listings.before(table, event);
         if let Some(record) = EventRecord::of(table, event) {
             if self.has_readers {
                 self.stream.publish(event.seq, record.line());

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
-use super::Store;
-use crate::core::table::{Inode, Lease, Session, Table};
-use crate::core::{Ino, Name, SessionKey, Subject, Token};
+use super::{Inner, Store};
+use crate::core::table::{Inode, Lease, Past, Session, Table};
+use crate::core::{Event, Ino, Name, SessionId, SessionKey, Subject, Token};
 use crate::render::metrics::Gauges;
+use crate::render::{Record, SessionRecord};
 
 /// The number of sessions or leases that are checked before the store is unlocked for others, and
 /// the time for which it is.
@@ -22,6 +23,11 @@ impl Store {
         let mut inner = self.lock();
         inner.check(about, None);
         show(&inner.table)
+    }
+
+    /// Whether so many leases are not swept yet that a listing of the claims may take long.
+    pub(crate) fn is_littered(&self) -> bool {
+        self.lock().table.unswept() > TURN
     }
 
     /// The gauges of `metrics`. Costs the same however much there is.
@@ -53,7 +59,20 @@ impl Store {
         let mut last = after;
         loop {
             // The check may change the table, so the next claim is found by the token of the last.
-            let Some((token, holder)) = inner.next_claim(last) else {
+            let lease = match inner.table.claim_after(last, TURN) {
+                Ok(Some(lease)) => lease,
+                Ok(None) => return,
+                // Others have a turn, since there may be many of these.
+                Err(token) => {
+                    last = token;
+                    drop(inner);
+                    thread::sleep(REST);
+                    inner = self.lock();
+                    continue;
+                }
+            };
+            let (token, inode) = (lease.token, inner.table.inode(lease.ino));
+            let Some(holder) = inode.map(|inode| inode.holder) else {
                 return;
             };
             let is_alive = *alive
@@ -78,25 +97,42 @@ impl Store {
         }
     }
 
-    /// Shows all live leases as a snapshot, in the order of their tokens. Returns the number of the
-    /// newest event that it reflects, as the error: `known` had no result for that number. It is
-    /// not asked while any lease has a deadline, since records show the time that is left.
+    /// The records of all live leases as of one event, in the order of their tokens, and the number
+    /// of that event. `known` may have a result for that number. It is not asked while any lease
+    /// has a deadline, since records show the time that is left.
     pub(crate) fn snapshot<R>(
         &self,
         known: impl FnOnce(u64) -> Option<R>,
-        mut show: impl FnMut(&Table, &Name),
-    ) -> Result<R, u64> {
+    ) -> Result<R, (u64, Vec<Record>)> {
         self.check_all();
-        let inner = self.lock();
-        let seq = inner.table.seq();
-        let is_timeless = inner.table.next_deadline().is_none();
-        if let Some(known) = Some(seq).filter(|_| is_timeless).and_then(known) {
-            return Ok(known);
+        let (number, seq) = {
+            let mut inner = self.lock();
+            let seq = inner.table.seq();
+            let is_timeless = inner.table.next_deadline().is_none();
+            if let Some(known) = Some(seq).filter(|_| is_timeless).and_then(known) {
+                return Ok(known);
+            }
+            let past = Past::of(&inner.table);
+            (inner.listings.begin(past), seq)
+        };
+        let mut records = Vec::new();
+        loop {
+            // No memory is moved under the lock.
+            records.reserve(TURN);
+            let mut inner = self.lock();
+            let Inner {
+                table, listings, ..
+            } = &mut *inner;
+            if !listings.go_on(number, table, &mut records) {
+                break;
+            }
+            drop(inner);
+            thread::sleep(REST);
         }
-        for (name, _) in inner.table.leases(Token(0)) {
-            show(&inner.table, name);
-        }
-        Err(seq)
+        let kept = self.lock().listings.end(number);
+        records.extend(kept);
+        records.sort_unstable_by_key(|record| record.token);
+        Err((seq, records))
     }
 
     /// Checks the holder of every lease, and unlocks the store in between for others.
@@ -134,6 +170,25 @@ impl Store {
         }
     }
 
+    /// The record of a session, and its leases in steps: those that it got or lost meanwhile may
+    /// be in it.
+    pub(crate) fn session_record(&self, id: &SessionId, key: SessionKey) -> Option<SessionRecord> {
+        let mut record = self.read(Subject::Roots(id), |table| {
+            let session = table.session(id).filter(|session| session.key == key);
+            session.map(SessionRecord::of)
+        })?;
+        let mut last = Some(Token(0));
+        while let Some(after) = last {
+            let inner = self.lock();
+            last = record.add_leases(&inner.table, key, after, TURN);
+            drop(inner);
+            if last.is_some() {
+                thread::sleep(REST);
+            }
+        }
+        Some(record)
+    }
+
     /// Shows the live sessions after a key, until `show` returns false.
     pub(crate) fn sessions(
         &self,
@@ -152,6 +207,58 @@ impl Store {
             {
                 return;
             }
+        }
+    }
+}
+
+/// The listings of all leases that are in the making.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    all: Vec<Listing>,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Listing {
+    number: u64,
+    past: Past,
+    /// The records of leases that ended before they were shown.
+    kept: Vec<Record>,
+}
+
+impl Listings {
+    fn begin(&mut self, past: Past) -> u64 {
+        self.count += 1;
+        self.all.push(Listing {
+            number: self.count,
+            past,
+            kept: Vec::new(),
+        });
+        self.count
+    }
+
+    /// Adds the next records. Whether there are more.
+    fn go_on(&mut self, number: u64, table: &Table, records: &mut Vec<Record>) -> bool {
+        let mut all = self.all.iter_mut();
+        let Some(listing) = all.find(|listing| listing.number == number) else {
+            return false;
+        };
+        listing
+            .past
+            .show(table, TURN, |name| records.extend(Record::of(table, name)))
+    }
+
+    /// The records that were kept.
+    fn end(&mut self, number: u64) -> Vec<Record> {
+        let at = self.all.iter().position(|listing| listing.number == number);
+        at.map_or_else(Vec::new, |at| self.all.swap_remove(at).kept)
+    }
+
+    /// Follows an event that is about to be applied.
+    pub(super) fn before(&mut self, table: &Table, event: &Event) {
+        for Listing { past, kept, .. } in &mut self.all {
+            let names = past.before(table, event);
+            kept.extend(names.iter().filter_map(|name| Record::of(table, name)));
         }
     }
 }

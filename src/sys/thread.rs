@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
-use std::io;
+use std::{io, thread};
 
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
@@ -20,11 +20,20 @@ pub(crate) fn name_process(name: &str) {
     _ = fs::write("/proc/self/comm", name);
 }
 
-/// Lets the other threads of this process, and other processes, go before this thread. A failure
-/// costs only time.
-pub(crate) fn yield_to_others() {
-    // Without a pid it is this thread (setpriority(2), C library/kernel differences).
-    _ = setpriority_process(None, YIELDING);
+/// Does work on a thread of its own, which lets all other threads go first. It must hold no lock:
+/// whoever waited for that would wait for all others too. A priority that cannot be set costs only
+/// time.
+pub(crate) fn yielding<R: Send>(name: &str, work: impl FnOnce() -> R + Send) -> io::Result<R> {
+    let yields = || {
+        // Without a pid it is this thread (setpriority(2), C library/kernel differences).
+        _ = setpriority_process(None, YIELDING);
+        work()
+    };
+    thread::scope(|scope| {
+        let named = thread::Builder::new().name(name.to_owned());
+        let worked = named.spawn_scoped(scope, yields)?.join();
+        worked.map_err(|_| io::Error::other("it panicked"))
+    })
 }
 
 /// Whether a task is a thread of a process. An error is no proof that it is.

@@ -69,6 +69,11 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether a part of a listing may take long, since many claims are over and not swept yet.
+    pub(crate) fn is_littered(&self, ino: NodeId) -> bool {
+        ino == NodeId::Fixed(Fixed::Claims) && self.store.is_littered()
+    }
+
     fn list_root(&self, after: u64, mut emit: impl FnMut(Entry) -> bool) {
         let listed = Fixed::ALL.iter().copied();
         let listed = listed.filter(|file| ![Fixed::Root, UNLISTED].contains(file));

@@ -160,7 +160,7 @@ impl Tree {
     }
 
     /// The counters of this mount.
-    pub(crate) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 

@@ -13,8 +13,12 @@ use super::{Tree, first_name, guard};
 use crate::core::content;
 use crate::core::{Fixed, Ino, NodeId, Refusal, Subject};
 use crate::logging::limited;
-use crate::render::{self, Record, SessionRecord};
+use crate::render::{self, Record};
 use crate::store::{Caller, Principal, Store};
+use crate::sys::thread::yielding;
+
+/// So many leases are formatted after what others ask for.
+const MANY: usize = 1000;
 
 /// The content of `README`.
 const MANUAL: &str = include_str!("../manual/mount.txt");
@@ -152,7 +156,7 @@ impl Tree {
         Ok(Arc::from(match ino {
             NodeId::Fixed(Fixed::Readme) => String::from(MANUAL),
             NodeId::Fixed(Fixed::Own) => self.render_self(caller),
-            NodeId::Fixed(Fixed::Leases) => return Ok(self.render_leases()),
+            NodeId::Fixed(Fixed::Leases) => return self.render_leases(),
             NodeId::Fixed(Fixed::History) => self.render_history()?,
             NodeId::Fixed(Fixed::Waiters) => {
                 let waiters = self.store.read(Subject::Nothing, render::waiters);
@@ -165,11 +169,9 @@ impl Tree {
                 let id = self
                     .session_file(ino, |session| session.id.clone())
                     .ok_or(Refusal::Lost)?;
-                let shown = self.session(&id, |table, session| {
-                    (session.key == key).then(|| SessionRecord::of(table, session))
-                });
+                let shown = self.store.session_record(&id, key);
                 // Formatted after the store's lock is released.
-                render::line(&shown.flatten().ok_or(Refusal::Lost)?.json())
+                render::line(&shown.ok_or(Refusal::Lost)?.json())
             }
             // Directories, files that are only written, and streams.
             NodeId::Fixed(
@@ -195,27 +197,30 @@ impl Tree {
 
     /// The content of `leases`. Its first line names the event that the other lines, a lease each,
     /// reflect.
-    fn render_leases(&self) -> Arc<str> {
-        let mut records = Vec::new();
+    fn render_leases(&self) -> Result<Arc<str>, Refusal> {
         let known = |seq| guard(&self.kept).leases(seq);
-        let snapshot = self.store.snapshot(known, |table, name| {
-            if !name.is_scratch() {
-                records.extend(Record::of(table, name));
+        let (seq, records) = match self.store.snapshot(known) {
+            Ok(text) => return Ok(text),
+            Err(snapshot) => snapshot,
+        };
+        let format = || {
+            let is_shown = |record: &&Record| !record.name.is_scratch();
+            let shown: Vec<&Record> = records.iter().filter(is_shown).collect();
+            let now = Store::now().boot;
+            let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", shown.len());
+            for record in shown {
+                text.push_str(&render::line(&record.json(now)));
             }
-        });
-        let seq = match snapshot {
-            Ok(text) => return text,
-            Err(seq) => seq,
+            Arc::from(text)
         };
         // Formatted after the store's lock is released.
-        let now = Store::now().boot;
-        let mut text = format!("{{\"seq\":{seq},\"leases\":{}}}\n", records.len());
-        for record in records {
-            text.push_str(&render::line(&record.json(now)));
-        }
-        let text = Arc::from(text);
+        let text: Arc<str> = if records.len() < MANY {
+            format()
+        } else {
+            yielding("leases", format).map_err(|_| Refusal::Shortage)?
+        };
         guard(&self.kept).has_leases(seq, &text);
-        text
+        Ok(text)
     }
 
     /// The newest events. EIO if they cannot be read.

@@ -94,7 +94,7 @@ fn run(disk: &mut Disk, recovered: &mut Recovered, command: &Command) {
     for event in &events {
         recovered.table.apply(event);
     }
-    disk.applied(&recovered.table, &mut Handoff::default);
+    disk.compact_if_due(&recovered.table).unwrap();
 }
 
 fn read(dir: &Path, boot: &Boot) -> (Recovered, Duration) {

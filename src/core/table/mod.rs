@@ -26,6 +26,7 @@ mod effects;
 mod encoding;
 mod inside;
 mod names;
+mod past;
 mod paths;
 mod queue;
 mod quota;
@@ -45,6 +46,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use self::effects::{Count, Effects};
+pub use self::past::Past;
 pub use self::paths::BELOW_MAX;
 pub use self::queue::Turn;
 pub use self::quota::Watches;

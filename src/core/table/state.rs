@@ -140,25 +140,15 @@ impl Table {
             .sum()
     }
 
-    /// An estimate of the size of a snapshot, in bytes.
+    /// An estimate of the size of a snapshot, in bytes, from the numbers of things alone. It costs
+    /// the same however many there are.
     pub fn weight(&self) -> usize {
-        let bodies = self
-            .inodes
-            .values()
-            .map(|inode| inode.content.weight() + 300);
-        let children = self
-            .children
-            .values()
-            .map(|child| child.content.weight() + 400);
-        let people = 300 * self.sessions.len() + 200 * self.root_count();
-        let waiters = 300 * self.waiting.len();
-        let paths: usize = self.paths.iter().map(|path| path.as_str().len()).sum();
-        1000 + bodies.sum::<usize>()
-            + children.sum::<usize>()
-            + people
-            + waiters
-            + paths
-            + 200 * self.leases.len()
+        1000 + 500 * self.leases.len().max(self.inodes.len())
+            + 400 * self.children.len()
+            + 300 * self.sessions.len()
+            + 200 * self.roots.len()
+            + 300 * self.waiting.len()
+            + 50 * self.paths.len()
     }
 
     /// The number of sessions.
@@ -178,10 +168,25 @@ impl Table {
         rest.filter_map(|(_, name)| Some((name, self.lease(name)?)))
     }
 
-    /// The first claim after a token, in the order of their grants.
-    pub fn claim_after(&self, after: Token) -> Option<(&Name, &Lease)> {
-        let mut rest = self.names.claims_after(after);
-        rest.find_map(|(_, name)| Some((name, self.lease(name)?)))
+    /// The first claim after a token, in the order of their grants. If none of so many is held: the
+    /// last token of these, which are not swept yet.
+    pub fn claim_after(&self, after: Token, limit: usize) -> Result<Option<&Lease>, Token> {
+        let mut last = after;
+        for (at, (token, name)) in self.names.claims_after(after).enumerate() {
+            if at == limit {
+                return Err(last);
+            }
+            last = token;
+            if let Some(lease) = self.lease(name) {
+                return Ok(Some(lease));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The number of leases that are over and not swept yet.
+    pub fn unswept(&self) -> usize {
+        self.unswept
     }
 
     /// The inode of a claim, also while it is only open and has no name.

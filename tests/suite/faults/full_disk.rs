@@ -9,7 +9,6 @@ use std::process::Command;
 
 use claimfs::core::table::Table;
 use claimfs::core::{Command as Ask, Creation, Shape};
-use claimfs::handoff::Handoff;
 use claimfs::journal::Log;
 use claimfs::journal::{self, Disk};
 use libc::ENOSPC;
@@ -170,7 +169,7 @@ fn regression_a_full_disk_refuses_no_release_when_the_next_in_line_needs_new_tok
         for event in &events {
             table.apply(event);
         }
-        disk.applied(table, &mut Handoff::default);
+        disk.compact_if_due(table).unwrap();
     };
     let release = Ask::Release {
         name: name("x").into(),

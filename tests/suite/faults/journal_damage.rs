@@ -38,7 +38,7 @@ fn run(disk: &mut Disk, table: &mut Table, ask: &Ask) {
     for event in &events {
         table.apply(event);
     }
-    disk.applied(table, &mut Handoff::default);
+    disk.compact_if_due(table).unwrap();
 }
 
 fn creation() -> Creation {

@@ -435,7 +435,7 @@ impl World {
         }
         waiters.check(&self.table, &woken)?;
         if let Some((_, disk)) = &mut self.disk {
-            disk.applied(&self.table, &mut || Handoff::new("this"));
+            disk.compact_if_due(&self.table).unwrap();
         }
         Ok(Ok(true))
     }
