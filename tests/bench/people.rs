@@ -90,6 +90,7 @@ pub fn is_helper() -> bool {
         let order = order.unwrap();
         let answer = match part.as_str() {
             "crowd" => grow(&dir, &order),
+            "host" => grow_by_lines(&dir, &order),
             "client" => work(&dir, &order),
             "nursery" => sleep(&dir, &order, &mut sleepers),
             part => panic!("{part}: no such part"),
@@ -101,6 +102,9 @@ pub fn is_helper() -> bool {
     }
     true
 }
+
+/// The number of names in a line.
+const LINE: usize = 100;
 
 /// The name of a lease of the crowd's.
 pub fn lease(number: usize) -> String {
@@ -119,6 +123,19 @@ fn grow(dir: &Path, order: &str) -> f64 {
         let path = c_path(&dir.join("claims").join(lease(number)));
         let start = Instant::now();
         assert!(claim(&path));
+        longest = f64::max(longest, micros(start.elapsed()));
+    }
+    longest
+}
+
+/// The same by lines in `control`, which is faster.
+fn grow_by_lines(dir: &Path, order: &str) -> f64 {
+    let names: Vec<String> = range(order).map(lease).collect();
+    let mut longest = 0.0;
+    for part in names.chunks(LINE) {
+        let line = format!("{{\"claim\":[\"{}\"]}}", part.join("\",\""));
+        let start = Instant::now();
+        std::fs::write(dir.join("control"), line).unwrap();
         longest = f64::max(longest, micros(start.elapsed()));
     }
     longest

@@ -36,7 +36,12 @@ use measure::Target::{AtLeast, AtMost, Told};
 use measure::{c_path, claim, heading, line, memory, micros, number, release};
 use people::Helper;
 
+/// How often a name is claimed and released: `CLAIMFS_BENCH_PAIRS` says otherwise.
 const PAIRS: usize = 100_000;
+
+/// The pauses of those who list, and of one who writes bodies: all else is to have its turn too.
+const LOOK: Duration = Duration::from_millis(20);
+const WRITE: Duration = Duration::from_millis(1);
 
 /// The samples of a histogram by the upper bounds of its buckets, in milliseconds.
 fn buckets(metrics: &str, name: &str) -> BTreeMap<u64, u64> {
@@ -79,6 +84,7 @@ fn look(server: &Server, stop: &AtomicBool) -> [u32; 3] {
                         assert!(!fs::read(&path).unwrap().is_empty());
                     }
                     *count += 1;
+                    thread::sleep(LOOK);
                 }
             });
         }
@@ -94,6 +100,7 @@ fn rewrite(server: &Server, stop: &AtomicBool) -> u32 {
     let (mut last, mut count) = (inode(), 0);
     while !stop.load(Relaxed) {
         fs::write(&path, &body).unwrap();
+        thread::sleep(WRITE);
         let now = inode();
         if now != last {
             (last, count) = (now, count + 1);
@@ -104,14 +111,15 @@ fn rewrite(server: &Server, stop: &AtomicBool) -> u32 {
 
 /// Claims and releases a name: what each call took, in milliseconds.
 fn bystander(mount: &Path) -> Vec<f64> {
+    let pairs = number_in("CLAIMFS_BENCH_PAIRS", PAIRS);
     let path = c_path(&mount.join("claims/bystander"));
-    let mut took = Vec::with_capacity(2 * PAIRS);
+    let mut took = Vec::with_capacity(2 * pairs);
     let timed = |call: &dyn Fn()| {
         let start = Instant::now();
         call();
         micros(start.elapsed()) / 1e3
     };
-    for _ in 0..PAIRS {
+    for _ in 0..pairs {
         took.push(timed(&|| assert!(claim(&path))));
         took.push(timed(&|| release(&path)));
     }
@@ -127,15 +135,14 @@ fn main() {
         println!("SKIP: there is no /dev/fuse");
         return;
     }
-    let leases = std::env::var("CLAIMFS_BENCH_LEASES");
-    let leases = leases.map_or(100_000, |leases| leases.parse::<usize>().unwrap());
+    let leases = number_in("CLAIMFS_BENCH_LEASES", 100_000);
     let most = if leases > 100_000 { 100.0 } else { 20.0 };
     let dying = leases / 2;
     let server = mount_with(&std::env::temp_dir(), &["--max-leases", "3000000"]);
     let mount = server.mount();
     heading();
-    let mut crowd = Helper::start("crowd", "crowd", &mount);
-    let mut doomed = Helper::start("crowd", "doomed", &mount);
+    let mut crowd = Helper::start("host", "crowd", &mount);
+    let mut doomed = Helper::start("host", "doomed", &mount);
     let growing = crowd.ask(&format!("0 {leases}")) / 1e3;
     doomed.ask(&format!("{leases} {}", leases + dying));
     let metrics = || fs::read_to_string(mount.join("metrics")).unwrap();
@@ -184,7 +191,7 @@ fn main() {
         555.0,
         Told,
     );
-    line("  longest claim while they were claimed, ms", growing, Told);
+    line("  longest line of 100 claims while they were claimed, ms", growing, Told);
     line(
         "  times the journal was written anew",
         f64::from(rewritten),
@@ -218,4 +225,8 @@ fn number_of(metrics: &str, word: &str) -> f64 {
     let mut lines = metrics.lines();
     let rest = lines.find_map(|line| line.strip_prefix(word));
     rest.map_or(0.0, |rest| rest.parse().unwrap())
+}
+
+fn number_in(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).map_or(otherwise, |number| number.parse().unwrap())
 }

@@ -90,8 +90,35 @@ fn metrics_count_what_happened() {
     });
     let samples = metrics(&mount.read("metrics"));
     assert_eq!(samples["claimfs_leases"], 2.0);
-    // Buckets rise to the count of all.
-    let name = "claimfs_request_duration_seconds";
+    for name in ["request", "answer"] {
+        rises(&samples, &format!("claimfs_{name}_duration_seconds"));
+    }
+    let of = |name: &str| samples[&format!("claimfs_{name}_duration_seconds_count")];
+    assert!(of("answer") > 0.0 && of("answer") <= of("request"));
+    let longest = samples["claimfs_longest_answer_seconds"];
+    assert!(longest > 0.0 && longest < samples["claimfs_answer_duration_seconds_sum"]);
+}
+
+#[test]
+fn what_workers_carry_out_is_no_answer_that_others_wait_behind() {
+    let Some(mount) = Mount::new() else { return };
+    let counts = || {
+        let samples = metrics(&mount.read("metrics"));
+        ["request", "answer"].map(|name| samples[&format!("claimfs_{name}_duration_seconds_count")])
+    };
+    let [requests, answers] = counts();
+    for _ in 0..100 {
+        mount.read("leases");
+    }
+    let [requests, answers] = {
+        let [all, waited] = counts();
+        [all - requests, waited - answers]
+    };
+    assert!(requests >= answers + 100.0, "{requests} {answers}");
+}
+
+/// The buckets of a histogram rise to the count of all.
+fn rises(samples: &BTreeMap<String, f64>, name: &str) {
     let bound = |sample: &str| match sample.split('"').nth(1).unwrap() {
         "+Inf" => f64::INFINITY,
         bound => bound.parse().unwrap(),

@@ -12,6 +12,8 @@ pub mod identity;
 pub mod model;
 /// The ranges of numbers.
 mod numbers;
+/// Listings in pieces.
+mod past;
 /// All that three sessions can do with four paths, and scaffolding.
 mod paths;
 /// Random steps beside a reference that was written from the manual.

@@ -246,7 +246,7 @@ fn regression_on_a_full_disk_a_new_server_has_the_room_that_the_one_before_has_s
 }
 
 /// Writes until there is no room left.
-fn fill(dir: &Path) {
+pub fn fill(dir: &Path) {
     let mut options = OpenOptions::new();
     let mut file = options
         .create(true)

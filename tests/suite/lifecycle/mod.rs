@@ -1,6 +1,8 @@
 //! From mount to unmount: the server's start, death, restart and upgrade, where it keeps its state,
 //! and what it logs.
 
+/// The journal is written anew while the server goes on.
+mod compaction;
 /// Mounts without a directory.
 mod default_mount;
 /// The journal that a server leaves to the next.
