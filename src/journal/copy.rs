@@ -280,7 +280,12 @@ impl Copy {
         Ok(())
     }
 
-    pub(super) fn put_in_place(&mut self) -> io::Result<First> {
+    /// Renames the new file, which ends there, over the old one.
+    pub(super) fn put_in_place(&mut self, end: u64, debt: u64) -> io::Result<First> {
+        if let Some(new) = &mut self.new {
+            new.end = end;
+        }
+        self.make_room(debt)?;
         let new = self.new.as_ref().ok_or(io::ErrorKind::NotFound)?;
         fs::rename(self.path(), self.dir.join(JOURNAL))?;
         self.is_in_place = true;

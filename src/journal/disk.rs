@@ -579,7 +579,7 @@ impl Log for Disk {
                 Place::Kept => return Err(io::ErrorKind::NotFound.into()),
             }
         }
-        let first = copy.put_in_place()?;
+        let first = copy.put_in_place(end, self.debt)?;
         log::debug!("the journal is {end} bytes, and was {}", self.end);
         // The name of the new file is not on disk yet, but the old one has all as well until the
         // next that must be.
