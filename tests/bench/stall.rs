@@ -191,7 +191,11 @@ fn main() {
         555.0,
         Told,
     );
-    line("  longest line of 100 claims while they were claimed, ms", growing, Told);
+    line(
+        "  longest line of 100 claims while they were claimed, ms",
+        growing,
+        Told,
+    );
     line(
         "  times the journal was written anew",
         f64::from(rewritten),
