@@ -36,9 +36,8 @@ impl Seed {
             usize::from_ne_bytes(bytes)
         });
         let at = loop {
-            match (words.next()?, words.next()?) {
-                (RANDOM, at) => break at,
-                _ => continue,
+            if let (RANDOM, at) = (words.next()?, words.next()?) {
+                break at;
             }
         };
         let bytes = peek(pid, at)?;

@@ -14,6 +14,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs, process};
 
@@ -121,7 +122,7 @@ fn store(ratios: &[(&str, f64)]) {
             .map(|(what, ratio)| ((*what).to_owned(), *ratio));
         let all = if build == BUILD { new.collect() } else { kept };
         for (what, ratio) in all {
-            text += &format!("{build}: {what} {ratio:.2}\n");
+            writeln!(text, "{build}: {what} {ratio:.2}").unwrap();
         }
     }
     fs::write(STORED, text).unwrap();
