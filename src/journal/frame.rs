@@ -187,7 +187,7 @@ pub(super) fn is_torn(tail: &[u8]) -> bool {
     }
     // A payload that lacks only one byte must lack its last.
     let last = if payload[0] == ENTRY { END } else { b'}' };
-    let is_filled = payload == b"{" || payload.ends_with(b" ");
+    let is_filled = payload.len() == 1 || payload.ends_with(b" ");
     is_filled || payload.len() + 1 < length || frame_at(&[tail, &[last]].concat(), 0).is_some()
 }
 
@@ -200,7 +200,8 @@ pub(super) fn is_begun(payload: &[u8], length: usize) -> bool {
         Some(&ENTRY) => {
             let spaces = payload.iter().rev().take_while(|byte| **byte == b' ');
             let written = &payload[1..payload.len() - spaces.count()];
-            entry::is_begun(written, length.saturating_sub(2))
+            // The length may be that of the smallest filler by now.
+            written.is_empty() || entry::is_begun(written, length.saturating_sub(2))
         }
         Some(&OBJECT) => is_begun_object(payload),
         _ => false,
