@@ -1,4 +1,4 @@
-//! A journal that is written anew while the old one goes on: its compaction, and its return to a
+//! A new journal that is written while the old one goes on: a compaction, and the return to a
 //! directory that was removed.
 //!
 //! ```text
@@ -13,8 +13,8 @@
 //!
 //! Promises: the next server recovers the same from the new journal as from the old one, since the
 //! first frame was recovered from that. Under the lock, there are only steps whose cost does not
-//! depend on how much is held. If a step fails, the old journal goes on, and a server that is killed
-//! leaves that, or the new one.
+//! depend on how much is held. If a step fails, the old journal goes on, and a server that is
+//! killed leaves that, or the new one.
 //!
 //! Does not know: when a journal is due (`disk`), or who holds the lock (`store`).
 
@@ -49,7 +49,7 @@ pub enum Place {
     Lost,
 }
 
-/// What the live server knows of its connection, and the old journal does not.
+/// The facts about its connection that the live server knows, and the old journal does not.
 #[derive(Debug, Default)]
 pub struct Live {
     /// All of it, if not all was recorded.
@@ -209,7 +209,7 @@ impl Copy {
         Ok(())
     }
 
-    /// What the old journal says.
+    /// The state that the old journal describes.
     fn recover(&mut self, goes_on: &dyn Fn() -> bool) -> io::Result<(Table, Handoff)> {
         let Source { file, end, .. } = &self.source;
         let (table, mut handoff) = replay_file(file, *end, self.max_leases, goes_on)?;

@@ -78,7 +78,7 @@ impl Reserved {
     }
 }
 
-/// The path of a file while it is written anew.
+/// The path of a new file before it takes the place of the old one.
 pub(super) fn new_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.new"))
 }
@@ -169,7 +169,7 @@ pub struct Disk {
     copy: Option<Making>,
 }
 
-/// What happens to this journal while a copy of it is made.
+/// The state of this journal while a copy of it is made.
 #[derive(Debug, Default)]
 struct Making {
     /// An event was appended that must survive a loss of power.
@@ -267,11 +267,11 @@ impl Disk {
 
     /// Compacts the journal if it is due, in the steps in which a server does that beside its
     /// requests: see [`Copy`].
-    pub fn compact_if_due(&mut self, table: &Table) -> io::Result<()> {
+    pub fn compact_if_due(&mut self, table: &Table, live: Live) -> io::Result<()> {
         if !self.is_due(table) {
             return Ok(());
         }
-        let mut copy = self.begin_copy(table, Live::default(), Place::Kept)?;
+        let mut copy = self.begin_copy(table, live, Place::Kept)?;
         let mut steps = || {
             copy.write(&|| true)?;
             copy.follow(self.end)?;

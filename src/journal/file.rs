@@ -1,8 +1,8 @@
 //! The files of a state directory: opening, bounded reading, setting aside.
 //!
 //! Promises: nothing here waits for another process or follows a symlink. The memory that a read
-//! takes is bounded by the whole frames in a file and by the length that the next one states, not by
-//! the file's.
+//! takes is bounded by the whole frames in a file and by the length that the next one states, not
+//! by the file's.
 //!
 //! Does not know: the meaning of a payload.
 

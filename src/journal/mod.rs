@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A journal of an older version goes on in it until a server answers: should that server fail, the
-//! program from before takes over again, and must be able to read it. Then it is written anew in
+//! program from before takes over again, and must be able to read it. Then it is written again in
 //! the newest version, which an older program refuses by its number.
 //!
 //! Promises: a decision is recorded whole or not at all. A journal of this boot is served only if
@@ -86,7 +86,7 @@ pub trait Log: Send {
     /// table.
     fn is_due(&mut self, table: &Table) -> bool;
 
-    /// Begins to write the journal anew: see [`Copy`]. `table` is what it says now.
+    /// Begins to write a new journal: see [`Copy`]. `table` is what it says now.
     fn begin_copy(&mut self, table: &Table, live: Live, place: Place) -> io::Result<Copy>;
 
     /// Completes a copy. From now on each frame is written to both. Whether the copy has something

@@ -246,12 +246,7 @@ pub fn replay(
         ..
     } = replay_frames(source, max_leases);
     if let Some(version) = newer.filter(|_| !repair) {
-        return Err(Failure::unavailable(format!(
-            "{path}: it is of version {version}, and this claimfs knows version {} at most, so nothing is served; \
-             start the newer claimfs that wrote it, or, once those who claimed are gone, 'claimfs mount --repair' \
-             sets it aside",
-            Format::default().version(),
-        )));
+        return Err(too_new(source.path, version));
     }
     if has_events {
         table = table.reindexed();
@@ -268,10 +263,7 @@ pub fn replay(
             .as_ref()
             .is_some_and(|there| there.pidns != boot.pidns)
     {
-        return Err(Failure::unavailable(format!(
-            "{path}: written in another pid namespace, whose processes cannot be told from here; mount from \
-             there or, if that namespace is gone and with it all who claimed there, remove this file first",
-        )));
+        return Err(foreign_namespace(source.path));
     }
     let began_here = source.began == Some(boot.id.as_str());
     let began_earlier = source.began.is_some() && !began_here;
@@ -306,6 +298,26 @@ pub fn replay(
         base,
         reserved: Reserved::default(),
     })
+}
+
+/// The refusal of a journal that a newer claimfs wrote.
+fn too_new(path: &Path, version: u32) -> Failure {
+    Failure::unavailable(format!(
+        "{}: it is of version {version}, and this claimfs knows version {} at most, so nothing is served; \
+         start the newer claimfs that wrote it, or, once those who claimed are gone, 'claimfs mount --repair' \
+         sets it aside",
+        path.display(),
+        Format::default().version(),
+    ))
+}
+
+/// The boot in which a journal was written is this one, in another pid namespace.
+fn foreign_namespace(path: &Path) -> Failure {
+    Failure::unavailable(format!(
+        "{}: written in another pid namespace, whose processes cannot be told from here; mount from \
+         there or, if that namespace is gone and with it all who claimed there, remove this file first",
+        path.display(),
+    ))
 }
 
 /// The flaw of a journal that is whole up to `end`, and what a repair would lose. A `stale` journal

@@ -329,7 +329,7 @@ impl Cache {
 }
 
 impl Entry {
-    /// Whether a caller, which waits, is in the POSIX session and after the exec that its mark says.
+    /// Whether a caller, which waits, is in the POSIX session and after the exec of its mark.
     fn is_as_it_was(&mut self, caller: &Facts) -> bool {
         let pid = caller.process.pid;
         if self.seed.is_some_and(|seed| seed.is_of(pid)) {

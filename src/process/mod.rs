@@ -71,8 +71,8 @@ pub struct Processes {
 /// The id of the wake-up and of the alarm in epoll events; the others are of processes.
 const WAKE: u64 = u64::MAX;
 
-/// What one look at all watched processes has shown: whether any has died that
-/// [`Processes::wait`] has not returned yet. It is as old as that look.
+/// The result of one look at all watched processes: whether any has died that [`Processes::wait`]
+/// has not returned yet. It is as old as that look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulse {
     may_have_died: bool,
@@ -215,10 +215,10 @@ impl Processes {
         self.known.is_unchanged(task, chain, is_known)
     }
 
-    /// Watches a process, unless it is watched already or proven dead. After an error nothing may be
-    /// granted that depends on the process. Whether it has died by then, a [`Pulse`] that is felt
-    /// afterwards tells. `environ` is the exec by which a root of a session is known from now on; 0
-    /// changes nothing.
+    /// Watches a process, unless it is watched already or proven dead. After an error nothing may
+    /// be granted that depends on the process. Whether it has died by then, a [`Pulse`] that is
+    /// felt afterwards tells. `environ` is the exec by which a root of a session is known from now
+    /// on; 0 changes nothing.
     pub fn watch(&self, process: &Process, environ: u64) -> io::Result<Watch> {
         let mut watched = self.lock();
         if let Some(entry) = watched.by_process.get_mut(process) {

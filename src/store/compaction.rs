@@ -1,6 +1,8 @@
-//! Writing the journal anew, most of it without the store's lock: see [`crate::journal::Copy`].
+//! A new journal in the place of the old one, most of it written without the store's lock: see
+//! [`crate::journal::Copy`].
 //!
-//! Promises: nobody waits for it for longer than a few KiB take to copy. One copy is made at a time.
+//! Promises: nobody waits for it for longer than a few KiB take to copy. One copy is made at a
+//! time.
 //!
 //! Does not know: what a journal looks like, or when it is due.
 
@@ -28,7 +30,8 @@ const LAST_KEPT: usize = 4096;
 /// After a compaction that failed, wait so long before the next.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What was appended since the last look is copied so often, before the rest is under the lock.
+/// Frames that were appended since the last look are copied so often, before the rest is under the
+/// lock.
 const ROUNDS_MAX: usize = 100;
 
 /// Who compacts the journal, and whether it is due.
@@ -36,9 +39,9 @@ const ROUNDS_MAX: usize = 100;
 pub(super) struct Compaction {
     is_due: Mutex<bool>,
     due: Condvar,
-    /// Held while the journal is written anew. Taken before the store's lock.
+    /// Held while a new journal is written. Taken before the store's lock.
     one: Mutex<()>,
-    /// The journal must be written anew for another reason, so a compaction makes way.
+    /// A new journal is needed for another reason, so a compaction makes way.
     makes_way: AtomicBool,
 }
 
@@ -113,7 +116,7 @@ impl Store {
 
     /// The steps of a copy. Returns the old file, which is closed with the store unlocked.
     fn make(&self, copy: &mut Copy, goes_on: &(dyn Fn() -> bool + Sync)) -> io::Result<File> {
-        // What the thread has allocated goes with it.
+        // All that the thread has allocated goes with it.
         yielding("copy", || copy.write(goes_on))??;
         let lines = self.lock().history.begin_write();
         if let Some(lines) = lines {
@@ -137,7 +140,7 @@ impl Store {
 }
 
 impl Inner {
-    /// What a journal does not say, for the next server.
+    /// The facts that a journal does not have, for the next server.
     fn live(&mut self) -> Live {
         let live = live(&self.handoff, &self.stream, self.unrecorded > 0);
         self.handoff.lines_from = live.lines_from;

@@ -4,10 +4,10 @@
 //! about a session is given after its roots were checked, so a holder that is proven dead holds
 //! nothing; only who waits is told without that. Every root of a live session is watched.
 //!
-//! Lock order: one descriptor of a file in `queue/` (`tree`) or the right to write the journal anew
+//! Lock order: one descriptor of a file in `queue/` (`tree`) or the right to write a new journal
 //! (`compaction`), then the store's mutex, then one of those of [`Processes`], [`EventStream`],
-//! `Arrivals`, the log, the maps of `tree` and whether a compaction is due. None of
-//! the latter locks the store. Ancestries are read before the store is locked, and the inotify
+//! `Arrivals`, the log, the maps of `tree` and whether a compaction is due. None of the latter
+//! locks the store. Ancestries are read before the store is locked, and the inotify
 //! notifier is told after it was unlocked.
 //!
 //! Does not know: fuser, what a file shows, how a record or an event is formatted.

@@ -1,7 +1,7 @@
 //! All observers of the events of a live server.
 //!
-//! The log, the history, the listings and the readers of `events` get each event with the table as it was before.
-//! The counters, the waiters, the watches and the inotify notifier get its effects.
+//! The log, the history, the listings and the readers of `events` get each event with the table as
+//! it was before. The counters, the waiters, the watches and the inotify notifier get its effects.
 //!
 //! Does not know: the kinds of events.
 

@@ -29,7 +29,7 @@ use claimfs::core::{
 };
 use claimfs::handoff::Handoff;
 use claimfs::journal::Log;
-use claimfs::journal::{self, Disk, Recovered};
+use claimfs::journal::{self, Disk, Live, Recovered};
 use claimfs::process::Boot;
 
 use common::{Server, mount_with};
@@ -94,7 +94,8 @@ fn run(disk: &mut Disk, recovered: &mut Recovered, command: &Command) {
     for event in &events {
         recovered.table.apply(event);
     }
-    disk.compact_if_due(&recovered.table).unwrap();
+    disk.compact_if_due(&recovered.table, Live::default())
+        .unwrap();
 }
 
 fn read(dir: &Path, boot: &Boot) -> (Recovered, Duration) {

@@ -1,6 +1,7 @@
-//! `cargo bench --bench stall`: how long a claim waits while 100,000 leases are held, and the journal
-//! is written anew, the leases are listed, `metrics` is read and a session of 50,000 more dies. By
-//! the server's own clock, from reading a request to writing its answer, and by the client's.
+//! `cargo bench --bench stall`: how long a claim waits while 100,000 leases are held, and the
+//! journal is compacted, the leases are listed, `metrics` is read and a session of 50,000 more
+//! dies. By the server's own clock, from reading a request to writing its answer, and by the
+//! client's.
 //! `CLAIMFS_BENCH_LEASES=1000000` says of how many.
 #![allow(
     unsafe_code,

@@ -1,8 +1,8 @@
 //! `journal_writer DIR` reads the journal in DIR and writes it from the start, as a new server
 //! does. `journal_writer DIR settled` goes on with it, as the next server of a mount does, and
-//! answers. `journal_writer DIR CLAIM…` goes on with it, copies it as a compaction does, and appends
-//! a claim after each step: it prints each that it has appended. Tests interrupt it at each system
-//! call.
+//! answers. `journal_writer DIR CLAIM…` goes on with it, copies it as a compaction does, and
+//! appends a claim after each step: it prints each that it has appended. Tests interrupt it at each
+//! system call.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)]
 #![allow(
     clippy::cast_possible_truncation,
@@ -46,8 +46,13 @@ fn main() -> ExitCode {
 fn settle(dir: &Path, boot: Boot, recovered: &Recovered) -> io::Result<()> {
     let mut disk = Disk::begin(dir, boot, recovered, &recovered.handoff)?;
     disk.settled();
-    // If it cannot be written anew, it goes on as it is.
-    _ = disk.compact_if_due(&recovered.table);
+    // The stream of a server has the lines. If it cannot be written again, it goes on as it is.
+    let live = Live {
+        lines: recovered.handoff.lines.clone(),
+        lines_from: recovered.handoff.lines_from,
+        ..Live::default()
+    };
+    _ = disk.compact_if_due(&recovered.table, live);
     Ok(())
 }
 

@@ -16,8 +16,8 @@
 //! journal of another version.
 //!
 //! Promises: a value is read as it was written. Reading any other bytes gives a value or fails, and
-//! neither panics nor takes more memory than a fixed multiple of the bytes. The beginning of a value
-//! that breaks off is told apart from bytes that begin no value.
+//! neither panics nor takes more memory than a fixed multiple of the bytes. The beginning of a
+//! value that breaks off is told apart from bytes that begin no value.
 //!
 //! Does not know: frames, or which values are recorded.
 

@@ -1,4 +1,4 @@
-//! The binary form of what is not claimfs's own: numbers, texts, times, collections.
+//! The binary form of numbers, strings, times and collections.
 //!
 //! Does not know: what they are values of.
 

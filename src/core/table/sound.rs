@@ -118,8 +118,8 @@ impl Table {
         )
     }
 
-    /// Compares the tokens of the leases with those that the inodes, the sessions and the index know.
-    /// As sorted lists: to look each up in as many maps takes several times as long.
+    /// Compares the tokens of the leases with those that the inodes, the sessions and the index
+    /// know. As sorted lists: to look each up in as many maps takes several times as long.
     fn check_tokens(&self, mut known: Vec<(Token, Ino, SessionKey)>) -> Result<(), String> {
         let leases = self.leases.iter();
         let leases = leases.map(|(name, lease)| (lease.token, lease.ino, name));

@@ -10,7 +10,7 @@ use std::process::Command;
 use claimfs::core::table::Table;
 use claimfs::core::{Command as Ask, Creation, Shape};
 use claimfs::journal::Log;
-use claimfs::journal::{self, Disk};
+use claimfs::journal::{self, Disk, Live};
 use libc::ENOSPC;
 
 use crate::core::model::{claim, member, name, process};
@@ -169,7 +169,7 @@ fn regression_a_full_disk_refuses_no_release_when_the_next_in_line_needs_new_tok
         for event in &events {
             table.apply(event);
         }
-        disk.compact_if_due(table).unwrap();
+        disk.compact_if_due(table, Live::default()).unwrap();
     };
     let release = Ask::Release {
         name: name("x").into(),

@@ -15,7 +15,7 @@ use claimfs::core::table::Table;
 use claimfs::core::{Change, Command as Ask, Creation, Member, NodeId, Shape};
 use claimfs::handoff::{Handoff, Note};
 use claimfs::journal::Log;
-use claimfs::journal::{self, Disk, JOURNAL_MAX, Recovered, Source};
+use claimfs::journal::{self, Disk, JOURNAL_MAX, Live, Recovered, Source};
 use claimfs::process::Boot;
 use libc::EEXIST;
 
@@ -38,7 +38,7 @@ fn run(disk: &mut Disk, table: &mut Table, ask: &Ask) {
     for event in &events {
         table.apply(event);
     }
-    disk.compact_if_due(table).unwrap();
+    disk.compact_if_due(table, Live::default()).unwrap();
 }
 
 fn creation() -> Creation {

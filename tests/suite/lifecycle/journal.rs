@@ -11,7 +11,7 @@ use claimfs::core::failure::Failure;
 use claimfs::core::table::Table;
 use claimfs::core::{Change, Command as Ask, Creation, Event, Member, Moment, Shape, What};
 use claimfs::handoff::Handoff;
-use claimfs::journal::{self, Disk, Entry, Format, Log, snapshot};
+use claimfs::journal::{self, Disk, Entry, Format, Live, Log, snapshot};
 use claimfs::process::Boot;
 use libc::{EBUSY, EEXIST, O_CREAT, O_EXCL, O_RDWR, O_WRONLY};
 
@@ -264,7 +264,7 @@ impl History {
             for event in &events {
                 table.apply(event);
             }
-            disk.compact_if_due(&table).unwrap();
+            disk.compact_if_due(&table, Live::default()).unwrap();
             tables.push((size(dir.path()), copy(&table)));
         }
         Self { dir, tables }
@@ -524,7 +524,7 @@ fn a_journal_stays_small_and_says_the_same_once_it_is_written_anew() {
         for event in &events {
             table.apply(event);
         }
-        disk.compact_if_due(table).unwrap();
+        disk.compact_if_due(table, Live::default()).unwrap();
         let live = serde_json::to_string(table).unwrap().len() as u64;
         let length = size(dir.path());
         assert!(length <= 4 * live + (1 << 20), "{length} bytes for {live}");

@@ -8,7 +8,7 @@ use std::process::Command;
 use claimfs::core::failure::Failure;
 use claimfs::core::table::Table;
 use claimfs::handoff::Handoff;
-use claimfs::journal::{self, Disk, Entry, Format, Log, Recovered, Source, entry, snapshot};
+use claimfs::journal::{self, Disk, Entry, Format, Live, Log, Recovered, Source, entry, snapshot};
 use claimfs::process::Boot;
 use serde_json::Value;
 
@@ -158,7 +158,7 @@ fn it_goes_on_in_version_1_until_a_server_answers_and_in_version_2_from_then_on(
         let events = table.decide(&claim(of, by), now(9)).unwrap();
         disk.append(&events, None).unwrap();
         events.iter().for_each(|event| _ = table.apply(event));
-        disk.compact_if_due(table).unwrap();
+        disk.compact_if_due(table, Live::default()).unwrap();
     };
     run(&mut disk, &mut table, "before");
     // The program from before reads this, should it have to take over again.
@@ -190,7 +190,8 @@ fn a_new_mount_after_an_older_claimfs_goes_on_in_version_1_too_until_it_answers(
     let mut disk = Disk::begin(dir.path(), boot(), &recovered, &handoff).unwrap();
     assert_eq!(read_as_version_1(&bytes(&dir)), Ok(()));
     disk.settled();
-    disk.compact_if_due(&recovered.table).unwrap();
+    disk.compact_if_due(&recovered.table, Live::default())
+        .unwrap();
     assert!(read_as_version_1(&bytes(&dir)).is_err());
     let again = journal::read(dir.path(), &boot(), 999, false).unwrap();
     assert!(again.table == recovered.table && again.lost.is_none());

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use libc::{EAGAIN, EINTR, O_NONBLOCK, O_RDONLY};
+use libc::{EAGAIN, EINTR, O_NONBLOCK, O_RDONLY, O_WRONLY};
 use serde_json::{Value, json};
 
 use crate::support::{Guard, Mount, wait_until};
@@ -341,6 +341,8 @@ fn regression_who_lags_behind_a_compaction_and_reads_on_is_told_what_the_next_se
     let Some(mount) = Mount::new() else { return };
     let mut actor = mount.actor(Some("me"));
     actor.claim("first").unwrap();
+    actor.claim("body").unwrap();
+    let body = actor.open("claims/body", O_WRONLY).unwrap();
     let script = "import os
 for i in range(10000):
     os.rename('claims/first', 'claims/x')
@@ -357,6 +359,13 @@ for i in range(10000):
                 .unwrap()
                 .success()
         );
+        // What is written is no event that is told.
+        let journal = || fs::metadata(mount.state.join("journal")).unwrap().ino();
+        let before = journal();
+        wait_until("the journal is compacted", || {
+            actor.pwrite(body, &"x".repeat(60_000), 0).unwrap();
+            journal() != before
+        });
         let mut buffer = vec![0; size];
         let count = events.read(&mut buffer).unwrap();
         let text = std::str::from_utf8(&buffer[..count]).unwrap();

@@ -146,7 +146,7 @@ fn it_outlives_servers_and_the_mount_and_ends_at_10000_events() {
     assert_eq!(first.iter().filter(claimed).count(), 250);
     mount.kill_server();
     assert_eq!(history(&mount), first);
-    rounds(22);
+    rounds(60);
     let before = history(&mount);
     assert_eq!(before.len(), 10_000);
     let numbers: Vec<u64> = before

@@ -22,8 +22,8 @@ impl Table {
         effects
     }
 
-    /// Applies an event that a journal has, and returns its effects on queues. The shares of uids are
-    /// wrong until the table is [`Table::reindexed`].
+    /// Applies an event that a journal has, and returns its effects on queues. The shares of uids
+    /// are wrong until the table is [`Table::reindexed`].
     pub(crate) fn replay(&mut self, event: &Event) -> Effects {
         let effects = self.queue_effects(&event.what);
         self.apply_alone(event);

@@ -14,7 +14,7 @@ use claimfs::core::{
 };
 use claimfs::handoff::Handoff;
 use claimfs::journal::Log;
-use claimfs::journal::{self, Disk};
+use claimfs::journal::{self, Disk, Live};
 use claimfs::process::Boot;
 
 use super::commands::{errno, member, process};
@@ -435,7 +435,7 @@ impl World {
         }
         waiters.check(&self.table, &woken)?;
         if let Some((_, disk)) = &mut self.disk {
-            disk.compact_if_due(&self.table).unwrap();
+            disk.compact_if_due(&self.table, Live::default()).unwrap();
         }
         Ok(Ok(true))
     }
