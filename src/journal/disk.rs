@@ -266,7 +266,7 @@ impl Disk {
     }
 
     /// Compacts the journal if it is due, in the steps in which a server does that beside its
-    /// requests: see [`Copy`].
+    /// requests: see [`struct@Copy`].
     pub fn compact_if_due(&mut self, table: &Table, live: Live) -> io::Result<()> {
         if !self.is_due(table) {
             return Ok(());

@@ -86,7 +86,7 @@ pub trait Log: Send {
     /// table.
     fn is_due(&mut self, table: &Table) -> bool;
 
-    /// Begins to write a new journal: see [`Copy`]. `table` is what it says now.
+    /// Begins to write a new journal: see [`struct@Copy`]. `table` is what it says now.
     fn begin_copy(&mut self, table: &Table, live: Live, place: Place) -> io::Result<Copy>;
 
     /// Completes a copy. From now on each frame is written to both. Whether the copy has something

@@ -67,7 +67,9 @@ fn compact(dir: &Path, boot: Boot, recovered: Recovered, claims: &[String]) -> i
         let events = table.decide(&claim(name), NOW).unwrap();
         disk.append(&events, None)?;
         println!("{name}");
-        events.iter().for_each(|event| _ = table.apply(event));
+        for event in &events {
+            table.apply(event);
+        }
         io::Result::Ok(())
     };
     let mut copy = disk.begin_copy(&table, Live::default(), Place::Kept)?;

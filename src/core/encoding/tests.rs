@@ -89,10 +89,10 @@ fn anything_else_is_wrong() {
 
 #[test]
 fn a_length_that_leads_past_the_end_takes_no_memory() {
+    type Map = HashMap<u64, Vec<u64>>;
     let mut bytes = Vec::new();
     write_number(1 << 39, &mut bytes);
     let length = 1 << 40;
-    type Map = HashMap<u64, Vec<u64>>;
     assert_eq!(
         Map::read(&mut Reader::of_length(&bytes, length)),
         Err(Flaw::Short)

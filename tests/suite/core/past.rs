@@ -104,7 +104,7 @@ fn a_listing_in_pieces_is_what_was_held_when_it_began() {
                         past.before(table, event)
                             .into_iter()
                             .map(|name| (token(table, &name), name)),
-                    )
+                    );
                 });
             }
             kept_any += kept.len();
@@ -112,7 +112,7 @@ fn a_listing_in_pieces_is_what_was_held_when_it_began() {
             let table = &world.table;
             let piece = 1 + world.dice.below(4);
             let has_more = past.show(table, piece, |name| {
-                seen.push((token(table, name), name.clone()))
+                seen.push((token(table, name), name.clone()));
             });
             if !has_more {
                 break;

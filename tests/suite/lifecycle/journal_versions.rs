@@ -157,7 +157,9 @@ fn it_goes_on_in_version_1_until_a_server_answers_and_in_version_2_from_then_on(
     let run = |disk: &mut Disk, table: &mut Table, of: &str| {
         let events = table.decide(&claim(of, by), now(9)).unwrap();
         disk.append(&events, None).unwrap();
-        events.iter().for_each(|event| _ = table.apply(event));
+        for event in &events {
+            table.apply(event);
+        }
         disk.compact_if_due(table, Live::default()).unwrap();
     };
     run(&mut disk, &mut table, "before");
