@@ -258,11 +258,8 @@ pub fn replay(
         (problem, end, base) = (Some(why), 0, (0, 0));
     }
     let same_boot = written.as_ref().is_some_and(|there| there.id == boot.id);
-    if same_boot
-        && written
-            .as_ref()
-            .is_some_and(|there| there.pidns != boot.pidns)
-    {
+    let is_here = |there: &Boot| there.pidns == boot.pidns;
+    if same_boot && !written.as_ref().is_some_and(is_here) {
         return Err(foreign_namespace(source.path));
     }
     let began_here = source.began == Some(boot.id.as_str());
@@ -276,8 +273,7 @@ pub fn replay(
         );
         problem = None;
     }
-    let stale = began_here && !same_boot;
-    let lost = match damage(source.size, end, problem, stale) {
+    let lost = match damage(source.size, end, problem, began_here && !same_boot) {
         Some((why, _)) if may_live && !repair => {
             return Err(Failure::unavailable(format!(
                 "{path}: {why}; whoever claimed after that {ALIVE} sets the rest aside"

@@ -150,17 +150,22 @@ impl Inner {
     /// Writes the journal from what is known, since it cannot be read back. That takes in
     /// proportion to what is held.
     fn write_what_is_known(&mut self, why: &io::Error) -> io::Result<()> {
-        limited!(
-            None,
-            log::Level::Error,
-            "the journal was damaged while this server was using it, and is written anew from memory: {why}"
-        );
         self.history.write();
         let mut handoff = self.handoff.clone();
         let live = live(&self.handoff, &self.stream, false);
         self.handoff.lines_from = live.lines_from;
         live.complete(&mut handoff);
-        self.journal.rewrite(&self.table, &handoff)
+        let written = self.journal.rewrite(&self.table, &handoff);
+        let outcome = match &written {
+            Ok(()) => String::from("was written anew from memory"),
+            Err(error) => format!("cannot be written anew: {error}"),
+        };
+        limited!(
+            None,
+            log::Level::Error,
+            "the journal was damaged while this server was using it, and {outcome}; the damage: {why}"
+        );
+        written
     }
 }
 

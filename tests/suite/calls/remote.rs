@@ -340,6 +340,8 @@ fn traced(mount: &Mount, trace: &Path, what: &str) -> Option<Guard> {
     let mut strace = Guard(child);
     let mut said = BufReader::new(strace.0.stderr.take().unwrap()).lines();
     assert!(said.any(|line| line.unwrap().contains("attached")));
+    // It says so of each new thread, too, and would end if nobody could hear it.
+    thread::spawn(move || said.for_each(drop));
     Some(strace)
 }
 
