@@ -83,7 +83,7 @@ impl<'a> Place<'a> {
             size: meta.size(),
             modified: (meta.mtime(), meta.mtime_nsec()),
             body,
-            record: self.mount.and_then(|mount| mount.record(name)),
+            record: self.mount.and_then(|mount| record(mount, name)),
         })
     }
 
@@ -159,6 +159,18 @@ struct Entry {
     modified: (i64, i64),
     body: Vec<u8>,
     record: Option<Value>,
+}
+
+/// The record of a lease, without what it says of who lives: that the process that made the lock
+/// has ended is told once it is known.
+fn record(mount: &Mount, name: &str) -> Option<Value> {
+    let mut record = mount.record(name)?;
+    if let Some(record) = record.as_object_mut() {
+        for key in ["alive_pid", "alive_command", "why"] {
+            record.remove(key);
+        }
+    }
+    Some(record)
 }
 
 impl Client {
