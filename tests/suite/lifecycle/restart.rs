@@ -10,7 +10,9 @@ use libc::{O_APPEND, O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_W
 use serde_json::{Value, json};
 
 use crate::faults::full_disk::Small;
-use crate::support::{Actor, Answer, CLAIMFS, Guard, Mount, names, root_or_skip, skip, wait_until};
+use crate::support::{
+    Actor, Answer, CLAIMFS, Guard, Mount, TempDir, names, root_or_skip, skip, wait_until,
+};
 
 /// Kills the server when it begins so many calls of a kind: strace(1) counts them.
 struct Trap {
@@ -433,8 +435,9 @@ fn sigterm_unmounts_also_while_one_server_takes_over_from_another() {
 #[test]
 fn a_keeper_neither_of_whose_programs_can_serve_gives_up_the_mount() {
     let Some(mount) = Mount::new() else { return };
-    fs::remove_dir_all(&mount.state).unwrap();
-    let supervisor = mount.supervisor();
+    // At once: the server puts back what is removed from it bit by bit.
+    let (gone, supervisor) = (TempDir::new(), mount.supervisor());
+    fs::rename(&mount.state, gone.path().join("state")).unwrap();
     unsafe { libc::kill(supervisor as i32, libc::SIGHUP) };
     wait_until("no upgrade is tried", || {
         mount.log().contains("no upgrade: ")
