@@ -80,6 +80,9 @@ pub(crate) struct ClaimFs {
     commands: Workers,
     /// For reads that take long.
     reads: Workers,
+    /// For parts of listings that take long. The kernel keeps all who create in that directory
+    /// waiting for one, so that none may wait behind a read.
+    listings: Workers,
     has_refused_lock: AtomicBool,
     /// The capabilities that the kernel offers when the connection begins.
     offered: Arc<AtomicU64>,
@@ -100,6 +103,7 @@ impl ClaimFs {
             pending: PendingReplies::start(Arc::clone(&tree))?,
             commands: Workers::start("commands", COMMAND_WORKERS)?,
             reads: Workers::start("reads", READ_WORKERS)?,
+            listings: Workers::start("listings", 1)?,
             metrics: Arc::clone(tree.metrics()),
             tree,
             has_refused_lock: AtomicBool::new(false),
@@ -154,7 +158,7 @@ impl ClaimFs {
         let timed = self.timed();
         if node(ino).is_ok_and(|ino| self.tree.is_littered(ino)) {
             let timed = timed.long();
-            self.hand_on(&self.reads, request.uid(), |tree| {
+            self.hand_on(&self.listings, request.uid(), |tree| {
                 list(tree);
                 drop(timed);
             });
