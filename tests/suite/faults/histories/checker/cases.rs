@@ -268,6 +268,18 @@ fn a_name_that_somebody_may_hold_may_be_refused() {
         .op(2, Call::Look, 80, 90, listed(&[("x", "s2", 2)]))
         .op(2, unlink("x"), 100, 110, Done)
         .passes();
+    // Given to a session that has another process by then, and once more in the middle of a death.
+    h().op(1, create("x"), 10, 20, Done)
+        .op(1, give("x", "s2"), 25, 30, Done)
+        .dies(2, 40, 50)
+        .op(1, create("x"), 51, 60, Done)
+        .cut(1, give("x", "s2"), 61)
+        .dies(1, 65, 70)
+        .again(3, 2, 55)
+        .op(3, Call::Look, 80, 90, listed(&[("x", "s2", 3)]))
+        .op(3, token("x"), 91, 95, Answer::Token(3))
+        .op(3, unlink("x"), 100, 110, Done)
+        .passes();
 }
 
 #[test]

@@ -341,14 +341,18 @@ impl Replay<'_, '_> {
         Some(self.begin(&name, (since, None)))
     }
 
-    /// Claims that a client holds and was not told of were given to it.
+    /// Claims that a client holds and was not told of were given to it. What had been given before
+    /// it began was given to another process of its session.
     fn find_gifts(&mut self, listed: &[Lease], told: u64) {
         for lease in listed {
             if lease.session != self.life.session || self.open.contains_key(&lease.name) {
                 continue;
             }
             let earlier = self.gifts.iter_mut().filter(|gift| {
-                gift.name == lease.name && gift.to == lease.session && gift.asked < told
+                gift.name == lease.name
+                    && gift.to == lease.session
+                    && gift.asked < told
+                    && self.life.start < gift.told
             });
             // If there is one that was certainly given it is the one: nobody can give it again
             // before this one does.
