@@ -55,7 +55,7 @@ impl Table {
         write_count(self.leases.len(), to);
         if self.names.len() != self.leases.len() {
             // Its indexes are missing.
-            for (name, lease) in &self.leases {
+            for (name, lease) in self.leases.iter() {
                 name.write(to);
                 lease.write(to);
             }

@@ -22,6 +22,7 @@
 //! arguments.
 
 mod apply;
+mod by_name;
 mod effects;
 mod encoding;
 mod inside;
@@ -45,6 +46,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use self::by_name::ByName;
 pub use self::effects::{Count, Effects};
 pub use self::past::Past;
 pub use self::paths::BELOW_MAX;
@@ -231,7 +233,7 @@ pub struct Table {
     next_ino: u64,
     next_key: u64,
     next_waiter: u64,
-    leases: HashMap<Name, Lease>,
+    leases: ByName<Lease>,
     #[serde(skip)]
     names: Tokens,
     /// The reservations among the names, in their order.
@@ -290,7 +292,7 @@ impl Table {
             next_ino: FIRST_INO,
             next_key: 1,
             next_waiter: 1,
-            leases: HashMap::new(),
+            leases: ByName::default(),
             names: Tokens::default(),
             paths: BTreeSet::new(),
             inodes: HashMap::new(),
