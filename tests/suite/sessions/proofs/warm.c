@@ -50,8 +50,11 @@ static void *anew(void *program) {
     abort();
 }
 
+static volatile int is_kept;
+
 static int keep(void *nothing) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    is_kept = 1;
     for (;;) pause();
     return 0;
 }
@@ -73,6 +76,8 @@ int main(int count, char **words) {
     if (!strcmp(how, "shared")) {
         static char stack[65536];
         if (clone(keep, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL) < 0) abort();
+        // Before that, the death of this process would not end the other.
+        while (!is_kept) sched_yield();
     }
     if (!strcmp(how, "thread")) {
         pthread_t thread;
