@@ -164,8 +164,13 @@ pub(crate) fn usable_on(dir: &Path) -> Result<Option<mountinfo::Mount>, Failure>
         )));
     }
     let answer = default_mount::ask(dir);
-    // It may have been taken away meanwhile, and another be there.
-    if answer != Answer::Usable && topmost(dir)?.as_ref() != Some(&mount) {
+    // It may have been taken away meanwhile, and another be there, even one of the same numbers:
+    // what answered first may have been neither.
+    let is_another = || {
+        let is_same = topmost(dir)?.as_ref() == Some(&mount);
+        Ok::<_, Failure>(!is_same || default_mount::ask(dir) != answer)
+    };
+    if answer != Answer::Usable && is_another()? {
         return usable_on(dir);
     }
     match answer {
