@@ -80,18 +80,29 @@ fn look(server: &Server, stop: &AtomicBool) -> [u32; 3] {
             let path = mount.join(what);
             scope.spawn(move || {
                 while !stop.load(Relaxed) {
-                    if what == "claims" {
-                        assert!(fs::read_dir(&path).unwrap().count() > 0);
+                    *count += u32::from(if what == "claims" {
+                        fs::read_dir(&path).unwrap().count() > 0
                     } else {
-                        assert!(!fs::read(&path).unwrap().is_empty());
-                    }
-                    *count += 1;
+                        read(&path)
+                    });
                     thread::sleep(LOOK);
                 }
             });
         }
     });
     counts
+}
+
+/// Reads a file to its end: whether that came. A text that is longer than all that is kept for a
+/// uid may go before it was read.
+fn read(path: &Path) -> bool {
+    match fs::read(path) {
+        Ok(text) => !text.is_empty(),
+        Err(error) => {
+            assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
+            false
+        }
+    }
 }
 
 /// Writes bodies, which the journal keeps until it is written anew. How often it was meanwhile.
@@ -207,7 +218,7 @@ fn main() {
         line(
             &format!("  times {what} was read"),
             f64::from(count),
-            AtLeast(1.0),
+            if leases > 100_000 { Told } else { AtLeast(1.0) },
         );
     }
     line(

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::parts::Parts;
 use super::{Below, Child, Inode, Lease, Lost, Session, Table, Waiter};
 use crate::core::encoding::{Encode, Flaw, Reader, record, write_count};
 use crate::core::{Ino, Name, Token};
@@ -43,7 +44,7 @@ impl Table {
         table.sessions = BTreeMap::read(from)?;
         table.read_leases(from)?;
         table.read_inodes(from)?;
-        table.children = HashMap::read(from)?;
+        table.children = BTreeMap::read(from)?;
         table.queues = BTreeMap::read(from)?;
         table.granted = HashMap::read(from)?;
         table.index();
@@ -55,7 +56,7 @@ impl Table {
         write_count(self.leases.len(), to);
         if self.names.len() != self.leases.len() {
             // Its indexes are missing.
-            for (name, lease) in self.leases.iter() {
+            for (name, lease) in &self.leases {
                 name.write(to);
                 lease.write(to);
             }
@@ -71,7 +72,7 @@ impl Table {
 
     fn read_leases(&mut self, from: &mut Reader) -> Result<(), Flaw> {
         let count = from.count()?;
-        self.leases.reserve(from.room_for::<(Name, Lease)>(count));
+        self.leases = Parts::with_capacity(from.room_for::<(Name, Lease)>(count));
         for _ in 0..count {
             let (name, lease) = (Name::read(from)?, Lease::read(from)?);
             self.names.insert(lease.token, name.clone());
@@ -85,7 +86,7 @@ impl Table {
     /// Indexes each inode at once, while it is in the processor's cache.
     fn read_inodes(&mut self, from: &mut Reader) -> Result<(), Flaw> {
         let count = from.count()?;
-        let mut inodes = HashMap::with_capacity(from.room_for::<(Ino, Box<Inode>)>(count));
+        let mut inodes = BTreeMap::new();
         for _ in 0..count {
             let (ino, mut inode) = (Ino::read(from)?, Box::<Inode>::read(from)?);
             self.index_inode(ino, &mut inode);

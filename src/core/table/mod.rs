@@ -22,11 +22,11 @@
 //! arguments.
 
 mod apply;
-mod by_name;
 mod effects;
 mod encoding;
 mod inside;
 mod names;
+mod parts;
 mod past;
 mod paths;
 mod queue;
@@ -46,8 +46,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use self::by_name::ByName;
 pub use self::effects::{Count, Effects};
+use self::parts::Parts;
 pub use self::past::Past;
 pub use self::paths::BELOW_MAX;
 pub use self::queue::Turn;
@@ -233,18 +233,19 @@ pub struct Table {
     next_ino: u64,
     next_key: u64,
     next_waiter: u64,
-    leases: ByName<Lease>,
+    leases: Parts<Name, Lease>,
     #[serde(skip)]
     names: Tokens,
     /// The reservations among the names, in their order.
     #[serde(skip)]
     paths: BTreeSet<Name>,
-    /// Boxed, since a map keeps spare room for as many entries again.
-    inodes: HashMap<Ino, Box<Inode>>,
-    children: HashMap<Ino, Child>,
+    /// Boxed, since a map keeps spare room for as many entries again. In their order, in which they
+    /// are in memory, too.
+    inodes: BTreeMap<Ino, Box<Inode>>,
+    children: BTreeMap<Ino, Child>,
     sessions: BTreeMap<SessionKey, Session>,
     #[serde(skip)]
-    ids: HashMap<SessionId, SessionKey>,
+    ids: Parts<SessionId, SessionKey>,
     #[serde(skip)]
     roots: HashMap<Process, BTreeSet<SessionKey>>,
     #[serde(skip)]
@@ -292,13 +293,13 @@ impl Table {
             next_ino: FIRST_INO,
             next_key: 1,
             next_waiter: 1,
-            leases: ByName::default(),
+            leases: Parts::default(),
             names: Tokens::default(),
             paths: BTreeSet::new(),
-            inodes: HashMap::new(),
-            children: HashMap::new(),
+            inodes: BTreeMap::new(),
+            children: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            ids: HashMap::new(),
+            ids: Parts::default(),
             roots: HashMap::new(),
             bound: HashMap::new(),
             unsettled: HashSet::new(),

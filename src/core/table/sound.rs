@@ -76,22 +76,22 @@ impl Table {
         ];
         let is_bounded = bounds.iter().all(|(next, end)| next <= end);
         ensure(is_bounded, "a number is too large")?;
-        let tokens = self.leases.values().map(|lease| lease.token.0);
-        let inos = || {
-            self.inodes
-                .keys()
-                .chain(self.children.keys())
-                .map(|ino| ino.0)
-        };
-        let keys = self.sessions.keys().map(|key| key.0);
+        let token = self.names.newest().map(|token| token.0);
+        let (inodes, children) = (self.inodes.keys(), self.children.keys());
+        let newest = inodes.clone().next_back().max(children.clone().next_back());
+        let key = self.sessions.keys().next_back().map(|key| key.0);
         let waiters = self.waiters().map(|waiter| waiter.0);
-        let fresh = tokens.max() < Some(self.next_token)
-            && inos().max() < Some(self.next_ino)
-            && keys.max() < Some(self.next_key)
+        let fresh = token < Some(self.next_token)
+            && newest.map(|ino| ino.0) < Some(self.next_ino)
+            && key < Some(self.next_key)
             && waiters.max() < Some(self.next_waiter)
             && self.next_waiter > 0;
         ensure(fresh, "a number was given out that is still to come")?;
-        let claims = inos().all(|ino| ino >= FIRST_INO);
+        let oldest = [inodes.clone().next(), children.clone().next()]
+            .into_iter()
+            .flatten()
+            .min();
+        let claims = oldest.is_none_or(|ino| ino.0 >= FIRST_INO);
         ensure(claims, "an inode has the number of a fixed file")
     }
 

@@ -129,7 +129,7 @@ impl Table {
 
     /// The names of all leases, swept or not.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
-        self.leases.keys()
+        self.names.after(Token(0)).map(|(_, name)| name)
     }
 
     /// The number of roots of all sessions. A process may be counted several times.

@@ -44,6 +44,17 @@ impl Tokens {
         self.paths.clear();
     }
 
+    /// The newest token.
+    pub(super) fn newest(&self) -> Option<Token> {
+        let claim = self.claims.last_key_value().map(|(token, _)| *token);
+        claim.max(self.paths.last_key_value().map(|(token, _)| *token))
+    }
+
+    /// The names that are paths.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Name> {
+        self.paths.values()
+    }
+
     /// The claims after a token.
     pub(super) fn claims_after(&self, after: Token) -> impl Iterator<Item = (Token, &Name)> {
         rest(&self.claims, after)

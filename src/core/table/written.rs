@@ -14,12 +14,12 @@ impl Table {
         self
     }
 
-    /// Builds the indexes again, after events that may have broken them.
+    /// Builds the indexes again, after events that may have broken them: all but the names of the
+    /// tokens, of which [`Table::check`] looks at each.
     #[must_use]
     pub fn reindexed(mut self) -> Self {
         self.shares.clear();
         self.watched = 0;
-        self.names.clear();
         self.paths.clear();
         self.ids.clear();
         self.roots.clear();
@@ -63,9 +63,7 @@ impl Table {
         if self.names.len() != self.leases.len() {
             self.name_tokens();
         }
-        for name in self.leases.keys().filter(|name| name.is_path()) {
-            self.paths.insert(name.clone());
-        }
+        self.paths.extend(self.names.paths().cloned());
         for child in self.children.values_mut() {
             child.content.complete();
         }
