@@ -18,7 +18,7 @@ mod replies;
 pub(crate) mod spool;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -157,7 +157,7 @@ struct Flat<'a> {
     #[serde(skip_serializing_if = "is_first")]
     next_scaffold: u64,
     #[serde(with = "pairs")]
-    done: Cow<'a, HashMap<Key, Outcome>>,
+    done: Cow<'a, BTreeMap<Key, Outcome>>,
     newest: Cow<'a, BTreeMap<u64, Vec<Key>>>,
     past: Cow<'a, BTreeSet<u64>>,
 }

@@ -5,7 +5,7 @@
 //! Does not know: what the requests ask for.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub const AGAIN: u64 = 1 << 63;
 pub const THREADS: usize = 2;
 
 /// The number of a request, and of a part of it if it asks for several things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key(pub u64, pub u32);
 
 /// A request, or a part of one, on the thread that carries it out.
@@ -51,7 +51,7 @@ impl From<Sent> for (Key, u64, bool) {
 /// The outcomes of requests that may be sent again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReplyCache {
-    pub done: HashMap<Key, Outcome>,
+    pub done: BTreeMap<Key, Outcome>,
     /// The parts of its newest request that each thread has carried out.
     pub newest: BTreeMap<u64, Vec<Key>>,
     /// The threads of this server that have carried out a request which is not sent again.
@@ -79,7 +79,7 @@ impl ReplyCache {
         if !sent.again && self.past.insert(sent.thread) && self.past.len() == THREADS {
             let past = &self.past;
             self.newest.retain(|thread, _| past.contains(thread));
-            let newest: HashSet<Key> = self.newest.values().flatten().copied().collect();
+            let newest: BTreeSet<Key> = self.newest.values().flatten().copied().collect();
             self.done.retain(|known, _| newest.contains(known));
         }
     }
@@ -94,10 +94,10 @@ impl ReplyCache {
 pub(super) mod pairs {
     use serde::{Deserializer, Serializer};
 
-    use super::{Cow, Deserialize, HashMap, Key, Outcome};
+    use super::{BTreeMap, Cow, Deserialize, Key, Outcome};
 
     pub(crate) fn serialize<S: Serializer>(
-        map: &HashMap<Key, Outcome>,
+        map: &BTreeMap<Key, Outcome>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
@@ -105,7 +105,7 @@ pub(super) mod pairs {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Cow<'static, HashMap<Key, Outcome>>, D::Error> {
+    ) -> Result<Cow<'static, BTreeMap<Key, Outcome>>, D::Error> {
         let pairs = Vec::<(Key, Outcome)>::deserialize(deserializer)?;
         Ok(Cow::Owned(pairs.into_iter().collect()))
     }

@@ -224,7 +224,7 @@ pub struct Table {
     #[serde(skip)]
     watches: Option<Watches>,
     #[serde(skip)]
-    shares: HashMap<u32, quota::Share>,
+    shares: BTreeMap<u32, quota::Share>,
     /// The watched processes in the shares of all uids except root.
     #[serde(skip)]
     watched: usize,
@@ -286,7 +286,7 @@ impl Table {
             max_leases,
             max_per_uid: None,
             watches: None,
-            shares: HashMap::new(),
+            shares: BTreeMap::new(),
             watched: 0,
             seq: 0,
             next_token: 1,
